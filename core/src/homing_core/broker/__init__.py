@@ -1,0 +1,29 @@
+"""The one seam between homing and what moves its messages."""
+
+from homing_core.broker.seam import (
+    Broker,
+    BrokerError,
+    BrokerUnavailableError,
+    Consumer,
+    Depth,
+    Handler,
+    Outgoing,
+    PublishRefusedError,
+    PublishUnknownError,
+    Received,
+    UnroutableError,
+)
+
+__all__ = [
+    "Broker",
+    "BrokerError",
+    "BrokerUnavailableError",
+    "Consumer",
+    "Depth",
+    "Handler",
+    "Outgoing",
+    "PublishRefusedError",
+    "PublishUnknownError",
+    "Received",
+    "UnroutableError",
+]

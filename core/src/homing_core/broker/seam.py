@@ -1,0 +1,234 @@
+"""What homing asks of a broker, in homing's own terms: work, sync calls, events, deliveries and control.
+
+The store is the truth about invocations; a broker only moves them. So a broker promises little, but exactly:
+
+* A publish that returns without error is confirmed: the message survives a restart of the broker
+  (sync calls, replies and control excepted, which may be lost with the process that waits for them).
+* A message that is consumed and not acknowledged comes again, with a higher ``delivery_count``.
+* An acknowledgement that belongs to a lost connection does nothing; the message comes again.
+
+All methods belong to one event loop and must be called on it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BrokerError(Exception):
+    """The broker could not do what was asked."""
+
+
+class BrokerUnavailableError(BrokerError):
+    """There is no connection to the broker, or it does not accept messages now. Nothing was sent."""
+
+
+class PublishUnknownError(BrokerError):
+    """The connection was lost before the broker confirmed a message: it may have it or not."""
+
+
+class PublishRefusedError(BrokerError):
+    """The broker refused a message, because its queue is full or in trouble. It does not have it."""
+
+
+class UnroutableError(BrokerError):
+    """The queue that a message was meant for does not exist. The broker does not have it."""
+
+
+class Received(Protocol):
+    """A message in hand. Exactly one of its methods is to be called, once it has been dealt with."""
+
+    @property
+    def body(self) -> bytes:
+        """The message."""
+
+    @property
+    def delivery_count(self) -> int:
+        """How often the message was handed out before this time; 0 at the first time."""
+
+    @property
+    def dead_reason(self) -> str:
+        """Why the message was dead-lettered: ``expired``, ``delivery_limit``, ``rejected``; else empty."""
+
+    def ack(self) -> None:
+        """Let the message go: it was dealt with."""
+
+    def requeue(self) -> None:
+        """Give the message back for another consumer."""
+
+    def reject(self) -> None:
+        """Refuse the message for ever: it goes to the dead letters where its queue has them, else it is gone."""
+
+
+class Consumer(Protocol):
+    """A running consumption."""
+
+    async def cancel(self) -> None:
+        """Ask for no more messages. Those in hand stay in hand."""
+
+
+Handler = Callable[[Received], None]
+"""Takes a message on the event loop; must not block and must not raise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """A work message to publish."""
+
+    function: str
+    body: bytes
+    expires_in: float | None = None
+    """Seconds after which the message is dead-lettered as ``expired`` instead of being handed out; None: never."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Depth:
+    """How many messages wait in the queues of a function, those in hand not counted."""
+
+    work: int
+    sync: int
+
+
+class Broker(ABC):
+    """Moves messages between servers and workers.
+
+    Connections are made and made again by the broker itself. What a process consumes it sets up in the
+    callbacks that it gives to :meth:`on_connected`: they run, in order, at the first and at every later connection.
+    """
+
+    @abstractmethod
+    def on_connected(self, setup: Callable[[], Awaitable[None]]) -> None:
+        """Add a callback that sets up what this process consumes. Where it raises, the connection is made anew."""
+
+    @abstractmethod
+    def on_lost(self, hook: Callable[[], None]) -> None:
+        """Add a callback that runs when the connection is lost: every message in hand is stale from then on."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin to connect and return once the first connection is set up.
+
+        Waits for as long as the broker is away: callers bound it with a time-out where they need to.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Wait for outstanding confirms (for 5 s at most), then disconnect."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether messages can be published and are consumed now."""
+
+    @abstractmethod
+    async def open_function(self, function: str) -> None:
+        """Make the work queue and the sync lane of a function where they do not exist.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def close_function(self, function: str) -> bool:
+        """Remove a function's queues where they are empty and unused; tell whether they are gone.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def depth(self, function: str) -> Depth:
+        """Count the messages that wait in a function's queues; zeros where it has none.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def events_depth(self) -> int:
+        """Count the event messages that wait for the recorder, those in hand not counted.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def publish_work(self, messages: Sequence[Outgoing]) -> Sequence[BrokerError | None]:
+        """Publish work; tell for each message, in order, why it failed, or None where it is confirmed."""
+
+    @abstractmethod
+    async def publish_sync(self, function: str, body: bytes, *, expires_in: float) -> None:
+        """Publish a sync call that vanishes unless a worker takes it within ``expires_in`` seconds.
+
+        :raises BrokerError: It was not, or perhaps not, published.
+        """
+
+    @abstractmethod
+    async def publish_reply(self, address: str, body: bytes) -> None:
+        """Answer a sync call at the address that its server consumes replies at. Lost where nobody listens.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def publish_event(self, body: bytes) -> None:
+        """Publish a batch of events for the recorder.
+
+        :raises BrokerError: It was not, or perhaps not, published.
+        """
+
+    @abstractmethod
+    async def publish_deliveries(self, bodies: Sequence[bytes]) -> Sequence[BrokerError | None]:
+        """Publish deliveries; tell for each, in order, why it failed, or None where it is confirmed."""
+
+    @abstractmethod
+    async def publish_control(self, body: bytes) -> None:
+        """Tell all workers and servers. Lost where nobody listens.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def publish_control_to(self, address: str, body: bytes) -> None:
+        """Tell the one process that consumes control at this address. Lost where it is gone.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def publish_status(self, body: bytes) -> None:
+        """Tell all servers how a worker is. Lost where nobody listens.
+
+        :raises BrokerUnavailableError: There is no connection.
+        """
+
+    @abstractmethod
+    async def consume_work(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume a function's work, making its queues where they do not exist; ``prefetch`` messages in hand at most."""
+
+    @abstractmethod
+    async def consume_sync(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume a function's sync calls, making its queues where they do not exist."""
+
+    @abstractmethod
+    async def consume_events(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume events. One consumer of all servers' is active; another takes over when it goes."""
+
+    @abstractmethod
+    async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume deliveries."""
+
+    @abstractmethod
+    async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume work messages that were dead-lettered."""
+
+    @abstractmethod
+    async def consume_replies(self, handler: Handler) -> str:
+        """Consume the answers to this process's sync calls; return their address."""
+
+    @abstractmethod
+    async def consume_control(self, handler: Handler) -> str:
+        """Consume what servers tell all; return the address at which this process alone can be told."""
+
+    @abstractmethod
+    async def consume_status(self, handler: Handler) -> None:
+        """Consume what workers tell all servers."""

@@ -1,0 +1,62 @@
+"""The limits and defaults of the public API, in one place. Durations are seconds, sizes bytes."""
+
+import re
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+FUNCTION_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""The whole of a function's name; no dots, so that `NAME.NAMESPACE` of other systems stays free."""
+
+MAX_INLINE_PAYLOAD: Final = 256 * KIB
+MAX_INLINE_RESULT: Final = 256 * KIB
+MAX_REQUEST_ID: Final = 128
+MAX_LABELS: Final = 16
+MAX_LABEL_KEY: Final = 63
+MAX_LABEL_VALUE: Final = 255
+MAX_HEADERS: Final = 64
+MAX_HEADERS_SIZE: Final = 16 * KIB
+MAX_URL: Final = 2048
+MAX_BATCH: Final = 1000
+
+MAX_ATTEMPTS: Final = 100
+DEFAULT_ATTEMPTS: Final = 3
+DEFAULT_INITIAL_BACKOFF: Final = 1.0
+DEFAULT_BACKOFF_MULTIPLIER: Final = 2.0
+DEFAULT_MAX_BACKOFF: Final = 300.0
+MAX_BACKOFF: Final = 24 * 3600.0
+DEFAULT_MAX_RETRY_AFTER: Final = 300.0
+RETRY_STATUS_CODES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+DEFAULT_ATTEMPT_TIMEOUT: Final = 300.0
+MAX_ATTEMPT_TIMEOUT: Final = 24 * 3600.0
+DEFAULT_MAX_AGE: Final = 24 * 3600.0
+MIN_MAX_AGE: Final = 1.0
+MAX_MAX_AGE: Final = 30 * 24 * 3600.0
+MAX_DELAY: Final = 30 * 24 * 3600.0
+
+DEFAULT_CONCURRENCY: Final = 1
+MAX_CONCURRENCY: Final = 1000
+DEFAULT_MAX_INSTANCES: Final = 4
+MAX_INSTANCES: Final = 100
+DEFAULT_IDLE_TIMEOUT: Final = 300.0
+MIN_IDLE_TIMEOUT: Final = 1.0
+MAX_IDLE_TIMEOUT: Final = 24 * 3600.0
+MIN_MEMORY: Final = 6 * MIB
+
+SHORT_RETRY_DELAY: Final = 2.0
+"""Delays up to this one are waited for in the worker, longer ones in the store."""
+
+POISON_STARTS: Final = 3
+"""So many starts without an end make an invocation poison."""
+
+MAX_BROKER_MESSAGES: Final = 10_000
+MAX_BROKER_BYTES: Final = 64 * MIB
+"""At most so much work of one function is at the broker; the rest waits in the store."""
+
+CONTROL_INTERVAL: Final = 2.0
+"""How often servers and workers say that they live."""
+
+CONTROL_SILENCE: Final = 10.0
+"""A worker that has not heard a server for so long starts nothing; a worker not heard of for so long is lost."""
