@@ -2,9 +2,9 @@
 
 from homing_core.wire.v1.messages_pb2 import (
     Control,
+    Deferred,
     DeliveryMessage,
     DeliveryReport,
-    Deferred,
     Dequeued,
     Ended,
     Event,
