@@ -1,0 +1,76 @@
+"""The errors that callers see, apart from how gRPC carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Violation:
+    """A field of a request that breaks a rule."""
+
+    field: str
+    """The path of the field in the request, for example ``spec.payload.data``."""
+    description: str
+    """The rule, with its limit."""
+
+
+@dataclass(kw_only=True)
+class ApiError(Exception):
+    """A call that is refused or cannot be carried out, with what its caller needs to know."""
+
+    code: grpc.StatusCode
+    reason: str
+    """Stable and machine-readable, in UPPER_SNAKE case."""
+    message: str
+    violations: Sequence[Violation] = ()
+    retry_after: float | None = None
+    """Seconds after which trying again may help."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self.message
+
+
+def invalid_request(violations: Sequence[Violation]) -> ApiError:
+    """Return the error of a request with fields that break rules."""
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+    return ApiError(
+        code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, violations=violations
+    )
+
+
+def function_not_found(name: str) -> ApiError:
+    """Return the error of a call that names a function which does not exist."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="FUNCTION_NOT_FOUND",
+        message=f"there is no function {name!r}",
+        metadata={"function": name},
+    )
+
+
+def invocation_not_found(invocation_id: str) -> ApiError:
+    """Return the error of a call that names an invocation which does not exist."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="INVOCATION_NOT_FOUND",
+        message=f"there is no invocation {invocation_id!r}; records are removed when their retention is over",
+        metadata={"invocation": invocation_id},
+    )
+
+
+def unavailable(reason: str, message: str, *, retry_after: float = 1.0) -> ApiError:
+    """Return the error of a call that cannot be carried out now; trying again may help."""
+    return ApiError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)
+
+
+def not_served(what: str) -> ApiError:
+    """Return the error of a call of the API that this version does not serve."""
+    return ApiError(
+        code=grpc.StatusCode.UNIMPLEMENTED, reason="NOT_SERVED", message=f"this server does not serve {what}"
+    )

@@ -1,0 +1,148 @@
+"""Accepts invocations, many in one transaction."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.lifecycle import Record
+from homing_server.store import schema
+from homing_server.store.counters import raise_counters
+from homing_server.store.records import Values, values_of
+
+
+class Outcome(enum.Enum):
+    """What became of a draft."""
+
+    ACCEPTED = enum.auto()
+    DUPLICATE = enum.auto()
+    """An earlier call with the same request id and content was accepted."""
+    CONFLICT = enum.auto()
+    """An earlier call with the same request id had other content."""
+    NO_FUNCTION = enum.auto()
+    """Its function has been deleted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """An invocation that is to be accepted."""
+
+    id: str
+    spec: api.InvocationSpec
+    record: Record
+    caller: str
+    request_id: str
+    fingerprint: bytes
+    create_us: int
+    start_by_us: int
+    traceparent: str
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes the invocation takes at the broker."""
+        return len(self.spec.payload.data) + 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What became of a draft, and the id of the invocation that stands for it."""
+
+    outcome: Outcome
+    id: str
+
+
+async def accept(connection: AsyncConnection, drafts: Sequence[Draft]) -> list[Verdict]:
+    """Record those drafts that are new; tell what became of each, in order."""
+    known = await _known_requests(connection, drafts)
+    functions = await _live_functions(connection, {draft.spec.function for draft in drafts})
+    verdicts: list[Verdict] = []
+    fresh: list[Draft] = []
+    for draft in drafts:
+        earlier = known.get((draft.caller, draft.request_id)) if draft.request_id else None
+        if earlier is not None:
+            outcome = Outcome.DUPLICATE if earlier[1] == draft.fingerprint else Outcome.CONFLICT
+            verdicts.append(Verdict(outcome=outcome, id=earlier[0]))
+        elif draft.spec.function not in functions:
+            verdicts.append(Verdict(outcome=Outcome.NO_FUNCTION, id=draft.id))
+        else:
+            verdicts.append(Verdict(outcome=Outcome.ACCEPTED, id=draft.id))
+            known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
+            fresh.append(draft)
+    if fresh:
+        await _insert(connection, fresh)
+    return verdicts
+
+
+async def _known_requests(
+    connection: AsyncConnection, drafts: Sequence[Draft]
+) -> dict[tuple[str, str], tuple[str, bytes]]:
+    wanted = {draft.request_id for draft in drafts if draft.request_id}
+    if not wanted:
+        return {}
+    table = schema.invocations
+    query = select(table.c.caller, table.c.request_id, table.c.id, table.c.fingerprint).where(
+        table.c.caller.in_({draft.caller for draft in drafts}), table.c.request_id.in_(wanted)
+    )
+    return {
+        (caller, request_id): (invocation_id, fingerprint)
+        for caller, request_id, invocation_id, fingerprint in await connection.execute(query)
+    }
+
+
+async def _live_functions(connection: AsyncConnection, names: set[str]) -> set[str]:
+    table = schema.functions
+    query = select(table.c.name).where(table.c.name.in_(names), table.c.deleted.is_(False))
+    return set((await connection.execute(query)).scalars())
+
+
+async def _insert(connection: AsyncConnection, drafts: Sequence[Draft]) -> None:
+    counted = await raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
+    first = counted[schema.CHANGE_SEQ] - len(drafts) + 1
+    rows = [
+        row_of_spec(draft.spec)
+        | values_of(draft.record)
+        | {
+            "id": draft.id,
+            "sync": False,
+            "caller": draft.caller,
+            "request_id": draft.request_id or None,
+            "fingerprint": draft.fingerprint if draft.request_id else None,
+            "create_us": draft.create_us,
+            "start_by_us": draft.start_by_us,
+            "sent_us": draft.create_us,
+            "size": draft.size,
+            "traceparent": draft.traceparent,
+            "depth": 0,
+            "result_seq": None,
+            "change_seq": change_seq,
+        }
+        for change_seq, draft in enumerate(drafts, first)
+    ]
+    await connection.execute(insert(schema.invocations), rows)
+    payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
+    await connection.execute(insert(schema.payloads), payloads)
+    labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
+    if labels:
+        await connection.execute(insert(schema.labels), labels)
+
+
+def row_of_spec(spec: api.InvocationSpec) -> Values:
+    """Return the columns that hold what was asked, the payload's body apart."""
+    slim = api.InvocationSpec()
+    slim.CopyFrom(spec)
+    slim.payload.ClearField("body")
+    return {"function": spec.function, "spec": slim.SerializeToString()}
+
+
+def label_rows(invocation_id: str, spec: api.InvocationSpec, create_us: int) -> list[dict[str, Any]]:
+    """Return the rows that make an invocation be found by its labels."""
+    return [
+        {"invocation_id": invocation_id, "key": key, "value": value, "create_us": create_us}
+        for key, value in spec.labels.items()
+    ]

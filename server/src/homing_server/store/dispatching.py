@@ -1,0 +1,252 @@
+"""What the dispatcher asks of the store: which work is due, and who holds what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1 import payload_pb2, policy_pb2
+from homing_core import lifecycle
+from homing_core.lifecycle import Custody, Record, State
+from homing_core.wire.v1 import DeliveryMessage, WorkMessage
+from homing_server.store import schema
+from homing_server.store.recording import Change, Recorded, store_changes
+from homing_server.store.records import record_of
+
+_invocations = schema.invocations
+_deliveries = schema.deliveries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A work message with what its publisher must know."""
+
+    message: WorkMessage
+    size: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Return what tells this hand-over from all others."""
+        return self.message.invocation_id, self.message.generation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """Work that was taken from the store to be published, and what the taking changed besides."""
+
+    work: Sequence[Work]
+    recorded: Recorded
+
+
+def work_of(
+    invocation_id: str, record: Record, spec: api.InvocationSpec, *, create_us: int, start_by_us: int, traceparent: str
+) -> WorkMessage:
+    """Return the message that hands an invocation over."""
+    message = WorkMessage(
+        invocation_id=invocation_id,
+        generation=record.token.generation,
+        spec=spec,
+        create_us=create_us,
+        start_by_us=0 if record.start_us else start_by_us,
+        prior_attempts=record.counted_attempts,
+        prior_lost_starts=record.lost_starts,
+        traceparent=traceparent,
+    )
+    message.spec.ClearField("callback")
+    return message
+
+
+async def next_due(connection: AsyncConnection) -> dict[str, int]:
+    """Return by function when the earliest invocation in the store's custody is due."""
+    earliest = (
+        select(func.min(_invocations.c.due_us))
+        .where(
+            schema.live(_invocations),
+            _invocations.c.custody == int(Custody.STORE),
+            _invocations.c.function == schema.functions.c.name,
+        )
+        .scalar_subquery()
+    )
+    query = select(schema.functions.c.name, earliest)
+    return {name: due_us for name, due_us in await connection.execute(query) if due_us is not None}
+
+
+async def claim_work(connection: AsyncConnection, function: str, *, now_us: int, most: int, most_bytes: int) -> Claim:
+    """Take work of a function that is due, the oldest first; end what has waited too long.
+
+    :param most: How many at the most.
+    :param most_bytes: How many bytes in all, about; one is always taken.
+    """
+    query = (
+        select(_invocations, schema.payloads.c.request)
+        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+        .where(
+            schema.live(_invocations),
+            _invocations.c.custody == int(Custody.STORE),
+            _invocations.c.function == function,
+            _invocations.c.due_us <= now_us,
+        )
+        .order_by(_invocations.c.due_us)
+        .limit(most)
+    )
+    changes: list[Change] = []
+    work: list[Work] = []
+    size = 0
+    for row in (await connection.execute(query)).all():
+        before = record_of(row)
+        if not before.start_us and now_us > row.start_by_us:
+            failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
+            after = lifecycle.ended(before, state=State.EXPIRED, failure=failure, time_us=now_us)
+        else:
+            if work and size + row.size > most_bytes:
+                break
+            size += row.size
+            after = lifecycle.handed_over(before, time_us=now_us)
+            assert isinstance(after, Record), "what the store holds has not ended"
+            spec = api.InvocationSpec.FromString(row.spec)
+            spec.payload.CopyFrom(payload_pb2.Payload.FromString(row.request))
+            message = work_of(
+                row.id,
+                after,
+                spec,
+                create_us=row.create_us,
+                start_by_us=row.start_by_us,
+                traceparent=row.traceparent,
+            )
+            work.append(Work(message=message, size=row.size))
+        assert isinstance(after, Record), "what the store holds has not ended"
+        changes.append(Change(row=row, before=before, after=after))
+    recorded = Recorded()
+    await store_changes(connection, changes, recorded)
+    if work:
+        sent = update(_invocations).where(_invocations.c.id == bindparam("key")).values(sent_us=now_us)
+        await connection.execute(sent, [{"key": item.message.invocation_id} for item in work])
+    return Claim(work=work, recorded=recorded)
+
+
+async def confirm_work(connection: AsyncConnection, keys: Collection[tuple[str, int]]) -> None:
+    """Note that the broker has confirmed these hand-overs, unless they have gone further since."""
+    statement = (
+        update(_invocations)
+        .where(
+            _invocations.c.id == bindparam("key"),
+            _invocations.c.generation == bindparam("claimed"),
+            _invocations.c.custody == int(Custody.SENT),
+        )
+        .values(custody=int(Custody.BROKER))
+    )
+    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+
+
+async def take_back_work(connection: AsyncConnection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
+    """Return hand-overs that were not, or perhaps not, published to the store's custody."""
+    statement = (
+        update(_invocations)
+        .where(
+            _invocations.c.id == bindparam("key"),
+            _invocations.c.generation == bindparam("claimed"),
+            _invocations.c.custody == int(Custody.SENT),
+        )
+        .values(custody=int(Custody.STORE), due_us=due_us)
+    )
+    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+
+
+async def forgotten_work(connection: AsyncConnection, *, sent_before_us: int) -> list[tuple[str, int]]:
+    """Return hand-overs that were committed so long ago that their dispatcher should have seen them confirmed."""
+    query = (
+        select(_invocations.c.id, _invocations.c.generation)
+        .where(
+            schema.live(_invocations),
+            _invocations.c.custody == int(Custody.SENT),
+            _invocations.c.sent_us < sent_before_us,
+        )
+        .limit(1000)
+    )
+    return [(key, generation) for key, generation in await connection.execute(query)]
+
+
+async def at_broker(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+    """Return by function how many invocations, of how many bytes in all, the store believes to be at the broker."""
+    query = (
+        select(_invocations.c.function, func.count(), func.coalesce(func.sum(_invocations.c.size), 0))
+        .where(schema.live(_invocations), _invocations.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
+        .group_by(_invocations.c.function)
+    )
+    return {name: (count, size) for name, count, size in await connection.execute(query)}
+
+
+async def claim_deliveries(connection: AsyncConnection, *, now_us: int, most: int) -> list[DeliveryMessage]:
+    """Take deliveries that wait in the store, the oldest first."""
+    query = (
+        select(
+            _deliveries.c.id.label("delivery_id"),
+            _deliveries.c.generation.label("last_generation"),
+            _deliveries.c.target,
+            _invocations,
+            schema.payloads.c.result,
+        )
+        .join(_invocations, _invocations.c.id == _deliveries.c.invocation_id)
+        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+        .where(schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
+        .order_by(_deliveries.c.sent_us)
+        .limit(most)
+    )
+    messages = []
+    for row in await connection.execute(query):
+        record = record_of(row)
+        messages.append(
+            DeliveryMessage(
+                delivery_id=row.delivery_id,
+                generation=row.last_generation + 1,
+                callback=policy_pb2.Callback.FromString(row.target),
+                invocation_id=row.id,
+                function=row.function,
+                state=api.InvocationState.ValueType(row.state),
+                result=None if row.result is None else api.Result.FromString(row.result),
+                failure=record.failure,
+                start_us=row.start_us,
+                end_us=row.end_us,
+            )
+        )
+    if messages:
+        statement = (
+            update(_deliveries)
+            .where(_deliveries.c.id == bindparam("key"))
+            .values(generation=bindparam("claimed"), delivery=0, custody=int(Custody.SENT), sent_us=now_us)
+        )
+        rows = [{"key": message.delivery_id, "claimed": message.generation} for message in messages]
+        await connection.execute(statement, rows)
+    return messages
+
+
+async def settle_deliveries(
+    connection: AsyncConnection, keys: Collection[tuple[str, int]], *, custody: Custody, now_us: int
+) -> None:
+    """Note who holds deliveries after they were published, or were not, unless they have gone further since."""
+    statement = (
+        update(_deliveries)
+        .where(
+            _deliveries.c.id == bindparam("key"),
+            _deliveries.c.generation == bindparam("claimed"),
+            _deliveries.c.custody == int(Custody.SENT),
+        )
+        .values(custody=int(custody), sent_us=now_us)
+    )
+    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+
+
+async def forgotten_deliveries(connection: AsyncConnection, *, sent_before_us: int) -> list[tuple[str, int]]:
+    """Return deliveries that were committed so long ago that their dispatcher should have seen them confirmed."""
+    query = (
+        select(_deliveries.c.id, _deliveries.c.generation)
+        .where(
+            schema.live(_deliveries), _deliveries.c.custody == int(Custody.SENT), _deliveries.c.sent_us < sent_before_us
+        )
+        .limit(1000)
+    )
+    return [(key, generation) for key, generation in await connection.execute(query)]

@@ -1,0 +1,132 @@
+"""Functions in the store. A deleted one leaves its name and revision, so that a later one of the name goes on from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from homing.v1 import function_pb2
+from homing.v1 import invocation_pb2 as api
+from homing_core import lifecycle
+from homing_core.lifecycle import Custody, Record, State
+from homing_server.store import schema
+from homing_server.store.recording import Change, Recorded, store_changes
+from homing_server.store.records import record_of, timestamp
+
+_functions = schema.functions
+_invocations = schema.invocations
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFunction:
+    """A function, or what a deleted one left."""
+
+    function: function_pb2.Function
+    deleted: bool
+    drained: bool
+
+
+async def all_functions(connection: AsyncConnection) -> list[StoredFunction]:
+    """Return all functions and what deleted ones left, by name."""
+    return [_stored(row) for row in await connection.execute(select(_functions).order_by(_functions.c.name))]
+
+
+async def put_function(
+    connection: AsyncConnection, wanted: function_pb2.Function, *, now_us: int
+) -> tuple[function_pb2.Function, bool]:
+    """Create or change a function; return it as it is now and whether it is new. The same again changes nothing."""
+    row = (await connection.execute(select(_functions).where(_functions.c.name == wanted.name))).one_or_none()
+    last = None if row is None else function_pb2.Function.FromString(row.definition)
+    created = row is None or row.deleted
+    function = function_pb2.Function()
+    function.CopyFrom(wanted)
+    function.revision = 1 if last is None else last.revision + 1
+    function.create_time.CopyFrom(timestamp(now_us) if last is None or created else last.create_time)
+    function.update_time.CopyFrom(timestamp(now_us))
+    function.paused = last is not None and not created and last.paused
+    if last is not None and not created and _same(last, function):
+        return last, False
+    values = {
+        "revision": function.revision,
+        "definition": function.SerializeToString(),
+        "deleted": False,
+        "drained": False,
+    }
+    if row is None:
+        await connection.execute(insert(_functions).values(name=function.name, **values))
+    else:
+        await connection.execute(update(_functions).where(_functions.c.name == function.name).values(values))
+    return function, created
+
+
+async def mark_deleted(connection: AsyncConnection, name: str) -> function_pb2.Function | None:
+    """Delete a function; return what it leaves, or None where there is none."""
+    row = (await connection.execute(select(_functions).where(_functions.c.name == name))).one_or_none()
+    if row is None or row.deleted:
+        return None
+    left = function_pb2.Function(name=name, revision=row.revision + 1)
+    statement = update(_functions).where(_functions.c.name == name)
+    await connection.execute(
+        statement.values(revision=left.revision, definition=left.SerializeToString(), deleted=True, drained=False)
+    )
+    return left
+
+
+async def mark_drained(connection: AsyncConnection, name: str) -> None:
+    """Note that the queues of a deleted function are gone."""
+    statement = update(_functions).where(_functions.c.name == name, _functions.c.deleted.is_(True))
+    await connection.execute(statement.values(drained=True))
+
+
+async def is_deleted(connection: AsyncConnection, name: str) -> bool:
+    """Tell whether this name is a deleted function's."""
+    query = select(_functions.c.deleted).where(_functions.c.name == name)
+    return bool((await connection.execute(query)).scalar_one_or_none())
+
+
+async def invalidate_stored(connection: AsyncConnection, name: str, *, now_us: int) -> Recorded:
+    """End a batch of a deleted function's invocations that wait in the store; none ended means that none are left."""
+    query = (
+        select(_invocations)
+        .where(
+            schema.live(_invocations),
+            _invocations.c.custody == int(Custody.STORE),
+            _invocations.c.function == name,
+        )
+        .limit(_BATCH)
+    )
+    recorded = Recorded()
+    rows = (await connection.execute(query)).all()
+    await store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], recorded)
+    return recorded
+
+
+def invalidated(row: Row[Any], *, now_us: int) -> Change:
+    """Return the end of a waiting invocation whose function is gone: INVALID, or FAILED where it has run before."""
+    before = record_of(row)
+    failure = api.Failure(reason="FUNCTION_DELETED", message=f"function {row.function!r} was deleted")
+    state = State.FAILED if before.attempts else State.INVALID
+    after = lifecycle.ended(before, state=state, failure=failure, time_us=now_us)
+    assert isinstance(after, Record), "what waits has not ended"
+    return Change(row=row, before=before, after=after)
+
+
+def _stored(row: Row[Any]) -> StoredFunction:
+    return StoredFunction(
+        function=function_pb2.Function.FromString(row.definition), deleted=row.deleted, drained=row.drained
+    )
+
+
+def _same(one: function_pb2.Function, other: function_pb2.Function) -> bool:
+    one_, other_ = function_pb2.Function(), function_pb2.Function()
+    one_.CopyFrom(one)
+    other_.CopyFrom(other)
+    for function in (one_, other_):
+        function.ClearField("revision")
+        function.ClearField("update_time")
+    return one_ == other_

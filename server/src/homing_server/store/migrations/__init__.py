@@ -1,0 +1,1 @@
+"""Brings the schema of a database up to date."""

@@ -1,0 +1,159 @@
+"""The first schema."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make all tables and set the counters to zero."""
+    counters = op.create_table(
+        "counters",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_counters")),
+    )
+    op.create_table(
+        "functions",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("definition", sa.LargeBinary(), nullable=False, comment="homing.v1.Function"),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.Column("drained", sa.Boolean(), nullable=False, comment="whether the queues of a deleted function are gone"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_functions")),
+    )
+    op.create_table(
+        "invocations",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("function", sa.String(length=63), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("sync", sa.Boolean(), nullable=False),
+        sa.Column("caller", sa.String(length=255), nullable=False),
+        sa.Column("request_id", sa.String(length=128), nullable=True),
+        sa.Column(
+            "fingerprint", sa.LargeBinary(), nullable=True, comment="SHA-256 of the request that request_id stands for"
+        ),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("start_us", sa.BigInteger(), nullable=False),
+        sa.Column("end_us", sa.BigInteger(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("start_by_us", sa.BigInteger(), nullable=False, comment="create or schedule time plus max_age"),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("delivery", sa.Integer(), nullable=False),
+        sa.Column("custody", sa.SmallInteger(), nullable=False),
+        sa.Column("sent_us", sa.BigInteger(), nullable=False, comment="when custody became SENT"),
+        sa.Column("size", sa.Integer(), nullable=False, comment="bytes of the work message, roughly"),
+        sa.Column(
+            "spec", sa.LargeBinary(), nullable=False, comment="homing.v1.InvocationSpec without the payload's body"
+        ),
+        sa.Column("history", sa.LargeBinary(), nullable=False, comment="homing_core.wire.v1.History"),
+        sa.Column("traceparent", sa.String(length=64), nullable=False),
+        sa.Column("rerun_of", sa.String(length=36), nullable=True),
+        sa.Column("caused_by", sa.String(length=36), nullable=True),
+        sa.Column("depth", sa.Integer(), nullable=False),
+        sa.Column("result_seq", sa.BigInteger(), nullable=True, comment="set once, at the end"),
+        sa.Column("change_seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_invocations")),
+    )
+    with op.batch_alter_table("invocations", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_invocations_custody",
+            ["custody", "function", "due_us", "size"],
+            unique=False,
+            sqlite_where=sa.text("custody > 0"),
+        )
+        batch_op.create_index(
+            "ix_invocations_request",
+            ["caller", "request_id"],
+            unique=True,
+            sqlite_where=sa.text("request_id IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "ix_invocations_result_seq", ["result_seq"], unique=True, sqlite_where=sa.text("result_seq IS NOT NULL")
+        )
+
+    op.create_table(
+        "properties",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_properties")),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("target", sa.LargeBinary(), nullable=False, comment="homing.v1.Callback"),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("delivery", sa.Integer(), nullable=False),
+        sa.Column("custody", sa.SmallInteger(), nullable=False),
+        sa.Column("sent_us", sa.BigInteger(), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("end_us", sa.BigInteger(), nullable=False),
+        sa.Column("history", sa.LargeBinary(), nullable=False, comment="homing_core.wire.v1.DeliveryHistory"),
+        sa.ForeignKeyConstraint(
+            ["invocation_id"], ["invocations.id"], name=op.f("fk_deliveries_invocation_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
+    )
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_deliveries_custody", ["custody", "sent_us"], unique=False, sqlite_where=sa.text("custody > 0")
+        )
+        batch_op.create_index("ix_deliveries_invocation_id", ["invocation_id"], unique=False)
+
+    op.create_table(
+        "labels",
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("key", sa.String(length=63), nullable=False),
+        sa.Column("value", sa.String(length=255), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["invocation_id"], ["invocations.id"], name=op.f("fk_labels_invocation_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("invocation_id", "key", name=op.f("pk_labels")),
+    )
+    with op.batch_alter_table("labels", schema=None) as batch_op:
+        batch_op.create_index("ix_labels_key_value_create_us", ["key", "value", "create_us"], unique=False)
+
+    op.create_table(
+        "payloads",
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("request", sa.LargeBinary(), nullable=False, comment="homing.v1.Payload"),
+        sa.Column("result", sa.LargeBinary(), nullable=True, comment="homing.v1.Result"),
+        sa.ForeignKeyConstraint(
+            ["invocation_id"], ["invocations.id"], name=op.f("fk_payloads_invocation_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("invocation_id", name=op.f("pk_payloads")),
+    )
+    op.bulk_insert(
+        counters, [{"name": name, "value": 0} for name in ("change_seq", "result_seq", "accepted", "removed", "epoch")]
+    )
+
+
+def downgrade() -> None:
+    """Remove all tables."""
+    op.drop_table("payloads")
+    with op.batch_alter_table("labels", schema=None) as batch_op:
+        batch_op.drop_index("ix_labels_key_value_create_us")
+
+    op.drop_table("labels")
+    with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.drop_index("ix_deliveries_invocation_id")
+        batch_op.drop_index("ix_deliveries_custody", sqlite_where=sa.text("custody > 0"))
+
+    op.drop_table("deliveries")
+    op.drop_table("properties")
+    with op.batch_alter_table("invocations", schema=None) as batch_op:
+        batch_op.drop_index("ix_invocations_result_seq", sqlite_where=sa.text("result_seq IS NOT NULL"))
+        batch_op.drop_index("ix_invocations_request", sqlite_where=sa.text("request_id IS NOT NULL"))
+        batch_op.drop_index("ix_invocations_custody", sqlite_where=sa.text("custody > 0"))
+
+    op.drop_table("invocations")
+    op.drop_table("functions")
+    op.drop_table("counters")

@@ -1,0 +1,92 @@
+"""Reads records as the API shows them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.lifecycle import State
+from homing_server.store import schema
+from homing_server.store.records import invocation_of
+
+_invocations = schema.invocations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredResult:
+    """An invocation that has ended, with its place in the order of results."""
+
+    seq: int
+    invocation: api.Invocation
+
+
+async def get_invocation(
+    connection: AsyncConnection, invocation_id: str, *, include_payload: bool
+) -> api.Invocation | None:
+    """Return an invocation with its result and deliveries, or None where there is none."""
+    query = (
+        select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
+        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+        .where(_invocations.c.id == invocation_id)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    deliveries = await _deliveries(connection, [invocation_id])
+    return invocation_of(
+        row,
+        request=row.request if include_payload else None,
+        result=row.result,
+        deliveries=deliveries[invocation_id],
+    )
+
+
+async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> list[StoredResult]:
+    """Return the results that were numbered after this one, in order."""
+    query = (
+        select(_invocations, schema.payloads.c.result)
+        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+        .where(_invocations.c.result_seq > seq)
+        .order_by(_invocations.c.result_seq)
+        .limit(most)
+    )
+    rows = (await connection.execute(query)).all()
+    deliveries = await _deliveries(connection, [row.id for row in rows])
+    return [
+        StoredResult(
+            seq=row.result_seq, invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id])
+        )
+        for row in rows
+    ]
+
+
+async def ended_after(connection: AsyncConnection, seq: int, *, most: int) -> list[tuple[int, str]]:
+    """Return number and id of the invocations that ended after this number, in order."""
+    query = (
+        select(_invocations.c.result_seq, _invocations.c.id)
+        .where(_invocations.c.result_seq > seq)
+        .order_by(_invocations.c.result_seq)
+        .limit(most)
+    )
+    return [(number, invocation_id) for number, invocation_id in await connection.execute(query)]
+
+
+async def states(connection: AsyncConnection) -> dict[State, int]:
+    """Return how many invocations are in each state."""
+    query = select(_invocations.c.state, func.count()).group_by(_invocations.c.state)
+    return {State(state): count for state, count in await connection.execute(query)}
+
+
+async def _deliveries(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
+    table = schema.deliveries
+    query = select(table).where(table.c.invocation_id.in_(list(ids))).order_by(table.c.id)
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in await connection.execute(query):
+        found[row.invocation_id].append(row)
+    return defaultdict(list, found)

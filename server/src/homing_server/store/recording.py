@@ -1,0 +1,265 @@
+"""Records what workers report, many events in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from homing.v1 import invocation_pb2 as api
+from homing_core import lifecycle
+from homing_core.clock import now_us
+from homing_core.ids import new_id
+from homing_core.lifecycle import Custody, Record, Refusal, State, Token
+from homing_core.wire.v1 import DeliveryHistory, Event
+from homing_server.store import schema
+from homing_server.store.accepting import label_rows, row_of_spec
+from homing_server.store.counters import raise_counters
+from homing_server.store.records import Values, record_of, values_of
+
+_RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
+
+_update_invocation = (
+    update(schema.invocations)
+    .where(schema.invocations.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in (*_RECORD_COLUMNS, "result_seq", "change_seq")})
+)
+_update_result = (
+    update(schema.payloads)
+    .where(schema.payloads.c.invocation_id == bindparam("key"))
+    .values(result=bindparam("result"))
+)
+_update_delivery = (
+    update(schema.deliveries)
+    .where(schema.deliveries.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("state", "generation", "delivery", "custody", "end_us", "history")})
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Recorded:
+    """What a transaction changed, for those who wait for it."""
+
+    result_seq: int = 0
+    """The highest number given to a result; 0 where none ended."""
+    ended: dict[str, State] = field(default_factory=dict)
+    """The invocations that ended."""
+    left_broker: list[tuple[str, str, int]] = field(default_factory=list)
+    """Id, function and size of the invocations that the broker holds no more."""
+    due: dict[str, int] = field(default_factory=dict)
+    """By function, when the earliest of the invocations that came back to the store is due."""
+    deliveries: int = 0
+    """How many deliveries were made."""
+    refused: int = 0
+    """How many events changed nothing."""
+
+
+async def record_events(connection: AsyncConnection, events: Sequence[Event]) -> Recorded:
+    """Apply events to the records that they speak of, and make the deliveries of those that end."""
+    lives: dict[str, list[Event]] = {}
+    sync: dict[str, Event] = {}
+    reports: list[Event] = []
+    for event in events:
+        match event.WhichOneof("kind"):
+            case "sync_ended":
+                sync.setdefault(event.invocation_id, event)
+            case "delivery":
+                reports.append(event)
+            case _:
+                lives.setdefault(event.invocation_id, []).append(event)
+    recorded = Recorded()
+    changes = await _live(connection, lives, recorded)
+    await store_changes(connection, changes, recorded)
+    await _record_sync(connection, sync, recorded)
+    await _record_deliveries(connection, reports, recorded)
+    return recorded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A row and the record that shall be in its place."""
+
+    row: Row[Any]
+    before: Record
+    after: Record
+
+
+async def store_changes(connection: AsyncConnection, changes: Sequence[Change], recorded: Recorded) -> None:
+    """Write changed records, number those that ended and make their deliveries."""
+    if not changes:
+        return
+    ends = [change for change in changes if change.after.ended]
+    counted = await raise_counters(connection, {schema.CHANGE_SEQ: len(changes), schema.RESULT_SEQ: len(ends)})
+    change_seq = counted[schema.CHANGE_SEQ] - len(changes)
+    result_seq = counted[schema.RESULT_SEQ] - len(ends)
+    rows: list[Values] = []
+    for change in changes:
+        change_seq += 1
+        after = change.after
+        if after.ended:
+            result_seq += 1
+            recorded.ended[change.row.id] = after.state
+        _note_custody(change, recorded)
+        rows.append(
+            {
+                "key": change.row.id,
+                **values_of(after),
+                "change_seq": change_seq,
+                "result_seq": result_seq if after.ended else None,
+            }
+        )
+    await connection.execute(_update_invocation, rows)
+    results = [
+        {"key": change.row.id, "result": change.after.result.SerializeToString()}
+        for change in changes
+        if change.after.result is not None
+    ]
+    if results:
+        await connection.execute(_update_result, results)
+    if ends:
+        recorded.result_seq = result_seq
+        await _make_deliveries(connection, ends, recorded)
+
+
+def _note_custody(change: Change, recorded: Recorded) -> None:
+    before, after = change.before.custody, change.after.custody
+    if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE}:
+        recorded.left_broker.append((change.row.id, change.row.function, change.row.size))
+    if after is Custody.STORE:
+        due = recorded.due.get(change.row.function)
+        recorded.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
+
+
+async def select_invocations(connection: AsyncConnection, ids: Iterable[str]) -> Sequence[Row[Any]]:
+    """Read the rows of these invocations."""
+    return (await connection.execute(select(schema.invocations).where(schema.invocations.c.id.in_(list(ids))))).all()
+
+
+async def _live(connection: AsyncConnection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
+    if not lives:
+        return []
+    changes = []
+    for row in await select_invocations(connection, lives):
+        before = record = record_of(row)
+        for event in lives[row.id]:
+            after = lifecycle.reported(record, event)
+            if isinstance(after, Refusal):
+                recorded.refused += 1
+            else:
+                record = after
+        if record is not before:
+            changes.append(Change(row=row, before=before, after=record))
+    return changes
+
+
+async def _make_deliveries(connection: AsyncConnection, ends: Sequence[Change], recorded: Recorded) -> None:
+    rows = []
+    for change in ends:
+        spec = api.InvocationSpec.FromString(change.row.spec)
+        if spec.HasField("callback"):
+            rows.append(
+                {
+                    "id": new_id(),
+                    "invocation_id": change.row.id,
+                    "kind": api.DELIVERY_KIND_CALLBACK,
+                    "target": spec.callback.SerializeToString(),
+                    "state": api.DELIVERY_STATE_PENDING,
+                    "generation": 0,
+                    "delivery": 0,
+                    "custody": int(Custody.STORE),
+                    "sent_us": 0,
+                    "create_us": now_us(),
+                    "end_us": 0,
+                    "history": b"",
+                }
+            )
+    if rows:
+        await connection.execute(insert(schema.deliveries), rows)
+        recorded.deliveries += len(rows)
+
+
+async def _record_sync(connection: AsyncConnection, events: dict[str, Event], recorded: Recorded) -> None:
+    known = {row.id for row in await select_invocations(connection, events)} if events else set()
+    fresh = [event for key, event in events.items() if key not in known]
+    recorded.refused += len(known)
+    if not fresh:
+        return
+    steps = dict.fromkeys((schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED), len(fresh))
+    counted = await raise_counters(connection, steps)
+    change_seq, result_seq = (counted[name] - len(fresh) for name in (schema.CHANGE_SEQ, schema.RESULT_SEQ))
+    rows, payloads, labels = [], [], []
+    for offset, event in enumerate(fresh, 1):
+        request, record = event.sync_ended.request, _sync_record(event)
+        rows.append(
+            row_of_spec(request.spec)
+            | values_of(record)
+            | {
+                "id": event.invocation_id,
+                "sync": True,
+                "caller": request.caller,
+                "create_us": request.create_us,
+                "start_by_us": 0,
+                "sent_us": 0,
+                "size": 0,
+                "traceparent": request.traceparent,
+                "depth": 0,
+                "change_seq": change_seq + offset,
+                "result_seq": result_seq + offset,
+            }
+        )
+        payloads.append(
+            {
+                "invocation_id": event.invocation_id,
+                "request": request.spec.payload.SerializeToString(),
+                "result": None if record.result is None else record.result.SerializeToString(),
+            }
+        )
+        labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
+        recorded.ended[event.invocation_id] = record.state
+    await connection.execute(insert(schema.invocations), rows)
+    await connection.execute(insert(schema.payloads), payloads)
+    if labels:
+        await connection.execute(insert(schema.labels), labels)
+    recorded.result_seq = result_seq + len(fresh)
+
+
+def _sync_record(event: Event) -> Record:
+    end = Event(invocation_id=event.invocation_id, time_us=event.time_us, worker=event.worker)
+    end.ended.CopyFrom(event.sync_ended.ended)
+    create_us = event.sync_ended.request.create_us
+    record = lifecycle.reported(lifecycle.accepted(time_us=create_us, due_us=create_us), end)
+    assert isinstance(record, Record), "an end is never refused by a record that has just been accepted"
+    return record
+
+
+async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Event], recorded: Recorded) -> None:
+    if not reports:
+        return
+    table = schema.deliveries
+    ids = {report.delivery.delivery_id for report in reports}
+    rows = {row.id: row for row in await connection.execute(select(table).where(table.c.id.in_(ids)))}
+    changes: dict[str, Values] = {}
+    tokens = {row.id: Token(generation=row.generation, delivery=row.delivery) for row in rows.values()}
+    for event in reports:
+        report, token = event.delivery, Token.of(event.token)
+        row = rows.get(report.delivery_id)
+        done = row is None or row.end_us or changes.get(report.delivery_id, {}).get("end_us")
+        if done or token < tokens[report.delivery_id]:
+            recorded.refused += 1
+            continue
+        over = report.state in {api.DELIVERY_STATE_DELIVERED, api.DELIVERY_STATE_DEAD}
+        tokens[report.delivery_id] = token
+        changes[report.delivery_id] = {
+            "key": report.delivery_id,
+            "state": report.state,
+            "generation": token.generation,
+            "delivery": token.delivery,
+            "custody": int(Custody.NONE if over else Custody.BROKER),
+            "end_us": event.time_us if over else 0,
+            "history": DeliveryHistory(attempts=report.attempts).SerializeToString(),
+        }
+    if changes:
+        await connection.execute(_update_delivery, list(changes.values()))

@@ -1,0 +1,143 @@
+"""How records are laid out in rows, and how rows become the API's invocations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import Row
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1 import payload_pb2, policy_pb2
+from homing_core.lifecycle import Custody, Record, State, Token
+from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, History
+
+Values = dict[str, Any]
+
+
+def record_of(row: Row[Any]) -> Record:
+    """Read the life cycle's record from a row."""
+    history = History.FromString(row.history)
+    return Record(
+        state=State(row.state),
+        token=Token(generation=row.generation, delivery=row.delivery),
+        custody=Custody(row.custody),
+        due_us=row.due_us,
+        start_us=row.start_us,
+        end_us=row.end_us,
+        attempts=tuple(history.attempts),
+        entries=tuple(history.entries),
+        failure=history.failure if history.HasField("failure") else None,
+    )
+
+
+def values_of(record: Record) -> Values:
+    """Return the columns that hold the life cycle's record."""
+    history = History(attempts=record.attempts, entries=record.entries, failure=record.failure)
+    return {
+        "state": int(record.state),
+        "generation": record.token.generation,
+        "delivery": record.token.delivery,
+        "custody": int(record.custody),
+        "due_us": record.due_us,
+        "start_us": record.start_us,
+        "end_us": record.end_us,
+        "history": history.SerializeToString(),
+    }
+
+
+def timestamp(time_us: int) -> Timestamp | None:
+    """Return the time as the API has it; None where it is unset."""
+    return Timestamp(seconds=time_us // 1_000_000, nanos=time_us % 1_000_000 * 1000) if time_us else None
+
+
+def invocation_of(
+    row: Row[Any],
+    *,
+    request: bytes | None = None,
+    result: bytes | None = None,
+    deliveries: Iterable[Row[Any]] = (),
+) -> api.Invocation:
+    """Return the API's invocation of a row.
+
+    :param request: The stored payload, where it is wanted.
+    :param result: The stored result, where there is one and it is wanted.
+    :param deliveries: The rows of its deliveries.
+    """
+    history = History.FromString(row.history)
+    spec = api.InvocationSpec.FromString(row.spec)
+    if request is not None:
+        spec.payload.CopyFrom(payload_pb2.Payload.FromString(request))
+    return api.Invocation(
+        id=row.id,
+        function=row.function,
+        state=row.state,
+        spec=spec,
+        sync=row.sync,
+        caller=row.caller,
+        create_time=timestamp(row.create_us),
+        start_time=timestamp(row.start_us),
+        end_time=timestamp(row.end_us),
+        attempt_count=len(history.attempts),
+        attempts=attempts_of(history.attempts),
+        events=[
+            api.InvocationEvent(
+                time=timestamp(entry.time_us),
+                type=entry.type,
+                attempt=entry.attempt,
+                worker=entry.worker,
+                detail=entry.detail,
+            )
+            for entry in history.entries
+        ],
+        deliveries=[_delivery_of(delivery) for delivery in deliveries],
+        result=None if result is None else api.Result.FromString(result),
+        failure=history.failure if history.HasField("failure") else None,
+        rerun_of=row.rerun_of or "",
+        caused_by=row.caused_by or "",
+        depth=row.depth,
+    )
+
+
+def attempts_of(attempts: Sequence[AttemptRecord]) -> list[api.Attempt]:
+    """Return the API's attempts, numbered in their order."""
+    return [_attempt_of(number, attempt) for number, attempt in enumerate(attempts, 1)]
+
+
+def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:
+    attempt = api.Attempt(
+        number=number,
+        worker=record.worker,
+        instance=record.instance,
+        function_revision=record.function_revision,
+        start_time=timestamp(record.start_us),
+        end_time=timestamp(record.end_us),
+        outcome=record.outcome,
+        status_code=record.status_code,
+        failure=record.failure if record.HasField("failure") else None,
+        delay_reason=record.delay_reason,
+    )
+    if record.delay_reason:
+        attempt.next_delay.FromMicroseconds(record.next_delay_us)
+    return attempt
+
+
+def _delivery_of(row: Row[Any]) -> api.Delivery:
+    delivery = api.Delivery(
+        id=row.id,
+        kind=row.kind,
+        uri=policy_pb2.Callback.FromString(row.target).url,
+        state=row.state,
+        create_time=timestamp(row.create_us),
+        end_time=timestamp(row.end_us),
+    )
+    for number, record in enumerate(DeliveryHistory.FromString(row.history).attempts, 1):
+        attempt = delivery.attempts.add(
+            number=number,
+            start_time=timestamp(record.start_us),
+            status_code=record.status_code,
+            failure=record.failure if record.HasField("failure") else None,
+        )
+        attempt.duration.FromMicroseconds(record.duration_us)
+    return delivery

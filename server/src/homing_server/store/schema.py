@@ -1,0 +1,146 @@
+"""The tables. Times are microseconds since the epoch, 0 where unset; messages are kept in protobuf's binary form."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TextClause,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+CHANGE_SEQ = "change_seq"
+"""Raised with every change of an invocation; its row is also the lock that orders the commits of writers."""
+RESULT_SEQ = "result_seq"
+"""Raised with every end of an invocation: the order in which results are watched."""
+ACCEPTED = "accepted"
+"""Counts every invocation that was ever recorded."""
+REMOVED = "removed"
+"""Counts every record that retention removed."""
+EPOCH = "epoch"
+"""Raised by every recorder that becomes active: the transactions of an earlier one are refused."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+properties = Table(
+    "properties",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("definition", LargeBinary, nullable=False, comment="homing.v1.Function"),
+    Column("deleted", Boolean, nullable=False),
+    Column("drained", Boolean, nullable=False, comment="whether the queues of a deleted function are gone"),
+)
+
+invocations = Table(
+    "invocations",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("function", String(63), nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("sync", Boolean, nullable=False),
+    Column("caller", String(255), nullable=False),
+    Column("request_id", String(128)),
+    Column("fingerprint", LargeBinary, comment="SHA-256 of the request that request_id stands for"),
+    Column("create_us", BigInteger, nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("due_us", BigInteger, nullable=False),
+    Column("start_by_us", BigInteger, nullable=False, comment="create or schedule time plus max_age"),
+    Column("generation", Integer, nullable=False),
+    Column("delivery", Integer, nullable=False),
+    Column("custody", SmallInteger, nullable=False),
+    Column("sent_us", BigInteger, nullable=False, comment="when custody became SENT"),
+    Column("size", Integer, nullable=False, comment="bytes of the work message, roughly"),
+    Column("spec", LargeBinary, nullable=False, comment="homing.v1.InvocationSpec without the payload's body"),
+    Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.History"),
+    Column("traceparent", String(64), nullable=False),
+    Column("rerun_of", String(36)),
+    Column("caused_by", String(36)),
+    Column("depth", Integer, nullable=False),
+    Column("result_seq", BigInteger, comment="set once, at the end"),
+    Column("change_seq", BigInteger, nullable=False),
+    # What the dispatcher looks for: all that has not ended, by who holds it.
+    Index("ix_invocations_custody", "custody", "function", "due_us", "size", sqlite_where=text("custody > 0")),
+    Index("ix_invocations_result_seq", "result_seq", unique=True, sqlite_where=text("result_seq IS NOT NULL")),
+    Index(
+        "ix_invocations_request",
+        "caller",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id IS NOT NULL"),
+    ),
+)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("invocation_id", String(36), ForeignKey("invocations.id", ondelete="CASCADE"), primary_key=True),
+    Column("request", LargeBinary, nullable=False, comment="homing.v1.Payload"),
+    Column("result", LargeBinary, comment="homing.v1.Result"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("invocation_id", String(36), ForeignKey("invocations.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(63), primary_key=True),
+    Column("value", String(255), nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Index("ix_labels_key_value_create_us", "key", "value", "create_us"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("invocation_id", String(36), ForeignKey("invocations.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("target", LargeBinary, nullable=False, comment="homing.v1.Callback"),
+    Column("state", SmallInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("delivery", Integer, nullable=False),
+    Column("custody", SmallInteger, nullable=False),
+    Column("sent_us", BigInteger, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("end_us", BigInteger, nullable=False),
+    Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.DeliveryHistory"),
+    Index("ix_deliveries_invocation_id", "invocation_id"),
+    Index("ix_deliveries_custody", "custody", "sent_us", sqlite_where=text("custody > 0")),
+)
+
+
+def live(table: Table) -> TextClause:
+    """Return the condition of the partial index by custody: SQLite uses the index only in queries that repeat it."""
+    return text(f"{table.name}.custody > 0")

@@ -1,0 +1,236 @@
+"""What the fields of requests must be like. Every rule that is broken is told, with its field and its limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
+from homing_core import limits
+from homing_server.errors import Violation, invalid_request
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_METHOD = re.compile(r"[A-Z]{1,16}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "traceparent",
+        "transfer-encoding",
+        "upgrade",
+        "x-call-id",
+        "x-start-time",
+    }
+)
+_DAY = 24 * 3600.0
+
+
+class Checks:
+    """Collects the violations of one request."""
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Note that a field breaks a rule."""
+        self._violations.append(Violation(field=field, description=description))
+
+    def done(self) -> None:
+        """Raise the error that tells of all violations, if there are any.
+
+        :raises ApiError: INVALID_ARGUMENT.
+        """
+        if self._violations:
+            raise invalid_request(self._violations)
+
+    def integer(self, field: str, value: int, least: int, most: int) -> None:
+        """Check that a number lies between two bounds, both allowed."""
+        if not least <= value <= most:
+            self.add(field, f"must be from {least} to {most}, is {value}")
+
+    def duration(self, field: str, value: Duration, least: float, most: float) -> None:
+        """Check that a duration lies between two bounds in seconds: above the least, up to the most."""
+        seconds = value.seconds + value.nanos / 1e9
+        if not (least <= seconds <= most and seconds > 0):
+            bound = f"at least {least:g} s" if least else "more than 0 s"
+            self.add(field, f"must be {bound} and at most {most:g} s, is {seconds:g} s")
+
+    def text(self, field: str, value: str, most: int) -> None:
+        """Check that a text is printable and not too long."""
+        if len(value) > most:
+            self.add(field, f"must have at most {most} characters, has {len(value)}")
+        elif not value.isprintable():
+            self.add(field, "must have printable characters only")
+
+    def headers(self, field: str, headers: Mapping[str, str]) -> None:
+        """Check the names, values, number and size of HTTP headers."""
+        if len(headers) > limits.MAX_HEADERS:
+            self.add(field, f"must be at most {limits.MAX_HEADERS} headers, are {len(headers)}")
+        size = sum(len(name) + len(value.encode()) for name, value in headers.items())
+        if size > limits.MAX_HEADERS_SIZE:
+            self.add(field, f"must have at most {limits.MAX_HEADERS_SIZE} bytes in all, have {size}")
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                self.add(f"{field}[{name!r}]", "is not a valid header name")
+            elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
+                self.add(f"{field}[{name!r}]", "is set by homing itself")
+            if any(character in value for character in "\r\n\0"):
+                self.add(f"{field}[{name!r}]", "must not have line breaks or NUL in its value")
+
+    def labels(self, field: str, labels: Mapping[str, str]) -> None:
+        """Check the number and length of labels."""
+        if len(labels) > limits.MAX_LABELS:
+            self.add(field, f"must be at most {limits.MAX_LABELS} labels, are {len(labels)}")
+        for key, value in labels.items():
+            if not 1 <= len(key) <= limits.MAX_LABEL_KEY:
+                self.add(f"{field}[{key!r}]", f"must have a key of 1 to {limits.MAX_LABEL_KEY} characters")
+            if len(value) > limits.MAX_LABEL_VALUE:
+                self.add(f"{field}[{key!r}]", f"must have a value of at most {limits.MAX_LABEL_VALUE} characters")
+
+    def url(self, field: str, url: str) -> None:
+        """Check that a URL is absolute, http or https, without user information, and not too long."""
+        if len(url) > limits.MAX_URL:
+            self.add(field, f"must have at most {limits.MAX_URL} characters, has {len(url)}")
+            return
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            good = False
+        if not good or not url.isprintable() or " " in url:
+            self.add(field, "must be an absolute http or https URL")
+        elif parts.username is not None or parts.password is not None:
+            self.add(field, "must not have a user name or password in it")
+
+    def function_name(self, field: str, name: str) -> None:
+        """Check the name of a function."""
+        if not limits.FUNCTION_NAME.fullmatch(name):
+            self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {name[:100]!r}")
+
+
+def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolicy) -> None:
+    """Check a retry policy."""
+    if policy.HasField("max_attempts"):
+        checks.integer(f"{field}.max_attempts", policy.max_attempts, 1, limits.MAX_ATTEMPTS)
+    if policy.HasField("initial_backoff"):
+        checks.duration(f"{field}.initial_backoff", policy.initial_backoff, 0, limits.MAX_BACKOFF)
+    if policy.HasField("max_backoff"):
+        checks.duration(f"{field}.max_backoff", policy.max_backoff, 0, limits.MAX_BACKOFF)
+    if policy.HasField("max_retry_after"):
+        checks.duration(f"{field}.max_retry_after", policy.max_retry_after, 0, limits.MAX_BACKOFF)
+    if policy.HasField("backoff_multiplier") and not 1 <= policy.backoff_multiplier <= 100:
+        checks.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:g}")
+    for code in policy.retry_status_codes:
+        checks.integer(f"{field}.retry_status_codes", code, 300, 599)
+
+
+def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: bool, now_us: int) -> None:
+    """Check what a caller asks to run, whether its function exists apart."""
+    checks.function_name("spec.function", spec.function)
+    _check_payload(checks, "spec.payload", spec.payload)
+    if spec.HasField("http"):
+        _check_http(checks, spec.http)
+    checks.labels("spec.labels", spec.labels)
+    check_retry_policy(checks, "spec.retry_policy", spec.retry_policy)
+    if spec.HasField("attempt_timeout"):
+        checks.duration("spec.attempt_timeout", spec.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
+    if spec.HasField("max_age"):
+        checks.duration("spec.max_age", spec.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+    if spec.HasField("callback"):
+        checks.url("spec.callback.url", spec.callback.url)
+        checks.headers("spec.callback.headers", spec.callback.headers)
+    if sync:
+        for name in ("schedule_time", "callback", "max_age"):
+            if spec.HasField(name):
+                checks.add(f"spec.{name}", "is for asynchronous invocations only")
+    for name in ("on_success", "on_failure"):
+        if getattr(spec, name):
+            checks.add(f"spec.{name}", "destinations are not served by this server")
+    if spec.HasField("schedule_time"):
+        _check_schedule(checks, spec.schedule_time, now_us)
+
+
+def check_function(checks: Checks, function: function_pb2.Function) -> None:
+    """Check a function that shall be deployed."""
+    checks.function_name("function.name", function.name)
+    match function.WhichOneof("source"):
+        case "image":
+            if not function.image or len(function.image) > 512 or not function.image.isprintable():
+                checks.add("function.image", "must be the name of an image, of 1 to 512 printable characters")
+        case "command":
+            if not function.command.args or not function.command.args[0]:
+                checks.add("function.command.args", "must name a program")
+            if any("\0" in argument for argument in function.command.args):
+                checks.add("function.command.args", "must not have NUL in an argument")
+        case "url":
+            checks.url("function.url", function.url)
+        case _:
+            checks.add("function", "must have one source: image, command or url")
+    for name, value in function.env.items():
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
+            checks.add(f"function.env[{name!r}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
+    checks.labels("function.labels", function.labels)
+    if function.secrets:
+        checks.add("function.secrets", "secrets are not served by this server")
+    for destinations in ("on_success", "on_failure"):
+        if getattr(function, destinations):
+            checks.add(f"function.{destinations}", "destinations are not served by this server")
+    if function.limits.memory_bytes and function.limits.memory_bytes < limits.MIN_MEMORY:
+        checks.add("function.limits.memory_bytes", f"must be 0 or at least {limits.MIN_MEMORY}")
+    checks.integer("function.limits.cpu_millis", function.limits.cpu_millis, 0, 1_000_000)
+    checks.integer("function.limits.pids", function.limits.pids, 0, 1_000_000)
+    checks.integer("function.concurrency", function.concurrency, 0, limits.MAX_CONCURRENCY)
+    checks.integer("function.max_instances", function.max_instances, 0, limits.MAX_INSTANCES)
+    most = function.max_instances or limits.DEFAULT_MAX_INSTANCES
+    checks.integer("function.min_instances", function.min_instances, 0, max(0, most))
+    if function.HasField("idle_timeout"):
+        checks.duration(
+            "function.idle_timeout", function.idle_timeout, limits.MIN_IDLE_TIMEOUT, limits.MAX_IDLE_TIMEOUT
+        )
+    check_retry_policy(checks, "function.retry_policy", function.retry_policy)
+    if function.HasField("attempt_timeout"):
+        checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
+    if function.HasField("max_age"):
+        checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+    if function.HasField("retention"):
+        checks.duration("function.retention", function.retention, 60, 3650 * _DAY)
+
+
+def _check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> None:
+    checks.text(f"{field}.content_type", payload.content_type, 255)
+    if payload.WhichOneof("body") == "blob":
+        checks.add(f"{field}.blob", "stored payloads are not served by this server")
+    elif len(payload.data) > limits.MAX_INLINE_PAYLOAD:
+        checks.add(
+            f"{field}.data", f"must have at most {limits.MAX_INLINE_PAYLOAD} bytes (256 KiB), has {len(payload.data)}"
+        )
+
+
+def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:
+    if http.method and not _METHOD.fullmatch(http.method):
+        checks.add("spec.http.method", f"must be 1 to 16 capital letters, is {http.method[:32]!r}")
+    checks.text("spec.http.path", http.path, limits.MAX_URL)
+    if http.path and not http.path.startswith("/"):
+        checks.add("spec.http.path", "must start with '/'")
+    checks.text("spec.http.query", http.query, limits.MAX_URL)
+    checks.headers("spec.http.headers", http.headers)
+
+
+def _check_schedule(checks: Checks, schedule_time: Timestamp, now_us: int) -> None:
+    try:
+        delay = (schedule_time.ToMicroseconds() - now_us) / 1e6
+    except ValueError:
+        checks.add("spec.schedule_time", "is not a time")
+        return
+    if delay > limits.MAX_DELAY:
+        checks.add("spec.schedule_time", f"must be at most {limits.MAX_DELAY / _DAY:g} days ahead")
