@@ -1,0 +1,196 @@
+"""A connection to RabbitMQ that is made again whenever it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Self
+
+import structlog
+from pika import URLParameters
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.connection import Parameters
+from pika.exceptions import AMQPConnectionError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from homing_core.broker.rabbitmq.topology import TopologyError
+from homing_core.broker.seam import BrokerUnavailableError
+
+HEARTBEAT: Final = 15
+"""Seconds. A connection on which nothing was heard for this long, plus 5, is given up."""
+
+CONNECT_TIMEOUT: Final = 10.0
+CLOSE_TIMEOUT: Final = 2.0
+FIRST_BACKOFF: Final = 0.2
+MAX_BACKOFF: Final = 5.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def read_url(url: str, *, name: str) -> Parameters:
+    """Turn an AMQP URL into connection parameters; ``name`` is what the broker shows for the connection."""
+    parameters = URLParameters(url)
+    parameters.heartbeat = HEARTBEAT
+    parameters.socket_timeout = CONNECT_TIMEOUT
+    parameters.stack_timeout = CONNECT_TIMEOUT
+    # One attempt each time: the pauses between them are the link's.
+    parameters.connection_attempts = 1
+    parameters.client_properties = {"connection_name": name}
+    return parameters
+
+
+class Connection(AsyncioConnection):
+    """A connection that says when it is gone and can be dropped without the broker's consent."""
+
+    lost: asyncio.Future[BaseException]
+    """Done, with the cause as its result, once the connection is gone."""
+
+    @classmethod
+    async def open(cls, parameters: Parameters) -> Self:
+        """Connect within :data:`CONNECT_TIMEOUT`.
+
+        :raises BrokerUnavailableError: The broker could not be reached, or refused.
+        """
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Self | BaseException] = loop.create_future()
+
+        def done(result: Self | AMQPConnectorException) -> None:
+            if not outcome.done():
+                outcome.set_result(result)
+            elif isinstance(result, cls):  # the wait for it was cancelled
+                result.abort()
+
+        workflow = cls.create_connection([parameters], done, loop)
+        try:
+            await asyncio.wait({outcome}, timeout=CONNECT_TIMEOUT)
+        finally:
+            if not outcome.done():
+                workflow.abort()
+        result = await outcome
+        if not isinstance(result, cls):
+            causes = getattr(result, "exceptions", (result,))
+            raise BrokerUnavailableError(f"RabbitMQ cannot be reached: {causes[-1]!r}")
+        result.lost = loop.create_future()
+        result.add_on_close_callback(lambda _, cause: result.lost.set_result(cause))
+        return result
+
+    def abort(self) -> None:
+        """Drop the connection without a word to the broker, who may not be listening."""
+        if not self.is_closed:
+            self._terminate_stream(AMQPConnectionError("given up"))  # type: ignore[attr-defined]
+
+    async def shut(self) -> None:
+        """Close the connection; drop it where the broker does not agree within :data:`CLOSE_TIMEOUT`."""
+        if self.is_open:
+            self.close()
+        await asyncio.wait({self.lost}, timeout=CLOSE_TIMEOUT)
+        self.abort()
+        await self.lost
+
+
+class Link:
+    """Keeps one connection: makes it, has it set up, and makes it anew when it is lost or its set-up fails."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        purpose: str,
+        set_up: Callable[[Connection], Awaitable[None]],
+        lost: Callable[[], None],
+    ) -> None:
+        self._parameters = parameters
+        self._set_up = set_up
+        self._lost = lost
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._first: asyncio.Future[None] | None = None
+        self._is_up = False
+        self._log = log.bind(purpose=purpose, host=parameters.host, port=parameters.port, vhost=parameters.virtual_host)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection that has been set up."""
+        return self._is_up
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, perhaps still being set up.
+
+        :raises BrokerUnavailableError: There is none.
+        """
+        if self._connection is None or not self._connection.is_open:
+            raise BrokerUnavailableError("There is no connection to RabbitMQ.")
+        return self._connection
+
+    async def start(self) -> None:
+        """Begin to connect; return once the first connection is set up.
+
+        :raises TopologyError: The broker has other queues than homing needs; waiting would not help.
+        """
+        self._first = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep())
+        await self._first
+
+    async def close(self) -> None:
+        """Disconnect and stay so."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _keep(self) -> None:
+        while True:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(Exception),
+                wait=wait_random_exponential(multiplier=FIRST_BACKOFF, max=MAX_BACKOFF),
+                before_sleep=self._tell,
+            ):
+                with attempt:
+                    await self._live()
+            # A connection that was up and was lost is made again soon, but not by all processes at once.
+            await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))  # noqa: S311
+
+    async def _live(self) -> None:
+        """Live through one connection; raise where it was never set up."""
+        connection = self._connection = await Connection.open(self._parameters)
+        try:
+            await self._until_set_up(connection)
+            self._is_up = True
+            self._log.info("connected to RabbitMQ")
+            if self._first is not None and not self._first.done():
+                self._first.set_result(None)
+            cause = await asyncio.shield(connection.lost)
+            self._log.warning("lost the connection to RabbitMQ", cause=repr(cause))
+        finally:
+            self._is_up = False
+            self._connection = None
+            if not connection.lost.done():
+                await connection.shut()
+            self._lost()
+
+    async def _until_set_up(self, connection: Connection) -> None:
+        set_up = asyncio.ensure_future(self._set_up(connection))
+        try:
+            either: set[asyncio.Future[Any]] = {set_up, connection.lost}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not set_up.done():
+                set_up.cancel()
+                await asyncio.wait({set_up})
+        if set_up.cancelled():
+            raise BrokerUnavailableError(f"RabbitMQ was lost while it was set up: {connection.lost.result()!r}")
+        set_up.result()
+
+    def _tell(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(error, TopologyError) and self._first is not None and not self._first.done():
+            self._first.set_exception(error)
+        self._log.warning(
+            "cannot connect to RabbitMQ",
+            error=str(error),
+            attempt=state.attempt_number,
+            next_in_s=round(state.upcoming_sleep, 1),
+            exc_info=None if isinstance(error, BrokerUnavailableError | TopologyError) else error,
+        )

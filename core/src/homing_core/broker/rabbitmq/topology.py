@@ -1,0 +1,161 @@
+"""The exchanges and queues that homing uses in RabbitMQ, and how they are declared.
+
+A queue's arguments cannot be changed once it exists, so a change of them needs a new version in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+
+from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
+from homing_core.broker.seam import BrokerError
+
+WORK_DELIVERY_LIMIT: Final = 100
+"""Each crash of a worker counts for every message it had in hand, so the limit is far above what is poison."""
+
+CONTROL_EXCHANGE: Final = "homing.control.v1"
+STATUS_EXCHANGE: Final = "homing.status.v1"
+DEAD_EXCHANGE: Final = "homing.dead.v1"
+DEAD_QUEUE: Final = "homing.dead.v1"
+EVENTS_QUEUE: Final = "homing.events.v1"
+DELIVERIES_QUEUE: Final = "homing.deliveries.v1"
+
+_DECLARATION_REFUSED: Final = frozenset({403, 405, 406})
+_NO_LIMIT_NEEDED_BEFORE: Final = (4, 0)
+
+
+class TopologyError(BrokerError):
+    """RabbitMQ has a queue or exchange of homing's with other properties, or does not let homing make it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueSpec:
+    """A queue as it is to be declared."""
+
+    name: str
+    exclusive: bool = False
+    """Whether the queue belongs to one connection and goes with it; else it is durable."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    exchange: str | None = None
+    """The fanout exchange that the queue is bound to."""
+
+    async def declare(self, channel: Channel) -> None:
+        """Make the queue where it does not exist.
+
+        :raises TopologyError: It exists with other arguments, or may not be made.
+        """
+        with _explained(f"queue {self.name!r}"):
+            await channel.declare_queue(
+                self.name, durable=not self.exclusive, exclusive=self.exclusive, arguments=self.arguments
+            )
+            if self.exchange is not None:
+                await channel.bind(self.name, self.exchange)
+
+
+class Topology:
+    """What is declared, by the version of the broker."""
+
+    def __init__(self, version: tuple[int, int]) -> None:
+        # From 4.0 on a quorum queue that says nothing has a limit of 20; before, -1 is not understood.
+        self._no_limit: dict[str, Any] = {} if version < _NO_LIMIT_NEEDED_BEFORE else {"x-delivery-limit": -1}
+
+    @classmethod
+    def of(cls, server_properties: Mapping[str, Any] | None) -> Topology:
+        """Read the broker's version from what it said of itself when the connection was made."""
+        version = (server_properties or {}).get("version", "0.0")
+        if isinstance(version, bytes):
+            version = version.decode()
+        major, minor, *_ = version.split(".")
+        return cls((int(major), int(minor)))
+
+    @staticmethod
+    def work(function: str) -> QueueSpec:
+        """The work queue of a function."""
+        return QueueSpec(
+            name=work_queue(function),
+            arguments={
+                "x-queue-type": "quorum",
+                "x-delivery-limit": WORK_DELIVERY_LIMIT,
+                "x-dead-letter-exchange": DEAD_EXCHANGE,
+                # A dead letter is a message that the store still counts, so it must not be lost on its way;
+                # RabbitMQ grants that only to queues that refuse rather than drop.
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        )
+
+    @staticmethod
+    def sync(function: str) -> QueueSpec:
+        """The sync lane of a function."""
+        return QueueSpec(name=sync_queue(function), arguments={"x-queue-type": "classic"})
+
+    def dead(self) -> QueueSpec:
+        """The queue of dead letters."""
+        return QueueSpec(
+            name=DEAD_QUEUE, arguments={"x-queue-type": "quorum", **self._no_limit}, exchange=DEAD_EXCHANGE
+        )
+
+    def events(self) -> QueueSpec:
+        """The queue of the recorder."""
+        return QueueSpec(
+            name=EVENTS_QUEUE,
+            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True, **self._no_limit},
+        )
+
+    def deliveries(self) -> QueueSpec:
+        """The queue of callbacks and destinations."""
+        return QueueSpec(name=DELIVERIES_QUEUE, arguments={"x-queue-type": "quorum", **self._no_limit})
+
+    @staticmethod
+    def replies() -> QueueSpec:
+        """A queue for the answers to one process, new at each call."""
+        return QueueSpec(name=f"homing.replies.v1.{uuid4().hex}", exclusive=True)
+
+    @staticmethod
+    def control() -> QueueSpec:
+        """A queue for what servers tell one process, new at each call."""
+        return QueueSpec(name=f"homing.control.v1.{uuid4().hex}", exclusive=True, exchange=CONTROL_EXCHANGE)
+
+    @staticmethod
+    def status() -> QueueSpec:
+        """A queue for what workers tell one process, new at each call."""
+        return QueueSpec(name=f"homing.status.v1.{uuid4().hex}", exclusive=True, exchange=STATUS_EXCHANGE)
+
+    async def declare(self, channel: Channel) -> None:
+        """Make everything that is shared by all functions and processes, where it does not exist.
+
+        :raises TopologyError: Something of it exists with other properties, or may not be made.
+        """
+        for exchange in (CONTROL_EXCHANGE, STATUS_EXCHANGE, DEAD_EXCHANGE):
+            with _explained(f"exchange {exchange!r}"):
+                await channel.declare_exchange(exchange, kind="fanout")
+        for queue in (self.dead(), self.events(), self.deliveries()):
+            await queue.declare(channel)
+
+
+def work_queue(function: str) -> str:
+    """Return the name of a function's work queue."""
+    return f"homing.work.v1.{function}"
+
+
+def sync_queue(function: str) -> str:
+    """Return the name of a function's sync lane."""
+    return f"homing.sync.v1.{function}"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Tell what could not be declared, and what to do about it."""
+    try:
+        yield
+    except ChannelClosedError as error:
+        if error.code not in _DECLARATION_REFUSED:
+            raise
+        raise TopologyError(
+            f"RabbitMQ refuses the {what} that homing needs ({error.code} {error.text}). "
+            "Where it exists with other properties, empty and delete it, and it will be made anew."
+        ) from error
