@@ -1,0 +1,344 @@
+"""Servers and workers as real processes, for tests that kill and restart them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from support.docker import FunctionImages
+
+if TYPE_CHECKING:
+    from homing import Client
+
+CALL_REPORT = pytest.StashKey[pytest.TestReport]()
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
+LOG_TAIL = 60
+
+LogLine = dict[str, Any]
+
+
+class ProcessError(Exception):
+    """A process did not do what it should; carries the end of its log."""
+
+
+class HomingProcess:
+    """A server or a worker that runs as a process of its own and may run again after it ended."""
+
+    def __init__(self, name: str, module: str, environment: dict[str, str]) -> None:
+        self.name = name
+        self.environment = environment
+        self.lines: list[LogLine] = []
+        self._module = module
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._starts_at = 0
+
+    @property
+    def pid(self) -> int:
+        """The process id of the present run, or of the last one."""
+        if self._process is None:
+            raise ProcessError(f"{self.name} was never started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self._process is not None and self._process.poll() is None
+
+    def launch(self) -> None:
+        """Start it and return at once."""
+        if self.running:
+            raise ProcessError(f"{self.name} runs already")
+        # Settings of the machine that runs the tests must not reach what is tested.
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HOMING_")}
+        self._starts_at = len(self.lines)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"from {self._module} import main; main()"],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=inherited | self.environment,
+            # Ctrl-C in the terminal is for the tests; they stop what they started.
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def start(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Start it and return its log line that says `ready`."""
+        self.launch()
+        return self.wait_until_ready(timeout=timeout)
+
+    def wait_until_ready(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Return the present run's log line that says `ready`."""
+        return self.wait_for_log("ready", timeout=timeout)
+
+    def wait_for_log(
+        self,
+        event: str,
+        *,
+        timeout: float = START_TIMEOUT,
+        match: Callable[[LogLine], bool] = lambda _: True,
+        after: int | None = None,
+        **fields: object,
+    ) -> LogLine:
+        """Return the first log line with this event and these fields, of the present run or after this many lines."""
+        start = self._starts_at if after is None else after
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for line in self.lines[start:]:
+                    wanted = line.get("event") == event and all(line.get(key) == value for key, value in fields.items())
+                    if wanted and match(line):
+                        return line
+                ended = self._reader is None or not self._reader.is_alive()
+                left = deadline - time.monotonic()
+                if ended or left <= 0:
+                    why = "it ended" if ended else f"{timeout:g} s passed"
+                    raise ProcessError(f"{self.name}: no log line {event!r} {fields or ''} before {why}\n{self.tail()}")
+                # Woken by each line and by the end; the bound makes sure that the end of the reader is seen.
+                self._changed.wait(min(left, 1.0))
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL and wait until it is gone."""
+        self._end(signal.SIGKILL, STOP_TIMEOUT)
+
+    def terminate(self, *, timeout: float = STOP_TIMEOUT) -> int:
+        """Ask it to stop with SIGTERM, wait until it is gone and return its exit status."""
+        return self._end(signal.SIGTERM, timeout)
+
+    def wait(self, *, timeout: float = STOP_TIMEOUT) -> int:
+        """Wait until it has ended by itself and return its exit status."""
+        if self._process is None or self._reader is None:
+            raise ProcessError(f"{self.name} was never started")
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{self.name} still runs after {timeout:g} s\n{self.tail()}") from None
+        self._reader.join(STOP_TIMEOUT)
+        return status
+
+    def restart(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Start it again, with a SIGTERM before where it still runs; with the same data and addresses."""
+        if self.running:
+            self.terminate()
+        return self.start(timeout=timeout)
+
+    def suspend(self) -> None:
+        """Freeze it with SIGSTOP, as a machine that hangs does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `suspend`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def tail(self, lines: int = LOG_TAIL) -> str:
+        """Return the end of its log."""
+        shown = "\n".join(json.dumps(line, default=str) for line in self.lines[-lines:])
+        return f"--- log of {self.name} ---\n{shown}\n---"
+
+    def _end(self, number: signal.Signals, timeout: float) -> int:
+        if self.running:
+            self.resume()
+            os.kill(self.pid, number)
+        return self.wait(timeout=timeout)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        if process.stderr is None:
+            raise ProcessError(f"{self.name} has no standard error")
+        with process.stderr as stream:
+            for raw in stream:
+                try:
+                    line = json.loads(raw)
+                except ValueError:
+                    # An interpreter that dies, a library that prints: worth seeing, never worth losing.
+                    line = {"event": "", "text": raw.rstrip("\n")}
+                with self._changed:
+                    self.lines.append(line if isinstance(line, dict) else {"event": "", "text": raw})
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Server(HomingProcess):
+    """A homing-server. Its first start picks free ports, later ones take the same."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        free = {"HOMING_GRPC_LISTEN": "127.0.0.1:0", "HOMING_HTTP_LISTEN": "127.0.0.1:0"}
+        super().__init__(name, "homing_server.app", free | environment)
+        self.target = ""
+        self.http = ""
+
+    def wait_until_ready(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Return the line that says `ready`, and note the addresses in it."""
+        line = super().wait_until_ready(timeout=timeout)
+        self.target, self.http = str(line["grpc"]), str(line["http"])
+        self.environment |= {"HOMING_GRPC_LISTEN": self.target, "HOMING_HTTP_LISTEN": self.http}
+        return line
+
+
+class Worker(HomingProcess):
+    """A homing-worker."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        super().__init__(name, "homing_worker.app", environment)
+        self.worker = ""
+
+    def wait_until_ready(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Return the line that says `ready`, and note the worker's own name in it."""
+        line = super().wait_until_ready(timeout=timeout)
+        self.worker = str(line["worker"])
+        return line
+
+
+class Cluster:
+    """A store, one server or more, and workers, on one broker."""
+
+    def __init__(self, broker_url: str, folder: Path, *, runtime: str = "process", log_level: str = "info") -> None:
+        self.broker_url = broker_url
+        self.folder = folder
+        self.store_url = f"sqlite:///{folder / 'homing.sqlite3'}"
+        self.servers: list[Server] = []
+        self.workers: list[Worker] = []
+        self._runtime = runtime
+        self._log_level = log_level
+        self._clients = contextlib.ExitStack()
+
+    @property
+    def server(self) -> Server:
+        """The first server."""
+        return self.servers[0]
+
+    @property
+    def worker(self) -> Worker:
+        """The first worker."""
+        return self.workers[0]
+
+    @property
+    def target(self) -> str:
+        """Where the first server answers gRPC: `host:port`."""
+        return self.server.target
+
+    def new_server(self, **environment: str) -> Server:
+        """Make a server that is not started yet; settings are given by their full names, HOMING_…"""
+        name = f"server-{len(self.servers) + 1}"
+        settings = {
+            "HOMING_BROKER_URL": self.broker_url,
+            "HOMING_STORE_URL": self.store_url,
+            "HOMING_DATA_DIR": str(self.folder / name),
+            "HOMING_LOG_LEVEL": self._log_level,
+        }
+        server = Server(name, settings | environment)
+        self.servers.append(server)
+        return server
+
+    def new_worker(self, **environment: str) -> Worker:
+        """Make a worker that is not started yet; settings are given by their full names, HOMING_…"""
+        name = f"worker-{len(self.workers) + 1}"
+        settings = {
+            "HOMING_BROKER_URL": self.broker_url,
+            "HOMING_DATA_DIR": str(self.folder / name),
+            "HOMING_RUNTIME": self._runtime,
+            "HOMING_LOG_LEVEL": self._log_level,
+        }
+        worker = Worker(name, settings | environment)
+        self.workers.append(worker)
+        return worker
+
+    def start_server(self, **environment: str) -> Server:
+        """Make a server and start it."""
+        server = self.new_server(**environment)
+        server.start()
+        return server
+
+    def start_worker(self, **environment: str) -> Worker:
+        """Make a worker and start it."""
+        worker = self.new_worker(**environment)
+        worker.start()
+        return worker
+
+    def client(self, **options: Any) -> Client:
+        """Return a client of the first server; it is closed at the end of the test."""
+        # Tests of the server by itself need no SDK.
+        from homing import Client
+
+        return self._clients.enter_context(Client(self.target, **options))
+
+    def logs(self) -> str:
+        """Return the ends of all logs."""
+        return "\n".join(process.tail() for process in (*self.servers, *self.workers))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the clients and stop all processes; what does not stop in time is killed and told of."""
+        failures: list[str] = []
+        with contextlib.suppress(Exception):  # the server behind a client may be gone
+            self._clients.close()
+        # Workers first: they hand back their work while the servers still live.
+        for process in (*self.workers, *self.servers):
+            if not process.running:
+                continue
+            try:
+                process.terminate()
+            except ProcessError as error:
+                failures.append(str(error))
+                process.kill()
+        if failures:
+            raise ProcessError("\n".join(failures))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the report of the test itself, for the fixtures that end after it."""
+    report = yield
+    if report.when == "call":
+        item.stash[CALL_REPORT] = report
+    return report
+
+
+@contextlib.contextmanager
+def running_cluster(request: pytest.FixtureRequest, made: Cluster) -> Iterator[Cluster]:
+    """Yield the cluster, stop it at the end, and show its logs where the test failed."""
+    try:
+        with made:
+            yield made
+    finally:
+        report = request.node.stash.get(CALL_REPORT, None)
+        if report is not None and report.failed:
+            sys.stderr.write(made.logs() + "\n")
+
+
+@pytest.fixture
+def cluster(broker_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Yield a cluster whose workers run functions as processes; nothing is started yet."""
+    with running_cluster(request, Cluster(broker_url, tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def docker_cluster(
+    broker_url: str, tmp_path: Path, request: pytest.FixtureRequest, function_images: FunctionImages
+) -> Iterator[Cluster]:
+    """Yield a cluster whose workers run functions as containers; nothing is started yet."""
+    with running_cluster(request, Cluster(broker_url, tmp_path, runtime="docker")) as made:
+        yield made
