@@ -1,4 +1,4 @@
-"""Functions in the store. A deleted one leaves its name and revision, so that a later one of the name goes on from it."""
+"""Functions in the store. A deleted one leaves its name and revision: a later one of the name goes on from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema
 from homing_server.store.recording import Change, Recorded, store_changes
-from homing_server.store.records import record_of, timestamp
+from homing_server.store.records import record_of
 
 _functions = schema.functions
 _invocations = schema.invocations
@@ -46,8 +46,8 @@ async def put_function(
     function = function_pb2.Function()
     function.CopyFrom(wanted)
     function.revision = 1 if last is None else last.revision + 1
-    function.create_time.CopyFrom(timestamp(now_us) if last is None or created else last.create_time)
-    function.update_time.CopyFrom(timestamp(now_us))
+    function.update_time.FromMicroseconds(now_us)
+    function.create_time.CopyFrom(function.update_time if last is None or created else last.create_time)
     function.paused = last is not None and not created and last.paused
     if last is not None and not created and _same(last, function):
         return last, False

@@ -1,0 +1,155 @@
+"""Accepts asynchronous invocations: checks them, commits them in groups, then leaves them to the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from homing.v1 import function_pb2
+from homing.v1 import invocation_pb2 as api
+from homing_core import lifecycle, limits
+from homing_core.clock import now_us
+from homing_core.ids import new_id
+from homing_core.lifecycle import Record
+from homing_server.catalog import Catalog
+from homing_server.dispatcher import Dispatcher
+from homing_server.errors import ApiError, function_not_found, unavailable
+from homing_server.metrics import Metrics
+from homing_server.store.accepting import Draft, Outcome, Verdict, accept
+from homing_server.store.dispatching import Work, work_of
+from homing_server.store.engine import Database
+from homing_server.validation import Checks, check_spec
+
+_GROUP = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """An invocation that is durable."""
+
+    id: str
+    duplicate: bool
+    record: Record | None
+    """The record of a new one; None for a duplicate, which may be anywhere in its life."""
+    create_us: int
+
+
+class Admission:
+    """Takes invocations in. Those that arrive while a group is being committed form the next group."""
+
+    def __init__(self, database: Database, catalog: Catalog, dispatcher: Dispatcher, metrics: Metrics) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
+        self._arrived = asyncio.Event()
+
+    async def accept(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Accepted:
+        """Make an invocation durable.
+
+        :raises ApiError: The request is bad, its function does not exist, its request id stands for another request,
+            or the store cannot be written.
+        """
+        draft = self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
+        decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((draft, decided))
+        self._arrived.set()
+        verdict = await decided
+        match verdict.outcome:
+            case Outcome.NO_FUNCTION:
+                raise function_not_found(spec.function)
+            case Outcome.CONFLICT:
+                raise ApiError(
+                    code=grpc.StatusCode.ALREADY_EXISTS,
+                    reason="REQUEST_ID_REUSED",
+                    message=f"request_id {request_id!r} was used for another request; its invocation is {verdict.id}",
+                    metadata={"request_id": request_id, "invocation": verdict.id},
+                )
+            case _:
+                duplicate = verdict.outcome is Outcome.DUPLICATE
+                return Accepted(
+                    id=verdict.id,
+                    duplicate=duplicate,
+                    record=None if duplicate else draft.record,
+                    create_us=draft.create_us,
+                )
+
+    async def commit_group(self) -> None:
+        """Wait for invocations and commit all that have come. One step of the admission's loop."""
+        await self._arrived.wait()
+        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        if not self._waiting:
+            self._arrived.clear()
+        drafts = [self._dispatcher.reserve(draft) for draft, _ in group]
+        try:
+            async with self._database.write() as connection:
+                verdicts = await accept(connection, drafts)
+        except BaseException as error:
+            self._fail(group, drafts, error)
+            raise
+        self._metrics.accepted.inc(sum(1 for verdict in verdicts if verdict.outcome is Outcome.ACCEPTED))
+        self._hand_on(drafts, verdicts)
+        for (_, decided), verdict in zip(group, verdicts, strict=True):
+            if not decided.done():
+                decided.set_result(verdict)
+
+    def _fail(
+        self, group: Sequence[tuple[Draft, asyncio.Future[Verdict]]], drafts: Sequence[Draft], error: BaseException
+    ) -> None:
+        for draft in drafts:
+            self._dispatcher.release(draft)
+        failure = error if isinstance(error, ApiError) else unavailable("ACCEPT_FAILED", "the outcome is unknown")
+        for _, decided in group:
+            if not decided.done():
+                decided.set_exception(failure)
+
+    def _hand_on(self, drafts: Sequence[Draft], verdicts: Sequence[Verdict]) -> None:
+        work = []
+        for draft, verdict in zip(drafts, verdicts, strict=True):
+            if verdict.outcome is not Outcome.ACCEPTED:
+                self._dispatcher.release(draft)
+            elif draft.record.custody is lifecycle.Custody.SENT:
+                message = work_of(
+                    draft.id,
+                    draft.record,
+                    draft.spec,
+                    create_us=draft.create_us,
+                    start_by_us=draft.start_by_us,
+                    traceparent=draft.traceparent,
+                )
+                work.append(Work(message=message, size=draft.size))
+            else:
+                self._dispatcher.wake(draft.spec.function, draft.record.due_us)
+        self._dispatcher.send(work)
+
+    def _draft(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Draft:
+        time_us = now_us()
+        checks = Checks()
+        checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
+        check_spec(checks, spec, sync=False, now_us=time_us)
+        checks.done()
+        function = self._catalog.get(spec.function)
+        due_us = max(time_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
+        return Draft(
+            id=new_id(),
+            spec=spec,
+            record=lifecycle.accepted(time_us=time_us, due_us=due_us),
+            caller=caller,
+            request_id=request_id,
+            fingerprint=hashlib.sha256(spec.SerializeToString(deterministic=True)).digest() if request_id else b"",
+            create_us=time_us,
+            start_by_us=due_us + _max_age_us(spec, function),
+            traceparent=traceparent,
+        )
+
+
+def _max_age_us(spec: api.InvocationSpec, function: function_pb2.Function) -> int:
+    for asked in (spec, function):
+        if asked.HasField("max_age"):
+            return asked.max_age.ToMicroseconds()
+    return int(limits.DEFAULT_MAX_AGE * 1e6)

@@ -1,0 +1,57 @@
+"""The functions as this server knows them: a copy of the store's, kept fresh by control messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from homing.v1 import function_pb2
+from homing_core.wire.v1 import FunctionState
+from homing_server.errors import function_not_found
+from homing_server.store import functions as stored
+from homing_server.store.engine import Database
+
+
+class Catalog:
+    """Functions by name, deleted ones with what they left."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._states: dict[str, FunctionState] = {}
+
+    async def load(self) -> list[str]:
+        """Read all functions; return the names of deleted ones whose queues may be left."""
+        async with self._database.read() as connection:
+            rows = await stored.all_functions(connection)
+        for row in rows:
+            self.learn(FunctionState(function=row.function, deleted=row.deleted))
+        return [row.function.name for row in rows if row.deleted and not row.drained]
+
+    def learn(self, state: FunctionState) -> None:
+        """Take over a function as it is now, unless a later revision is known."""
+        known = self._states.get(state.function.name)
+        if known is None or state.function.revision >= known.function.revision:
+            self._states[state.function.name] = state
+
+    def get(self, name: str) -> function_pb2.Function:
+        """Return a function.
+
+        :raises ApiError: NOT_FOUND.
+        """
+        state = self._states.get(name)
+        if state is None or state.deleted:
+            raise function_not_found(name)
+        return state.function
+
+    def page(self, *, after: str, size: int) -> tuple[list[function_pb2.Function], bool]:
+        """Return functions by name that come after this one, and whether there are more."""
+        names = sorted(name for name, state in self._states.items() if name > after and not state.deleted)
+        return [self._states[name].function for name in names[:size]], len(names) > size
+
+    def live(self) -> Iterable[FunctionState]:
+        """Return all functions that are not deleted."""
+        return [state for state in self._states.values() if not state.deleted]
+
+    def is_deleted(self, name: str) -> bool:
+        """Tell whether this name is a deleted function's."""
+        state = self._states.get(name)
+        return state is not None and state.deleted

@@ -1,0 +1,74 @@
+"""Counts what went in, what is there and what came out, in the store and at the broker. The difference must be 0.
+
+The store is counted in one transaction and so exactly. Store and broker cannot be counted at one moment: their
+difference is taken only from a count during which no record changed and no event was on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from homing_core.broker import Broker
+from homing_core.lifecycle import State
+from homing_core.limits import CONTROL_INTERVAL
+from homing_server.catalog import Catalog
+from homing_server.metrics import Metrics
+from homing_server.presence import Presence
+from homing_server.store import dispatching, reading, schema
+from homing_server.store.counters import read_counters
+from homing_server.store.engine import Database
+
+_INTERVAL = 5.0
+
+
+class Conservation:
+    """Measures drift."""
+
+    def __init__(
+        self, database: Database, broker: Broker, catalog: Catalog, presence: Presence, metrics: Metrics
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._catalog = catalog
+        self._presence = presence
+        self._metrics = metrics
+
+    async def measure(self) -> None:
+        """Count records, and the broker's messages when nothing moves. One step of a loop."""
+        await asyncio.sleep(_INTERVAL)
+        self._metrics.workers.set(self._presence.workers)
+        await self._count_records()
+        if self._broker.connected:
+            self._metrics.events_waiting.set(await self._broker.events_depth())
+            await self._count_broker()
+
+    async def _count_records(self) -> None:
+        async with self._database.read() as connection:
+            counters = await read_counters(connection)
+            states = await reading.states(connection)
+        for state in State:
+            self._metrics.records.labels(state.name).set(states.get(state, 0))
+        drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())
+        self._metrics.record_drift.set(drift)
+
+    async def _count_broker(self) -> None:
+        change_seq = await self._change_seq()
+        # What workers have in hand is known from their last word, which must be younger than the last change.
+        await asyncio.sleep(2 * CONTROL_INTERVAL)
+        async with self._database.read() as connection:
+            believed = await dispatching.at_broker(connection)
+        drift = {}
+        for state in self._catalog.live():
+            name = state.function.name
+            there = (await self._broker.depth(name)).work + self._presence.in_hand(name)
+            drift[name] = believed.get(name, (0, 0))[0] - there
+        if await self._broker.events_depth() or await self._change_seq() != change_seq:
+            return
+        for name, difference in drift.items():
+            self._metrics.broker_drift.labels(name).set(difference)
+        self._metrics.settled.set(time.time())
+
+    async def _change_seq(self) -> int:
+        async with self._database.read() as connection:
+            return (await read_counters(connection))[schema.CHANGE_SEQ]

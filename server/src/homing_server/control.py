@@ -1,0 +1,97 @@
+"""What servers tell each other and all workers, and what workers tell them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from homing_core.broker import Broker, BrokerUnavailableError, Received
+from homing_core.clock import now_us
+from homing_core.limits import CONTROL_INTERVAL
+from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, WorkerStatus
+from homing_server.catalog import Catalog
+from homing_server.presence import Presence
+from homing_server.store.recording import Recorded
+from homing_server.tasks import Tasks
+from homing_server.watch import WatchHub
+
+_log = structlog.get_logger(__name__)
+
+
+class ControlChannel:
+    """This server's end of the control channel."""
+
+    def __init__(
+        self, name: str, broker: Broker, catalog: Catalog, hub: WatchHub, presence: Presence, tasks: Tasks
+    ) -> None:
+        self._name = name
+        self._broker = broker
+        self._catalog = catalog
+        self._hub = hub
+        self._presence = presence
+        self._tasks = tasks
+        broker.on_connected(self._consume)
+
+    async def ping(self) -> None:
+        """Say that this server lives. One step of a loop."""
+        await self._tell(Control(ping=Ping()))
+        await asyncio.sleep(CONTROL_INTERVAL)
+
+    async def tell_function(self, state: FunctionState) -> None:
+        """Tell all that a function was deployed, changed or deleted.
+
+        Where the broker is away nobody hears it: who comes back to it asks for a snapshot.
+        """
+        with contextlib.suppress(BrokerUnavailableError):
+            await self._tell(Control(function=state))
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Tell the other servers that results were recorded here."""
+        if recorded.result_seq:
+            self._hub.tell(recorded.result_seq)
+            if self._broker.connected:
+                message = Control(results=ResultsRecorded(result_seq=recorded.result_seq))
+                self._tasks.run(self._tell(message), "tell results")
+
+    async def _consume(self) -> None:
+        await self._catalog.load()
+        await self._broker.consume_control(self._hear)
+        await self._broker.consume_status(self._hear_worker)
+
+    async def _tell(self, message: Control) -> None:
+        message.server = self._name
+        message.time_us = now_us()
+        await self._broker.publish_control(message.SerializeToString())
+
+    def _hear(self, received: Received) -> None:
+        try:
+            message = Control.FromString(received.body)
+        except DecodeError:
+            _log.warning("a control message that cannot be read was dropped")
+            return
+        finally:
+            received.ack()
+        match message.WhichOneof("kind"):
+            case "function":
+                self._catalog.learn(message.function)
+            case "results":
+                self._hub.tell(message.results.result_seq)
+
+    def _hear_worker(self, received: Received) -> None:
+        try:
+            status = WorkerStatus.FromString(received.body)
+        except DecodeError:
+            _log.warning("a worker's status that cannot be read was dropped")
+            return
+        finally:
+            received.ack()
+        self._presence.hear(status)
+        if status.hello:
+            _log.info("worker connected", worker=status.worker)
+            snapshot = Control(server=self._name, time_us=now_us(), snapshot=Snapshot(functions=self._catalog.live()))
+            self._tasks.run(
+                self._broker.publish_control_to(status.control_address, snapshot.SerializeToString()), "snapshot"
+            )

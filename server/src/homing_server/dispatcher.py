@@ -1,0 +1,300 @@
+"""Moves what is due from the store to the broker, so much of it that the broker stays small, and never loses track.
+
+What admission has just committed goes to the broker at once where there is room and nothing older waits; all else is
+fed from the store when it is due. What was committed as sent and is not seen confirmed, because this server or another
+died in between, or the broker did, is taken back and published again under a new generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from homing_core import lifecycle, limits
+from homing_core.broker import Broker, Outgoing, UnroutableError
+from homing_core.clock import now_us
+from homing_core.lifecycle import Custody, Record
+from homing_core.wire.v1 import DeliveryMessage
+from homing_server.catalog import Catalog
+from homing_server.store import dispatching
+from homing_server.store.accepting import Draft
+from homing_server.store.dispatching import Work
+from homing_server.store.engine import Database
+from homing_server.store.recording import Recorded
+
+_log = structlog.get_logger(__name__)
+
+_PUBLISH_BATCH = 500
+_CLAIM_BATCH = 500
+_CONFIRM_PAUSE = 0.25
+"""Confirms are noted this late, in seconds: most invocations have gone further by then and need no note."""
+_POLL = 1.0
+"""How often, in seconds, the store is asked for work that another server put there."""
+_TAKE_BACK_DELAY_US = 500_000
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Load:
+    """What is at the broker of one function."""
+
+    messages: int = 0
+    size: int = 0
+
+    def room(self) -> tuple[int, int]:
+        return limits.MAX_BROKER_MESSAGES - self.messages, limits.MAX_BROKER_BYTES - self.size
+
+
+class Dispatcher:
+    """Publishes work and deliveries."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        catalog: Catalog,
+        *,
+        announce: Callable[[Recorded], None],
+        resend_after: float,
+    ) -> None:
+        """Prepare to dispatch.
+
+        :param announce: Told of what ended here: what waited too long.
+        :param resend_after: Seconds after which what was never seen confirmed is published again.
+        """
+        self._announce = announce
+        self._database = database
+        self._broker = broker
+        self._catalog = catalog
+        self._resend_after_us = int(resend_after * 1e6)
+        self._loads: dict[str, _Load] = {}
+        self._outbox: list[Work] = []
+        self._outbox_filled = asyncio.Event()
+        self._in_flight: dict[Key, Work] = {}
+        """Committed as sent by this server and not yet seen confirmed."""
+        self._confirmed: dict[str, int] = {}
+        """Confirmed by the broker and not yet noted in the store: id and generation."""
+        self._due: dict[str, int] = {}
+        """By function, when the store has work that is due."""
+        self._fed = asyncio.Event()
+        self._deliveries_due = asyncio.Event()
+
+    def reserve(self, draft: Draft) -> Draft:
+        """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""
+        function, record = draft.spec.function, draft.record
+        load = self._loads.setdefault(function, _Load())
+        messages, size = load.room()
+        if (
+            record.due_us > draft.create_us
+            or self._due.get(function, draft.create_us + 1) <= draft.create_us
+            or messages < 1
+            or size < draft.size
+            or not self._broker.connected
+        ):
+            return draft
+        sent = lifecycle.handed_over(record, time_us=draft.create_us)
+        assert isinstance(sent, Record), "a draft has not ended"
+        load.messages += 1
+        load.size += draft.size
+        return replace(draft, record=sent)
+
+    def release(self, draft: Draft) -> None:
+        """Undo the reservation of a draft that was not accepted."""
+        if draft.record.custody is Custody.SENT:
+            self._unload(draft.spec.function, draft.size)
+
+    def send(self, work: Sequence[Work]) -> None:
+        """Publish work that has been committed as sent."""
+        if work:
+            self._in_flight.update((item.key, item) for item in work)
+            self._outbox.extend(work)
+            self._outbox_filled.set()
+
+    def wake(self, function: str, due_us: int) -> None:
+        """Tell that the store has work of a function that is due at a time."""
+        self._due[function] = min(self._due.get(function, due_us), due_us)
+        self._fed.set()
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Take note of what the recorder has committed."""
+        for invocation_id, function, size in recorded.left_broker:
+            self._confirmed.pop(invocation_id, None)
+            self._unload(function, size)
+            if function in self._due:
+                self._fed.set()
+        for function, due_us in recorded.due.items():
+            self.wake(function, due_us)
+        if recorded.deliveries:
+            self._deliveries_due.set()
+
+    async def publish_outbox(self) -> None:
+        """Wait for work to send and publish a batch of it. One step of a loop."""
+        await self._outbox_filled.wait()
+        batch, self._outbox = self._outbox[:_PUBLISH_BATCH], self._outbox[_PUBLISH_BATCH:]
+        if not self._outbox:
+            self._outbox_filled.clear()
+        now = now_us()
+        outgoing = [
+            Outgoing(
+                function=item.message.spec.function,
+                body=item.message.SerializeToString(),
+                expires_in=_expiry(item, now),
+            )
+            for item in batch
+        ]
+        outcomes = await self._broker.publish_work(outgoing)
+        failed: list[Work] = []
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if outcome is None:
+                self._in_flight.pop(item.key, None)
+                self._confirmed[item.message.invocation_id] = item.message.generation
+            else:
+                failed.append(item)
+        if failed:
+            missing = {
+                item.message.spec.function
+                for item, outcome in zip(batch, outcomes, strict=True)
+                if isinstance(outcome, UnroutableError)
+            }
+            await self._take_back(failed, missing, str(next(outcome for outcome in outcomes if outcome)))
+
+    async def note_confirms(self) -> None:
+        """Note in the store what the broker has confirmed. One step of a loop."""
+        await asyncio.sleep(_CONFIRM_PAUSE)
+        noted = list(self._confirmed.items())[:5000]
+        if noted:
+            async with self._database.write() as connection:
+                await dispatching.confirm_work(connection, noted)
+            for invocation_id, generation in noted:
+                if self._confirmed.get(invocation_id) == generation:
+                    del self._confirmed[invocation_id]
+
+    async def feed(self) -> None:
+        """Wait until the store has work that is due and there is room for it, and send it. One step of a loop."""
+        await self._wait_for_due()
+        if not self._broker.connected:
+            await asyncio.sleep(0.1)
+            return
+        for function, due_us in list(self._due.items()):
+            if due_us <= now_us():
+                await self._feed_function(function)
+
+    async def feed_deliveries(self) -> None:
+        """Publish the deliveries that wait in the store. One step of a loop."""
+        try:
+            await asyncio.wait_for(self._deliveries_due.wait(), _POLL)
+        except TimeoutError:
+            pass
+        self._deliveries_due.clear()
+        if not self._broker.connected:
+            return
+        async with self._database.write() as connection:
+            messages = await dispatching.claim_deliveries(connection, now_us=now_us(), most=_CLAIM_BATCH)
+        if messages:
+            await self._publish_deliveries(messages)
+
+    async def sweep(self) -> None:
+        """Take back what nobody has seen confirmed, and count anew what is at the broker. One step of a loop."""
+        await asyncio.sleep(_POLL)
+        before = now_us() - self._resend_after_us
+        async with self._database.read() as connection:
+            work = await dispatching.forgotten_work(connection, sent_before_us=before)
+            deliveries = await dispatching.forgotten_deliveries(connection, sent_before_us=before)
+            due = await dispatching.next_due(connection)
+            loads = await dispatching.at_broker(connection)
+        forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
+        if forgotten or deliveries:
+            _log.info("publishing again", invocations=len(forgotten), deliveries=len(deliveries))
+            async with self._database.write() as connection:
+                if forgotten:
+                    await dispatching.take_back_work(connection, forgotten, due_us=now_us())
+                if deliveries:
+                    await dispatching.settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us())
+        for name in self._loads.keys() | loads.keys():
+            messages, size = loads.get(name, (0, 0))
+            self._loads[name] = _Load(messages, size)
+        for function, due_us in due.items():
+            self.wake(function, due_us)
+
+    async def _wait_for_due(self) -> None:
+        self._fed.clear()
+        ready = [due_us for name, due_us in self._due.items() if self._has_room(name)]
+        wait = (min(ready) - now_us()) / 1e6 if ready else None
+        if wait is None or wait > 0:
+            try:
+                await asyncio.wait_for(self._fed.wait(), wait)
+            except TimeoutError:
+                pass
+
+    def _has_room(self, function: str) -> bool:
+        load = self._loads.get(function)
+        return load is None or (load.messages < limits.MAX_BROKER_MESSAGES and load.size < limits.MAX_BROKER_BYTES)
+
+    async def _feed_function(self, function: str) -> None:
+        if self._catalog.is_deleted(function):
+            self._due.pop(function, None)
+            return
+        load = self._loads.setdefault(function, _Load())
+        messages, size = load.room()
+        if messages < 1 or size < 1:
+            return
+        now = now_us()
+        async with self._database.write() as connection:
+            claim = await dispatching.claim_work(
+                connection, function, now_us=now, most=min(messages, _CLAIM_BATCH), most_bytes=size
+            )
+            due = await dispatching.next_due(connection)
+        for item in claim.work:
+            load.messages += 1
+            load.size += item.size
+        if function in due:
+            self._due[function] = due[function]
+        else:
+            self._due.pop(function, None)
+        self.send(claim.work)
+        self._announce(claim.recorded)
+
+    async def _take_back(self, failed: Sequence[Work], missing: Iterable[str], reason: str) -> None:
+        """Return what was not confirmed to the store; it is published again under a new generation."""
+        _log.warning("not confirmed by the broker", invocations=len(failed), error=reason)
+        for item in failed:
+            # From here on the sweeper finds them, should the store not take them back now.
+            self._in_flight.pop(item.key, None)
+            self._unload(item.message.spec.function, item.size)
+        due_us = now_us() + _TAKE_BACK_DELAY_US
+        async with self._database.write() as connection:
+            await dispatching.take_back_work(connection, [item.key for item in failed], due_us=due_us)
+        for item in failed:
+            self.wake(item.message.spec.function, due_us)
+        for function in missing:
+            if not self._catalog.is_deleted(function):
+                await self._broker.open_function(function)
+
+    async def _publish_deliveries(self, messages: Sequence[DeliveryMessage]) -> None:
+        outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])
+        keys = [(message.delivery_id, message.generation) for message in messages]
+        sent = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is None]
+        failed = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None]
+        async with self._database.write() as connection:
+            if sent:
+                await dispatching.settle_deliveries(connection, sent, custody=Custody.BROKER, now_us=now_us())
+            if failed:
+                await dispatching.settle_deliveries(connection, failed, custody=Custody.STORE, now_us=now_us())
+        if len(messages) == _CLAIM_BATCH:
+            self._deliveries_due.set()
+
+    def _unload(self, function: str, size: int) -> None:
+        load = self._loads.setdefault(function, _Load())
+        load.messages = max(0, load.messages - 1)
+        load.size = max(0, load.size - size)
+
+
+def _expiry(item: Work, now: int) -> float | None:
+    """Return in how many seconds the broker shall drop a message that no worker took."""
+    if not item.message.start_by_us:
+        return None
+    return max(0.001, (item.message.start_by_us - now) / 1e6)

@@ -1,0 +1,71 @@
+"""Which invocations a filter selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.limits import FUNCTION_NAME
+from homing_server.validation import Checks
+
+_MAX_FUNCTIONS = 100
+
+
+def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
+    """Check a filter."""
+    if len(selection.functions) > _MAX_FUNCTIONS:
+        checks.add("filter.functions", f"must be at most {_MAX_FUNCTIONS}, are {len(selection.functions)}")
+    for name in selection.functions:
+        if not FUNCTION_NAME.fullmatch(name):
+            checks.add("filter.functions", f"{name[:100]!r} is not the name of a function")
+    for state in selection.states:
+        if state not in api.InvocationState.values() or state == api.INVOCATION_STATE_UNSPECIFIED:
+            checks.add("filter.states", f"{state} is not a state")
+    for field in ("create_time", "start_time", "end_time"):
+        bounds: api.TimeRange = getattr(selection, field)
+        both = bounds.HasField("start_time") and bounds.HasField("end_time")
+        if both and _moment(bounds.start_time) >= _moment(bounds.end_time):
+            checks.add(f"filter.{field}", "must start before it ends")
+    checks.labels("filter.labels", selection.labels)
+    checks.text("filter.id_prefix", selection.id_prefix, 36)
+    checks.text("filter.rerun_of", selection.rerun_of, 36)
+
+
+def matcher(selection: api.InvocationFilter) -> Callable[[api.Invocation], bool]:
+    """Return a predicate that tells whether a filter selects an invocation."""
+    functions = frozenset(selection.functions)
+    states = frozenset(selection.states)
+    labels = dict(selection.labels)
+    ranges = [
+        (field, getattr(selection, field))
+        for field in ("create_time", "start_time", "end_time")
+        if selection.HasField(field)
+    ]
+
+    def matches(invocation: api.Invocation) -> bool:
+        return (
+            (not functions or invocation.function in functions)
+            and (not states or invocation.state in states)
+            and invocation.id.startswith(selection.id_prefix)
+            and (not selection.rerun_of or invocation.rerun_of == selection.rerun_of)
+            and all(invocation.spec.labels.get(key) == value for key, value in labels.items())
+            and all(_within(invocation, field, bounds) for field, bounds in ranges)
+        )
+
+    return matches
+
+
+def _within(invocation: api.Invocation, field: str, bounds: api.TimeRange) -> bool:
+    if not invocation.HasField(field):  # type: ignore[arg-type]  # the names are those of _RANGES
+        return False
+    moment = _moment(getattr(invocation, field))
+    return not (
+        (bounds.HasField("start_time") and moment < _moment(bounds.start_time))
+        or (bounds.HasField("end_time") and moment >= _moment(bounds.end_time))
+    )
+
+
+def _moment(time: Timestamp) -> tuple[int, int]:
+    return time.seconds, time.nanos

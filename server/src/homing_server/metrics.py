@@ -1,0 +1,47 @@
+"""What the server counts and measures, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """The server's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.accepted = Counter(
+            "homing_invocations_accepted", "Asynchronous invocations made durable.", registry=self.registry
+        )
+        self.ended = Counter(
+            "homing_invocations_ended", "Invocations recorded as ended.", ["state"], registry=self.registry
+        )
+        self.events = Counter("homing_events_recorded", "Events taken from workers.", registry=self.registry)
+        self.events_refused = Counter(
+            "homing_events_refused", "Events that changed nothing: stale, late or repeated.", registry=self.registry
+        )
+        self.records = Gauge(
+            "homing_invocations", "Invocations in the store, by state.", ["state"], registry=self.registry
+        )
+        self.record_drift = Gauge(
+            "homing_conservation_record_drift",
+            "Invocations ever accepted less those in the store and those removed; not 0 means that records were lost.",
+            registry=self.registry,
+        )
+        self.broker_drift = Gauge(
+            "homing_conservation_broker_drift",
+            "Invocations that the store believes to be at the broker less those that are there;"
+            " not 0 at two settled counts in a row means that messages were lost.",
+            ["function"],
+            registry=self.registry,
+        )
+        self.settled = Gauge(
+            "homing_conservation_settled_timestamp_seconds",
+            "When the broker was last counted while nothing moved, so that its drift is exact.",
+            registry=self.registry,
+        )
+        self.workers = Gauge("homing_workers", "Workers that live.", registry=self.registry)
+        self.events_waiting = Gauge(
+            "homing_events_waiting", "Event messages that wait for the recorder.", registry=self.registry
+        )
+        self.watchers = Gauge("homing_watchers", "Watches that are open.", registry=self.registry)

@@ -1,0 +1,54 @@
+"""Which workers live, and what they have in hand, by their own word."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from homing_core.limits import CONTROL_SILENCE
+from homing_core.wire.v1 import WorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    status: WorkerStatus
+    at: float
+
+
+class Presence:
+    """Workers that were heard of in the last seconds."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, _Heard] = {}
+
+    def hear(self, status: WorkerStatus) -> None:
+        """Take note of what a worker says."""
+        self._heard[status.worker] = _Heard(status, time.monotonic())
+        for name in [name for name, heard in self._heard.items() if time.monotonic() - heard.at > 10 * CONTROL_SILENCE]:
+            del self._heard[name]
+
+    def lives(self, worker: str) -> bool:
+        """Tell whether a worker was heard of lately."""
+        heard = self._heard.get(worker)
+        return heard is not None and time.monotonic() - heard.at < CONTROL_SILENCE
+
+    def serves(self, function: str) -> bool:
+        """Tell whether a live worker serves a function."""
+        return any(load.function == function for status in self._live() for load in status.functions)
+
+    def in_hand(self, function: str) -> int:
+        """Return how many work messages of a function the live workers have in hand."""
+        return sum(load.in_hand for status in self._live() for load in status.functions if load.function == function)
+
+    @property
+    def workers(self) -> int:
+        """How many workers live."""
+        return len(self._live())
+
+    def _live(self) -> list[WorkerStatus]:
+        now = time.monotonic()
+        return [
+            heard.status
+            for heard in self._heard.values()
+            if now - heard.at < CONTROL_SILENCE and not (heard.status.leaving and not heard.status.functions)
+        ]

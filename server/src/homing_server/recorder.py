@@ -1,0 +1,150 @@
+"""Takes the events of all workers and commits them to the store, hundreds in a transaction.
+
+Of all servers' recorders the broker keeps one active. When another becomes active while this one still has events in
+hand, both would record; so a recorder that becomes active raises an epoch in the store, each of its transactions checks
+it, and the one that finds a later epoch than its own gives back what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+from google.protobuf.message import DecodeError
+from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+
+from homing_core.broker import Broker, Consumer, Received
+from homing_core.wire.v1 import Event, EventBatch
+from homing_server.errors import ApiError
+from homing_server.metrics import Metrics
+from homing_server.store import schema
+from homing_server.store.counters import holds_epoch, raise_counters
+from homing_server.store.engine import Database
+from homing_server.store.recording import Recorded, record_events
+
+_log = structlog.get_logger(__name__)
+
+_PREFETCH = 200
+_EVENTS = 500
+"""About so many events go into one transaction."""
+
+
+class _SupersededError(Exception):
+    """Another recorder has become active."""
+
+
+class Recorder:
+    """Records events while it is the active one."""
+
+    def __init__(
+        self, database: Database, broker: Broker, metrics: Metrics, *, announce: Callable[[Recorded], None]
+    ) -> None:
+        """Prepare to record.
+
+        :param announce: Told of what each transaction changed, after its commit.
+        """
+        self._database = database
+        self._broker = broker
+        self._metrics = metrics
+        self._announce = announce
+        self._epoch: int | None = None
+        self._consumer: Consumer | None = None
+        self._in_hand: list[tuple[Received, Sequence[Event]]] = []
+        self._arrived = asyncio.Event()
+        self._busy = False
+        broker.on_connected(self.consume)
+        broker.on_lost(self.lost)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand that is not recorded."""
+        return not self._in_hand and not self._busy
+
+    async def consume(self) -> None:
+        """Ask for events, as the active recorder or as the next."""
+        self._epoch = None
+        self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH)
+
+    def lost(self) -> None:
+        """Forget what is in hand: it comes again."""
+        self._epoch = None
+        self._consumer = None
+        self._in_hand.clear()
+
+    async def record_group(self) -> None:
+        """Wait for events and commit what has come. One step of the recorder's loop."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        while self._in_hand:
+            group = self._next_group()
+            self._busy = True
+            try:
+                await self._record(group)
+            except _SupersededError:
+                await self._resign(group)
+            finally:
+                self._busy = False
+
+    def _take(self, message: Received) -> None:
+        try:
+            events = EventBatch.FromString(message.body).events
+        except DecodeError:
+            _log.error("an event message that cannot be read was dropped", size=len(message.body))
+            message.reject()
+            return
+        self._in_hand.append((message, events))
+        self._arrived.set()
+
+    def _next_group(self) -> list[tuple[Received, Sequence[Event]]]:
+        count = 0
+        for number, (_, events) in enumerate(self._in_hand, 1):
+            count += len(events)
+            if count >= _EVENTS:
+                break
+        group = self._in_hand[:number]
+        del self._in_hand[:number]
+        return group
+
+    async def _record(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
+        events = [event for _, batch in group for event in batch]
+        recorded = await self._commit(events)
+        for message, _ in group:
+            message.ack()
+        self._metrics.events.inc(len(events))
+        self._metrics.events_refused.inc(recorded.refused)
+        for state in recorded.ended.values():
+            self._metrics.ended.labels(state.name).inc()
+        self._announce(recorded)
+
+    async def _commit(self, events: Sequence[Event]) -> Recorded:
+        """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
+            wait=wait_exponential_jitter(initial=0.1, max=5),
+            before_sleep=lambda state: _log.warning(
+                "recording again", error=str(state.outcome and state.outcome.exception())
+            ),
+        )
+        return await attempts(self._commit_once, events)
+
+    async def _commit_once(self, events: Sequence[Event]) -> Recorded:
+        if self._epoch is None:
+            async with self._database.write() as connection:
+                self._epoch = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+            _log.info("recording", epoch=self._epoch)
+        async with self._database.write() as connection:
+            if not await holds_epoch(connection, self._epoch):
+                raise _SupersededError
+            return await record_events(connection, events)
+
+    async def _resign(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
+        """Give back what is in hand and queue up behind the recorder that is active now."""
+        _log.warning("another recorder is active", epoch=self._epoch)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.cancel()
+        for message, _ in [*group, *self._in_hand]:
+            message.requeue()
+        self._in_hand.clear()
+        await self.consume()

@@ -1,0 +1,47 @@
+"""The settings of the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from homing_core.settings import CommonSettings
+
+ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
+
+
+class ServerSettings(CommonSettings):
+    """The homing server. Every option can be given as an environment variable too: HOMING_GRPC_LISTEN and so on."""
+
+    grpc_listen: ListenAddress = Field(
+        default="127.0.0.1:50051", description="Where gRPC is served: host:port; port 0 takes a free one."
+    )
+    http_listen: ListenAddress = Field(
+        default="127.0.0.1:8080", description="Where health and metrics are served: host:port; port 0 takes a free one."
+    )
+    allow_unauthenticated: bool = Field(
+        default=False,
+        description="Serve without authentication on addresses other than loopback. Everyone who reaches them"
+        " can deploy functions.",
+    )
+    store_url: str = Field(
+        default="", description="The database: sqlite:///PATH. The default is homing.db in the data folder."
+    )
+    sync_timeout: float = Field(
+        default=300, gt=0, le=86400, description="How many seconds a call of Invoke without a deadline waits."
+    )
+    resend_after: float = Field(
+        default=10,
+        gt=0,
+        description="After how many seconds an accepted invocation that was never confirmed by the broker"
+        " is published again.",
+    )
+    drain_timeout: float = Field(
+        default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
+    )
+
+    @property
+    def database_url(self) -> str:
+        """Return the database to use."""
+        return self.store_url or f"sqlite:///{self.data_dir / 'homing.db'}"

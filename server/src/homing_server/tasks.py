@@ -1,0 +1,65 @@
+"""Loops that run for as long as the server does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+import structlog
+
+from homing_core.broker import BrokerError
+from homing_server.errors import ApiError
+
+_log = structlog.get_logger(__name__)
+
+
+class Tasks:
+    """Owns background tasks and cancels them at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Tasks:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def repeat(self, step: Callable[[], Awaitable[None]], *, pause: float = 1.0) -> None:
+        """Run a step again and again. A step that fails is logged and run again after a pause in seconds."""
+        self._start(self._repeat(step, pause), step.__qualname__)
+
+    def run(self, work: Awaitable[None], name: str) -> None:
+        """Run something once. Its failure is logged."""
+        self._start(self._run(work, name), name)
+
+    def _start(self, work: Awaitable[None], name: str) -> None:
+        task = asyncio.ensure_future(work)
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _repeat(step: Callable[[], Awaitable[None]], pause: float) -> None:
+        while True:
+            try:
+                await step()
+            except Exception as error:
+                _log.warning("step failed", step=step.__qualname__, error=str(error), exc_info=_unexpected(error))
+                await asyncio.sleep(pause)
+
+    @staticmethod
+    async def _run(work: Awaitable[None], name: str) -> None:
+        try:
+            await work
+        except Exception as error:
+            _log.warning("task failed", task=name, error=str(error), exc_info=_unexpected(error))
+
+
+def _unexpected(error: Exception) -> bool:
+    return not isinstance(error, (ApiError, BrokerError))

@@ -1,0 +1,152 @@
+"""Lets callers wait for ends: one invocation's, or all that match a filter, in their order and from any point on.
+
+Every server tails the store by the number that each result was given, woken by the recorder's word, its own or through
+control messages. Watchers read at their own pace from a window of recent results that all of them share, and from the
+store where they are further behind: a slow one costs no memory and misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from itertools import islice
+
+from homing.v1 import invocation_pb2 as api
+from homing_server.store import schema
+from homing_server.store.counters import read_counters
+from homing_server.store.engine import Database
+from homing_server.store.reading import StoredResult, ended_after, get_invocation, results_after
+
+_WINDOW = 2000
+_WINDOW_BYTES = 32 * 1024 * 1024
+_PAGE = 500
+_POLL = 1.0
+"""How often, in seconds, the store is asked for results that nobody told of."""
+
+
+class WatchHub:
+    """Knows how far the results go and wakes those who wait for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seq = 0
+        self._told = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._window: deque[StoredResult] = deque()
+        self._window_bytes = 0
+        self._window_start = 0
+        """All results after this number, up to the hub's, are in the window."""
+        self._watchers = 0
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+
+    @property
+    def seq(self) -> int:
+        """The number of the last result that this server knows of."""
+        return self._seq
+
+    async def open(self) -> None:
+        """Start from where the store is."""
+        async with self._database.read() as connection:
+            self._seq = (await read_counters(connection))[schema.RESULT_SEQ]
+        self._window_start = self._seq
+
+    def tell(self, seq: int) -> None:
+        """Tell that results up to this number have been committed."""
+        if seq > self._seq:
+            self._told.set()
+
+    async def tail(self) -> None:
+        """Wait for results and wake those who wait for them. One step of the hub's loop."""
+        try:
+            await asyncio.wait_for(self._told.wait(), _POLL)
+        except TimeoutError:
+            pass
+        self._told.clear()
+        while await self._tail_page() == _PAGE:
+            pass
+
+    async def wait_ended(self, invocation_id: str, timeout: float) -> api.Invocation | None:  # noqa: ASYNC109
+        """Return an invocation once it has ended, or as it is after so many seconds; None where there is none."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(invocation_id, [])
+        waiters.append(waiter)
+        try:
+            invocation = await self._get(invocation_id)
+            if invocation is None or invocation.HasField("end_time"):
+                return invocation
+            await asyncio.wait([waiter], timeout=timeout)
+        finally:
+            waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(invocation_id, None)
+        return await self._get(invocation_id)
+
+    async def results(self, seq: int) -> AsyncIterator[Sequence[StoredResult]]:
+        """Yield pages of the results after this number, for ever; an empty page means that none is there now."""
+        self._watchers += 1
+        try:
+            while True:
+                page = await self._page(seq)
+                if page:
+                    seq = page[-1].seq
+                yield page
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._window.clear()
+                self._window_bytes = 0
+                self._window_start = self._seq
+
+    async def moved_past(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait until there are results after this number, or so many seconds; tell whether there are."""
+        async with self._moved:
+            try:
+                await asyncio.wait_for(self._moved.wait_for(lambda: self._seq > seq), timeout)
+            except TimeoutError:
+                return False
+        return True
+
+    async def _page(self, seq: int) -> Sequence[StoredResult]:
+        if seq >= self._seq:
+            return []
+        if seq >= self._window_start:
+            # Numbers have no gaps, so the place in the window follows from the number.
+            skip = seq - self._window_start
+            return list(islice(self._window, skip, skip + _PAGE))
+        async with self._database.read() as connection:
+            return await results_after(connection, seq, most=_PAGE)
+
+    async def _tail_page(self) -> int:
+        if self._watchers:
+            async with self._database.read() as connection:
+                page = await results_after(connection, self._seq, most=_PAGE)
+            self._remember(page)
+            ended = [(result.seq, result.invocation.id) for result in page]
+        else:
+            async with self._database.read() as connection:
+                ended = await ended_after(connection, self._seq, most=_PAGE)
+            if ended:
+                self._window_start = ended[-1][0]
+        if ended:
+            async with self._moved:
+                self._seq = ended[-1][0]
+                self._moved.notify_all()
+            for _, invocation_id in ended:
+                for waiter in self._waiters.get(invocation_id, ()):
+                    if not waiter.done():
+                        waiter.set_result(None)
+        return len(ended)
+
+    def _remember(self, page: Sequence[StoredResult]) -> None:
+        for result in page:
+            self._window.append(result)
+            self._window_bytes += result.invocation.ByteSize()
+        while len(self._window) > _WINDOW or (self._window_bytes > _WINDOW_BYTES and self._window):
+            oldest = self._window.popleft()
+            self._window_bytes -= oldest.invocation.ByteSize()
+            self._window_start = oldest.seq
+
+    async def _get(self, invocation_id: str) -> api.Invocation | None:
+        async with self._database.read() as connection:
+            return await get_invocation(connection, invocation_id, include_payload=False)
