@@ -4,6 +4,6 @@ import importlib.util
 
 pytest_plugins = [
     name
-    for name in ("support.docker", "support.processes", "support.rabbitmq", "support.proxy")
+    for name in ("support.fixtures", "support.rabbitmq", "support.proxy", "support.scripted_server")
     if importlib.util.find_spec(name)
 ]

@@ -1,0 +1,129 @@
+"""Invoke function containers now or later; the results find their way home.
+
+::
+
+    from homing import Client
+
+    with Client("localhost:50051") as client:
+        client.functions.deploy(name="figlet", image="figlet:1")
+        print(client.invoke("figlet", "hello").text)
+        call = client.invoke_async("figlet", "hello")
+        print(call.result(timeout=60).text)
+"""
+
+import logging
+
+from homing._aio.client import AsyncClient
+from homing._aio.functions import AsyncFunctions
+from homing._aio.handle import AsyncInvocationHandle
+from homing._core.function import Function, Limits
+from homing._core.policy import RetryPolicy
+from homing._core.values import (
+    Answer,
+    Attempt,
+    AttemptOutcome,
+    Delivery,
+    DeliveryAttempt,
+    DeliveryKind,
+    DeliveryState,
+    Event,
+    EventType,
+    Failure,
+    HoldReason,
+    Invocation,
+    InvocationState,
+    Payload,
+    Result,
+    WatchEvent,
+)
+from homing._core.version import __version__
+from homing._sync.client import Client
+from homing._sync.functions import Functions
+from homing._sync.handle import InvocationHandle
+from homing.errors import (
+    AlreadyExistsError,
+    ClientUseError,
+    ClosedClientError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    ForkedClientError,
+    FunctionError,
+    FunctionTimeoutError,
+    HomingError,
+    InvalidRequestError,
+    InvocationError,
+    InvocationExpiredError,
+    InvocationInvalidError,
+    InvocationStoppedError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestError,
+    ResultTimeoutError,
+    ResumeTokenExpiredError,
+    ServerError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    Violation,
+    WrongLoopError,
+)
+
+__all__ = [
+    "AlreadyExistsError",
+    "Answer",
+    "AsyncClient",
+    "AsyncFunctions",
+    "AsyncInvocationHandle",
+    "Attempt",
+    "AttemptOutcome",
+    "Client",
+    "ClientUseError",
+    "ClosedClientError",
+    "DeadlineExceededError",
+    "Delivery",
+    "DeliveryAttempt",
+    "DeliveryKind",
+    "DeliveryState",
+    "Event",
+    "EventType",
+    "FailedPreconditionError",
+    "Failure",
+    "ForkedClientError",
+    "Function",
+    "FunctionError",
+    "FunctionTimeoutError",
+    "Functions",
+    "HoldReason",
+    "HomingError",
+    "InvalidRequestError",
+    "Invocation",
+    "InvocationError",
+    "InvocationExpiredError",
+    "InvocationHandle",
+    "InvocationInvalidError",
+    "InvocationState",
+    "InvocationStoppedError",
+    "Limits",
+    "NotFoundError",
+    "Payload",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "RateLimitedError",
+    "RequestError",
+    "Result",
+    "ResultTimeoutError",
+    "ResumeTokenExpiredError",
+    "RetryPolicy",
+    "ServerError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "Violation",
+    "WatchEvent",
+    "WrongLoopError",
+    "__version__",
+]
+
+logging.getLogger("homing").addHandler(logging.NullHandler())

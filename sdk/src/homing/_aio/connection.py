@@ -1,0 +1,151 @@
+"""The channel of an AsyncClient and how its calls are made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from tenacity import AsyncRetrying, retry_if_exception
+
+from homing._core import calls, status
+from homing._core.calls import Deadline
+from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
+from homing.errors import ClosedClientError, ForkedClientError, RequestError, WrongLoopError
+from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+class AioConnection:
+    """A channel with the stubs of the services, bound to the event loop of its first use."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._credentials = settings.credentials()
+        self._owner = os.getpid()
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stubs: (
+            tuple[
+                invocation_service_pb2_grpc.InvocationServiceAsyncStub,
+                function_service_pb2_grpc.FunctionServiceAsyncStub,
+            ]
+            | None
+        ) = None
+        self.settings = settings
+        self.closed = False
+
+    @property
+    def invocations(self) -> invocation_service_pb2_grpc.InvocationServiceAsyncStub:
+        """The stub of the invocation service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open()[0]
+
+    @property
+    def functions(self) -> function_service_pb2_grpc.FunctionServiceAsyncStub:
+        """The stub of the function service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open()[1]
+
+    async def close(self) -> None:
+        """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
+
+        :raises WrongLoopError: The client is used in another event loop.
+        """
+        self.closed = True
+        if self._channel is None or os.getpid() != self._owner:
+            return
+        self._check_loop()
+        await self._channel.close()
+
+    def _open(
+        self,
+    ) -> tuple[
+        invocation_service_pb2_grpc.InvocationServiceAsyncStub, function_service_pb2_grpc.FunctionServiceAsyncStub
+    ]:
+        if os.getpid() != self._owner:
+            raise ForkedClientError(
+                f"this client was made in process {self._owner} and is used in process {os.getpid()}: "
+                "make a client in each process"
+            )
+        if self.closed:
+            raise ClosedClientError("this client is closed")
+        if self._stubs is not None:
+            self._check_loop()
+            return self._stubs
+        self._loop = asyncio.get_running_loop()
+        self._channel = (
+            grpc.aio.insecure_channel(self.settings.target, options=CHANNEL_OPTIONS)
+            if self._credentials is None
+            else grpc.aio.secure_channel(self.settings.target, self._credentials, options=CHANNEL_OPTIONS)
+        )
+        self._stubs = (
+            invocation_service_pb2_grpc.InvocationServiceStub(self._channel),
+            function_service_pb2_grpc.FunctionServiceStub(self._channel),
+        )
+        return self._stubs
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongLoopError(
+                "this AsyncClient belongs to the event loop of its first use and is used in another one: "
+                "make a client in each loop"
+            )
+
+    async def call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
+    ) -> Response:
+        """Make a call, once.
+
+        :raises RequestError: It failed.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self._open()
+        try:
+            return await method(request, timeout=deadline.remaining(), metadata=self.settings.metadata)
+        except grpc.aio.AioRpcError as err:
+            raise self.error(err) from err
+        except (grpc.aio.UsageError, asyncio.CancelledError):
+            if self.closed:  # closing the channel cancels its calls
+                raise ClosedClientError("this client was closed during the call") from None
+            raise
+
+    async def call_again(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
+    ) -> Response:
+        """Make a call that is safe to repeat, again while the server is unavailable and time remains.
+
+        :raises RequestError: It failed.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        retrying = AsyncRetrying(
+            stop=calls.stop_for(deadline),
+            wait=calls.wait_before_repeating,
+            retry=retry_if_exception(calls.worth_repeating),
+            before_sleep=calls.log_repeat,
+            reraise=True,
+        )
+
+        async def once() -> Response:
+            return await self.call(method, request, deadline=deadline)
+
+        return await retrying(once)
+
+    def error(self, err: grpc.aio.AioRpcError) -> RequestError | ClosedClientError:
+        """Return the error of a call that failed."""
+        if self.closed:
+            return ClosedClientError("this client was closed during the call")
+        return status.request_error(
+            code=err.code(),
+            message=err.details() or "",
+            trailing=err.trailing_metadata(),
+            target=self.settings.target,
+        )

@@ -1,0 +1,129 @@
+"""A handle on an invocation, for the asynchronous client."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from homing._aio.connection import AioConnection
+from homing._core import calls, convert
+from homing._core.calls import Deadline
+from homing._core.outcome import outcome_of, result_timeout
+from homing._core.values import Invocation, Result
+from homing.errors import DeadlineExceededError, UnavailableError
+from homing.v1 import invocation_service_pb2
+
+
+class AsyncInvocationHandle:
+    """An invocation that was accepted. It knows the id; everything else it asks the server."""
+
+    def __init__(
+        self,
+        connection: AioConnection,
+        invocation_id: str,
+        *,
+        seen: Invocation | None = None,
+        request_id: str | None = None,
+        duplicate: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._id = invocation_id
+        self._seen = seen
+        self._request_id = request_id
+        self._duplicate = duplicate
+
+    def __repr__(self) -> str:
+        return f"<AsyncInvocationHandle {self._id}>"
+
+    @property
+    def id(self) -> str:
+        """The id of the invocation."""
+        return self._id
+
+    @property
+    def function(self) -> str | None:
+        """The name of the function; None while a handle that was made from an id has not asked the server."""
+        return self._seen.function if self._seen else None
+
+    @property
+    def request_id(self) -> str | None:
+        """The request id that ``invoke_async`` sent; None for a handle that was made from an id."""
+        return self._request_id
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier ``invoke_async`` with the same request id made the invocation."""
+        return self._duplicate
+
+    async def describe(self, *, include_payload: bool = False) -> Invocation:
+        """Return the whole record as it is now.
+
+        :param include_payload: Whether the request's payload is wanted too.
+        :raises NotFoundError: There is no such invocation, or its retention is over.
+        :raises RequestError: The call failed.
+        """
+        request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
+        response = await self._connection.call_again(
+            self._connection.invocations.GetInvocation,
+            request,
+            deadline=Deadline.after(self._connection.settings.timeout),
+        )
+        self._seen = convert.invocation(response.invocation)
+        return self._seen
+
+    async def done(self) -> bool:
+        """Tell whether the invocation has ended.
+
+        :raises RequestError: The call failed.
+        """
+        return (self._seen is not None and self._seen.ended) or (await self.describe()).ended
+
+    async def wait(self, timeout: float | timedelta | None = None) -> Invocation:
+        """Wait for the end and return the record, however the invocation ended.
+
+        :param timeout: How long to wait, in seconds or as a timedelta; None waits for ever, 0 looks once.
+        :raises ResultTimeoutError: It has not ended in time. It goes on; wait again, or later.
+        :raises NotFoundError: There is no such invocation, or its retention is over.
+        :raises RequestError: The call failed. An unavailable server is asked again until the time is over.
+        """
+        deadline = Deadline.of(timeout, None, zero=True)
+        if self._seen is not None and self._seen.ended:
+            return self._seen
+        if timeout is not None and deadline.near():
+            seen = await self.describe()
+            if seen.ended:
+                return seen
+            raise result_timeout(self._id, seen.function)
+        while True:
+            invocation = await self._poll(deadline)
+            if invocation is not None and invocation.ended:
+                return invocation
+            if deadline.remaining() == 0:
+                raise result_timeout(self._id, self.function)
+
+    async def result(self, timeout: float | timedelta | None = None) -> Result:
+        """Wait for the end and return the function's answer.
+
+        :param timeout: How long to wait, in seconds or as a timedelta; None waits for ever, 0 looks once.
+        :raises FunctionError: The function failed; the error tells of the attempt and keeps the answer.
+        :raises InvocationError: It ended without success in another way.
+        :raises ResultTimeoutError: It has not ended in time. It goes on; wait again, or later.
+        :raises RequestError: The call failed. An unavailable server is asked again until the time is over.
+        """
+        return outcome_of(await self.wait(timeout))
+
+    async def _poll(self, deadline: Deadline) -> Invocation | None:
+        wait, limit = calls.poll_times(deadline)
+        request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
+        request.timeout.FromNanoseconds(int(wait * 1e9))
+        try:
+            response = await self._connection.call_again(
+                self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
+            )
+        except DeadlineExceededError:  # the answer is late or lost: the next poll tells
+            return None
+        except UnavailableError:
+            if deadline.near():
+                raise
+            return None
+        self._seen = convert.invocation(response.invocation)
+        return self._seen

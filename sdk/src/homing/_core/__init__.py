@@ -1,0 +1,1 @@
+"""What both clients share: everything but the calls themselves."""

@@ -1,0 +1,86 @@
+"""Checks of arguments, made before anything is sent. Wrong types are TypeErrors, wrong values InvalidRequestErrors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import grpc
+
+from homing.errors import InvalidRequestError, Violation
+
+_LONGEST = 315_576_000_000.0  # about 10,000 years, the largest google.protobuf.Duration
+
+
+def invalid(name: str, rule: str) -> InvalidRequestError:
+    """Return the error of an argument that breaks a rule."""
+    return InvalidRequestError(
+        f"{name}: {rule}",
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_REQUEST",
+        violations=(Violation(name, rule),),
+    )
+
+
+def text(name: str, value: object) -> str:
+    """Check that an argument is a str that UTF-8 can carry."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be str, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise invalid(name, f"is not valid Unicode text: {err.reason} at {err.start}") from None
+    return value
+
+
+def text_map(name: str, value: object) -> dict[str, str]:
+    """Check that an argument is a mapping from str to str; None is an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of str to str, not {type(value).__name__}")
+    return {text(f"a key of {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def integer(name: str, value: object) -> int:
+    """Check that an argument is a whole number that 32 bits can carry."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
+    if not -(2**31) <= value < 2**31:
+        raise invalid(name, f"must be from {-(2**31)} to {2**31 - 1}, is {value}")
+    return value
+
+
+def number(name: str, value: object) -> float:
+    """Check that an argument is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise invalid(name, f"must be a finite number, is {value}")
+    return float(value)
+
+
+def seconds(name: str, value: object, *, zero: bool = True) -> float:
+    """Check that an argument is a duration that is not negative, and unless allowed not zero; return its seconds."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise invalid(name, f"must be a finite number of seconds, is {value}")
+    if value < 0 or (value == 0 and not zero):
+        rule = "must not be negative" if zero else "must be more than 0 s"
+        raise invalid(name, f"{rule}, is {value:g} s")
+    if value > _LONGEST:
+        raise invalid(name, f"must be at most {_LONGEST:.0f} s, is {value:g} s")
+    return float(value)
+
+
+def moment(name: str, value: object) -> datetime:
+    """Check that an argument is a datetime that knows its time zone."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
+    if value.utcoffset() is None:
+        raise invalid(name, "must have a time zone, for example datetime.now(timezone.utc)")
+    return value

@@ -1,0 +1,197 @@
+"""Messages of the API turned into the plain values that the SDK hands out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from homing._core.function import Function, Limits
+from homing._core.policy import RetryPolicy
+from homing._core.values import (
+    Answer,
+    Attempt,
+    AttemptOutcome,
+    Delivery,
+    DeliveryAttempt,
+    DeliveryKind,
+    DeliveryState,
+    Event,
+    EventType,
+    Failure,
+    HoldReason,
+    Invocation,
+    InvocationState,
+    Payload,
+)
+from homing.v1 import function_pb2, invocation_pb2, policy_pb2
+
+Name = TypeVar("Name", InvocationState, HoldReason, AttemptOutcome, EventType, DeliveryKind, DeliveryState)
+
+
+def _names(names: type[Name], enum: str) -> dict[int, Name]:
+    """Return the names of an enum of the API by number, without the prefix that all its values share."""
+    values = invocation_pb2.DESCRIPTOR.enum_types_by_name[enum].values_by_number
+    cut = len(values[0].name) - len("UNSPECIFIED")
+    known = {name.value: name for name in names}
+    return {number: known[value.name[cut:]] for number, value in values.items() if value.name[cut:] in known}
+
+
+_STATES = _names(InvocationState, "InvocationState")
+_HOLDS = _names(HoldReason, "HoldReason")
+_OUTCOMES = _names(AttemptOutcome, "AttemptOutcome")
+_EVENTS = _names(EventType, "InvocationEventType")
+_KINDS = _names(DeliveryKind, "DeliveryKind")
+_DELIVERIES = _names(DeliveryState, "DeliveryState")
+
+
+def _time(message: Message, name: str) -> datetime | None:
+    if not message.HasField(name):
+        return None
+    stamp: Timestamp = getattr(message, name)
+    return stamp.ToDatetime(tzinfo=timezone.utc)
+
+
+def _duration(message: Message, name: str) -> timedelta | None:
+    if not message.HasField(name):
+        return None
+    duration: Duration = getattr(message, name)
+    return duration.ToTimedelta()
+
+
+def _failure(message: Message, name: str = "failure") -> Failure | None:
+    if not message.HasField(name):
+        return None
+    failure: invocation_pb2.Failure = getattr(message, name)
+    return Failure(reason=failure.reason, message=failure.message, retryable=failure.retryable)
+
+
+def invocation(message: invocation_pb2.Invocation) -> Invocation:
+    """Return the record of an invocation."""
+    spec = message.spec
+    return Invocation(
+        id=message.id,
+        function=message.function,
+        state=_STATES.get(message.state, InvocationState.UNKNOWN),
+        hold_reason=_HOLDS.get(message.hold_reason, HoldReason.UNKNOWN) if message.hold_reason else None,
+        hold_until=_time(message, "hold_until"),
+        sync=message.sync,
+        caller=message.caller,
+        labels=dict(spec.labels),
+        payload=(
+            Payload(content_type=spec.payload.content_type, data=spec.payload.data)
+            if spec.payload.HasField("data")
+            else None
+        ),
+        retry_policy=_policy(spec.retry_policy) if spec.HasField("retry_policy") else None,
+        attempt_timeout=_duration(spec, "attempt_timeout"),
+        max_age=_duration(spec, "max_age"),
+        schedule_time=_time(spec, "schedule_time"),
+        callback_url=spec.callback.url if spec.HasField("callback") else None,
+        create_time=_time(message, "create_time"),
+        start_time=_time(message, "start_time"),
+        end_time=_time(message, "end_time"),
+        attempt_count=message.attempt_count,
+        attempts=tuple(_attempt(item) for item in message.attempts),
+        events=tuple(_event(item) for item in message.events),
+        deliveries=tuple(_delivery(item) for item in message.deliveries),
+        result=_answer(message.result) if message.HasField("result") else None,
+        failure=_failure(message),
+    )
+
+
+def _answer(message: invocation_pb2.Result) -> Answer:
+    return Answer(
+        status_code=message.status_code,
+        headers=dict(message.headers),
+        content_type=message.payload.content_type,
+        data=message.payload.data,
+    )
+
+
+def _attempt(message: invocation_pb2.Attempt) -> Attempt:
+    return Attempt(
+        number=message.number,
+        worker=message.worker,
+        instance=message.instance,
+        function_revision=message.function_revision,
+        start_time=_time(message, "start_time"),
+        end_time=_time(message, "end_time"),
+        outcome=_OUTCOMES.get(message.outcome, AttemptOutcome.UNKNOWN) if message.outcome else None,
+        status_code=message.status_code,
+        failure=_failure(message),
+        next_delay=_duration(message, "next_delay"),
+        delay_reason=message.delay_reason,
+    )
+
+
+def _event(message: invocation_pb2.InvocationEvent) -> Event:
+    return Event(
+        time=_time(message, "time"),
+        type=_EVENTS.get(message.type, EventType.UNKNOWN),
+        attempt=message.attempt,
+        worker=message.worker,
+        detail=message.detail,
+    )
+
+
+def _delivery(message: invocation_pb2.Delivery) -> Delivery:
+    return Delivery(
+        id=message.id,
+        kind=_KINDS.get(message.kind, DeliveryKind.UNKNOWN),
+        uri=message.uri,
+        state=_DELIVERIES.get(message.state, DeliveryState.UNKNOWN),
+        attempts=tuple(
+            DeliveryAttempt(
+                number=item.number,
+                start_time=_time(item, "start_time"),
+                duration=_duration(item, "duration"),
+                status_code=item.status_code,
+                failure=_failure(item),
+            )
+            for item in message.attempts
+        ),
+        create_time=_time(message, "create_time"),
+        end_time=_time(message, "end_time"),
+    )
+
+
+def _policy(message: policy_pb2.RetryPolicy) -> RetryPolicy:
+    return RetryPolicy(
+        max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
+        initial_backoff=_duration(message, "initial_backoff"),
+        backoff_multiplier=message.backoff_multiplier if message.HasField("backoff_multiplier") else None,
+        max_backoff=_duration(message, "max_backoff"),
+        retry_status_codes=tuple(message.retry_status_codes),
+        max_retry_after=_duration(message, "max_retry_after"),
+    )
+
+
+def function(message: function_pb2.Function) -> Function:
+    """Return a function."""
+    source = message.WhichOneof("source")
+    limits = message.limits
+    return Function(
+        name=message.name,
+        image=message.image if source == "image" else None,
+        command=tuple(message.command.args) if source == "command" else None,
+        url=message.url if source == "url" else None,
+        env=dict(message.env),
+        labels=dict(message.labels),
+        annotations=dict(message.annotations),
+        limits=Limits(memory_bytes=limits.memory_bytes, cpu_millis=limits.cpu_millis, pids=limits.pids),
+        concurrency=message.concurrency,
+        min_instances=message.min_instances,
+        max_instances=message.max_instances,
+        idle_timeout=_duration(message, "idle_timeout"),
+        retry_policy=_policy(message.retry_policy) if message.HasField("retry_policy") else None,
+        attempt_timeout=_duration(message, "attempt_timeout"),
+        max_age=_duration(message, "max_age"),
+        record_sync=message.record_sync if message.HasField("record_sync") else True,
+        revision=message.revision,
+        create_time=_time(message, "create_time"),
+        update_time=_time(message, "update_time"),
+    )

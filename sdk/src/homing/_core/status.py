@@ -1,0 +1,151 @@
+"""gRPC errors turned into the SDK's own.
+
+The details of an error travel as a google.rpc.Status in trailing metadata. Its few messages are read field by field
+with protobuf's UnknownFieldSet: generated code for google/rpc/*.proto of our own would collide in protobuf's
+descriptor pool with googleapis-common-protos, which many applications load, and depending on that package for four
+messages would bind applications to its versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from homing import errors
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+INVOCATION_ID_KEY: Final = "homing-invocation-id"
+"""Initial metadata of ``Invoke``."""
+
+_BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExistsError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPreconditionError,
+    grpc.StatusCode.OUT_OF_RANGE: errors.ResumeTokenExpiredError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimitedError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDeniedError,
+    grpc.StatusCode.UNIMPLEMENTED: errors.UnimplementedError,
+    grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
+}
+_TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Details:
+    """What the google.rpc messages of an error say."""
+
+    reason: str = ""
+    domain: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    violations: list[errors.Violation] = field(default_factory=list)
+    retry_after: float | None = None
+    messages: list[AnyMessage] = field(default_factory=list)
+
+
+def request_error(
+    *, code: grpc.StatusCode, message: str, trailing: Metadata | None, target: str
+) -> errors.RequestError:
+    """Return the error of a call that ended with a status other than OK."""
+    details = read_details(trailing)
+    too_large = _TOO_LARGE.search(message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
+    if too_large and not details.reason:
+        return errors.PayloadTooLargeError(size=int(too_large[1]), limit=int(too_large[2]), field="message")
+    if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
+        message = f"{target}: {message or code.name}"
+    return _BY_CODE.get(code, errors.ServerError)(
+        message,
+        code=code,
+        reason=details.reason,
+        domain=details.domain,
+        metadata=details.metadata,
+        violations=tuple(details.violations),
+        retry_after=details.retry_after,
+        details=tuple(details.messages),
+    )
+
+
+def read_details(trailing: Metadata | None) -> Details:
+    """Return the details in trailing metadata; empty where there are none that can be read."""
+    details = Details()
+    for key, value in trailing or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                _read_status(value, details)
+            except DecodeError:  # what is broken tells nothing; the status still does
+                return Details()
+    return details
+
+
+def metadata_value(metadata: Metadata | None, name: str) -> str | None:
+    """Return a text of metadata."""
+    for key, value in metadata or ():
+        if key == name:
+            return value if isinstance(value, str) else value.decode()
+    return None
+
+
+def _read_status(data: bytes, details: Details) -> None:
+    for raw in _fields(data).get(3, ()):  # google.rpc.Status.details
+        message = AnyMessage.FromString(raw)
+        details.messages.append(message)
+        read = _READERS.get(message.type_url.rpartition("/")[2])
+        if read is not None:
+            read(message.value, details)
+
+
+def _read_error_info(data: bytes, details: Details) -> None:
+    fields = _fields(data)
+    details.reason = _text(fields, 1)
+    details.domain = _text(fields, 2)
+    for raw in fields.get(3, ()):
+        entry = _fields(raw)
+        details.metadata[_text(entry, 1)] = _text(entry, 2)
+
+
+def _read_bad_request(data: bytes, details: Details) -> None:
+    for raw in _fields(data).get(1, ()):
+        violation = _fields(raw)
+        details.violations.append(errors.Violation(_text(violation, 1), _text(violation, 2)))
+
+
+def _read_retry_info(data: bytes, details: Details) -> None:
+    for raw in _fields(data).get(1, ()):
+        delay = Duration.FromString(raw)
+        details.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+
+
+_READERS: Final = {
+    "google.rpc.ErrorInfo": _read_error_info,
+    "google.rpc.BadRequest": _read_bad_request,
+    "google.rpc.RetryInfo": _read_retry_info,
+}
+
+
+def _fields(data: bytes) -> dict[int, list[bytes]]:
+    """Return the length-delimited fields of a message by number."""
+    fields: dict[int, list[bytes]] = {}
+    unknown = UnknownFieldSet(Empty.FromString(data))
+    for index in range(len(unknown)):
+        item = unknown[index]
+        if item.wire_type == 2:
+            fields.setdefault(item.field_number, []).append(item.data)
+    return fields
+
+
+def _text(fields: Mapping[int, list[bytes]], number: int) -> str:
+    values = fields.get(number)
+    return values[-1].decode(errors="replace") if values else ""

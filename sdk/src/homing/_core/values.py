@@ -1,0 +1,378 @@
+"""The records that the server keeps, as plain values. Times are aware and in UTC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.message import Message
+from enum import Enum
+from typing import Any
+
+from homing._core.policy import RetryPolicy
+
+
+class _Name(str, Enum):
+    """A name from the API; UNKNOWN stands for names that are newer than this SDK."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class InvocationState(_Name):
+    """A step in the life of an invocation."""
+
+    UNKNOWN = "UNKNOWN"
+    SCHEDULED = "SCHEDULED"
+    """Waits for its schedule time."""
+    ENQUEUED = "ENQUEUED"
+    """Waits to be taken by a worker."""
+    DEQUEUED = "DEQUEUED"
+    """Taken by a worker that prepares an instance for it."""
+    RUNNING = "RUNNING"
+    """An attempt is running."""
+    RETRYING = "RETRYING"
+    """An attempt failed; waits for the next one."""
+    STOPPING = "STOPPING"
+    """A stop was asked for and is under way."""
+    SUCCEEDED = "SUCCEEDED"
+    """Ended: the function answered with a 2xx status."""
+    FAILED = "FAILED"
+    """Ended: its attempts are used up, or it failed in a way that is never retried."""
+    TIMED_OUT = "TIMED_OUT"
+    """Ended: the last attempt ran past its attempt time-out."""
+    STOPPED = "STOPPED"
+    """Ended: stopped by request."""
+    EXPIRED = "EXPIRED"
+    """Ended: max_age passed before it started."""
+    INVALID = "INVALID"
+    """Ended: its function is gone."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is an end, which is final."""
+        return self in _ENDS
+
+
+_ENDS = frozenset(
+    {
+        InvocationState.SUCCEEDED,
+        InvocationState.FAILED,
+        InvocationState.TIMED_OUT,
+        InvocationState.STOPPED,
+        InvocationState.EXPIRED,
+        InvocationState.INVALID,
+    }
+)
+
+
+class HoldReason(_Name):
+    """Why an invocation that is not running waits."""
+
+    UNKNOWN = "UNKNOWN"
+    SCHEDULED = "SCHEDULED"
+    """It waits for its schedule time."""
+    BACKOFF = "BACKOFF"
+    """It waits for the end of a back-off, see ``hold_until``."""
+    PAUSED = "PAUSED"
+    """Its function is paused."""
+    BACKLOG = "BACKLOG"
+    """Others are before it."""
+    NO_WORKER = "NO_WORKER"
+    """No live worker serves its function."""
+    COLD_START = "COLD_START"
+    """An instance is starting for it."""
+
+
+class AttemptOutcome(_Name):
+    """How an attempt ended."""
+
+    UNKNOWN = "UNKNOWN"
+    SUCCEEDED = "SUCCEEDED"
+    """A 2xx answer."""
+    FAILED = "FAILED"
+    """Any other answer, or none."""
+    TIMED_OUT = "TIMED_OUT"
+    """It ran past the attempt time-out."""
+    LOST = "LOST"
+    """Its worker was lost; whether it finished is unknown."""
+    STOPPED = "STOPPED"
+    """It was stopped."""
+
+
+class EventType(_Name):
+    """The kind of an entry in an invocation's history."""
+
+    UNKNOWN = "UNKNOWN"
+    ACCEPTED = "ACCEPTED"
+    """The invocation was durably accepted."""
+    ENQUEUED = "ENQUEUED"
+    """It went to the broker, or went again after a failure."""
+    DEQUEUED = "DEQUEUED"
+    """A worker took it."""
+    INSTANCE_STARTING = "INSTANCE_STARTING"
+    """An instance starts for it."""
+    RUNNING = "RUNNING"
+    """An attempt started."""
+    ATTEMPT_ENDED = "ATTEMPT_ENDED"
+    """An attempt ended."""
+    RETRYING = "RETRYING"
+    """It waits for another attempt."""
+    HANDED_BACK = "HANDED_BACK"
+    """A worker gave it back unfinished."""
+    STOP_REQUESTED = "STOP_REQUESTED"
+    """A stop was asked for."""
+    ENDED = "ENDED"
+    """It ended."""
+
+
+class DeliveryKind(_Name):
+    """What asked for a delivery."""
+
+    UNKNOWN = "UNKNOWN"
+    CALLBACK = "CALLBACK"
+    """The invocation's callback."""
+    ON_SUCCESS = "ON_SUCCESS"
+    """A destination on success."""
+    ON_FAILURE = "ON_FAILURE"
+    """A destination on failure."""
+
+
+class DeliveryState(_Name):
+    """A step in the life of a delivery."""
+
+    UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    """Waits for its first or next attempt."""
+    DELIVERING = "DELIVERING"
+    """A worker delivers it."""
+    DELIVERED = "DELIVERED"
+    """Ended: the receiver took it."""
+    DEAD = "DEAD"
+    """Ended: given up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why an attempt, a delivery or an invocation failed."""
+
+    reason: str
+    """Stable and machine-readable, in UPPER_SNAKE case, for example ``HTTP_STATUS``."""
+    message: str
+    """The same in words."""
+    retryable: bool
+    """Whether another attempt may help."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payload:
+    """The body of a request to a function."""
+
+    content_type: str
+    """Its media type; empty where none was given."""
+    data: bytes = field(repr=False)
+    """The body."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The answer of a function."""
+
+    status_code: int
+    """The HTTP status code; 0 where the function gave no answer."""
+    headers: Mapping[str, str]
+    """The headers, names in lower case; several values of one name are joined with ``, ``."""
+    content_type: str
+    """The media type of the body."""
+    data: bytes = field(repr=False)
+    """The body."""
+
+    @property
+    def text(self) -> str:
+        """The body as text, in the charset of its content type or else UTF-8; bytes that do not fit are replaced."""
+        header = Message()
+        header["content-type"] = self.content_type
+        try:
+            return self.data.decode(header.get_content_charset() or "utf-8", errors="replace")
+        except LookupError:
+            return self.data.decode(errors="replace")
+
+    def json(self) -> Any:
+        """Return the body read as JSON.
+
+        :raises ValueError: The body is not JSON.
+        """
+        return json.loads(self.data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try to run an invocation."""
+
+    number: int
+    """1 for the first attempt."""
+    worker: str
+    """The worker that ran it."""
+    instance: str
+    """The instance of the function that ran it."""
+    function_revision: int
+    """The revision of the function that it ran."""
+    start_time: datetime | None
+    """When the request to the instance started."""
+    end_time: datetime | None
+    """When it ended."""
+    outcome: AttemptOutcome | None
+    """How it ended; None while it runs."""
+    status_code: int
+    """The HTTP status code of the answer; 0 where there was none."""
+    failure: Failure | None
+    """Why it failed."""
+    next_delay: timedelta | None
+    """The delay before the next attempt; None where there was none."""
+    delay_reason: str
+    """Where that delay comes from: ``BACKOFF`` or ``RETRY_AFTER``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """An entry in an invocation's history."""
+
+    time: datetime | None
+    """When it happened."""
+    type: EventType
+    """What happened."""
+    attempt: int
+    """The attempt it belongs to; 0 where it belongs to none."""
+    worker: str
+    """The worker that reported it; empty where the server did."""
+    detail: str
+    """More about it, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryAttempt:
+    """One try to deliver."""
+
+    number: int
+    """1 for the first attempt."""
+    start_time: datetime | None
+    """When it started."""
+    duration: timedelta | None
+    """How long it took."""
+    status_code: int
+    """The HTTP status code of the receiver; 0 where there was none."""
+    failure: Failure | None
+    """Why it failed; None where it did not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """Carries the outcome of an invocation to a callback."""
+
+    id: str
+    """The same in all attempts."""
+    kind: DeliveryKind
+    """What asked for it."""
+    uri: str
+    """Where it goes."""
+    state: DeliveryState
+    """Where it stands."""
+    attempts: Sequence[DeliveryAttempt]
+    """Its attempts so far."""
+    create_time: datetime | None
+    """When it was made."""
+    end_time: datetime | None
+    """When it was delivered or given up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invocation:
+    """The record of one run of a function: what was asked, how it went and what came of it."""
+
+    id: str
+    """The id that the server gave it; ids sort by time."""
+    function: str
+    """The name of the function."""
+    state: InvocationState
+    """Where it stands."""
+    hold_reason: HoldReason | None
+    """Why it waits; None where it does not."""
+    hold_until: datetime | None
+    """Until when it waits, where that is known."""
+    sync: bool
+    """True for a call of ``invoke``."""
+    caller: str
+    """Who made it."""
+    labels: Mapping[str, str]
+    """The labels it was given."""
+    payload: Payload | None
+    """The body of the request; None unless it was asked for."""
+    retry_policy: RetryPolicy | None
+    """Its own retry policy; None where the function's applies."""
+    attempt_timeout: timedelta | None
+    """Its own limit for one attempt; None where the function's applies."""
+    max_age: timedelta | None
+    """How long it may wait for its first start; None where the function's applies."""
+    schedule_time: datetime | None
+    """When it was to start; None for at once."""
+    callback_url: str | None
+    """What receives the function's output."""
+    create_time: datetime | None
+    """When it was accepted."""
+    start_time: datetime | None
+    """When its first attempt started."""
+    end_time: datetime | None
+    """When it ended."""
+    attempt_count: int
+    """The number of attempts that started."""
+    attempts: Sequence[Attempt]
+    """Every attempt."""
+    events: Sequence[Event]
+    """Its history."""
+    deliveries: Sequence[Delivery]
+    """Its deliveries."""
+    result: Answer | None
+    """The last answer of the function; kept for failed invocations too."""
+    failure: Failure | None
+    """Why it did not succeed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.state.ended
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result(Answer):
+    """The answer of a function together with the record of the invocation that it ended."""
+
+    invocation: Invocation = field(repr=False)
+    """The whole record."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchEvent:
+    """An invocation that ended, seen by a watch."""
+
+    resume_token: str = field(repr=False)
+    """Resumes a watch after this event."""
+    invocation: Invocation
+    """The whole record."""
+
+    @property
+    def result(self) -> Result:
+        """The answer of the function, whether it is a success or not; empty with status code 0 where it gave none."""
+        return result_of(self.invocation)
+
+
+def result_of(invocation: Invocation) -> Result:
+    """Return an invocation's answer with its record; empty with status code 0 where there was no answer."""
+    answer = invocation.result
+    return Result(
+        status_code=answer.status_code if answer else 0,
+        headers=answer.headers if answer else {},
+        content_type=answer.content_type if answer else "",
+        data=answer.data if answer else b"",
+        invocation=invocation,
+    )

@@ -1,0 +1,1 @@
+"""The synchronous client, on the synchronous gRPC stack."""

@@ -1,0 +1,135 @@
+"""Functions, for the synchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from homing._core import check, convert
+from homing._core.calls import Deadline
+from homing._core.function import Function, Limits
+from homing._core.policy import RetryPolicy
+from homing._core.spec import Seconds, function_message
+from homing._sync.connection import Connection
+from homing.v1 import function_service_pb2
+
+
+class Functions:
+    """Deploys, shows and removes functions; reached as ``client.functions``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def deploy(
+        self,
+        *,
+        name: str,
+        image: str | None = None,
+        command: Sequence[str] | None = None,
+        url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        concurrency: int | None = None,
+        min_instances: int | None = None,
+        max_instances: int | None = None,
+        idle_timeout: Seconds | None = None,
+        retry_policy: RetryPolicy | None = None,
+        attempt_timeout: Seconds | None = None,
+        max_age: Seconds | None = None,
+        record_sync: bool | None = None,
+    ) -> Function:
+        """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
+
+        :param name: Letters a to z, digits and hyphens, at most 63 characters.
+        :param image: A container image that answers HTTP on port 8080. Exactly one of image, command and url is given.
+        :param command: A program and its arguments, run on the worker's host once a call.
+        :param url: Where the function already runs.
+        :param env: Environment variables of its instances.
+        :param labels: For finding it.
+        :param annotations: For tools.
+        :param limits: What one instance may use.
+        :param concurrency: How many invocations one instance runs at a time; 1 by default.
+        :param min_instances: How many instances each worker keeps at least; 0 by default.
+        :param max_instances: How many instances each worker starts at most; 4 by default.
+        :param idle_timeout: How long an instance idles before it is stopped; 5 min by default.
+        :param retry_policy: Which failed attempts of its invocations are made again.
+        :param attempt_timeout: How long one attempt may run; 5 min by default.
+        :param max_age: How long an invocation may wait for its first start; 24 h by default.
+        :param record_sync: Whether synchronous calls leave records; they do by default.
+        :returns: The function as it is now.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises RequestError: The call failed.
+        """
+        message = function_message(
+            name=name,
+            image=image,
+            command=command,
+            url=url,
+            env=env,
+            labels=labels,
+            annotations=annotations,
+            limits=limits,
+            concurrency=concurrency,
+            min_instances=min_instances,
+            max_instances=max_instances,
+            idle_timeout=idle_timeout,
+            retry_policy=retry_policy,
+            attempt_timeout=attempt_timeout,
+            max_age=max_age,
+            record_sync=record_sync,
+        )
+        response = self._connection.call_again(
+            self._connection.functions.DeployFunction,
+            function_service_pb2.DeployFunctionRequest(function=message),
+            deadline=self._deadline(),
+        )
+        return convert.function(response.function)
+
+    def get(self, name: str) -> Function:
+        """Return a function.
+
+        :raises NotFoundError: There is none of this name.
+        :raises RequestError: The call failed.
+        """
+        response = self._connection.call_again(
+            self._connection.functions.GetFunction,
+            function_service_pb2.GetFunctionRequest(name=check.text("name", name)),
+            deadline=self._deadline(),
+        )
+        return convert.function(response.function)
+
+    def list(self) -> Iterator[Function]:
+        """Yield all functions by name, fetched page by page.
+
+        :raises RequestError: The call failed.
+        """
+        token = ""
+        while True:
+            response = self._connection.call_again(
+                self._connection.functions.ListFunctions,
+                function_service_pb2.ListFunctionsRequest(page_token=token),
+                deadline=self._deadline(),
+            )
+            yield from map(convert.function, response.functions)
+            token = response.next_page_token
+            if not token:
+                return
+
+    def delete(self, name: str) -> int:
+        """Remove a function. Its waiting invocations end INVALID, running ones finish.
+
+        :returns: How many waiting invocations ended INVALID.
+        :raises NotFoundError: There is none of this name.
+        :raises RequestError: The call failed. It is not repeated: a second try would not find the function.
+        """
+        response = self._connection.call(
+            self._connection.functions.DeleteFunction,
+            function_service_pb2.DeleteFunctionRequest(name=check.text("name", name)),
+            deadline=self._deadline(),
+        )
+        return response.invalidated
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._connection.settings.timeout)
