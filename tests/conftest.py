@@ -2,8 +2,21 @@
 
 import importlib.util
 
+import pytest
+
 pytest_plugins = [
     name
     for name in ("support.fixtures", "support.rabbitmq", "support.proxy", "support.scripted_server")
     if importlib.util.find_spec(name)
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="fail where a test was skipped")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,16 +1,11 @@
-"""Container images for tests: the example functions, and one that knows nothing of functions."""
+"""Docker: building the example functions, and finding and removing what was made."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LABEL = "homing.test"
@@ -49,46 +44,30 @@ class FunctionImages:
         return docker("ps", "--quiet", "--no-trunc", *(["--all"] if all_states else []), *args).split()
 
 
-@pytest.fixture(scope="session")
-def base_image() -> str:
-    """Return the tag of the image that others build on; it is made once a machine."""
-    if shutil.which("docker") is None:
-        pytest.fail("docker is not installed; `make test` installs it on Debian")
-    try:
-        docker("version")
-    except DockerError as error:
-        pytest.fail(f"no Docker engine answers; `make test` starts one on Debian: {error}")
-    done = subprocess.run([ROOT / "scripts" / "base-image"], stdout=subprocess.PIPE, text=True, check=False)
+def make_base_image() -> str:
+    """Return the tag of the image that others build on, made once a machine; raises DockerError."""
+    done = subprocess.run([ROOT / "scripts" / "base-image"], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.fail("scripts/base-image failed, see its output")
+        raise DockerError(f"scripts/base-image failed: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def function_images(base_image: str) -> Iterator[FunctionImages]:
-    """Build the images, and remove them and all containers of them at the end."""
-    run = secrets.token_hex(4)
-    functions = ROOT / "functions"
-    contexts = {
-        "figlet": ("-f", str(functions / "figlet" / "Dockerfile"), str(functions)),
-        "long-task": ("-f", str(functions / "long-task" / "Dockerfile"), str(functions)),
-        "flaky": ("-f", str(functions / "flaky" / "Dockerfile"), str(functions)),
-        "plain": (str(ROOT / "tests" / "support" / "images" / "plain"),),
-    }
-    tags = {name: f"homing-test-{name}:{run}" for name in contexts}
-    images = FunctionImages(
-        figlet=tags["figlet"], long_task=tags["long-task"], flaky=tags["flaky"], plain=tags["plain"], run=run
-    )
-    try:
-        for name, context in contexts.items():
-            docker(
-                "build", "--quiet", f"--build-arg=BASE={base_image}", f"--label={LABEL}={run}", f"--tag={tags[name]}",
-                *context,
-            )  # fmt: skip
-        yield images
-    finally:
-        if left := images.containers(all_states=True):
-            docker("rm", "--force", "--volumes", *left)
-        for tag in tags.values():
-            if docker("images", "--quiet", tag):
-                docker("rmi", "--force", tag)
+def build_function(name: str, *, base: str, tag: str, label: str) -> None:
+    """Build the image of an example function with a label; raises DockerError."""
+    folder = ROOT / "functions"
+    build(folder, base=base, tag=tag, label=label, dockerfile=folder / name / "Dockerfile")
+
+
+def build(folder: Path, *, base: str, tag: str, label: str, dockerfile: Path | None = None) -> None:
+    """Build an image from a folder with a label; raises DockerError."""
+    dockerfile = dockerfile or folder / "Dockerfile"
+    options = (f"--build-arg=BASE={base}", f"--label={label}", f"--tag={tag}", f"--file={dockerfile}")
+    docker("build", "--quiet", *options, str(folder))
+
+
+def remove_by_label(label: str) -> None:
+    """Remove the images with a label and all containers of them; raises DockerError."""
+    if containers := docker("ps", "--all", "--quiet", f"--filter=label={label}").split():
+        docker("rm", "--force", "--volumes", *containers)
+    if images := docker("images", "--quiet", f"--filter=label={label}").split():
+        docker("rmi", "--force", *dict.fromkeys(images))

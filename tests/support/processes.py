@@ -10,18 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import pytest
-
-from support.docker import FunctionImages
-
 if TYPE_CHECKING:
     from homing import Client
-
-CALL_REPORT = pytest.StashKey[pytest.TestReport]()
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 LOG_TAIL = 60
@@ -303,42 +297,3 @@ class Cluster:
                 process.kill()
         if failures:
             raise ProcessError("\n".join(failures))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the report of the test itself, for the fixtures that end after it."""
-    report = yield
-    if report.when == "call":
-        item.stash[CALL_REPORT] = report
-    return report
-
-
-@contextlib.contextmanager
-def running_cluster(request: pytest.FixtureRequest, made: Cluster) -> Iterator[Cluster]:
-    """Yield the cluster, stop it at the end, and show its logs where the test failed."""
-    try:
-        with made:
-            yield made
-    finally:
-        report = request.node.stash.get(CALL_REPORT, None)
-        if report is not None and report.failed:
-            sys.stderr.write(made.logs() + "\n")
-
-
-@pytest.fixture
-def cluster(broker_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Yield a cluster whose workers run functions as processes; nothing is started yet."""
-    with running_cluster(request, Cluster(broker_url, tmp_path)) as made:
-        yield made
-
-
-@pytest.fixture
-def docker_cluster(
-    broker_url: str, tmp_path: Path, request: pytest.FixtureRequest, function_images: FunctionImages
-) -> Iterator[Cluster]:
-    """Yield a cluster whose workers run functions as containers; nothing is started yet."""
-    with running_cluster(request, Cluster(broker_url, tmp_path, runtime="docker")) as made:
-        yield made

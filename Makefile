@@ -1,0 +1,37 @@
+# `make demo` shows homing at work, `make test` proves it, `make check` reads the code. Each installs what it needs.
+
+.PHONY: help demo test check gen format requirements clean
+
+help:
+	@echo 'make demo          deploy the example functions and invoke them now and later'
+	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
+	@echo 'make check         lint, types, protos, import rules, generated code'
+	@echo 'make gen           generate the Python code of proto/'
+	@echo 'make format        format code and protos'
+	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
+	@echo 'make clean         remove what these make'
+
+demo:
+	@scripts/demo
+
+test:
+	@scripts/test $(ARGS)
+
+check:
+	@scripts/check
+
+gen:
+	@scripts/gen
+
+format:
+	@scripts/venv dev
+	@.venv/bin/ruff check --fix-only --quiet
+	@.venv/bin/ruff format --quiet
+	@.venv/bin/buf format --write
+
+requirements:
+	@scripts/requirements $(ARGS)
+
+clean:
+	rm -rf .venv .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

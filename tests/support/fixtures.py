@@ -1,0 +1,95 @@
+"""The fixtures of function images and of clusters of real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.docker import (
+    LABEL,
+    ROOT,
+    DockerError,
+    FunctionImages,
+    build,
+    build_function,
+    docker,
+    make_base_image,
+    remove_by_label,
+)
+from support.processes import Cluster
+
+CALL_REPORT = pytest.StashKey[pytest.TestReport]()
+
+
+@pytest.fixture(scope="session")
+def base_image() -> str:
+    """Return the tag of the image that others build on; it is made once a machine."""
+    if shutil.which("docker") is None:
+        pytest.fail("docker is not installed; `make test` installs it on Debian")
+    try:
+        docker("version")
+    except DockerError as error:
+        pytest.fail(f"no Docker engine answers; `make test` starts one on Debian: {error}")
+    return make_base_image()
+
+
+@pytest.fixture(scope="session")
+def function_images(base_image: str) -> Iterator[FunctionImages]:
+    """Build the images, and remove them and all containers of them at the end."""
+    run = secrets.token_hex(4)
+    label = f"{LABEL}={run}"
+    tags = {name: f"homing-test-{name}:{run}" for name in ("figlet", "long-task", "flaky", "plain")}
+    try:
+        for name in ("figlet", "long-task", "flaky"):
+            build_function(name, base=base_image, tag=tags[name], label=label)
+        build(ROOT / "tests" / "support" / "images" / "plain", base=base_image, tag=tags["plain"], label=label)
+        yield FunctionImages(
+            figlet=tags["figlet"], long_task=tags["long-task"], flaky=tags["flaky"], plain=tags["plain"], run=run
+        )
+    finally:
+        remove_by_label(label)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the report of the test itself, for the fixtures that end after it."""
+    report = yield
+    if report.when == "call":
+        item.stash[CALL_REPORT] = report
+    return report
+
+
+@contextlib.contextmanager
+def running_cluster(request: pytest.FixtureRequest, made: Cluster) -> Iterator[Cluster]:
+    """Yield the cluster, stop it at the end, and show its logs where the test failed."""
+    try:
+        with made:
+            yield made
+    finally:
+        report = request.node.stash.get(CALL_REPORT, None)
+        if report is not None and report.failed:
+            sys.stderr.write(made.logs() + "\n")
+
+
+@pytest.fixture
+def cluster(broker_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Yield a cluster whose workers run functions as processes; nothing is started yet."""
+    with running_cluster(request, Cluster(broker_url, tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def docker_cluster(
+    broker_url: str, tmp_path: Path, request: pytest.FixtureRequest, function_images: FunctionImages
+) -> Iterator[Cluster]:
+    """Yield a cluster whose workers run functions as containers; nothing is started yet."""
+    with running_cluster(request, Cluster(broker_url, tmp_path, runtime="docker")) as made:
+        yield made
