@@ -1,0 +1,146 @@
+"""The worker's composition root: reads the settings, builds the parts and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+from prometheus_client import start_http_server
+from pydantic_settings import CliApp
+
+from homing_core.broker.rabbitmq import RabbitBroker
+from homing_core.logs import configure_logs
+from homing_worker.catalogue import Catalogue
+from homing_worker.control import ControlLink
+from homing_worker.events import EventPublisher
+from homing_worker.gate import Gate
+from homing_worker.lanes import Lanes
+from homing_worker.metrics import Metrics
+from homing_worker.run import Surroundings
+from homing_worker.runtime import Runtime
+from homing_worker.runtime.process import ProcessRuntime
+from homing_worker.settings import WorkerSettings
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """A worker with all its parts."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.name = f"{settings.worker_name}-{secrets.token_hex(4)}"
+        self.ready = asyncio.Event()
+        """Set once it consumes work for the first time."""
+        self._settings = settings
+        self._metrics = Metrics()
+        self._broker = RabbitBroker(settings.broker_url, name=self.name)
+        self._gate = Gate()
+        self._events = EventPublisher(self._broker, self._metrics)
+        self._runtimes = {runtime.source: runtime for runtime in map(self._make_runtime, settings.runtimes)}
+        surroundings = Surroundings(
+            worker=self.name,
+            gate=self._gate,
+            metrics=self._metrics,
+            rng=random.Random(),  # noqa: S311 jitter
+        )
+        self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
+        self._metrics.watch(lambda: self._lanes)
+        self._control = ControlLink(
+            self._broker,
+            Catalogue(self._lanes.change),
+            self._gate,
+            worker=self.name,
+            sources=list(self._runtimes),
+            loads=lambda: self._lanes.loads,
+            consume=self._consume,
+        )
+        self._broker.on_connected(self._control.connected)
+        self._broker.on_lost(self._lost)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop, then finish what runs."""
+        async with AsyncExitStack() as stack:
+            if self._settings.metrics_listen:
+                host, _, port = self._settings.metrics_listen.rpartition(":")
+                server, _ = start_http_server(int(port), host, registry=self._metrics.registry)
+                stack.callback(server.shutdown)
+            for runtime in self._runtimes.values():
+                await runtime.open()
+                stack.push_async_callback(runtime.close)
+            stack.push_async_callback(self._broker.close)
+            stack.push_async_callback(self._events.close)
+            stack.push_async_callback(self._lanes.close)
+            stack.push_async_callback(self._control.close)
+            starting = asyncio.create_task(self._broker.start())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return
+            await starting
+            await stopping
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Leave in good order: finish what runs, as far as the time-out allows, and see its events confirmed."""
+        _log.info("draining", worker=self.name)
+        await self._control.leave()
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._lanes.drain()
+                await self._events.flush()
+        except TimeoutError:
+            _log.warning("drain_timed_out", worker=self.name)
+
+    async def _consume(self) -> None:
+        await self._lanes.consume()
+        if not self.ready.is_set():
+            self.ready.set()
+            _log.info("ready", worker=self.name)
+
+    def _lost(self) -> None:
+        self._control.lost()
+        self._lanes.lost()
+
+    def _make_runtime(self, name: str) -> Runtime:
+        match name:
+            case "process":
+                return ProcessRuntime()
+            case _:
+                raise ValueError(f"there is no runtime {name}")
+
+
+async def _run(settings: WorkerSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    work = asyncio.create_task(Worker(settings).run(stop))
+
+    def on_signal() -> None:
+        if stop.is_set():
+            # Told twice: at once.
+            work.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not work.cancelled():
+            raise
+
+
+def main() -> None:
+    """Run the worker: the console script ``homing-worker``."""
+    settings = CliApp.run(WorkerSettings)
+    configure_logs(settings.log_level)
+    try:
+        import uvloop  # noqa: PLC0415 not on every system
+    except ImportError:
+        asyncio.run(_run(settings))
+    else:
+        uvloop.run(_run(settings))

@@ -1,0 +1,98 @@
+"""One HTTP request to a function, reading no more of the answer than may be kept."""
+
+from __future__ import annotations
+
+import aiohttp
+from yarl import URL
+
+from homing_core import limits
+from homing_core.reasons import FailureReason
+from homing_worker.headers import clean_headers
+from homing_worker.runtime.seam import Answer, CallFailedError, Request
+
+_KEEPALIVE = 1.0
+"""Seconds that an idle connection is kept: less than servers keep theirs, so that none closes under a request."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Return the session for requests to functions. It sets no time-outs: attempts have theirs."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+        timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # What a function compressed stays so: unpacking it could fill the memory.
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        trust_env=False,
+    )
+
+
+async def exchange(session: aiohttp.ClientSession, origin: str, request: Request) -> Answer:
+    """Send a request and read the answer.
+
+    :param origin: Scheme, host and port.
+    :raises CallFailedError: There is no answer, or none that can be kept.
+    """
+    url = URL(origin + request.target, encoded=True)
+    try:
+        async with session.request(
+            request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
+        ) as response:
+            body = await _read(response)
+            return Answer(
+                status_code=response.status,
+                headers=clean_headers(response.headers.items()),
+                content_type=clean_headers([("content-type", response.headers.get("content-type", ""))])[
+                    "content-type"
+                ],
+                body=body,
+            )
+    except aiohttp.ClientConnectorError as error:
+        raise CallFailedError(
+            FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}", suspect=True
+        ) from error
+    except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, OSError) as error:
+        raise CallFailedError(
+            FailureReason.CONNECTION_LOST, "the connection closed before an answer came", suspect=True
+        ) from error
+    except aiohttp.ClientPayloadError as error:
+        raise CallFailedError(
+            FailureReason.CONNECTION_LOST, f"the answer broke off: {_first_line(error)}", suspect=True
+        ) from error
+    except (aiohttp.ClientError, ValueError) as error:
+        raise CallFailedError(
+            FailureReason.BAD_RESPONSE, f"the answer is not valid HTTP: {_first_line(error)}"
+        ) from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body up to the limit.
+
+    :raises CallFailedError: It is larger.
+    """
+    if (response.content_length or 0) > limits.MAX_INLINE_RESULT and response.method != "HEAD":
+        raise _too_large(response)
+    size, chunks = 0, []
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
+        size += len(chunk)
+        if size > limits.MAX_INLINE_RESULT:
+            raise _too_large(response)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(response: aiohttp.ClientResponse) -> CallFailedError:
+    # Closing, not releasing: the rest of the body must not be read by anyone.
+    response.close()
+    return CallFailedError(
+        FailureReason.RESULT_TOO_LARGE,
+        f"the body of the answer is larger than the limit of {limits.MAX_INLINE_RESULT} bytes",
+        status_code=response.status,
+        permanent=True,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).split("\n", 1)[0][:200]
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,191 @@
+"""What the worker does for one function: consumes its work and its synchronous calls, and runs them on its pool."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from homing.v1.function_pb2 import Function
+from homing_core.broker import Broker, BrokerError, Consumer, Received
+from homing_core.limits import MAX_BROKER_MESSAGES
+from homing_core.wire.v1 import SyncRequest, WorkMessage
+from homing_worker.events import EventPublisher
+from homing_worker.execution import Execution
+from homing_worker.pool import Pool
+from homing_worker.run import Run, Surroundings
+from homing_worker.runtime import Runtime
+from homing_worker.sync_call import SyncCall
+
+_log = structlog.get_logger(__name__)
+
+_QUIET: Final = 1.0
+"""Seconds without a message after which the queue of a deleted function counts as drained."""
+
+
+class Lane:
+    """Serves one function."""
+
+    def __init__(
+        self,
+        function: Function,
+        runtime: Runtime,
+        broker: Broker,
+        events: EventPublisher,
+        surroundings: Surroundings,
+    ) -> None:
+        self.name = function.name
+        self.runtime = runtime
+        self.pool = Pool(function, runtime)
+        self.in_hand = 0
+        """Work messages that are not acknowledged yet."""
+        self._broker = broker
+        self._events = events
+        self._surroundings = surroundings
+        self._consumers: list[Consumer] = []
+        self._consumed_capacity = 0
+        self._consuming = asyncio.Lock()
+        self._runs: dict[asyncio.Task[None], Run] = {}
+        self._last_message = 0.0
+        self._deleted_us = 0
+        self._superseded = asyncio.Event()
+        self._younger: list[Received] = []
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> int:
+        """Attempts that run."""
+        return self.pool.busy
+
+    @property
+    def instances(self) -> int:
+        """Running instances."""
+        return self.pool.instances
+
+    async def consume(self) -> None:
+        """Begin to consume, or consume anew where the connection or the capacity has changed.
+
+        :raises BrokerError: There is no connection.
+        """
+        async with self._consuming:
+            capacity = self.pool.capacity
+            if self._consumers and capacity == self._consumed_capacity:
+                return
+            await self._stop_consuming()
+            # Work beyond the capacity keeps instances busy while confirms are on their way.
+            prefetch = min(2 * capacity + 2, MAX_BROKER_MESSAGES)
+            self._consumers = [
+                await self._broker.consume_sync(self.name, self._on_sync, prefetch=min(capacity, MAX_BROKER_MESSAGES)),
+                await self._broker.consume_work(self.name, self._on_work, prefetch=prefetch),
+            ]
+            self._consumed_capacity = capacity
+            self.pool.open()
+
+    async def stop_consuming(self) -> None:
+        """Ask for no more messages."""
+        async with self._consuming:
+            await self._stop_consuming()
+
+    def lost(self) -> None:
+        """Heed that the connection was lost: what has not begun is given up, since it comes again; the rest goes on."""
+        self._consumers = []
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give back what has not begun."""
+        for task, run in self._runs.items():
+            if not run.started:
+                task.cancel()
+
+    async def finish(self) -> None:
+        """Wait until everything that runs has ended."""
+        while self._runs:
+            await asyncio.wait(self._runs)
+
+    async def retire(self, deleted_us: int) -> None:
+        """Heed that the function is deleted: end what waits for it, and what else comes within a quiet second.
+
+        So the queue is drained of invocations that are older than the deletion. Younger ones belong to a function of
+        the same name that was deployed since; they are given back.
+        """
+        self._deleted_us = deleted_us
+        self.pool.refuse()
+        self._last_message = self._loop.time()
+        while self._consumers and (rest := self._last_message + _QUIET - self._loop.time()) > 0:
+            try:
+                async with asyncio.timeout(rest):
+                    await self._superseded.wait()
+                    break
+            except TimeoutError:
+                continue
+        try:
+            await self.stop_consuming()
+        except BrokerError as error:
+            _log.info("consumer_not_cancelled", function=self.name, error=str(error))
+        for received in self._younger:
+            received.requeue()
+        await self.finish()
+        await self.close()
+
+    def supersede(self) -> None:
+        """Heed that another lane serves the function of this name now."""
+        self._superseded.set()
+
+    async def close(self) -> None:
+        """Cancel what runs and stop all instances."""
+        for task in self._runs:
+            task.cancel()
+        await asyncio.gather(*self._runs, return_exceptions=True)
+        await self.pool.close()
+
+    async def _stop_consuming(self) -> None:
+        consumers, self._consumers = self._consumers, []
+        for consumer in consumers:
+            await consumer.cancel()
+
+    def _on_work(self, received: Received) -> None:
+        self._last_message = self._loop.time()
+        try:
+            message = WorkMessage.FromString(received.body)
+        except DecodeError:
+            _log.error("unreadable_work", function=self.name, size=len(received.body))
+            received.reject()
+            return
+        if self._is_younger(received, message.create_us):
+            return
+        self.in_hand += 1
+        execution = Execution(self._surroundings, self.pool, self._events, received, message)
+        self._begin(execution, self._loop.create_task(execution.run()))
+
+    def _on_sync(self, received: Received) -> None:
+        self._last_message = self._loop.time()
+        try:
+            request = SyncRequest.FromString(received.body)
+        except DecodeError:
+            _log.error("unreadable_sync_call", function=self.name, size=len(received.body))
+            received.reject()
+            return
+        if self._is_younger(received, request.create_us):
+            return
+        call = SyncCall(self._surroundings, self.pool, self._broker, self._events, received, request)
+        self._begin(call, self._loop.create_task(call.run()))
+
+    def _is_younger(self, received: Received, create_us: int) -> bool:
+        """Keep a message aside where it is younger than the deletion of the function."""
+        if not self._deleted_us or create_us <= self._deleted_us:
+            return False
+        self._younger.append(received)
+        return True
+
+    def _begin(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._runs[task] = run
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        run = self._runs.pop(task)
+        if not run.sync:
+            self.in_hand -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("run_broke", invocation_id=run.invocation_id, exc_info=error)

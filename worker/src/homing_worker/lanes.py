@@ -1,0 +1,125 @@
+"""The functions that this worker serves: those whose kind of source it can run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
+
+import structlog
+
+from homing.v1.function_pb2 import Function
+from homing_core.broker import Broker, BrokerError
+from homing_core.wire.v1 import FunctionLoad
+from homing_worker.events import EventPublisher
+from homing_worker.lane import Lane
+from homing_worker.run import Surroundings
+from homing_worker.runtime import Runtime
+
+_log = structlog.get_logger(__name__)
+
+
+class Lanes:
+    """Keeps a lane for each function, as the catalogue has it."""
+
+    def __init__(
+        self,
+        runtimes: Mapping[str, Runtime],
+        broker: Broker,
+        events: EventPublisher,
+        surroundings: Surroundings,
+    ) -> None:
+        self._runtimes = runtimes
+        self._broker = broker
+        self._events = events
+        self._surroundings = surroundings
+        self._lanes: dict[str, Lane] = {}
+        self._retiring: set[Lane] = set()
+        self._consuming = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._all())
+
+    @property
+    def loads(self) -> list[FunctionLoad]:
+        """What this worker does for each function."""
+        return [
+            FunctionLoad(function=lane.name, in_hand=lane.in_hand, instances=lane.pool.instances)
+            for lane in self._lanes.values()
+        ]
+
+    def change(self, name: str, function: Function | None, time_us: int) -> None:
+        """Take what the catalogue says of a function: it is new, changed or gone (None), and since when."""
+        runtime = self._runtimes.get(function.WhichOneof("source") or "") if function is not None else None
+        lane = self._lanes.get(name)
+        if lane is not None and (runtime is None or runtime is not lane.runtime):
+            # Gone, or another kind of function now.
+            del self._lanes[name]
+            self._retiring.add(lane)
+            self._spawn(self._retire(lane, time_us))
+            lane = None
+        if function is None or runtime is None:
+            return
+        if lane is None:
+            for other in self._retiring:
+                if other.name == name:
+                    other.supersede()
+            lane = self._lanes[name] = Lane(function, runtime, self._broker, self._events, self._surroundings)
+        else:
+            lane.pool.update(function)
+        if self._consuming:
+            self._spawn(self._consume(lane))
+
+    async def consume(self) -> None:
+        """Consume for all functions from now on.
+
+        :raises BrokerError: There is no connection.
+        """
+        self._consuming = True
+        for lane in list(self._lanes.values()):
+            await lane.consume()
+
+    def lost(self) -> None:
+        """Heed that the connection was lost."""
+        self._consuming = False
+        for lane in self._all():
+            lane.lost()
+
+    async def drain(self) -> None:
+        """Take no more, give back what has not begun, and wait until the rest has ended."""
+        self._consuming = False
+        lanes = self._all()
+        for lane in lanes:
+            try:
+                await lane.stop_consuming()
+            except BrokerError as error:
+                _log.info("consumer_not_cancelled", function=lane.name, error=str(error))
+            lane.give_back()
+        await asyncio.gather(*(lane.finish() for lane in lanes))
+
+    async def close(self) -> None:
+        """Cancel what runs and stop all instances."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(lane.close() for lane in self._all()))
+
+    def _all(self) -> list[Lane]:
+        return [*self._lanes.values(), *self._retiring]
+
+    async def _retire(self, lane: Lane, time_us: int) -> None:
+        await lane.retire(time_us)
+        self._retiring.discard(lane)
+
+    async def _consume(self, lane: Lane) -> None:
+        try:
+            await lane.consume()
+        except BrokerError as error:
+            # The connection is lost; once it is back all lanes are consumed.
+            _log.info("not_consumed", function=lane.name, error=str(error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

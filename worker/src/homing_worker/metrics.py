@@ -1,0 +1,99 @@
+"""What the worker counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from homing.v1.invocation_pb2 import InvocationState
+
+
+class LaneFigures(Protocol):
+    """What is exported of a lane."""
+
+    name: str
+    in_hand: int
+
+    @property
+    def busy(self) -> int:
+        """Attempts that run."""
+
+    @property
+    def instances(self) -> int:
+        """Running instances."""
+
+
+class Metrics:
+    """The counters and gauges of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._executions = Counter(
+            "homing_worker_executions",
+            "Invocations that this worker let go, by how they went.",
+            ["lane", "outcome"],
+            registry=self.registry,
+        )
+        self._attempts = Counter(
+            "homing_worker_attempts", "Attempts that failed, by reason.", ["reason"], registry=self.registry
+        )
+        self._deliveries = Counter(
+            "homing_worker_deliveries", "Deliveries that ended, by state.", ["state"], registry=self.registry
+        )
+        self._batches = Histogram(
+            "homing_worker_event_batch_size",
+            "Events in a published batch.",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200),
+            registry=self.registry,
+        )
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+
+    def watch(self, lanes: Callable[[], Iterable[LaneFigures]]) -> None:
+        """Export the figures of these lanes whenever the metrics are read."""
+        self.registry.register(_LaneCollector(lanes))
+
+    def execution(self, lane: str, outcome: str) -> None:
+        """Count an invocation that was let go."""
+        key = lane, outcome
+        counter = self._outcomes.get(key)
+        if counter is None:
+            counter = self._outcomes[key] = self._executions.labels(lane, outcome)
+        counter.inc()
+
+    def failed_attempt(self, reason: str) -> None:
+        """Count an attempt that failed."""
+        self._attempts.labels(reason).inc()
+
+    def delivery(self, state: str) -> None:
+        """Count a delivery that ended."""
+        self._deliveries.labels(state).inc()
+
+    def events(self, number: int) -> None:
+        """Count a batch of so many events."""
+        self._batches.observe(number)
+
+
+class _LaneCollector(Collector):
+    def __init__(self, lanes: Callable[[], Iterable[LaneFigures]]) -> None:
+        self._lanes = lanes
+
+    def collect(self) -> Iterable[Metric]:
+        in_hand = GaugeMetricFamily(
+            "homing_worker_in_hand", "Work messages taken and not acknowledged.", labels=["function"]
+        )
+        busy = GaugeMetricFamily("homing_worker_busy", "Attempts that run.", labels=["function"])
+        instances = GaugeMetricFamily("homing_worker_instances", "Running instances.", labels=["function"])
+        for lane in self._lanes():
+            in_hand.add_metric([lane.name], lane.in_hand)
+            busy.add_metric([lane.name], lane.busy)
+            instances.add_metric([lane.name], lane.instances)
+        return in_hand, busy, instances
+
+
+def state_name(state: InvocationState.ValueType) -> str:
+    """Return the short name of a state, as in ``SUCCEEDED``."""
+    return InvocationState.Name(state).removeprefix("INVOCATION_STATE_")

@@ -1,0 +1,304 @@
+"""One hand-over of an invocation, run to its end: its attempts, driven by tenacity, with their records."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.function_pb2 import Function
+from homing.v1.payload_pb2 import Payload
+from homing_core.clock import now_us
+from homing_core.reasons import FailureReason
+from homing_core.retry import DelayReason, FailedAttempt, RetryDecision, RetryPolicy, resolve_attempt_timeout
+from homing_core.wire.v1 import AttemptRecord, Token
+from homing_worker import __version__
+from homing_worker.gate import Gate
+from homing_worker.metrics import Metrics
+from homing_worker.pool import Pool, Slot
+from homing_worker.runtime import Answer, CallFailedError, Request, StartFailedError
+
+_log = structlog.get_logger(__name__)
+
+USER_AGENT: Final = f"homing-worker/{__version__}"
+
+_SAFE_IN_PATH: Final = "/:@!$&'()*+,;=~%"
+_SAFE_IN_QUERY: Final = _SAFE_IN_PATH + "?"
+_MAX_MESSAGE: Final = 4000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What all runs of a worker share."""
+
+    worker: str
+    gate: Gate
+    metrics: Metrics
+    rng: Random
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """How an attempt went."""
+
+    record: AttemptRecord
+    decision: RetryDecision | None
+    """What follows a failed attempt; None after a success."""
+
+
+class Run(ABC):
+    """One hand-over of an invocation, from the message to the outcome."""
+
+    sync: bool
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        pool: Pool,
+        *,
+        invocation_id: str,
+        spec: api.InvocationSpec,
+        token: Token,
+        create_us: int,
+        traceparent: str,
+        prior_attempts: int = 0,
+    ) -> None:
+        self.invocation_id = invocation_id
+        self.token = token
+        self.records: list[AttemptRecord] = []
+        self.result: api.Result | None = None
+        self.started = False
+        """Whether an attempt of it has begun: from then on it is not given back."""
+        self._surroundings = surroundings
+        self._pool = pool
+        self._spec = spec
+        self._create_us = create_us
+        self._traceparent = traceparent
+        self._prior_attempts = prior_attempts
+        self._ordinal = 0
+        self._policy = RetryPolicy()
+        self._timeout = 0.0
+        self._headers: dict[str, str] | None = None
+
+    async def attempts(self) -> Tried:
+        """Make attempts until one succeeds, none may follow, or the next one is not to be waited for here."""
+        tried: Tried = await AsyncRetrying(
+            sleep=self._surroundings.sleep,
+            retry=self._goes_on,
+            wait=_delay,
+            before_sleep=self._before_sleep,
+        )(self._attempt)
+        return tried
+
+    def end(self, tried: Tried) -> tuple[api.InvocationState.ValueType, api.Failure | None]:
+        """Return the state that the invocation ends in after its last attempt, and why."""
+        record = tried.record
+        if tried.decision is None:
+            return api.INVOCATION_STATE_SUCCEEDED, None
+        if record.outcome == api.ATTEMPT_OUTCOME_TIMED_OUT:
+            return api.INVOCATION_STATE_TIMED_OUT, record.failure
+        return api.INVOCATION_STATE_FAILED, record.failure
+
+    @abstractmethod
+    async def _wait_for_slot(self) -> Slot:
+        """Wait until the function has room."""
+
+    @abstractmethod
+    async def _admit(self) -> None:
+        """Check that an attempt may start, and do what goes before the first. Raises where it may not."""
+
+    @abstractmethod
+    async def _announce(self, record: AttemptRecord) -> None:
+        """Report that an attempt starts."""
+
+    @abstractmethod
+    def _waits_here(self, delay: float) -> bool:
+        """Tell whether the next attempt, so many seconds from now, is waited for at this worker."""
+
+    @abstractmethod
+    def _will_retry(self, record: AttemptRecord) -> None:
+        """Report that an attempt failed and another one follows here."""
+
+    def _attempt_timeout(self) -> float:
+        """Return how many seconds the attempt that starts now may run."""
+        return self._timeout
+
+    def _goes_on(self, state: RetryCallState) -> bool:
+        # Exceptions, a cancellation among them, are never retried: failures of functions come as results.
+        if state.outcome is None or state.outcome.failed:
+            return False
+        delay = _delay_of(state.outcome.result())
+        return delay is not None and self._waits_here(delay)
+
+    def _before_sleep(self, state: RetryCallState) -> None:
+        if state.outcome is not None:
+            self._will_retry(state.outcome.result().record)
+
+    async def _attempt(self) -> Tried:
+        self._ordinal += 1
+        record = AttemptRecord(
+            token=self.token, ordinal=self._ordinal, worker=self._surroundings.worker, start_us=now_us()
+        )
+        try:
+            slot = self._pool.take() or await self._wait_for_slot()
+        except StartFailedError as error:
+            self._resolve()
+            await self._admit()
+            record.function_revision = self._pool.function.revision
+            return self._failed(record, error.reason, error.message)
+        retire = suspect = False
+        try:
+            if not self._surroundings.gate.open:
+                await self._surroundings.gate.wait()
+            self._resolve()
+            await self._admit()
+            self.started = True
+            record.instance = slot.instance.name
+            record.function_revision = slot.instance.revision
+            record.start_us = now_us()
+            await self._announce(record)
+            timeout = self._attempt_timeout()
+            try:
+                async with asyncio.timeout(timeout) as scope:
+                    answer = await slot.instance.call(self._request(timeout))
+            except CallFailedError as error:
+                suspect = error.suspect
+                return self._failed(
+                    record, error.reason, error.message, status_code=error.status_code, permanent=error.permanent
+                )
+            except Exception as error:  # noqa: BLE001 whatever it is, it is the end of this attempt only
+                if isinstance(error, TimeoutError) and scope.expired():
+                    # What serves one call at a time may still be busy with this one.
+                    retire = slot.member.concurrency == 1
+                    return self._timed_out(record, timeout)
+                _log.exception("attempt_broke", invocation_id=self.invocation_id)
+                return self._failed(
+                    record, FailureReason.WORKER_ERROR, f"the worker failed: {type(error).__name__}", permanent=True
+                )
+            return self._answered(record, answer)
+        finally:
+            self._pool.release(slot, retire=retire, suspect=suspect)
+
+    def _resolve(self) -> None:
+        """Settle, at the first attempt, by which settings the invocation runs: those of the function's revision now."""
+        if self._ordinal == 1:
+            self._policy = resolve_policy(self._spec, self._pool.function)
+            self._timeout = resolve_timeout(self._spec, self._pool.function)
+
+    def _request(self, timeout: float) -> Request:
+        if self._headers is None:
+            self._headers = self._common_headers()
+        deadline = datetime.fromtimestamp(time.time() + timeout, UTC)
+        headers = {
+            **self._headers,
+            "X-Homing-Attempt": str(self._prior_attempts + self._ordinal + self.token.delivery),
+            "X-Homing-Deadline": deadline.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        http = self._spec.http
+        target = quote(http.path, safe=_SAFE_IN_PATH) if http.path else "/"
+        if http.query:
+            target += "?" + quote(http.query, safe=_SAFE_IN_QUERY)
+        return Request(method=http.method or "POST", target=target, headers=headers, body=self._spec.payload.data)
+
+    def _common_headers(self) -> dict[str, str]:
+        own = {
+            "Content-Type": self._spec.payload.content_type or "application/octet-stream",
+            "User-Agent": USER_AGENT,
+            "X-Call-Id": self.invocation_id,
+            "X-Start-Time": str(self._create_us * 1000),
+        }
+        if self._traceparent:
+            own["traceparent"] = self._traceparent
+        if not self._spec.http.headers:
+            return own
+        taken = {name.lower() for name in own}
+        return {**{name: value for name, value in self._spec.http.headers.items() if name.lower() not in taken}, **own}
+
+    def _answered(self, record: AttemptRecord, answer: Answer) -> Tried:
+        self.result = api.Result(
+            status_code=answer.status_code,
+            headers=answer.headers,
+            payload=Payload(content_type=answer.content_type, data=answer.body),
+        )
+        if 200 <= answer.status_code < 300:
+            record.end_us = now_us()
+            record.outcome = api.ATTEMPT_OUTCOME_SUCCEEDED
+            record.status_code = answer.status_code
+            self.records.append(record)
+            return Tried(record=record, decision=None)
+        reason, message = answer.failure or (
+            FailureReason.HTTP_STATUS,
+            f"the function answered with status {answer.status_code}",
+        )
+        return self._failed(record, reason, message, status_code=answer.status_code, headers=answer.headers)
+
+    def _timed_out(self, record: AttemptRecord, timeout: float) -> Tried:
+        tried = self._failed(record, FailureReason.TIMEOUT, f"there was no whole answer within {timeout:g} s")
+        record.outcome = api.ATTEMPT_OUTCOME_TIMED_OUT
+        return tried
+
+    def _failed(
+        self,
+        record: AttemptRecord,
+        reason: FailureReason,
+        message: str,
+        *,
+        status_code: int = 0,
+        permanent: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Tried:
+        """Complete the record of a failed attempt and decide what follows."""
+        failed = FailedAttempt(status_code=status_code, permanent=permanent, headers=headers or {})
+        decision = self._policy.decide(
+            failed,
+            attempts=self._prior_attempts + self._ordinal,
+            now=time.time(),
+            rng=self._surroundings.rng,
+        )
+        record.end_us = now_us()
+        record.outcome = api.ATTEMPT_OUTCOME_FAILED
+        record.status_code = status_code
+        record.failure.reason = reason
+        record.failure.message = message[:_MAX_MESSAGE]
+        record.failure.retryable = self._policy.is_retried(failed)
+        if decision.delay is not None:
+            record.next_delay_us = round(decision.delay * 1e6)
+            record.delay_reason = DelayReason(decision.reason)
+        self.records.append(record)
+        self._surroundings.metrics.failed_attempt(reason)
+        return Tried(record=record, decision=decision)
+
+
+def resolve_policy(spec: api.InvocationSpec, function: Function) -> RetryPolicy:
+    """Return the retry policy of an invocation of a function."""
+    return RetryPolicy.resolve(
+        spec.retry_policy if spec.HasField("retry_policy") else None,
+        function.retry_policy if function.HasField("retry_policy") else None,
+    )
+
+
+def resolve_timeout(spec: api.InvocationSpec, function: Function) -> float:
+    """Return how many seconds each attempt of an invocation of a function may run."""
+    return resolve_attempt_timeout(
+        spec.attempt_timeout if spec.HasField("attempt_timeout") else None,
+        function.attempt_timeout if function.HasField("attempt_timeout") else None,
+    )
+
+
+def _delay_of(tried: Tried) -> float | None:
+    return tried.decision.delay if tried.decision is not None else None
+
+
+def _delay(state: RetryCallState) -> float:
+    return (_delay_of(state.outcome.result()) or 0.0) if state.outcome is not None else 0.0

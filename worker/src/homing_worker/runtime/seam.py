@@ -1,0 +1,124 @@
+"""What the worker asks of whatever runs functions.
+
+A runtime starts instances of functions; an instance takes calls. Both keep their promises whatever a function does:
+a call reads a bounded part of an answer, ends soon after it is cancelled, and never blocks the event loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from homing.v1.function_pb2 import Function
+from homing_core.reasons import FailureReason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A call of a function."""
+
+    method: str
+    target: str
+    """The path, with the query where there is one."""
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a function answered."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    """Names in lower case; bounded in number and size."""
+    content_type: str
+    body: bytes
+    failure: tuple[FailureReason, str] | None = None
+    """Why the call failed, in words that fit it better than its status code."""
+
+
+class StartFailedError(Exception):
+    """An instance could not be started."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class CallFailedError(Exception):
+    """A call brought no answer, or none that can be kept."""
+
+    def __init__(
+        self,
+        reason: FailureReason,
+        message: str,
+        *,
+        status_code: int = 0,
+        suspect: bool = False,
+        permanent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.status_code = status_code
+        """The status of the answer that cannot be kept; 0 where there was none."""
+        self.suspect = suspect
+        """Whether the instance may be gone."""
+        self.permanent = permanent
+        """Whether another attempt never helps."""
+
+
+class Instance(ABC):
+    """A running instance of a function."""
+
+    name: str
+    revision: int
+    """The revision of the function that it runs."""
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether the instance can take calls, as far as is known without asking it."""
+
+    @abstractmethod
+    def on_exit(self, hook: Callable[[], None]) -> None:
+        """Add a callback that runs once when the instance has gone without having been stopped."""
+
+    @abstractmethod
+    async def call(self, request: Request) -> Answer:
+        """Call the function. A call that is cancelled is abandoned.
+
+        :raises CallFailedError: There is no answer, or none that can be kept.
+        """
+
+    @abstractmethod
+    async def verify(self) -> bool:
+        """Find out whether the instance still runs."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop the instance and free what it uses. Never raises."""
+
+
+class Runtime(ABC):
+    """Starts instances of functions."""
+
+    source: str
+    """The kind of source that it can run: image, command or url."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Get ready; free what an earlier worker of the same data folder left behind."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Free everything."""
+
+    @abstractmethod
+    async def start(self, function: Function) -> Instance:
+        """Start an instance and return it once it is ready. One whose start is cancelled is removed.
+
+        :raises StartFailedError: It did not start, or was not ready in time.
+        """

@@ -1,0 +1,84 @@
+"""The settings of the worker."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
+
+from homing_core.settings import CommonSettings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+RUNTIMES = ("docker", "process")
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _check_runtimes(value: str) -> str:
+    unknown = [name for name in _parts(value) if name not in RUNTIMES]
+    if unknown or not _parts(value):
+        raise ValueError(f"must be a comma-separated list of {', '.join(RUNTIMES)}")
+    return value
+
+
+def _check_networks(value: str) -> str:
+    for part in _parts(value):
+        ipaddress.ip_network(part)
+    return value
+
+
+class WorkerSettings(CommonSettings):
+    """homing-worker runs functions for homing servers that use the same RabbitMQ.
+
+    Settings are read from environment variables that start with HOMING_, or given as options.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="homing-worker")
+
+    runtime: Annotated[str, AfterValidator(_check_runtimes)] = Field(
+        default="docker",
+        description="What runs functions, comma-separated: docker (container images), process (commands on this host).",
+    )
+    worker_name: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=100,
+        description="The name of this worker in records and logs; a random part is added, so that it is unique.",
+    )
+    docker_url: str = Field(
+        default="unix:///var/run/docker.sock",
+        description="Where the Docker Engine API answers: unix://PATH or http://HOST:PORT.",
+    )
+    start_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds that an instance has to become ready, pulling its image not counted."
+    )
+    pull_timeout: float = Field(default=600.0, gt=0, description="Seconds that pulling an image may take.")
+    stop_grace: int = Field(
+        default=3, ge=0, description="Seconds between SIGTERM and SIGKILL when an instance is stopped."
+    )
+    drain_timeout: float = Field(
+        default=60.0, ge=0, description="Seconds that running invocations have to end when the worker is stopped."
+    )
+    callback_networks: Annotated[str, AfterValidator(_check_networks)] = Field(
+        default="127.0.0.0/8,::1/128",
+        description="The networks that callbacks may go to, comma-separated, as in 127.0.0.0/8,::1/128.",
+    )
+    metrics_listen: str = Field(
+        default="", description="HOST:PORT to serve Prometheus metrics at; empty: they are not served."
+    )
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The names of the runtimes to use."""
+        return _parts(self.runtime)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks that callbacks may go to."""
+        return tuple(ipaddress.ip_network(part) for part in _parts(self.callback_networks))
