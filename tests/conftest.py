@@ -1,14 +1,8 @@
 """What all tests share; the fixtures themselves are in support/."""
 
-import importlib.util
-
 import pytest
 
-pytest_plugins = [
-    name
-    for name in ("support.fixtures", "support.rabbitmq", "support.proxy", "support.scripted_server")
-    if importlib.util.find_spec(name)
-]
+pytest_plugins = ["support.fixtures", "support.scripted_server"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""The fixtures of function images and of clusters of real processes."""
+"""The fixtures of RabbitMQ, of function images and of clusters of real processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -23,8 +24,26 @@ from support.docker import (
     remove_by_label,
 )
 from support.processes import Cluster
+from support.rabbitmq import RabbitNode
 
 CALL_REPORT = pytest.StashKey[pytest.TestReport]()
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitNode]:
+    """Yield a node that runs; a test that stops it starts it again."""
+    with RabbitNode(Path(tempfile.mkdtemp(prefix="homing-rabbitmq-"))) as node:
+        yield node
+
+
+@pytest.fixture
+def broker_url(rabbit_node: RabbitNode) -> Iterator[str]:
+    """Yield the URL of a virtual host that is new and goes with the test."""
+    url = rabbit_node.new_vhost()
+    yield url
+    if not rabbit_node.running:
+        rabbit_node.start()
+    rabbit_node.delete_vhost(url)
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
-
-import pytest
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
@@ -223,20 +219,3 @@ def free_ports(count: int) -> list[int]:
 def vhost_of(url: str) -> str:
     """Return the name of the virtual host in an AMQP URL."""
     return url.rsplit("/", 1)[1]
-
-
-@pytest.fixture(scope="session")
-def rabbit_node() -> Iterator[RabbitNode]:
-    """Yield a node that runs; a test that stops it starts it again."""
-    with RabbitNode(Path(tempfile.mkdtemp(prefix="homing-rabbitmq-"))) as node:
-        yield node
-
-
-@pytest.fixture
-def broker_url(rabbit_node: RabbitNode) -> Iterator[str]:
-    """Yield the URL of a virtual host that is new and goes with the test."""
-    url = rabbit_node.new_vhost()
-    yield url
-    if not rabbit_node.running:
-        rabbit_node.start()
-    rabbit_node.delete_vhost(url)
