@@ -25,7 +25,7 @@ class ControlChannel:
     """This server's end of the control channel."""
 
     def __init__(
-        self, name: str, broker: Broker, catalog: Catalog, hub: WatchHub, presence: Presence, tasks: Tasks
+        self, name: str, broker: Broker, *, catalog: Catalog, hub: WatchHub, presence: Presence, tasks: Tasks
     ) -> None:
         self._name = name
         self._broker = broker
@@ -57,8 +57,8 @@ class ControlChannel:
                 self._tasks.run(self._tell(message), "tell results")
 
     async def _consume(self) -> None:
-        await self._catalog.load()
         await self._broker.consume_control(self._hear)
+        await self._catalog.load()  # after listening has begun, so that no change falls in between
         await self._broker.consume_status(self._hear_worker)
 
     async def _tell(self, message: Control) -> None:

@@ -8,6 +8,7 @@ died in between, or the broker did, is taken back and published again under a ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -185,10 +186,8 @@ class Dispatcher:
 
     async def feed_deliveries(self) -> None:
         """Publish the deliveries that wait in the store. One step of a loop."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._deliveries_due.wait(), _POLL)
-        except TimeoutError:
-            pass
         self._deliveries_due.clear()
         if not self._broker.connected:
             return
@@ -225,10 +224,8 @@ class Dispatcher:
         ready = [due_us for name, due_us in self._due.items() if self._has_room(name)]
         wait = (min(ready) - now_us()) / 1e6 if ready else None
         if wait is None or wait > 0:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._fed.wait(), wait)
-            except TimeoutError:
-                pass
 
     def _has_room(self, function: str) -> bool:
         load = self._loads.get(function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from homing.v1 import invocation_pb2 as api
 from homing_core.limits import CONTROL_SILENCE
 from homing_core.wire.v1 import WorkerStatus
 
@@ -35,6 +36,12 @@ class Presence:
     def serves(self, function: str) -> bool:
         """Tell whether a live worker serves a function."""
         return any(load.function == function for status in self._live() for load in status.functions)
+
+    def explain(self, invocation: api.Invocation) -> api.Invocation:
+        """Say of an invocation that waits for a worker where there is none."""
+        if invocation.hold_reason == api.HOLD_REASON_BACKLOG and not self.serves(invocation.function):
+            invocation.hold_reason = api.HOLD_REASON_NO_WORKER
+        return invocation
 
     def in_hand(self, function: str) -> int:
         """Return how many work messages of a function the live workers have in hand."""

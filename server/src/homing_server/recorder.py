@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
-from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from homing_core.broker import Broker, Consumer, Received
 from homing_core.wire.v1 import Event, EventBatch
@@ -97,13 +97,12 @@ class Recorder:
         self._arrived.set()
 
     def _next_group(self) -> list[tuple[Received, Sequence[Event]]]:
-        count = 0
-        for number, (_, events) in enumerate(self._in_hand, 1):
-            count += len(events)
-            if count >= _EVENTS:
-                break
-        group = self._in_hand[:number]
-        del self._in_hand[:number]
+        messages = events = 0
+        while messages < len(self._in_hand) and events < _EVENTS:
+            events += len(self._in_hand[messages][1])
+            messages += 1
+        group = self._in_hand[:messages]
+        del self._in_hand[:messages]
         return group
 
     async def _record(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
@@ -148,3 +147,7 @@ class Recorder:
             message.requeue()
         self._in_hand.clear()
         await self.consume()
+
+
+def _log_retry(state: RetryCallState) -> None:
+    _log.warning("recording again", error=str(state.outcome and state.outcome.exception()))

@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Ended, SyncReply, SyncRequest
+from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
 from homing_server.errors import ApiError, unavailable
 from homing_server.presence import Presence
+from homing_server.store.records import invocation_of_call
 
 _log = structlog.get_logger(__name__)
 
@@ -41,9 +42,15 @@ class SyncCalls:
         broker.on_lost(self._lost)
 
     async def call(
-        self, invocation_id: str, spec: api.InvocationSpec, *, timeout: float, caller: str, traceparent: str
-    ) -> tuple[SyncRequest, Ended]:
-        """Run an invocation and wait for its end.
+        self,
+        invocation_id: str,
+        spec: api.InvocationSpec,
+        *,
+        timeout: float,  # noqa: ASYNC109 it travels with the call
+        caller: str,
+        traceparent: str,
+    ) -> api.Invocation:
+        """Run an invocation, wait for its end and return it.
 
         :param timeout: Seconds after which the caller waits no more; what has not started by then never starts.
         :raises ApiError: DEADLINE_EXCEEDED; UNAVAILABLE where the worker, or the way to it, was lost.
@@ -63,7 +70,7 @@ class SyncCalls:
         try:
             async with asyncio.timeout(timeout):
                 await self._publish(request, timeout)
-                return request, await call.answer
+                return invocation_of_call(request, _end_event(await call.answer))
         except TimeoutError:
             raise self._too_late(spec.function, call) from None
         finally:
@@ -125,3 +132,9 @@ class SyncCalls:
                 call.worker = reply.started.worker
             case "ended":
                 call.answer.set_result(reply.ended)
+
+
+def _end_event(ended: Ended) -> Event:
+    event = Event(time_us=now_us())
+    event.ended.CopyFrom(ended)
+    return event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -20,7 +21,7 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Tasks:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -49,7 +50,7 @@ class Tasks:
         while True:
             try:
                 await step()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 a loop outlives every failure of a step
                 _log.warning("step failed", step=step.__qualname__, error=str(error), exc_info=_unexpected(error))
                 await asyncio.sleep(pause)
 
@@ -57,7 +58,7 @@ class Tasks:
     async def _run(work: Awaitable[None], name: str) -> None:
         try:
             await work
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 nobody else would hear of it
             _log.warning("task failed", task=name, error=str(error), exc_info=_unexpected(error))
 
 

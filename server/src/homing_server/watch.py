@@ -8,6 +8,7 @@ store where they are further behind: a slow one costs no memory and misses nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from itertools import islice
@@ -58,10 +59,8 @@ class WatchHub:
 
     async def tail(self) -> None:
         """Wait for results and wake those who wait for them. One step of the hub's loop."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._told.wait(), _POLL)
-        except TimeoutError:
-            pass
         self._told.clear()
         while await self._tail_page() == _PAGE:
             pass

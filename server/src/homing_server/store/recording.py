@@ -18,7 +18,7 @@ from homing_core.wire.v1 import DeliveryHistory, Event
 from homing_server.store import schema
 from homing_server.store.accepting import label_rows, row_of_spec
 from homing_server.store.counters import raise_counters
-from homing_server.store.records import Values, record_of, values_of
+from homing_server.store.records import Values, record_of, record_of_call, values_of
 
 _RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
 
@@ -192,7 +192,8 @@ async def _record_sync(connection: AsyncConnection, events: dict[str, Event], re
     change_seq, result_seq = (counted[name] - len(fresh) for name in (schema.CHANGE_SEQ, schema.RESULT_SEQ))
     rows, payloads, labels = [], [], []
     for offset, event in enumerate(fresh, 1):
-        request, record = event.sync_ended.request, _sync_record(event)
+        request = event.sync_ended.request
+        record = record_of_call(request, _end_of_call(event))
         rows.append(
             row_of_spec(request.spec)
             | values_of(record)
@@ -226,13 +227,10 @@ async def _record_sync(connection: AsyncConnection, events: dict[str, Event], re
     recorded.result_seq = result_seq + len(fresh)
 
 
-def _sync_record(event: Event) -> Record:
+def _end_of_call(event: Event) -> Event:
     end = Event(invocation_id=event.invocation_id, time_us=event.time_us, worker=event.worker)
     end.ended.CopyFrom(event.sync_ended.ended)
-    create_us = event.sync_ended.request.create_us
-    record = lifecycle.reported(lifecycle.accepted(time_us=create_us, due_us=create_us), end)
-    assert isinstance(record, Record), "an end is never refused by a record that has just been accepted"
-    return record
+    return end
 
 
 async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Event], recorded: Recorded) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,8 +10,9 @@ from sqlalchemy import Row
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
+from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State, Token
-from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, History
+from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, SyncRequest
 
 Values = dict[str, Any]
 
@@ -65,44 +66,88 @@ def invocation_of(
     :param result: The stored result, where there is one and it is wanted.
     :param deliveries: The rows of its deliveries.
     """
-    history = History.FromString(row.history)
+    record = record_of(row)
     spec = api.InvocationSpec.FromString(row.spec)
     if request is not None:
         spec.payload.CopyFrom(payload_pb2.Payload.FromString(request))
-    return api.Invocation(
+    invocation = api.Invocation(
         id=row.id,
         function=row.function,
-        state=row.state,
         spec=spec,
         sync=row.sync,
         caller=row.caller,
         create_time=timestamp(row.create_us),
-        start_time=timestamp(row.start_us),
-        end_time=timestamp(row.end_us),
-        attempt_count=len(history.attempts),
-        attempts=attempts_of(history.attempts),
-        events=[
-            api.InvocationEvent(
-                time=timestamp(entry.time_us),
-                type=entry.type,
-                attempt=entry.attempt,
-                worker=entry.worker,
-                detail=entry.detail,
-            )
-            for entry in history.entries
-        ],
         deliveries=[_delivery_of(delivery) for delivery in deliveries],
         result=None if result is None else api.Result.FromString(result),
-        failure=history.failure if history.HasField("failure") else None,
         rerun_of=row.rerun_of or "",
         caused_by=row.caused_by or "",
         depth=row.depth,
     )
+    _show_record(invocation, record)
+    return invocation
 
 
-def attempts_of(attempts: Sequence[AttemptRecord]) -> list[api.Attempt]:
-    """Return the API's attempts, numbered in their order."""
-    return [_attempt_of(number, attempt) for number, attempt in enumerate(attempts, 1)]
+def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
+    """Return the API's invocation of a synchronous call whose end an event tells."""
+    record = record_of_call(request, event)
+    invocation = api.Invocation(
+        id=request.invocation_id,
+        function=request.spec.function,
+        spec=request.spec,
+        sync=True,
+        caller=request.caller,
+        create_time=timestamp(request.create_us),
+        result=record.result,
+    )
+    invocation.spec.payload.ClearField("body")
+    _show_record(invocation, record)
+    return invocation
+
+
+def record_of_call(request: SyncRequest, event: Event) -> Record:
+    """Return the record of a synchronous call whose end an event tells."""
+    accepted = lifecycle.accepted(time_us=request.create_us, due_us=request.create_us)
+    record = lifecycle.reported(accepted, event)
+    assert isinstance(record, Record), "an end is never refused by a record that has just been accepted"
+    return record
+
+
+def _show_record(invocation: api.Invocation, record: Record) -> None:
+    invocation.state = api.InvocationState.ValueType(record.state)
+    for field, time_us in (("start_time", record.start_us), ("end_time", record.end_us)):
+        if time_us:
+            getattr(invocation, field).FromMicroseconds(time_us)
+    invocation.attempt_count = len(record.attempts)
+    invocation.attempts.extend(_attempt_of(number, attempt) for number, attempt in enumerate(record.attempts, 1))
+    invocation.events.extend(
+        api.InvocationEvent(
+            time=timestamp(entry.time_us),
+            type=entry.type,
+            attempt=entry.attempt,
+            worker=entry.worker,
+            detail=entry.detail,
+        )
+        for entry in record.entries
+    )
+    if record.failure is not None:
+        invocation.failure.CopyFrom(record.failure)
+    _show_hold(invocation, record)
+
+
+def _show_hold(invocation: api.Invocation, record: Record) -> None:
+    match record.state:
+        case State.SCHEDULED:
+            invocation.hold_reason = api.HOLD_REASON_SCHEDULED
+        case State.RETRYING:
+            invocation.hold_reason = api.HOLD_REASON_BACKOFF
+        case State.DEQUEUED:
+            invocation.hold_reason = api.HOLD_REASON_COLD_START
+        case State.ENQUEUED:
+            invocation.hold_reason = api.HOLD_REASON_BACKLOG
+        case _:
+            return
+    if record.due_us and record.state in {State.SCHEDULED, State.RETRYING}:
+        invocation.hold_until.FromMicroseconds(record.due_us)
 
 
 def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:

@@ -1,0 +1,212 @@
+"""The composition root of the server: reads the settings, builds the parts, hands them to each other and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from homing_core.broker.rabbitmq import RabbitBroker
+from homing_core.logs import configure_logs
+from homing_server.admission import Admission
+from homing_server.catalog import Catalog
+from homing_server.conservation import Conservation
+from homing_server.control import ControlChannel
+from homing_server.deployment import Deployment
+from homing_server.dispatcher import Dispatcher
+from homing_server.errors import ApiError
+from homing_server.grpc_front.function_service import FunctionService
+from homing_server.grpc_front.invocation_service import InvocationService
+from homing_server.grpc_front.server import GrpcFront
+from homing_server.http_front import HttpFront
+from homing_server.metrics import Metrics
+from homing_server.presence import Presence
+from homing_server.recorder import Recorder
+from homing_server.settings import ServerSettings
+from homing_server.store.counters import read_counters
+from homing_server.store.engine import Database
+from homing_server.store.recording import Recorded
+from homing_server.sync_calls import SyncCalls
+from homing_server.tasks import Tasks
+from homing_server.watch import WatchHub
+from homing_server.watching import Watching
+
+_log = structlog.get_logger(__name__)
+
+_HEALTH_INTERVAL = 0.5
+
+
+class Server:
+    """All parts of one server process."""
+
+    def __init__(self, settings: ServerSettings, tasks: Tasks) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._draining = False
+        self._metrics = Metrics()
+        self._database = Database(settings.database_url)
+        self._broker = RabbitBroker(settings.broker_url, name=f"homing-server {self._name}")
+        self._presence = Presence()
+        self._catalog = Catalog(self._database)
+        self._hub = WatchHub(self._database)
+        self._control = ControlChannel(
+            self._name,
+            self._broker,
+            catalog=self._catalog,
+            hub=self._hub,
+            presence=self._presence,
+            tasks=tasks,
+        )
+        self._dispatcher = Dispatcher(
+            self._database,
+            self._broker,
+            self._catalog,
+            announce=self._announce,
+            resend_after=settings.resend_after,
+        )
+        self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics)
+        self._deployment = Deployment(
+            self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
+        )
+        self._sync_calls = SyncCalls(self._broker, self._presence)
+        self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
+        self._conservation = Conservation(self._database, self._broker, self._catalog, self._presence, self._metrics)
+        invocations = InvocationService(
+            admission=self._admission,
+            catalog=self._catalog,
+            database=self._database,
+            hub=self._hub,
+            presence=self._presence,
+            sync_calls=self._sync_calls,
+            watching=Watching(self._database, self._hub, self._metrics),
+            sync_timeout=settings.sync_timeout,
+        )
+        self._grpc = GrpcFront(settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment))
+        self._http = HttpFront(settings.http_listen, self._metrics)
+
+    async def start(self) -> None:
+        """Open the store, connect to the broker and serve."""
+        await self._database.open()
+        await self._catalog.load()
+        await self._hub.open()
+        for step in (
+            self._admission.commit_group,
+            self._dispatcher.publish_outbox,
+            self._dispatcher.note_confirms,
+            self._dispatcher.feed,
+            self._dispatcher.feed_deliveries,
+            self._dispatcher.sweep,
+            self._recorder.record_group,
+            self._hub.tail,
+            self._deployment.settle_group,
+            self._sync_calls.look_for_lost_workers,
+            self._control.ping,
+            self._conservation.measure,
+        ):
+            self._tasks.repeat(step)
+        grpc_address = await self._grpc.start()
+        http_address = await self._http.start()
+        await self._broker.start()
+        self._tasks.repeat(self._watch_health)
+        await self._set_serving(serving=True)
+        _log.info("ready", server=self._name, grpc=grpc_address, http=http_address)
+
+    async def stop(self) -> None:
+        """Let the calls under way end and leave."""
+        self._draining = True
+        await self._set_serving(serving=False)
+        await self._grpc.stop(self._settings.drain_timeout)
+        await self._http.stop()
+
+    async def close(self) -> None:
+        """Let go of broker and store, once nothing uses them any more."""
+        await self._broker.close()
+        await self._database.close()
+
+    def _announce(self, recorded: Recorded) -> None:
+        self._dispatcher.recorded(recorded)
+        self._control.recorded(recorded)
+
+    async def _watch_health(self) -> None:
+        serving = self._broker.connected and await self._store_answers() and not self._draining
+        await self._set_serving(serving=serving)
+        await asyncio.sleep(_HEALTH_INTERVAL)
+
+    async def _store_answers(self) -> bool:
+        try:
+            async with self._database.read() as connection:
+                await read_counters(connection)
+        except ApiError:
+            return False
+        return True
+
+    async def _set_serving(self, *, serving: bool) -> None:
+        self._http.set_serving(serving)
+        await self._grpc.set_serving(serving)
+
+
+async def serve(settings: ServerSettings) -> None:
+    """Run a server until the process is told to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Tasks() as tasks:
+        server = Server(settings, tasks)
+        starting = asyncio.create_task(server.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await stopping
+            _log.info("stopping")
+            await server.stop()
+        starting.cancel()
+    await server.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run homing-server."""
+    try:
+        settings = CliApp.run(ServerSettings, cli_args=list(arguments or sys.argv[1:]))
+        _check_exposure(settings)
+    except (ValidationError, ValueError) as error:
+        sys.exit(f"homing-server: {_explain(error)}")
+    configure_logs(settings.log_level)
+    try:
+        uvloop.run(serve(settings))
+    except (OSError, RuntimeError, ValueError, ApiError) as error:
+        sys.exit(f"homing-server: {error}")
+
+
+def _check_exposure(settings: ServerSettings) -> None:
+    """Refuse to let everybody in by oversight.
+
+    :raises ValueError: The server would listen to more than this host without authentication.
+    """
+    for name in ("grpc_listen", "http_listen"):
+        host = getattr(settings, name).rpartition(":")[0].strip("[]")
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback and not settings.allow_unauthenticated:
+            raise ValueError(
+                f"{name}={getattr(settings, name)} is not a loopback address, and this server has no authentication:"
+                " set HOMING_ALLOW_UNAUTHENTICATED=true if whoever reaches it may do everything"
+            )
+
+
+def _explain(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())

@@ -1,0 +1,68 @@
+"""homing.v1.FunctionService."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from homing.v1 import function_service_pb2 as api
+from homing.v1 import function_service_pb2_grpc
+from homing_server.catalog import Catalog
+from homing_server.deployment import Deployment
+from homing_server.errors import not_served
+from homing_server.grpc_front.status import Context
+from homing_server.tokens import decode_token, encode_token
+from homing_server.validation import Checks, check_function
+
+_DEFAULT_PAGE = 100
+_MAX_PAGE = 1000
+
+
+class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
+    """Serves functions."""
+
+    def __init__(self, catalog: Catalog, deployment: Deployment) -> None:
+        self._catalog = catalog
+        self._deployment = deployment
+
+    async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
+        """Create a function or change it."""
+        checks = Checks()
+        check_function(checks, request.function)
+        checks.done()
+        function, created = await self._deployment.deploy(request.function)
+        return api.DeployFunctionResponse(function=function, created=created)
+
+    async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:
+        """Return one function."""
+        return api.GetFunctionResponse(function=self._catalog.get(request.name))
+
+    async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
+        """Return a page of functions."""
+        checks = Checks()
+        checks.integer("page_size", request.page_size, 0, 2**31)
+        checks.done()
+        after = ""
+        if request.page_token:
+            after = str(decode_token("functions", request.page_token, field="page_token")["after"])
+        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        functions, more = self._catalog.page(after=after, size=size)
+        return api.ListFunctionsResponse(
+            functions=functions,
+            next_page_token=encode_token("functions", {"after": functions[-1].name}) if more else "",
+        )
+
+    async def DeleteFunction(self, request: api.DeleteFunctionRequest, _context: Context) -> api.DeleteFunctionResponse:
+        """Delete a function."""
+        return api.DeleteFunctionResponse(invalidated=await self._deployment.delete(request.name))
+
+    async def PauseFunction(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("PauseFunction")
+
+    async def ResumeFunction(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("ResumeFunction")
+
+    async def ScaleFunction(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("ScaleFunction")

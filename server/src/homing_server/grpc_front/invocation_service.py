@@ -1,0 +1,168 @@
+"""homing.v1.InvocationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import NoReturn
+
+from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
+from homing_core.ids import new_id
+from homing_server.admission import Accepted, Admission
+from homing_server.catalog import Catalog
+from homing_server.errors import Violation, invalid_request, invocation_not_found, not_served
+from homing_server.grpc_front.status import Context
+from homing_server.presence import Presence
+from homing_server.store.engine import Database
+from homing_server.store.reading import get_invocation
+from homing_server.store.records import timestamp
+from homing_server.sync_calls import SyncCalls
+from homing_server.validation import Checks, check_spec
+from homing_server.watch import WatchHub
+from homing_server.watching import Watching
+
+ID_METADATA = "homing-invocation-id"
+
+_FOREVER = 7 * 24 * 3600.0
+_MAX_WAIT = 600.0
+_DEFAULT_WAIT = 60.0
+_MARGIN = 0.25
+"""A wait ends this many seconds before the deadline of its call, so that its answer arrives."""
+
+
+class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
+    """Serves invocations."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        catalog: Catalog,
+        database: Database,
+        hub: WatchHub,
+        presence: Presence,
+        sync_calls: SyncCalls,
+        watching: Watching,
+        sync_timeout: float,
+    ) -> None:
+        self._admission = admission
+        self._catalog = catalog
+        self._database = database
+        self._hub = hub
+        self._presence = presence
+        self._sync_calls = sync_calls
+        self._watching = watching
+        self._sync_timeout = sync_timeout
+
+    async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
+        """Run a function and wait for its end."""
+        checks = Checks()
+        check_spec(checks, request.spec, sync=True, now_us=now_us())
+        checks.done()
+        self._catalog.get(request.spec.function)
+        invocation_id = new_id()
+        await context.send_initial_metadata(((ID_METADATA, invocation_id),))
+        remaining = context.time_remaining()
+        invocation = await self._sync_calls.call(
+            invocation_id,
+            request.spec,
+            timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
+            caller="",
+            traceparent=_traceparent(context),
+        )
+        return api.InvokeResponse(invocation=invocation)
+
+    async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
+        """Accept an invocation."""
+        accepted = await self._admission.accept(
+            request.spec, request_id=request.request_id, caller="", traceparent=_traceparent(context)
+        )
+        if accepted.record is None:
+            invocation = await self._get(accepted.id)
+        else:
+            invocation = _accepted_invocation(accepted, request.spec)
+        return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.duplicate)
+
+    async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
+        """Return a record."""
+        _check_id(request.id)
+        invocation = await self._get(request.id, include_payload=request.include_payload)
+        return api.GetInvocationResponse(invocation=invocation)
+
+    async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
+        """Wait for an end."""
+        _check_id(request.id)
+        wait = _DEFAULT_WAIT
+        if request.HasField("timeout"):
+            checks = Checks()
+            checks.duration("timeout", request.timeout, 0, _MAX_WAIT)
+            checks.done()
+            wait = request.timeout.ToTimedelta().total_seconds()
+        remaining = context.time_remaining()
+        if remaining is not None:
+            wait = max(0.0, min(wait, remaining - _MARGIN))
+        invocation = await self._hub.wait_ended(request.id, wait)
+        if invocation is None:
+            raise invocation_not_found(request.id)
+        return api.WaitInvocationResponse(invocation=self._presence.explain(invocation))
+
+    async def WatchResults(
+        self, request: api.WatchResultsRequest, _context: Context
+    ) -> AsyncIterator[api.WatchResultsResponse]:
+        """Stream ends."""
+        async for response in self._watching.watch(request):
+            yield response
+
+    async def BatchInvokeAsync(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("BatchInvokeAsync")
+
+    async def ListInvocations(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("ListInvocations")
+
+    async def StopInvocation(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("StopInvocation")
+
+    async def RerunInvocation(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("RerunInvocation")
+
+    async def TailLogs(self, _request: object, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
+        """Refuse: not served."""
+        raise not_served("TailLogs")
+        yield  # makes this a stream
+
+    async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:
+        async with self._database.read() as connection:
+            invocation = await get_invocation(connection, invocation_id, include_payload=include_payload)
+        if invocation is None:
+            raise invocation_not_found(invocation_id)
+        return self._presence.explain(invocation)
+
+
+def _check_id(invocation_id: str) -> None:
+    if not invocation_id:
+        raise invalid_request([Violation(field="id", description="must not be empty")])
+
+
+def _accepted_invocation(accepted: Accepted, spec: invocation_pb2.InvocationSpec) -> invocation_pb2.Invocation:
+    assert accepted.record is not None, "only a new invocation is shown from its request"
+    slim = invocation_pb2.InvocationSpec()
+    slim.CopyFrom(spec)
+    slim.payload.ClearField("body")
+    return invocation_pb2.Invocation(
+        id=accepted.id,
+        function=spec.function,
+        state=invocation_pb2.InvocationState.ValueType(accepted.record.state),
+        spec=slim,
+        create_time=timestamp(accepted.create_us),
+    )
+
+
+def _traceparent(context: Context) -> str:
+    metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+    value = metadata.get("traceparent", "")
+    return value[:64] if isinstance(value, str) else ""

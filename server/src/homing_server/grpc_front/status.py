@@ -1,0 +1,105 @@
+"""Carries errors over gRPC: every one with a google.rpc.ErrorInfo, and what else helps its caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from homing_server.errors import ApiError
+
+_log = structlog.get_logger(__name__)
+
+DOMAIN = "homing.dev"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_Unary = Callable[[Any, Context], Awaitable[Any]]
+_Stream = Callable[[Any, Context], AsyncIterator[Any]]
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+    """Turns the errors of all calls into rich statuses, and logs the unexpected ones, whose text no caller sees."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wrap the handler of a call."""
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/homing."):
+            return handler
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _guard_unary(cast("_Unary", handler.unary_unary), details.method),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        assert handler.unary_stream is not None, "the API has no calls with streams of requests"
+        return grpc.unary_stream_rpc_method_handler(
+            _guard_stream(cast("_Stream", handler.unary_stream), details.method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:  # noqa: BLE001 every error becomes a status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except Exception as error:  # noqa: BLE001 every error becomes a status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+async def _abort(context: Context, error: Exception, method: str) -> None:
+    # The method exists; its type stubs forget it.
+    await context.abort_with_status(_status(error, method))  # type: ignore[attr-defined]
+
+
+def _status(error: Exception, method: str) -> Any:
+    if not isinstance(error, ApiError):
+        _log.error("call failed", method=method, exc_info=error)
+        error = ApiError(
+            code=grpc.StatusCode.INTERNAL, reason="INTERNAL", message="the server failed; its log says why"
+        )
+    status = status_pb2.Status(code=_number(error.code), message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    _add(status, info)
+    if error.violations:
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        _add(status, bad)
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
+        _add(status, retry)
+    return rpc_status.to_status(status)
+
+
+def _number(code: grpc.StatusCode) -> int:
+    return code_pb2.Code.Value(code.name)
+
+
+def _add(status: status_pb2.Status, detail: Any) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)

@@ -1,0 +1,98 @@
+"""Serves watches: what a resume token means, which results match, when a bookmark is due and a reader too slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+
+from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
+from homing_server.errors import ApiError, not_served
+from homing_server.filters import check_filter, matcher
+from homing_server.metrics import Metrics
+from homing_server.store.engine import Database
+from homing_server.store.records import timestamp
+from homing_server.tokens import decode_token, encode_token
+from homing_server.validation import Checks
+from homing_server.watch import WatchHub
+
+_BOOKMARK_INTERVAL = 10.0
+_SLOW = 30.0
+"""A reader that does not take a message for so many seconds is cut off."""
+
+
+class Watching:
+    """Opens watches."""
+
+    def __init__(self, database: Database, hub: WatchHub, metrics: Metrics) -> None:
+        self._database = database
+        self._hub = hub
+        self._metrics = metrics
+
+    async def watch(self, request: api.WatchResultsRequest) -> AsyncIterator[api.WatchResultsResponse]:
+        """Yield a bookmark, then the results that match as they come, with bookmarks in between.
+
+        :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
+            for a reader that does not keep up.
+        """
+        if request.include_transitions:
+            raise not_served("include_transitions")
+        checks = Checks()
+        check_filter(checks, request.filter)
+        checks.done()
+        seq = self._start(request.resume_token)
+        matches = matcher(request.filter)
+        self._metrics.watchers.inc()
+        try:
+            yield self._bookmark(seq)
+            told = time.monotonic()
+            async for page in self._hub.results(seq):
+                for result in page:
+                    seq = result.seq
+                    if matches(result.invocation):
+                        offered = time.monotonic()
+                        yield api.WatchResultsResponse(resume_token=self._token(seq), invocation=result.invocation)
+                        told = time.monotonic()
+                        if told - offered > _SLOW:
+                            raise _slow()
+                if time.monotonic() - told >= _BOOKMARK_INTERVAL:
+                    yield self._bookmark(seq)
+                    told = time.monotonic()
+                if not page:
+                    await self._hub.moved_past(seq, max(0.0, told + _BOOKMARK_INTERVAL - time.monotonic()))
+        finally:
+            self._metrics.watchers.dec()
+
+    def _start(self, resume_token: str) -> int:
+        if not resume_token:
+            return self._hub.seq
+        token = decode_token("results", resume_token, field="resume_token")
+        if token["store"] != self._database.identity:
+            raise _expired("it belongs to another store")
+        return int(token["seq"])
+
+    def _bookmark(self, seq: int) -> api.WatchResultsResponse:
+        bookmark = api.Bookmark(time=timestamp(now_us()))
+        return api.WatchResultsResponse(resume_token=self._token(seq), bookmark=bookmark)
+
+    def _token(self, seq: int) -> str:
+        return encode_token("results", {"store": self._database.identity, "seq": seq})
+
+
+def _expired(why: str) -> ApiError:
+    return ApiError(
+        code=grpc.StatusCode.OUT_OF_RANGE,
+        reason="RESUME_TOKEN_EXPIRED",
+        message=f"resume_token cannot be resumed from: {why}",
+    )
+
+
+def _slow() -> ApiError:
+    return ApiError(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason="SLOW_CONSUMER",
+        message=f"the watch was not read for {_SLOW:g} s; resume after the last token",
+        retry_after=1.0,
+    )
