@@ -41,5 +41,7 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # pika tells every reconnection step at INFO; homing's own log lines say it once.
-    logging.getLogger("pika").setLevel(max(logging.CRITICAL if level.upper() != "DEBUG" else logging.DEBUG, root.level))
+    if level != "debug":
+        # pika tells every step of a reconnection, and Alembic every step of nothing; homing's own lines say it once.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.WARNING)

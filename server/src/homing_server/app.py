@@ -210,3 +210,7 @@ def _explain(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,8 @@ class ControlChannel:
 
     async def ping(self) -> None:
         """Say that this server lives. One step of a loop."""
-        await self._tell(Control(ping=Ping()))
+        with contextlib.suppress(BrokerUnavailableError):
+            await self._tell(Control(ping=Ping()))
         await asyncio.sleep(CONTROL_INTERVAL)
 
     async def tell_function(self, state: FunctionState) -> None:
