@@ -16,6 +16,7 @@ import logging
 from homing._aio.client import AsyncClient
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.watch import AsyncResultWatch
 from homing._core.function import Function, Limits
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
@@ -40,6 +41,7 @@ from homing._core.version import __version__
 from homing._sync.client import Client
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
+from homing._sync.watch import ResultWatch
 from homing.errors import (
     AlreadyExistsError,
     ClientUseError,
@@ -76,6 +78,7 @@ __all__ = [
     "AsyncClient",
     "AsyncFunctions",
     "AsyncInvocationHandle",
+    "AsyncResultWatch",
     "Attempt",
     "AttemptOutcome",
     "Client",
@@ -114,6 +117,7 @@ __all__ = [
     "RequestError",
     "Result",
     "ResultTimeoutError",
+    "ResultWatch",
     "ResumeTokenExpiredError",
     "RetryPolicy",
     "ServerError",

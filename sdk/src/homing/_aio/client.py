@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,13 +14,15 @@ import grpc.aio
 from homing._aio.connection import AioConnection
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.watch import AsyncResultWatch
 from homing._core import check, convert, status
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
-from homing._core.spec import Query, Seconds, add_async_options, invocation_spec
-from homing._core.values import Invocation, Result
+from homing._core.spec import Query, Seconds, add_async_options, invocation_filter, invocation_spec
+from homing._core.values import Invocation, InvocationState, Result
+from homing._core.watch import WatchProgress
 from homing.errors import DeadlineExceededError, RequestError
 from homing.v1 import invocation_service_pb2
 
@@ -243,6 +245,43 @@ class AsyncClient:
         :raises RequestError: The call failed.
         """
         return await self.handle(invocation_id).describe(include_payload=include_payload)
+
+    def watch_results(
+        self,
+        *,
+        function: str | Iterable[str] | None = None,
+        states: Iterable[InvocationState] | None = None,
+        labels: Mapping[str, str] | None = None,
+        id_prefix: str | None = None,
+        resume_token: str | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+    ) -> AsyncResultWatch:
+        """Watch for invocations that end. What ends from the moment on that the watch is awaited or entered is seen.
+
+        ::
+
+            async with client.watch_results(function="figlet") as events:
+                async for event in events:
+                    print(event.invocation.id, event.result.text)
+
+        Conditions that are given must all match.
+
+        :param function: The name of a function, or several names.
+        :param states: Any of these ends; by default all.
+        :param labels: All of these labels.
+        :param id_prefix: Ids that start so.
+        :param resume_token: Goes on after the event that another watch saved it from; by default from now on.
+        :param timeout: How long the subscription may take, in seconds or as a timedelta; by default the client's.
+            Once it is in place, the watch reconnects for as long as it takes.
+        :raises ResumeTokenExpiredError: The token is too old.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises RequestError: The subscription failed.
+        """
+        wanted = invocation_filter(function=function, states=states, labels=labels, id_prefix=id_prefix)
+        token = "" if resume_token is None else check.text("resume_token", resume_token)
+        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        return AsyncResultWatch(self._connection, WatchProgress(wanted, token), patience=patience)
 
 
 def _told_id(err: DeadlineExceededError) -> str | None:

@@ -84,10 +84,14 @@ def worth_repeating(error: BaseException) -> bool:
 
 
 def wait_before_repeating(state: RetryCallState) -> float:
-    """Return the seconds to wait: exponential with full jitter, but at least what the server says."""
+    """Return the seconds to wait: exponential with full jitter, on top of what the server says."""
+    return least_wait(state) + _BACKOFF(state)
+
+
+def least_wait(state: RetryCallState) -> float:
+    """Return the seconds that the server says must pass before the next try."""
     error = state.outcome.exception() if state.outcome else None
-    least = (error.retry_after or 0.0) if isinstance(error, RequestError) else 0.0
-    return least + _BACKOFF(state)
+    return (error.retry_after or 0.0) if isinstance(error, RequestError) else 0.0
 
 
 def stop_for(deadline: Deadline) -> Callable[[RetryCallState], bool]:
