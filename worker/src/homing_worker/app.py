@@ -14,14 +14,17 @@ from pydantic_settings import CliApp
 
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.logs import configure_logs
+from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
 from homing_worker.control import ControlLink
+from homing_worker.deliverer import Deliverer
 from homing_worker.events import EventPublisher
 from homing_worker.gate import Gate
 from homing_worker.lanes import Lanes
 from homing_worker.metrics import Metrics
 from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime
+from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.settings import WorkerSettings
 
@@ -49,6 +52,15 @@ class Worker:
         )
         self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
         self._metrics.watch(lambda: self._lanes)
+        self._callbacks = CallbackClient(settings.networks)
+        self._deliverer = Deliverer(
+            self._broker,
+            self._events,
+            self._callbacks,
+            self._metrics,
+            worker=self.name,
+            rng=random.Random(),  # noqa: S311 jitter
+        )
         self._control = ControlLink(
             self._broker,
             Catalogue(self._lanes.change),
@@ -73,6 +85,8 @@ class Worker:
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
             stack.push_async_callback(self._events.close)
+            stack.push_async_callback(self._callbacks.close)
+            stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._lanes.close)
             stack.push_async_callback(self._control.close)
             starting = asyncio.create_task(self._broker.start())
@@ -91,13 +105,14 @@ class Worker:
         await self._control.leave()
         try:
             async with asyncio.timeout(self._settings.drain_timeout):
-                await self._lanes.drain()
+                await asyncio.gather(self._lanes.drain(), self._deliverer.drain())
                 await self._events.flush()
         except TimeoutError:
             _log.warning("drain_timed_out", worker=self.name)
 
     async def _consume(self) -> None:
         await self._lanes.consume()
+        await self._deliverer.consume()
         if not self.ready.is_set():
             self.ready.set()
             _log.info("ready", worker=self.name)
@@ -105,9 +120,19 @@ class Worker:
     def _lost(self) -> None:
         self._control.lost()
         self._lanes.lost()
+        self._deliverer.lost()
 
     def _make_runtime(self, name: str) -> Runtime:
         match name:
+            case "docker":
+                return DockerRuntime(
+                    url=self._settings.docker_url,
+                    data_dir=self._settings.data_dir,
+                    owner=self.name,
+                    start_timeout=self._settings.start_timeout,
+                    pull_timeout=self._settings.pull_timeout,
+                    stop_grace=self._settings.stop_grace,
+                )
             case "process":
                 return ProcessRuntime()
             case _:

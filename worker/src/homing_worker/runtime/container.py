@@ -1,0 +1,169 @@
+"""A container that runs a function."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from aiodocker import DockerError
+from aiodocker.containers import DockerContainer
+
+from homing_core.reasons import FailureReason
+from homing_worker.exchange import exchange
+from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Request, StartFailedError
+
+_log = structlog.get_logger(__name__)
+
+ENGINE_ERRORS: Final = (DockerError, aiohttp.ClientError, OSError, json.JSONDecodeError)
+"""What a request to the Docker Engine may raise."""
+
+_POLL: Final = 0.03
+_PROBE_TIMEOUT: Final = 2.0
+_WATCH_PAUSE: Final = 1.0
+_EXIT_PATIENCE: Final = 0.1
+_TOLD_LINES: Final = 10
+_TOLD_CHARACTERS: Final = 3000
+_REMOVE_PATIENCE: Final = 30.0
+
+
+class Container(Instance):
+    """A started container; it takes calls once :meth:`become_ready` has returned."""
+
+    def __init__(
+        self,
+        container: DockerContainer,
+        *,
+        name: str,
+        revision: int,
+        origin: str,
+        direct: bool,
+        session: aiohttp.ClientSession,
+        stop_grace: int,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self._container = container
+        self._origin = origin
+        self._direct = direct
+        self._session = session
+        self._stop_grace = stop_grace
+        self._exit_status: int | None = None
+        self._stopping = False
+        self._exited: asyncio.Task[None] = asyncio.create_task(self._watch())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the container has not ended."""
+        return not self._exited.done()
+
+    def on_exit(self, hook: Callable[[], None]) -> None:
+        """Call the hook when the container has ended by itself."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and not self._stopping:
+                hook()
+
+        self._exited.add_done_callback(ended)
+
+    async def become_ready(self) -> None:
+        """Wait until the container's port answers, and its health check, where it has one, says that it is ready.
+
+        :raises StartFailedError: The container ended before.
+        """
+        while not await self._answers():
+            await asyncio.wait({self._exited}, timeout=_POLL)
+            if self._exited.done():
+                raise StartFailedError(
+                    FailureReason.START_FAILED,
+                    f"{self._how_it_ended()} before it was ready{await self.last_lines()}",
+                )
+
+    async def call(self, request: Request) -> Answer:
+        """Send the request to the container's port 8080."""
+        try:
+            return await exchange(self._session, self._origin, request)
+        except CallFailedError as error:
+            if error.suspect:
+                # A container that just died is known to be dead within milliseconds.
+                await asyncio.wait({self._exited}, timeout=_EXIT_PATIENCE)
+                if self._exited.done():
+                    raise CallFailedError(
+                        error.reason, f"{error.message}: {self._how_it_ended()}{await self.last_lines()}", suspect=True
+                    ) from error
+            raise
+
+    async def verify(self) -> bool:
+        """Ask the engine whether the container runs; where it does not say, what is known counts."""
+        try:
+            async with asyncio.timeout(_REMOVE_PATIENCE):
+                state = (await self._container.show())["State"]
+        except DockerError as error:
+            return self.alive and error.status != 404
+        except (*ENGINE_ERRORS, TimeoutError):
+            return self.alive
+        return bool(state["Running"])
+
+    async def stop(self) -> None:
+        """Stop and remove the container: SIGTERM, then SIGKILL after the grace."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(self._stop_grace + _REMOVE_PATIENCE):
+                if self.alive and self._stop_grace:
+                    await self._container.stop(t=self._stop_grace)
+                await self._container.delete(force=True, v=True)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            if not (isinstance(error, DockerError) and error.status in {404, 409}):
+                _log.warning("container_not_removed", instance=self.name, error=str(error))
+        finally:
+            self._exited.cancel()
+
+    async def last_lines(self) -> str:
+        """Return the last lines that the container wrote, each after a line feed."""
+        try:
+            async with asyncio.timeout(_REMOVE_PATIENCE):
+                lines: list[str] = await self._container.log(stdout=True, stderr=True, tail=_TOLD_LINES)
+        except (*ENGINE_ERRORS, TimeoutError):
+            return ""
+        text = "".join(f"\n{line.rstrip()}" for line in lines)[-_TOLD_CHARACTERS:]
+        return text.encode("utf-8", "replace").decode()
+
+    def _how_it_ended(self) -> str:
+        if self._exit_status is None:
+            return "the container is gone"
+        return f"the container exited with status {self._exit_status}"
+
+    async def _watch(self) -> None:
+        """Return once the container has ended."""
+        while True:
+            try:
+                ended: dict[str, Any] = await self._container.wait()
+                self._exit_status = int(ended["StatusCode"])
+            except DockerError as error:
+                if error.status == 404:
+                    return
+            except ENGINE_ERRORS:
+                pass  # the engine is away; ask again
+            else:
+                return
+            await asyncio.sleep(_WATCH_PAUSE)
+
+    async def _answers(self) -> bool:
+        """Tell whether the port answers: 503 from a health check means not yet, anything else will do."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                async with self._session.get(f"{self._origin}/_/health", allow_redirects=False) as response:
+                    return response.status != 503
+        except TimeoutError:
+            # It took the connection: it listens, and has no answer to this.
+            return self._direct
+        except (aiohttp.ClientConnectorError, aiohttp.ClientOSError):
+            return False
+        except aiohttp.ServerConnectionError:
+            # A published port takes connections even when nobody listens in the container, and closes them.
+            return self._direct
+        except aiohttp.ClientError:
+            return True

@@ -1,0 +1,259 @@
+"""Runs container images through the Docker Engine API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
+
+from homing.v1.function_pb2 import Function
+from homing_core.ids import new_id
+from homing_core.limits import MIB
+from homing_core.reasons import FailureReason
+from homing_worker.exchange import open_session
+from homing_worker.owner import OwnerLock, is_orphaned
+from homing_worker.runtime.container import ENGINE_ERRORS, Container
+from homing_worker.runtime.seam import Instance, Runtime, StartFailedError
+
+_log = structlog.get_logger(__name__)
+
+PORT: Final = "8080/tcp"
+
+LABEL_FUNCTION: Final = "dev.homing.function"
+LABEL_REVISION: Final = "dev.homing.revision"
+LABEL_OWNER: Final = "dev.homing.owner"
+LABEL_DATA_DIR: Final = "dev.homing.data-dir"
+
+_TMP_SIZE: Final = 256 * MIB
+_ENGINE_PATIENCE: Final = 30.0
+_NOT_FOUND: Final = 404
+
+
+class DockerRuntime(Runtime):
+    """Runs functions that are images, each instance a container of its own."""
+
+    source = "image"
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        data_dir: Path,
+        owner: str,
+        start_timeout: float,
+        pull_timeout: float,
+        stop_grace: int,
+    ) -> None:
+        self._url = url
+        self._data_dir = data_dir.resolve()
+        self._owner = owner
+        self._lock = OwnerLock(self._data_dir, owner)
+        self._start_timeout = start_timeout
+        self._pull_timeout = pull_timeout
+        self._stop_grace = stop_grace
+        # Where the engine runs on this very system its containers can be reached by their addresses.
+        self._direct = sys.platform == "linux" and url.startswith("unix://")
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._docker: Docker | None = None
+        self._connector: aiohttp.UnixConnector | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Connect, and remove what workers left behind that died.
+
+        :raises StartFailedError: The engine does not answer.
+        """
+        self._lock.take()
+        self._session = open_session()
+        if self._url.startswith("unix://"):
+            # A request is open for every container, to hear of its end: there may be many.
+            self._connector = aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0)
+            self._docker = Docker(url="unix://localhost", connector=self._connector)
+        else:
+            self._docker = Docker(url=self._url)
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                version = await self._docker.version()
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            await self.close()
+            raise StartFailedError(
+                FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
+            ) from error
+        _log.info("docker_engine", version=version.get("Version", ""), direct=self._direct)
+        await self._sweep(lambda owner: owner != self._owner and is_orphaned(self._data_dir, owner))
+
+    async def close(self) -> None:
+        """Remove what is left of this worker, and disconnect."""
+        for pull in self._pulls.values():
+            pull.cancel()
+        if self._docker is not None:
+            await self._sweep(lambda owner: owner == self._owner)
+            await self._docker.close()
+        if self._connector is not None:
+            await self._connector.close()
+        if self._session is not None:
+            await self._session.close()
+        self._lock.release()
+
+    async def start(self, function: Function) -> Instance:
+        """Start a container of the function's image and wait until it is ready; pull the image where it is missing."""
+        assert self._docker is not None
+        name = f"homing-{function.name}-{new_id()[-12:]}"
+        raw = await self._create(function, name)
+        container: Container | None = None
+        try:
+            async with asyncio.timeout(self._start_timeout):
+                await raw.start()
+                container = await self._attach(raw, function, name)
+                await container.become_ready()
+        except TimeoutError as error:
+            lines = await container.last_lines() if container is not None else ""
+            await self._discard(raw, container)
+            raise StartFailedError(
+                FailureReason.START_FAILED, f"the container was not ready within {self._start_timeout:g} s{lines}"
+            ) from error
+        except ENGINE_ERRORS as error:
+            await self._discard(raw, container)
+            raise StartFailedError(FailureReason.START_FAILED, f"the container cannot be started: {error}") from error
+        except BaseException:
+            await self._discard(raw, container)
+            raise
+        return container
+
+    async def _create(self, function: Function, name: str) -> DockerContainer:
+        assert self._docker is not None
+        config = self._config(function)
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                return await self._docker.containers.create(config, name=name)
+        except DockerError as error:
+            if error.status != _NOT_FOUND:
+                raise _not_created(error) from error
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            raise _not_created(error) from error
+        await self._pull(function.image)
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                return await self._docker.containers.create(config, name=name)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            raise _not_created(error) from error
+
+    async def _attach(self, raw: DockerContainer, function: Function, name: str) -> Container:
+        assert self._session is not None
+        network = (await raw.show())["NetworkSettings"]
+        if self._direct:
+            addresses = [network.get("IPAddress"), *(n.get("IPAddress") for n in network["Networks"].values())]
+            host, port = next((address for address in addresses if address), "127.0.0.1"), "8080"
+        else:
+            host, port = "127.0.0.1", (network["Ports"].get(PORT) or [{"HostPort": "0"}])[0]["HostPort"]
+        return Container(
+            raw,
+            name=name,
+            revision=function.revision,
+            origin=f"http://{host}:{port}",
+            direct=self._direct,
+            session=self._session,
+            stop_grace=self._stop_grace,
+        )
+
+    def _config(self, function: Function) -> dict[str, Any]:
+        host: dict[str, Any] = {
+            "ReadonlyRootfs": True,
+            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={_TMP_SIZE}"},  # noqa: S108 the container's own
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            # Bounded, and never blocking: a function that floods its output fills no disk and waits for no reader.
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": "1m", "max-file": "1", "mode": "non-blocking", "max-buffer-size": "1m"},
+            },
+        }
+        if function.limits.memory_bytes:
+            host |= {"Memory": function.limits.memory_bytes, "MemorySwap": function.limits.memory_bytes}
+        if function.limits.cpu_millis:
+            host["NanoCpus"] = function.limits.cpu_millis * 1_000_000
+        if function.limits.pids:
+            host["PidsLimit"] = function.limits.pids
+        if not self._direct:
+            host["PortBindings"] = {PORT: [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+        return {
+            "Image": function.image,
+            "Env": [f"{name}={value}" for name, value in function.env.items()],
+            "ExposedPorts": {PORT: {}},
+            # The worker looks itself; a health check inside would only cost.
+            "Healthcheck": {"Test": ["NONE"]},
+            "Labels": {
+                LABEL_FUNCTION: function.name,
+                LABEL_REVISION: str(function.revision),
+                LABEL_OWNER: self._owner,
+                LABEL_DATA_DIR: str(self._data_dir),
+            },
+            "HostConfig": host,
+        }
+
+    async def _pull(self, image: str) -> None:
+        """Pull an image, once for all who wait for it.
+
+        :raises StartFailedError: It cannot be pulled.
+        """
+        pull = self._pulls.get(image)
+        if pull is None:
+            pull = self._pulls[image] = asyncio.create_task(self._pull_now(image))
+            pull.add_done_callback(self._pulled)
+        try:
+            await asyncio.shield(pull)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            raise StartFailedError(
+                FailureReason.IMAGE_NOT_FOUND, f"the image {image} is not here and cannot be pulled: {error}"
+            ) from error
+
+    def _pulled(self, pull: asyncio.Task[None]) -> None:
+        self._pulls = {image: other for image, other in self._pulls.items() if other is not pull}
+        if not pull.cancelled() and (error := pull.exception()) is not None:
+            _log.warning("not_pulled", error=str(error))
+
+    async def _pull_now(self, image: str) -> None:
+        assert self._docker is not None
+        _log.info("pulling", image=image)
+        async with asyncio.timeout(self._pull_timeout):
+            await self._docker.images.pull(image)
+
+    async def _discard(self, raw: DockerContainer, container: Container | None) -> None:
+        if container is not None:
+            await container.stop()
+            return
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                await raw.delete(force=True, v=True)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            _log.warning("container_not_removed", instance=raw.id, error=str(error))
+
+    async def _sweep(self, is_left: Callable[[str], bool]) -> None:
+        """Remove the containers of this data folder whose owners are as described."""
+        assert self._docker is not None
+        filters = json.dumps({"label": [f"{LABEL_DATA_DIR}={self._data_dir}"]})
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                containers = await self._docker.containers.list(all=True, filters=filters)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            _log.warning("containers_not_listed", error=str(error))
+            return
+        owners: dict[str, list[DockerContainer]] = {}
+        for container in containers:
+            owners.setdefault(container["Labels"].get(LABEL_OWNER, ""), []).append(container)
+        for owner, left in owners.items():
+            if is_left(owner):
+                _log.info("removing_containers", owner=owner, count=len(left))
+                await asyncio.gather(*(self._discard(container, None) for container in left))
+
+
+def _not_created(error: BaseException) -> StartFailedError:
+    return StartFailedError(FailureReason.START_FAILED, f"the container cannot be created: {error}")
