@@ -11,7 +11,7 @@ Attempts and history entries are the wire's own messages. They are values here: 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -161,7 +161,7 @@ def ended(record: Record, *, state: State, failure: api.Failure, time_us: int) -
     return _end(record, state, failure, None, time_us, worker="")
 
 
-def reported(record: Record, event: Event) -> Record | Refusal:  # noqa: PLR0911 one return for each kind of event
+def reported(record: Record, event: Event) -> Record | Refusal:
     """Return the record after what a worker reported of it."""
     token = Token.of(event.token)
     if record.ended:
@@ -181,21 +181,10 @@ def reported(record: Record, event: Event) -> Record | Refusal:  # noqa: PLR0911
     elif record.custody is Custody.STORE and kind != "ended":
         # The worker let it go: what it said before that comes too late to matter.
         return Refusal.DUPLICATE
-    match kind:
-        case "dequeued":
-            return _dequeued(record, event)
-        case "running":
-            return _running(record, event)
-        case "attempt_ended":
-            return _attempt_ended(record, event)
-        case "deferred":
-            return _deferred(record, event)
-        case "handed_back":
-            return _handed_back(record, event)
-        case "ended":
-            return _ended_by_worker(record, event)
-        case _:
-            raise ValueError(f"an event of kind {kind!r} does not belong to the life of an invocation")
+    reaction = _REACTIONS.get(kind or "")
+    if reaction is None:
+        raise ValueError(f"an event of kind {kind!r} does not belong to the life of an invocation")
+    return reaction(record, event)
 
 
 def _dequeued(record: Record, event: Event) -> Record | Refusal:
@@ -367,3 +356,13 @@ def _entry(
     event: Event, kind: api.InvocationEventType.ValueType, *, attempt: int = 0, detail: str = ""
 ) -> HistoryEntry:
     return HistoryEntry(time_us=event.time_us, type=kind, attempt=attempt, worker=event.worker, detail=detail)
+
+
+_REACTIONS: Final[dict[str, Callable[[Record, Event], Record | Refusal]]] = {
+    "dequeued": _dequeued,
+    "running": _running,
+    "attempt_ended": _attempt_ended,
+    "deferred": _deferred,
+    "handed_back": _handed_back,
+    "ended": _ended_by_worker,
+}

@@ -80,7 +80,15 @@ class Server:
         )
         self._sync_calls = SyncCalls(self._broker, self._presence)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
-        self._conservation = Conservation(self._database, self._broker, self._catalog, self._presence, self._metrics)
+        self._conservation = Conservation(
+            self._database,
+            self._broker,
+            self._metrics,
+            catalog=self._catalog,
+            control=self._control,
+            presence=self._presence,
+            recorder=self._recorder,
+        )
         invocations = InvocationService(
             admission=self._admission,
             catalog=self._catalog,

@@ -13,8 +13,10 @@ from homing_core.broker import Broker
 from homing_core.lifecycle import State
 from homing_core.limits import CONTROL_INTERVAL
 from homing_server.catalog import Catalog
+from homing_server.control import ControlChannel
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
+from homing_server.recorder import Recorder
 from homing_server.store import dispatching, reading, schema
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
@@ -26,11 +28,21 @@ class Conservation:
     """Measures drift."""
 
     def __init__(
-        self, database: Database, broker: Broker, catalog: Catalog, presence: Presence, metrics: Metrics
+        self,
+        database: Database,
+        broker: Broker,
+        metrics: Metrics,
+        *,
+        catalog: Catalog,
+        control: ControlChannel,
+        presence: Presence,
+        recorder: Recorder,
     ) -> None:
         self._database = database
         self._broker = broker
         self._catalog = catalog
+        self._control = control
+        self._recorder = recorder
         self._presence = presence
         self._metrics = metrics
 
@@ -39,7 +51,8 @@ class Conservation:
         await asyncio.sleep(_INTERVAL)
         self._metrics.workers.set(self._presence.workers)
         await self._count_records()
-        if self._broker.connected:
+        # Only the active recorder knows whether events are in its hand.
+        if self._broker.connected and (self._recorder.active or self._control.alone):
             self._metrics.events_waiting.set(await self._broker.events_depth())
             await self._count_broker()
 
@@ -63,7 +76,8 @@ class Conservation:
             name = state.function.name
             there = (await self._broker.depth(name)).work + self._presence.in_hand(name)
             drift[name] = believed.get(name, (0, 0))[0] - there
-        if await self._broker.events_depth() or await self._change_seq() != change_seq:
+        moving = not self._recorder.idle or await self._broker.events_depth()
+        if moving or await self._change_seq() != change_seq:
             return
         for name, difference in drift.items():
             self._metrics.broker_drift.labels(name).set(difference)

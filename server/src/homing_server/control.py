@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from homing_core.broker import Broker, BrokerUnavailableError, Received
 from homing_core.clock import now_us
-from homing_core.limits import CONTROL_INTERVAL
+from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
 from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, WorkerStatus
 from homing_server.catalog import Catalog
 from homing_server.presence import Presence
@@ -33,6 +34,7 @@ class ControlChannel:
         self._hub = hub
         self._presence = presence
         self._tasks = tasks
+        self._others: dict[str, float] = {}
         broker.on_connected(self._consume)
 
     async def ping(self) -> None:
@@ -48,6 +50,11 @@ class ControlChannel:
         """
         with contextlib.suppress(BrokerUnavailableError):
             await self._tell(Control(function=state))
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other server was heard of lately."""
+        return not any(time.monotonic() - at < CONTROL_SILENCE for at in self._others.values())
 
     def recorded(self, recorded: Recorded) -> None:
         """Tell the other servers that results were recorded here."""
@@ -75,6 +82,8 @@ class ControlChannel:
             return
         finally:
             received.ack()
+        if message.server != self._name:
+            self._others[message.server] = time.monotonic()
         match message.WhichOneof("kind"):
             case "function":
                 self._catalog.learn(message.function)

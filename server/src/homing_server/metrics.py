@@ -20,6 +20,9 @@ class Metrics:
         self.events_refused = Counter(
             "homing_events_refused", "Events that changed nothing: stale, late or repeated.", registry=self.registry
         )
+        self.events_failed = Counter(
+            "homing_events_failed", "Events that could not be recorded; the log has them.", registry=self.registry
+        )
         self.records = Gauge(
             "homing_invocations", "Invocations in the store, by state.", ["state"], registry=self.registry
         )

@@ -57,6 +57,11 @@ class Recorder:
         broker.on_lost(self.lost)
 
     @property
+    def active(self) -> bool:
+        """Whether this recorder is, as far as it knows, the active one."""
+        return self._epoch is not None
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is in hand that is not recorded."""
         return not self._in_hand and not self._busy
@@ -106,10 +111,25 @@ class Recorder:
         return group
 
     async def _record(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
-        events = [event for _, batch in group for event in batch]
-        recorded = await self._commit(events)
+        await self._record_events([event for _, events in group for event in events])
         for message, _ in group:
             message.ack()
+
+    async def _record_events(self, events: Sequence[Event]) -> None:
+        """Commit events. One that cannot be recorded at all is found by halving and left out, so that others go on."""
+        try:
+            recorded = await self._commit(events)
+        except _SupersededError:
+            raise
+        except Exception:  # noqa: BLE001 whatever it is, the others' events must be recorded
+            if len(events) > 1:
+                half = len(events) // 2
+                await self._record_events(events[:half])
+                await self._record_events(events[half:])
+                return
+            _log.exception("an event could not be recorded", event_text=str(events[0])[:2000])
+            self._metrics.events_failed.inc()
+            return
         self._metrics.events.inc(len(events))
         self._metrics.events_refused.inc(recorded.refused)
         for state in recorded.ended.values():
@@ -120,7 +140,7 @@ class Recorder:
         """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
         attempts = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
-            wait=wait_exponential_jitter(initial=0.1, max=5),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=lambda state: _log.warning(
                 "recording again", error=str(state.outcome and state.outcome.exception())
             ),

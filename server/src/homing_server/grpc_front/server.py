@@ -46,7 +46,7 @@ class GrpcFront:
     def __init__(self, listen: str, invocations: InvocationService, functions: FunctionService) -> None:
         self._listen = listen
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs forget it
+        self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)

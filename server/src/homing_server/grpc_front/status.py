@@ -18,38 +18,37 @@ _log = structlog.get_logger(__name__)
 DOMAIN = "homing.dev"
 
 if TYPE_CHECKING:
-    # Only the type stubs know these classes as generic ones.
+    # Only the type stubs know this class as a generic one.
     Context = grpc.aio.ServicerContext[Any, Any]
-    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
 else:
     Context = grpc.aio.ServicerContext
-    _Interceptor = grpc.aio.ServerInterceptor
 
 _Unary = Callable[[Any, Context], Awaitable[Any]]
 _Stream = Callable[[Any, Context], AsyncIterator[Any]]
 
 
-class ErrorInterceptor(_Interceptor):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns the errors of all calls into rich statuses, and logs the unexpected ones, whose text no caller sees."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of a call."""
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith("/homing."):
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/homing."):
             return handler
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                _guard_unary(cast("_Unary", handler.unary_unary), details.method),
+                _guard_unary(cast("_Unary", handler.unary_unary), method),
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
         assert handler.unary_stream is not None, "the API has no calls with streams of requests"
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(cast("_Stream", handler.unary_stream), details.method),
+            _guard_stream(cast("_Stream", handler.unary_stream), method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -77,8 +76,7 @@ def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterato
 
 
 async def _abort(context: Context, error: Exception, method: str) -> None:
-    # The method exists; its type stubs forget it.
-    await context.abort_with_status(_status(error, method))  # type: ignore[attr-defined]
+    await context.abort_with_status(_status(error, method))
 
 
 def _status(error: Exception, method: str) -> Any:
