@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
+import secrets
 import signal
 import socket
 import sys
@@ -51,7 +51,7 @@ class Server:
     def __init__(self, settings: ServerSettings, tasks: Tasks) -> None:
         self._settings = settings
         self._tasks = tasks
-        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._draining = False
         self._metrics = Metrics()
         self._database = Database(settings.database_url)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
 
 class Metrics:
     """The server's metrics in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, that no dashboard uses
         self.registry = CollectorRegistry()
         self.accepted = Counter(
             "homing_invocations_accepted", "Asynchronous invocations made durable.", registry=self.registry

@@ -155,7 +155,7 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
                 checks.add(f"spec.{name}", "is for asynchronous invocations only")
     for name in ("on_success", "on_failure"):
         if getattr(spec, name):
-            checks.add(f"spec.{name}", "destinations are not served by this server")
+            checks.add(f"spec.{name}", "is not served by this server")
     if spec.HasField("schedule_time"):
         _check_schedule(checks, spec.schedule_time, now_us)
 
@@ -180,11 +180,11 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             checks.add(f"function.env[{name!r}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
-    if function.secrets:
-        checks.add("function.secrets", "secrets are not served by this server")
-    for destinations in ("on_success", "on_failure"):
-        if getattr(function, destinations):
-            checks.add(f"function.{destinations}", "destinations are not served by this server")
+    for name in ("secrets", "on_success", "on_failure", "public"):
+        if getattr(function, name):
+            checks.add(f"function.{name}", "is not served by this server")
+    if function.HasField("retention"):
+        checks.add("function.retention", "is not served by this server, which keeps all records")
     if function.limits.memory_bytes and function.limits.memory_bytes < limits.MIN_MEMORY:
         checks.add("function.limits.memory_bytes", f"must be 0 or at least {limits.MIN_MEMORY}")
     checks.integer("function.limits.cpu_millis", function.limits.cpu_millis, 0, 1_000_000)
@@ -202,14 +202,12 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
     if function.HasField("max_age"):
         checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
-    if function.HasField("retention"):
-        checks.duration("function.retention", function.retention, 60, 3650 * _DAY)
 
 
 def _check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> None:
     checks.text(f"{field}.content_type", payload.content_type, 255)
     if payload.WhichOneof("body") == "blob":
-        checks.add(f"{field}.blob", "stored payloads are not served by this server")
+        checks.add(f"{field}.blob", "is not served by this server")
     elif len(payload.data) > limits.MAX_INLINE_PAYLOAD:
         checks.add(
             f"{field}.data", f"must have at most {limits.MAX_INLINE_PAYLOAD} bytes (256 KiB), has {len(payload.data)}"
