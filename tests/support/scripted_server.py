@@ -75,7 +75,8 @@ Step = Message | Refusal | Answerer
 class ScriptedServer:
     """Answers each call of a method with the next step of its script; the last step stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
         self._steps: dict[str, list[Step]] = {}
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
@@ -109,7 +110,11 @@ class ScriptedServer:
                 for service in SERVICES
             )
         )
-        self._port = self._server.add_insecure_port(self.target)
+        self._port = (
+            self._server.add_insecure_port(self.target)
+            if self._credentials is None
+            else self._server.add_secure_port(self.target, self._credentials)
+        )
         self._server.start()
 
     def stop(self) -> None:

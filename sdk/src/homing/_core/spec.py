@@ -188,16 +188,25 @@ def invocation_filter(
 
     :raises TypeError: An argument is of the wrong type.
     """
-    functions = [function] if isinstance(function, str) else list(function or ())
     return invocation_pb2.InvocationFilter(
-        functions=[check.text("function", name) for name in functions],
-        states=[_state(state) for state in states or ()],
+        functions=[check.text("function", name) for name in _several("function", function)],
+        states=[_state(state) for state in _several("states", states)],
         labels=check.text_map("labels", labels),
         id_prefix="" if id_prefix is None else check.text("id_prefix", id_prefix),
     )
 
 
-def _state(state: InvocationState) -> invocation_pb2.InvocationState.ValueType:
+def _several(name: str, value: object) -> list[object]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be str or several, not {type(value).__name__}")
+    return list(value)
+
+
+def _state(state: object) -> invocation_pb2.InvocationState.ValueType:
     if not isinstance(state, InvocationState):
         raise TypeError(f"states must be InvocationState, not {type(state).__name__}")
     if state is InvocationState.UNKNOWN:

@@ -1,0 +1,172 @@
+"""What the SDK offers, and at what price."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import homing
+import homing.v1
+
+SDK = Path(__file__).resolve().parents[3] / "sdk"
+PAIRS = [
+    (homing.Client, homing.AsyncClient),
+    (homing.Functions, homing.AsyncFunctions),
+    (homing.InvocationHandle, homing.AsyncInvocationHandle),
+    (homing.ResultWatch, homing.AsyncResultWatch),
+]
+
+
+def test_the_public_names_are_these() -> None:
+    assert homing.__all__ == [
+        "AlreadyExistsError",
+        "Answer",
+        "AsyncClient",
+        "AsyncFunctions",
+        "AsyncInvocationHandle",
+        "AsyncResultWatch",
+        "Attempt",
+        "AttemptOutcome",
+        "Client",
+        "ClientUseError",
+        "ClosedClientError",
+        "DeadlineExceededError",
+        "Delivery",
+        "DeliveryAttempt",
+        "DeliveryKind",
+        "DeliveryState",
+        "Event",
+        "EventType",
+        "FailedPreconditionError",
+        "Failure",
+        "ForkedClientError",
+        "Function",
+        "FunctionError",
+        "FunctionTimeoutError",
+        "Functions",
+        "HoldReason",
+        "HomingError",
+        "InvalidRequestError",
+        "Invocation",
+        "InvocationError",
+        "InvocationExpiredError",
+        "InvocationHandle",
+        "InvocationInvalidError",
+        "InvocationState",
+        "InvocationStoppedError",
+        "Limits",
+        "NotFoundError",
+        "Payload",
+        "PayloadTooLargeError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "RequestError",
+        "Result",
+        "ResultTimeoutError",
+        "ResultWatch",
+        "ResumeTokenExpiredError",
+        "RetryPolicy",
+        "ServerError",
+        "UnauthenticatedError",
+        "UnavailableError",
+        "UnimplementedError",
+        "Violation",
+        "WatchEvent",
+        "WrongLoopError",
+        "__version__",
+    ]
+
+
+@pytest.mark.parametrize("module", [homing, homing.v1], ids=lambda module: module.__name__)
+def test_the_public_names_exist_and_are_sorted(module: object) -> None:
+    names: list[str] = vars(module)["__all__"]
+
+    assert names == sorted(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_every_error_is_public_and_a_homing_error() -> None:
+    errors = {
+        name: value
+        for name, value in vars(homing.errors).items()
+        if inspect.isclass(value) and issubclass(value, Exception)
+    }
+
+    assert set(errors) <= set(homing.__all__)
+    assert [name for name, value in errors.items() if not issubclass(value, homing.HomingError)] == []
+
+
+def test_the_module_docstring_of_errors_draws_every_error() -> None:
+    drawn = homing.errors.__doc__ or ""
+
+    missing = [name for name in homing.__all__ if name.endswith("Error") and f"─ {name}" not in drawn]
+
+    assert missing == ["HomingError"]  # the root has no branch
+
+
+@pytest.mark.parametrize(("sync", "aio"), PAIRS, ids=lambda cls: cls.__name__)
+def test_both_clients_have_the_same_methods(sync: type, aio: type) -> None:
+    def methods(cls: type) -> dict[str, list[inspect.Parameter]]:
+        return {
+            name: [
+                # A handle or watch of the one kind stands for that of the other.
+                parameter.replace(annotation=str(parameter.annotation).replace("AioConnection", "Connection"))
+                for parameter in inspect.signature(member).parameters.values()
+            ]
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
+        }
+
+    assert methods(sync) == methods(aio)
+
+
+@pytest.mark.parametrize("cls", [cls for pair in PAIRS for cls in pair], ids=lambda cls: cls.__name__)
+def test_options_are_keyword_only(cls: type) -> None:
+    positional = {
+        f"{name}({parameter.name})"
+        for name, member in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_")
+        for parameter in inspect.signature(member).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name != "self"
+    }
+
+    assert positional <= {
+        "invoke(function)",
+        "invoke(payload)",
+        "invoke_async(function)",
+        "invoke_async(payload)",
+        "get(invocation_id)",
+        "handle(invocation_id)",
+        "get(name)",
+        "delete(name)",
+        "wait(timeout)",
+        "result(timeout)",
+    }
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((SDK / "pyproject.toml").read_text())["project"]
+
+    assert homing.__version__ == project["version"]
+
+
+def test_importing_loads_nothing_but_the_declared_dependencies() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+import homing
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(loaded - sys.stdlib_module_names - {"homing"}))
+"""
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+
+    # grpc itself loads its companions where they are installed.
+    assert [name for name in run.stdout.split() if not name.startswith(("grpc", "_cython", "cython"))] in (
+        ["google", "tenacity"],
+        ["google", "tenacity", "typing_extensions"],
+    )

@@ -1,0 +1,157 @@
+"""Functions, with both clients, against a real server that answers as told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+import homing
+from homing import Limits, RetryPolicy
+from homing.v1 import function_pb2, function_service_pb2, policy_pb2
+from support import records
+from support.scripted_server import Refusal, ScriptedServer
+from support.sdk_driver import Driver
+
+AWAY = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_AWAY")
+
+
+@pytest.fixture
+def functions(driver: Driver, scripted_server: ScriptedServer) -> Any:
+    return driver.client(scripted_server.target).functions
+
+
+def deployed(function: function_pb2.Function) -> function_service_pb2.DeployFunctionResponse:
+    return function_service_pb2.DeployFunctionResponse(function=function, created=True)
+
+
+def test_deploy_sends_what_it_is_given(driver: Driver, functions: Any, scripted_server: ScriptedServer) -> None:
+    scripted_server.script("DeployFunction", AWAY, deployed(records.function(revision=2)))
+
+    function = driver.do(
+        functions.deploy,
+        name="figlet",
+        image="figlet:1",
+        env={"A": "1"},
+        labels={"team": "x"},
+        annotations={"note": "y"},
+        limits=Limits(memory_bytes=2**26, cpu_millis=500, pids=20),
+        concurrency=2,
+        min_instances=1,
+        max_instances=3,
+        idle_timeout=60,
+        retry_policy=RetryPolicy(max_attempts=1),
+        attempt_timeout=30,
+        max_age=3600,
+        record_sync=False,
+    )
+
+    assert (function.name, function.image, function.revision) == ("figlet", "figlet:1", 2)
+    assert function.create_time == records.CREATED
+    assert (
+        scripted_server.requests["DeployFunction"]
+        == [
+            function_service_pb2.DeployFunctionRequest(
+                function=function_pb2.Function(
+                    name="figlet",
+                    image="figlet:1",
+                    env={"A": "1"},
+                    labels={"team": "x"},
+                    annotations={"note": "y"},
+                    limits=function_pb2.Limits(memory_bytes=2**26, cpu_millis=500, pids=20),
+                    concurrency=2,
+                    min_instances=1,
+                    max_instances=3,
+                    idle_timeout=records.span(60),
+                    retry_policy=policy_pb2.RetryPolicy(max_attempts=1),
+                    attempt_timeout=records.span(30),
+                    max_age=records.span(3600),
+                    record_sync=False,
+                )
+            )
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"command": ["cat", "-"]}, function_pb2.Function(name="f", command=function_pb2.Command(args=["cat", "-"]))),
+        ({"command": []}, function_pb2.Function(name="f", command=function_pb2.Command())),
+        ({"url": "http://localhost:1"}, function_pb2.Function(name="f", url="http://localhost:1")),
+    ],
+    ids=str,
+)
+def test_a_function_has_one_source(
+    driver: Driver,
+    functions: Any,
+    scripted_server: ScriptedServer,
+    source: dict[str, Any],
+    expected: function_pb2.Function,
+) -> None:
+    scripted_server.script("DeployFunction", deployed(expected))
+
+    driver.do(functions.deploy, name="f", **source)
+
+    assert scripted_server.requests["DeployFunction"][0].function == expected
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, homing.InvalidRequestError, "image, command, url: exactly one of them must be given; none is given"),
+        ({"image": "a", "url": "b"}, homing.InvalidRequestError, "image and url are given"),
+        ({"name": None, "image": "a"}, TypeError, "name must be str, not NoneType"),
+        ({"command": "cat"}, TypeError, "command must be a list of str, not str"),
+        ({"command": [1]}, TypeError, "command must be str, not int"),
+        ({"image": "a", "limits": {}}, TypeError, "limits must be Limits, not dict"),
+        ({"image": "a", "limits": Limits(memory_bytes=-1)}, homing.InvalidRequestError, r"limits\.memory_bytes: must"),
+        ({"image": "a", "concurrency": "2"}, TypeError, "concurrency must be int, not str"),
+        ({"image": "a", "max_instances": 2**40}, homing.InvalidRequestError, "max_instances: must be from"),
+        ({"image": "a", "idle_timeout": -5}, homing.InvalidRequestError, "idle_timeout: must be more than 0 s"),
+        ({"image": "a", "record_sync": 1}, TypeError, "record_sync must be bool, not int"),
+        ({"image": "a", "env": {"A": 1}}, TypeError, r"env\['A'\] must be str, not int"),
+    ],
+    ids=lambda case: case[2],
+)
+def test_bad_arguments_are_named_before_anything_is_sent(
+    driver: Driver,
+    functions: Any,
+    scripted_server: ScriptedServer,
+    case: tuple[dict[str, Any], type[Exception], str],
+) -> None:
+    options, error, message = case
+
+    with pytest.raises(error, match=message):
+        driver.do(functions.deploy, **{"name": "f"} | options)
+
+    assert scripted_server.requests == {}
+
+
+def test_get_returns_one_and_list_all_pages(driver: Driver, functions: Any, scripted_server: ScriptedServer) -> None:
+    scripted_server.script("GetFunction", function_service_pb2.GetFunctionResponse(function=records.function("a")))
+    scripted_server.script(
+        "ListFunctions",
+        function_service_pb2.ListFunctionsResponse(
+            functions=[records.function("a"), records.function("b")], next_page_token="more"
+        ),
+        AWAY,
+        function_service_pb2.ListFunctionsResponse(functions=[records.function("c")]),
+    )
+
+    assert driver.do(functions.get, "a").name == "a"
+    assert [function.name for function in driver.rest(functions.list())] == ["a", "b", "c"]
+    assert [request.page_token for request in scripted_server.requests["ListFunctions"]] == ["", "more", "more"]
+
+
+def test_delete_tells_how_many_waited_and_is_not_repeated(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.script("DeleteFunction", function_service_pb2.DeleteFunctionResponse(invalidated=3), AWAY)
+
+    assert driver.do(functions.delete, "a") == 3
+    with pytest.raises(homing.UnavailableError):
+        driver.do(functions.delete, "a")
+    assert len(scripted_server.requests["DeleteFunction"]) == 2
