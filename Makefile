@@ -9,7 +9,7 @@ help:
 	@echo 'make gen           generate the Python code of proto/'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
-	@echo 'make clean         remove what these make'
+	@echo 'make clean         remove what these make in this folder'
 
 demo:
 	@scripts/demo

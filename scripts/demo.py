@@ -252,6 +252,8 @@ def main() -> None:
             run(stack)
     except DemoError as error:
         sys.exit(f"\nThis did not hold: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; nothing is left running.")
     title("Everything held; nothing is left running.")
 
 
