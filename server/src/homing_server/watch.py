@@ -93,9 +93,7 @@ class WatchHub:
         finally:
             self._watchers -= 1
             if not self._watchers:
-                self._window.clear()
-                self._window_bytes = 0
-                self._window_start = self._seq
+                self._forget(self._seq)
 
     async def moved_past(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until there are results after this number, or so many seconds; tell whether there are."""
@@ -117,24 +115,27 @@ class WatchHub:
             return await results_after(connection, seq, most=_PAGE)
 
     async def _tail_page(self) -> int:
-        if self._watchers:
-            async with self._database.read() as connection:
+        page: Sequence[StoredResult] = []
+        async with self._database.read() as connection:
+            if self._watchers:
                 page = await results_after(connection, self._seq, most=_PAGE)
-            self._remember(page)
-            ended = [(result.seq, result.invocation.id) for result in page]
-        else:
-            async with self._database.read() as connection:
+                ended = [(result.seq, result.invocation.id) for result in page]
+            else:
                 ended = await ended_after(connection, self._seq, most=_PAGE)
-            if ended:
-                self._window_start = ended[-1][0]
-        if ended:
-            async with self._moved:
-                self._seq = ended[-1][0]
-                self._moved.notify_all()
-            for _, invocation_id in ended:
-                for waiter in self._waiters.get(invocation_id, ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
+        if not ended:
+            return 0
+        # Watchers come and go at every await: window and number change together, in one step.
+        if page:
+            self._remember(page)
+        else:
+            self._forget(ended[-1][0])
+        self._seq = ended[-1][0]
+        async with self._moved:
+            self._moved.notify_all()
+        for _, invocation_id in ended:
+            for waiter in self._waiters.get(invocation_id, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
         return len(ended)
 
     def _remember(self, page: Sequence[StoredResult]) -> None:
@@ -145,6 +146,12 @@ class WatchHub:
             oldest = self._window.popleft()
             self._window_bytes -= oldest.invocation.ByteSize()
             self._window_start = oldest.seq
+
+    def _forget(self, seq: int) -> None:
+        """Begin the window anew after a number."""
+        self._window.clear()
+        self._window_bytes = 0
+        self._window_start = seq
 
     async def _get(self, invocation_id: str) -> api.Invocation | None:
         async with self._database.read() as connection:
