@@ -18,6 +18,7 @@ from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.watch import AsyncResultWatch
 from homing._core.function import Function, Limits
+from homing._core.payload import MAX_PAYLOAD
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
     Answer,
@@ -73,6 +74,7 @@ from homing.errors import (
 )
 
 __all__ = [
+    "MAX_PAYLOAD",
     "AlreadyExistsError",
     "Answer",
     "AsyncClient",

@@ -24,6 +24,7 @@ PAIRS = [
 
 def test_the_public_names_are_these() -> None:
     assert homing.__all__ == [
+        "MAX_PAYLOAD",
         "AlreadyExistsError",
         "Answer",
         "AsyncClient",
@@ -86,7 +87,7 @@ def test_the_public_names_are_these() -> None:
 def test_the_public_names_exist_and_are_sorted(module: object) -> None:
     names: list[str] = vars(module)["__all__"]
 
-    assert names == sorted(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))
     assert [name for name in names if not hasattr(module, name)] == []
 
 

@@ -100,6 +100,7 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         deliveries=tuple(_delivery(item) for item in message.deliveries),
         result=_answer(message.result) if message.HasField("result") else None,
         failure=_failure(message),
+        message=message,
     )
 
 
@@ -194,4 +195,5 @@ def function(message: function_pb2.Function) -> Function:
         revision=message.revision,
         create_time=_time(message, "create_time"),
         update_time=_time(message, "update_time"),
+        message=message,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from homing._core.policy import RetryPolicy
+from homing.v1 import function_pb2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,3 +64,5 @@ class Function:
     """When it was first deployed."""
     update_time: datetime | None
     """When it was last changed."""
+    message: function_pb2.Function = field(repr=False, compare=False)
+    """The function as the server sent it, with what this SDK does not show; not to be changed."""

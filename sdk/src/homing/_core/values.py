@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from homing._core.policy import RetryPolicy
+from homing.v1 import invocation_pb2
 
 
 class _Name(str, Enum):
@@ -336,6 +337,8 @@ class Invocation:
     """The last answer of the function; kept for failed invocations too."""
     failure: Failure | None
     """Why it did not succeed."""
+    message: invocation_pb2.Invocation = field(repr=False, compare=False)
+    """The record as the server sent it, with what this SDK does not show; not to be changed."""
 
     @property
     def ended(self) -> bool:
