@@ -11,6 +11,7 @@ import grpc
 
 from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
+from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
 from homing_core import lifecycle, limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
@@ -56,28 +57,26 @@ class Admission:
             or the store cannot be written.
         """
         draft = self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
-        decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._waiting.append((draft, decided))
-        self._arrived.set()
-        verdict = await decided
-        match verdict.outcome:
-            case Outcome.NO_FUNCTION:
-                raise function_not_found(spec.function)
-            case Outcome.CONFLICT:
-                raise ApiError(
-                    code=grpc.StatusCode.ALREADY_EXISTS,
-                    reason="REQUEST_ID_REUSED",
-                    message=f"request_id {request_id!r} was used for another request; its invocation is {verdict.id}",
-                    metadata={"request_id": request_id, "invocation": verdict.id},
-                )
-            case _:
-                duplicate = verdict.outcome is Outcome.DUPLICATE
-                return Accepted(
-                    id=verdict.id,
-                    duplicate=duplicate,
-                    record=None if duplicate else draft.record,
-                    create_us=draft.create_us,
-                )
+        return _accepted(draft, await self._submit(draft))
+
+    async def accept_batch(
+        self, requests: Sequence[InvokeAsyncRequest], *, caller: str, traceparent: str
+    ) -> list[Accepted | ApiError]:
+        """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
+        submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
+        for request in requests:
+            try:
+                draft = self._draft(request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent)
+                submitted.append((draft, self._submit(draft)))
+            except ApiError as error:
+                submitted.append(error)
+        outcomes: list[Accepted | ApiError] = []
+        for item in submitted:
+            try:
+                outcomes.append(item if isinstance(item, ApiError) else _accepted(item[0], await item[1]))
+            except ApiError as error:
+                outcomes.append(error)
+        return outcomes
 
     async def commit_group(self) -> None:
         """Wait for invocations and commit all that have come. One step of the admission's loop."""
@@ -127,6 +126,12 @@ class Admission:
                 self._dispatcher.wake(draft.spec.function, draft.record.due_us)
         self._dispatcher.send(work)
 
+    def _submit(self, draft: Draft) -> asyncio.Future[Verdict]:
+        decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((draft, decided))
+        self._arrived.set()
+        return decided
+
     def _draft(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Draft:
         time_us = now_us()
         checks = Checks()
@@ -146,6 +151,27 @@ class Admission:
             start_by_us=due_us + _max_age_us(spec, function),
             traceparent=traceparent,
         )
+
+
+def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
+    """Return what a verdict means to the caller.
+
+    :raises ApiError: It means that the invocation is refused.
+    """
+    match verdict.outcome:
+        case Outcome.NO_FUNCTION:
+            raise function_not_found(draft.spec.function)
+        case Outcome.CONFLICT:
+            raise ApiError(
+                code=grpc.StatusCode.ALREADY_EXISTS,
+                reason="REQUEST_ID_REUSED",
+                message=f"request_id {draft.request_id!r} was used for another request; its invocation is {verdict.id}",
+                metadata={"request_id": draft.request_id, "invocation": verdict.id},
+            )
+    duplicate = verdict.outcome is Outcome.DUPLICATE
+    return Accepted(
+        id=verdict.id, record=None if duplicate else draft.record, duplicate=duplicate, create_us=draft.create_us
+    )
 
 
 def _max_age_us(spec: api.InvocationSpec, function: function_pb2.Function) -> int:

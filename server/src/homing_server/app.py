@@ -28,6 +28,7 @@ from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
 from homing_server.grpc_front.server import GrpcFront
 from homing_server.http_front import HttpFront
+from homing_server.lists import Lists
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
@@ -94,6 +95,7 @@ class Server:
             catalog=self._catalog,
             database=self._database,
             hub=self._hub,
+            lists=Lists(self._database, self._presence),
             presence=self._presence,
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, self._metrics),

@@ -17,7 +17,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
-from homing_server.store.reading import StoredResult, ended_after, get_invocation, results_after
+from homing_server.store.reading import StoredResult, ended_after, get_invocations, results_after
 
 _WINDOW = 2000
 _WINDOW_BYTES = 32 * 1024 * 1024
@@ -155,4 +155,5 @@ class WatchHub:
 
     async def _get(self, invocation_id: str) -> api.Invocation | None:
         async with self._database.read() as connection:
-            return await get_invocation(connection, invocation_id, include_payload=False)
+            found = await get_invocations(connection, [invocation_id], include_payload=False)
+        return found[0] if found else None

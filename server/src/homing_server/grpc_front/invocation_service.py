@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import NoReturn
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_server.admission import Accepted, Admission
 from homing_server.catalog import Catalog
-from homing_server.errors import Violation, invalid_request, invocation_not_found, not_served
+from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found, not_served
 from homing_server.grpc_front.status import Context
+from homing_server.lists import Lists
 from homing_server.presence import Presence
 from homing_server.store.engine import Database
-from homing_server.store.reading import get_invocation
+from homing_server.store.reading import get_invocations
 from homing_server.store.records import timestamp
 from homing_server.sync_calls import SyncCalls
 from homing_server.validation import Checks, check_spec
@@ -41,6 +43,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         catalog: Catalog,
         database: Database,
         hub: WatchHub,
+        lists: Lists,
         presence: Presence,
         sync_calls: SyncCalls,
         watching: Watching,
@@ -50,6 +53,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._catalog = catalog
         self._database = database
         self._hub = hub
+        self._lists = lists
         self._presence = presence
         self._sync_calls = sync_calls
         self._watching = watching
@@ -114,13 +118,35 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         async for response in self._watching.watch(request):
             yield response
 
-    async def BatchInvokeAsync(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("BatchInvokeAsync")
+    async def BatchInvokeAsync(
+        self, request: api.BatchInvokeAsyncRequest, context: Context
+    ) -> api.BatchInvokeAsyncResponse:
+        """Accept many invocations."""
+        checks = Checks()
+        if not 1 <= len(request.requests) <= limits.MAX_BATCH:
+            checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
+        checks.done()
+        outcomes = await self._admission.accept_batch(request.requests, caller="", traceparent=_traceparent(context))
+        earlier = await self._get_all(
+            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.record is None}
+        )
+        response = api.BatchInvokeAsyncResponse()
+        for asked, outcome in zip(request.requests, outcomes, strict=True):
+            result = response.results.add()
+            if isinstance(outcome, ApiError):
+                result.refused.CopyFrom(_refusal(outcome))
+            elif outcome.record is None:
+                result.accepted.invocation.CopyFrom(earlier[outcome.id])
+                result.accepted.duplicate = True
+            else:
+                result.accepted.invocation.CopyFrom(_accepted_invocation(outcome, asked.spec))
+        return response
 
-    async def ListInvocations(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("ListInvocations")
+    async def ListInvocations(
+        self, request: api.ListInvocationsRequest, _context: Context
+    ) -> api.ListInvocationsResponse:
+        """Return a page of records."""
+        return await self._lists.list(request)
 
     async def StopInvocation(self, _request: object, _context: Context) -> NoReturn:
         """Refuse: not served."""
@@ -136,11 +162,19 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         yield  # makes this a stream
 
     async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:
-        async with self._database.read() as connection:
-            invocation = await get_invocation(connection, invocation_id, include_payload=include_payload)
-        if invocation is None:
+        invocations = await self._get_all({invocation_id}, include_payload=include_payload)
+        if invocation_id not in invocations:
             raise invocation_not_found(invocation_id)
-        return self._presence.explain(invocation)
+        return invocations[invocation_id]
+
+    async def _get_all(
+        self, ids: Collection[str], *, include_payload: bool = False
+    ) -> dict[str, invocation_pb2.Invocation]:
+        if not ids:
+            return {}
+        async with self._database.read() as connection:
+            invocations = await get_invocations(connection, ids, include_payload=include_payload)
+        return {invocation.id: self._presence.explain(invocation) for invocation in invocations}
 
 
 def _check_id(invocation_id: str) -> None:
@@ -159,6 +193,15 @@ def _accepted_invocation(accepted: Accepted, spec: invocation_pb2.InvocationSpec
         state=invocation_pb2.InvocationState.ValueType(accepted.record.state),
         spec=slim,
         create_time=timestamp(accepted.create_us),
+    )
+
+
+def _refusal(error: ApiError) -> api.BatchInvokeAsyncResponse.Refusal:
+    return api.BatchInvokeAsyncResponse.Refusal(
+        code=error.code.value[0],
+        message=error.message,
+        reason=error.reason,
+        field=error.violations[0].field if error.violations else "",
     )
 
 

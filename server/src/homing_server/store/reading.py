@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,25 +26,26 @@ class StoredResult:
     invocation: api.Invocation
 
 
-async def get_invocation(
-    connection: AsyncConnection, invocation_id: str, *, include_payload: bool
-) -> api.Invocation | None:
-    """Return an invocation with its result and deliveries, or None where there is none."""
+async def get_invocations(
+    connection: AsyncConnection, ids: Collection[str], *, include_payload: bool
+) -> list[api.Invocation]:
+    """Return those of these invocations that there are, with their results and deliveries."""
     query = (
         select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
         .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
-        .where(_invocations.c.id == invocation_id)
+        .where(_invocations.c.id.in_(list(ids)))
     )
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        return None
-    deliveries = await _deliveries(connection, [invocation_id])
-    return invocation_of(
-        row,
-        request=row.request if include_payload else None,
-        result=row.result,
-        deliveries=deliveries[invocation_id],
-    )
+    rows = (await connection.execute(query)).all()
+    deliveries = await deliveries_of(connection, [row.id for row in rows])
+    return [
+        invocation_of(
+            row,
+            request=row.request if include_payload else None,
+            result=row.result,
+            deliveries=deliveries[row.id],
+        )
+        for row in rows
+    ]
 
 
 async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> list[StoredResult]:
@@ -57,7 +58,7 @@ async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> 
         .limit(most)
     )
     rows = (await connection.execute(query)).all()
-    deliveries = await _deliveries(connection, [row.id for row in rows])
+    deliveries = await deliveries_of(connection, [row.id for row in rows])
     return [
         StoredResult(
             seq=row.result_seq, invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id])
@@ -83,7 +84,8 @@ async def states(connection: AsyncConnection) -> dict[State, int]:
     return {State(state): count for state, count in await connection.execute(query)}
 
 
-async def _deliveries(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
+async def deliveries_of(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
+    """Return the deliveries of invocations, by invocation, in the order in which they were made."""
     table = schema.deliveries
     query = select(table).where(table.c.invocation_id.in_(list(ids))).order_by(table.c.id)
     found: dict[str, list[Row[Any]]] = defaultdict(list)

@@ -140,9 +140,9 @@ def _show_hold(invocation: api.Invocation, record: Record) -> None:
             invocation.hold_reason = api.HOLD_REASON_SCHEDULED
         case State.RETRYING:
             invocation.hold_reason = api.HOLD_REASON_BACKOFF
-        case State.DEQUEUED:
+        case State.DEQUEUED if record.entries[-1].type == api.INVOCATION_EVENT_TYPE_INSTANCE_STARTING:
             invocation.hold_reason = api.HOLD_REASON_COLD_START
-        case State.ENQUEUED:
+        case State.ENQUEUED | State.DEQUEUED:
             invocation.hold_reason = api.HOLD_REASON_BACKLOG
         case _:
             return

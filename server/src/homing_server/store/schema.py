@@ -91,6 +91,12 @@ invocations = Table(
     Column("depth", Integer, nullable=False),
     Column("result_seq", BigInteger, comment="set once, at the end"),
     Column("change_seq", BigInteger, nullable=False),
+    # What lists look for: the filters by function and state, in the order of acceptance.
+    Index("ix_invocations_create", "create_us", "id"),
+    Index("ix_invocations_function", "function", "create_us", "id"),
+    Index("ix_invocations_state", "state", "create_us", "id"),
+    Index("ix_invocations_function_state", "function", "state", "create_us", "id"),
+    Index("ix_invocations_rerun_of", "rerun_of", sqlite_where=text("rerun_of IS NOT NULL")),
     # What the dispatcher looks for: all that has not ended, by who holds it.
     Index("ix_invocations_custody", "custody", "function", "due_us", "size", sqlite_where=text("custody > 0")),
     Index("ix_invocations_result_seq", "result_seq", unique=True, sqlite_where=text("result_seq IS NOT NULL")),
@@ -118,7 +124,7 @@ labels = Table(
     Column("key", String(63), primary_key=True),
     Column("value", String(255), nullable=False),
     Column("create_us", BigInteger, nullable=False),
-    Index("ix_labels_key_value_create_us", "key", "value", "create_us"),
+    Index("ix_labels_key_value_create_us", "key", "value", "create_us", "invocation_id"),
 )
 
 deliveries = Table(

@@ -60,12 +60,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_invocations")),
     )
     with op.batch_alter_table("invocations", schema=None) as batch_op:
+        batch_op.create_index("ix_invocations_create", ["create_us", "id"], unique=False)
         batch_op.create_index(
             "ix_invocations_custody",
             ["custody", "function", "due_us", "size"],
             unique=False,
             sqlite_where=sa.text("custody > 0"),
         )
+        batch_op.create_index("ix_invocations_function", ["function", "create_us", "id"], unique=False)
+        batch_op.create_index("ix_invocations_function_state", ["function", "state", "create_us", "id"], unique=False)
         batch_op.create_index(
             "ix_invocations_request",
             ["caller", "request_id"],
@@ -73,8 +76,12 @@ def upgrade() -> None:
             sqlite_where=sa.text("request_id IS NOT NULL"),
         )
         batch_op.create_index(
+            "ix_invocations_rerun_of", ["rerun_of"], unique=False, sqlite_where=sa.text("rerun_of IS NOT NULL")
+        )
+        batch_op.create_index(
             "ix_invocations_result_seq", ["result_seq"], unique=True, sqlite_where=sa.text("result_seq IS NOT NULL")
         )
+        batch_op.create_index("ix_invocations_state", ["state", "create_us", "id"], unique=False)
 
     op.create_table(
         "properties",
@@ -119,7 +126,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("invocation_id", "key", name=op.f("pk_labels")),
     )
     with op.batch_alter_table("labels", schema=None) as batch_op:
-        batch_op.create_index("ix_labels_key_value_create_us", ["key", "value", "create_us"], unique=False)
+        batch_op.create_index(
+            "ix_labels_key_value_create_us", ["key", "value", "create_us", "invocation_id"], unique=False
+        )
 
     op.create_table(
         "payloads",
@@ -150,9 +159,14 @@ def downgrade() -> None:
     op.drop_table("deliveries")
     op.drop_table("properties")
     with op.batch_alter_table("invocations", schema=None) as batch_op:
+        batch_op.drop_index("ix_invocations_state")
         batch_op.drop_index("ix_invocations_result_seq", sqlite_where=sa.text("result_seq IS NOT NULL"))
+        batch_op.drop_index("ix_invocations_rerun_of", sqlite_where=sa.text("rerun_of IS NOT NULL"))
         batch_op.drop_index("ix_invocations_request", sqlite_where=sa.text("request_id IS NOT NULL"))
+        batch_op.drop_index("ix_invocations_function_state")
+        batch_op.drop_index("ix_invocations_function")
         batch_op.drop_index("ix_invocations_custody", sqlite_where=sa.text("custody > 0"))
+        batch_op.drop_index("ix_invocations_create")
 
     op.drop_table("invocations")
     op.drop_table("functions")
