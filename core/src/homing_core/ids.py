@@ -6,7 +6,7 @@ import uuid
 
 
 def new_id() -> str:
-    """Return a UUID of version 7 (RFC 9562, section 6.2, method 3): 48 bits of milliseconds, 12 of their fraction, then random ones."""
+    """Return a UUID of version 7: milliseconds, 12 bits of their fraction, random bits (RFC 9562, 6.2, method 3)."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000
     random = int.from_bytes(os.urandom(8)) >> 2
