@@ -45,7 +45,7 @@ ENDS_OF_RUNS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT,
 """The ends that an invocation may have which has started."""
 
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.SCHEDULED: frozenset({State.ENQUEUED, State.STOPPING, State.STOPPED, State.INVALID}),
+    State.SCHEDULED: frozenset({State.ENQUEUED, State.STOPPING, State.STOPPED, State.EXPIRED, State.INVALID}),
     State.ENQUEUED: frozenset(
         {State.DEQUEUED, State.RUNNING, State.RETRYING, State.STOPPING, State.EXPIRED, State.INVALID} | ENDS_OF_RUNS
     ),
@@ -219,7 +219,7 @@ def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
 def _deferred(record: Record, event: Event) -> Record:
     merged = _merge(record, event.deferred.attempts, event.worker)
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
-    result = event.deferred.result if event.deferred.HasField("result") else None
+    result = event.deferred.result if event.deferred.HasField("result") else record.result
     return replace(_keep(merged, event.deferred.due_us, entry), result=result)
 
 
@@ -250,9 +250,13 @@ def _keep(record: Record, due_us: int, entry: HistoryEntry) -> Record:
 def _ended_by_worker(record: Record, event: Event) -> Record | Refusal:
     end = event.ended
     state = State(end.state)
+    if state not in ENDS:
+        raise ValueError(f"an event says that the invocation ended {state.name}, which is no end")
     merged = _merge(record, end.attempts, event.worker)
     if merged.attempts and state is State.EXPIRED:
         # It was started in time and its worker was lost: it is late, not expired.
+        if record.custody is Custody.STORE:
+            return Refusal.DUPLICATE
         return _keep(merged, event.time_us, _entry(event, api.INVOCATION_EVENT_TYPE_HANDED_BACK, detail="STARTED"))
     if merged.attempts and state is State.INVALID:
         state = State.FAILED
@@ -290,7 +294,7 @@ def _end(  # noqa: PLR0917 private, and every argument is needed
         attempts=_close_lost(record.attempts, time_us),
         entries=(*record.entries, entry),
         failure=failure,
-        result=result,
+        result=record.result if result is None else result,
     )
 
 
@@ -314,7 +318,7 @@ def _merge(record: Record, attempts: Iterable[AttemptRecord], worker: str) -> Re
         HistoryEntry(
             time_us=time_us,
             type=kind,
-            attempt=keys.index(_key(attempt)) + 1,
+            attempt=_number(keys, attempt),
             worker=worker,
             detail=attempt.failure.reason if kind == api.INVOCATION_EVENT_TYPE_ATTEMPT_ENDED else "",
         )
@@ -323,9 +327,15 @@ def _merge(record: Record, attempts: Iterable[AttemptRecord], worker: str) -> Re
     return replace(
         record,
         attempts=tuple(merged[key] for key in keys),
-        start_us=record.start_us or merged[keys[0]].start_us,
+        start_us=merged[keys[0]].start_us,
         entries=record.entries + entries,
     )
+
+
+def _number(keys: Sequence[tuple[int, int, int]], attempt: AttemptRecord) -> int:
+    """Return the place of an attempt among all, even where earlier ones of its hand-over are not known yet."""
+    token = _key(attempt)[:2]
+    return sum(1 for key in keys if key[:2] < token) + attempt.ordinal
 
 
 def _close_lost(attempts: Sequence[AttemptRecord], time_us: int) -> tuple[AttemptRecord, ...]:
