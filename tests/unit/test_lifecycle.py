@@ -1,0 +1,718 @@
+"""The life of an invocation: first as examples, then as properties of every history that can happen."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from homing.v1 import invocation_pb2 as api
+from homing_core import lifecycle, limits
+from homing_core.lifecycle import ENDS, TRANSITIONS, Custody, Record, Refusal, State, Token
+from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, HandedBack
+from homing_core.wire.v1 import Token as WireToken
+
+# The machine may be busy; slowness is no failure here.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+NOW = 1_700_000_000_000_000
+SECOND = 1_000_000
+
+
+class Reporter:
+    """A worker with one hand-over in hand: makes the events that a worker makes of it, each a millisecond later."""
+
+    def __init__(self, generation: int, delivery: int = 0, *, worker: str = "w1", time_us: int = NOW) -> None:
+        self.token = WireToken(generation=generation, delivery=delivery)
+        self.worker = worker
+        self.attempts: list[AttemptRecord] = []
+        self._time_us = time_us
+
+    def dequeued(self, *, cold_start: bool = False) -> Event:
+        return self._event(dequeued=Dequeued(cold_start=cold_start))
+
+    def running(self) -> Event:
+        start_us = self._tick()
+        attempt = AttemptRecord(
+            token=self.token, ordinal=len(self.attempts) + 1, worker=self.worker, start_us=start_us, instance="i1"
+        )
+        self.attempts.append(attempt)
+        return self._event(running=attempt)
+
+    def attempt_ended(self, status_code: int = 503) -> Event:
+        return self._event(attempt_ended=self._close(api.ATTEMPT_OUTCOME_FAILED, status_code))
+
+    def deferred(self, *, due_us: int, status_code: int = 503) -> Event:
+        self._close(api.ATTEMPT_OUTCOME_FAILED, status_code)
+        result = api.Result(status_code=status_code)
+        return self._event(deferred=Deferred(attempts=self.attempts, due_us=due_us, result=result))
+
+    def handed_back(self, reason: str = "DRAINING") -> Event:
+        return self._event(handed_back=HandedBack(reason=reason, attempts=self.attempts))
+
+    def ended(self, state: State) -> Event:
+        match state:
+            case State.SUCCEEDED:
+                self._close(api.ATTEMPT_OUTCOME_SUCCEEDED, 200)
+                return self._ended(state, result=api.Result(status_code=200))
+            case State.FAILED:
+                self._close(api.ATTEMPT_OUTCOME_FAILED, 500)
+                return self._ended(state, result=api.Result(status_code=500), failure=api.Failure(reason="HTTP_STATUS"))
+            case State.TIMED_OUT:
+                self._close(api.ATTEMPT_OUTCOME_TIMED_OUT, 0)
+                return self._ended(state, failure=api.Failure(reason="TIMEOUT"))
+            case _:
+                return self._ended(state, failure=api.Failure(reason=state.name))
+
+    def _ended(self, state: State, *, result: api.Result | None = None, failure: api.Failure | None = None) -> Event:
+        end = Ended(state=api.InvocationState.ValueType(state), attempts=self.attempts, result=result, failure=failure)
+        return self._event(ended=end)
+
+    def _close(self, outcome: api.AttemptOutcome.ValueType, status_code: int) -> AttemptRecord:
+        """End the running attempt, or make one that failed before it could run, as a cold start does."""
+        if not self.attempts or self.attempts[-1].end_us:
+            self.running()
+        attempt = AttemptRecord()
+        attempt.CopyFrom(self.attempts[-1])
+        attempt.end_us, attempt.outcome, attempt.status_code = self._tick(), outcome, status_code
+        self.attempts[-1] = attempt
+        return attempt
+
+    def _tick(self) -> int:
+        self._time_us += 1000
+        return self._time_us
+
+    def _event(
+        self,
+        *,
+        dequeued: Dequeued | None = None,
+        running: AttemptRecord | None = None,
+        attempt_ended: AttemptRecord | None = None,
+        deferred: Deferred | None = None,
+        handed_back: HandedBack | None = None,
+        ended: Ended | None = None,
+    ) -> Event:
+        return Event(
+            invocation_id="i",
+            token=self.token,
+            time_us=self._tick(),
+            worker=self.worker,
+            dequeued=dequeued,
+            running=running,
+            attempt_ended=attempt_ended,
+            deferred=deferred,
+            handed_back=handed_back,
+            ended=ended,
+        )
+
+
+def accept(*, due_us: int = NOW) -> Record:
+    return lifecycle.accepted(time_us=NOW, due_us=due_us)
+
+
+def hand_over(record: Record, *, time_us: int = NOW) -> Record:
+    after = lifecycle.handed_over(record, time_us=time_us)
+    assert isinstance(after, Record)
+    return after
+
+
+def report(record: Record, *events: Event) -> Record:
+    """Return the record after events that all tell something new."""
+    for event in events:
+        after = lifecycle.reported(record, event)
+        assert isinstance(after, Record), after
+        record = after
+    return record
+
+
+def history(record: Record) -> list[tuple[str, int]]:
+    prefix = "INVOCATION_EVENT_TYPE_"
+    return [(api.InvocationEventType.Name(entry.type).removeprefix(prefix), entry.attempt) for entry in record.entries]
+
+
+def outcomes(record: Record) -> list[str]:
+    prefix = "ATTEMPT_OUTCOME_"
+    return [api.AttemptOutcome.Name(attempt.outcome).removeprefix(prefix) for attempt in record.attempts]
+
+
+# --- A life without trouble
+
+
+def test_accepted_is_held_by_the_store_until_it_is_handed_over() -> None:
+    record = accept()
+    assert (record.state, record.custody, record.due_us) == (State.ENQUEUED, Custody.STORE, NOW)
+    assert history(record) == [("ACCEPTED", 0)]
+    record = hand_over(record)
+    assert (record.state, record.custody, record.due_us) == (State.ENQUEUED, Custody.SENT, 0)
+    assert record.token == Token(generation=1, delivery=0)
+
+
+def test_accepted_for_later_is_scheduled() -> None:
+    record = accept(due_us=NOW + SECOND)
+    assert (record.state, record.due_us) == (State.SCHEDULED, NOW + SECOND)
+    assert hand_over(record).state is State.ENQUEUED
+
+
+def test_first_attempt_succeeds() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.dequeued(cold_start=True))
+    assert (record.state, record.custody) == (State.DEQUEUED, Custody.BROKER)
+    record = report(record, worker.running())
+    assert record.state is State.RUNNING
+    assert record.start_us == worker.attempts[0].start_us
+    record = report(record, worker.ended(State.SUCCEEDED))
+    assert (record.state, record.custody, record.due_us) == (State.SUCCEEDED, Custody.NONE, 0)
+    assert record.result == api.Result(status_code=200)
+    assert record.failure is None
+    assert record.end_us > record.start_us
+    assert history(record) == [
+        ("ACCEPTED", 0),
+        ("ENQUEUED", 0),
+        ("DEQUEUED", 0),
+        ("INSTANCE_STARTING", 0),
+        ("RUNNING", 1),
+        ("ATTEMPT_ENDED", 1),
+        ("ENDED", 1),
+    ]
+
+
+def test_attempts_at_one_worker_are_told_one_by_one() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.running(), worker.attempt_ended(503))
+    assert (record.state, record.custody) == (State.RETRYING, Custody.BROKER)
+    record = report(record, worker.running(), worker.attempt_ended(503), worker.running())
+    assert (record.state, len(record.attempts)) == (State.RUNNING, 3)
+    record = report(record, worker.ended(State.SUCCEEDED))
+    assert outcomes(record) == ["FAILED", "FAILED", "SUCCEEDED"]
+    assert [attempt.status_code for attempt in record.attempts] == [503, 503, 200]
+
+
+def test_long_delay_is_waited_for_in_the_store() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.running(), worker.deferred(due_us=NOW + 60 * SECOND))
+    assert (record.state, record.custody, record.due_us) == (State.RETRYING, Custody.STORE, NOW + 60 * SECOND)
+    assert record.counted_attempts == 1
+    record = hand_over(record, time_us=NOW + 60 * SECOND)
+    assert record.token == Token(generation=2, delivery=0)
+    record = report(record, Reporter(2, worker="w2").ended(State.FAILED))
+    assert (record.state, outcomes(record)) == (State.FAILED, ["FAILED", "FAILED"])
+    assert record.failure is not None
+    assert record.failure.reason == "HTTP_STATUS"
+
+
+def test_handed_back_before_it_started_waits_again() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.dequeued(), worker.handed_back("DRAINING"))
+    assert (record.state, record.custody, record.attempts) == (State.ENQUEUED, Custody.STORE, ())
+    assert record.entries[-1].detail == "DRAINING"
+
+
+@pytest.mark.parametrize("state", [State.EXPIRED, State.INVALID])
+def test_ends_without_having_started(state: State) -> None:
+    record = report(hand_over(accept()), Reporter(1).ended(state))
+    assert (record.state, record.attempts, record.start_us) == (state, (), 0)
+
+
+# --- Trouble
+
+
+def test_attempt_of_a_lost_worker_is_closed_when_the_next_one_speaks() -> None:
+    lost, next_ = Reporter(1, 0), Reporter(1, 1, worker="w2", time_us=NOW + SECOND)
+    record = report(hand_over(accept()), lost.running(), next_.dequeued())
+    assert (record.state, record.token) == (State.DEQUEUED, Token(generation=1, delivery=1))
+    assert outcomes(record) == ["LOST"]
+    assert (record.lost_starts, record.counted_attempts) == (1, 0)
+    record = report(record, next_.running(), next_.ended(State.SUCCEEDED))
+    assert outcomes(record) == ["LOST", "SUCCEEDED"]
+    assert [entry for entry in history(record) if entry[0] == "RUNNING"] == [("RUNNING", 1), ("RUNNING", 2)]
+
+
+def test_attempt_of_a_lost_worker_is_closed_when_it_is_handed_over_again() -> None:
+    record = report(hand_over(accept()), Reporter(1).running())
+    record = hand_over(record, time_us=NOW + SECOND)
+    assert (record.state, outcomes(record)) == (State.ENQUEUED, ["LOST"])
+
+
+def test_p3_stale_attempt_cannot_settle() -> None:
+    stale, current = Reporter(1, 0), Reporter(1, 1, worker="w2")
+    record = report(hand_over(accept()), stale.running(), current.running())
+    assert lifecycle.reported(record, stale.ended(State.FAILED)) is Refusal.STALE
+    record = report(record, current.ended(State.SUCCEEDED))
+    assert record.state is State.SUCCEEDED
+    again = hand_over(accept())
+    assert lifecycle.reported(hand_over(again), Reporter(1).ended(State.FAILED)) is Refusal.STALE
+
+
+def test_p2_end_is_final() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.running(), worker.ended(State.SUCCEEDED))
+    assert lifecycle.reported(record, Reporter(1, 1).running()) is Refusal.ENDED
+    assert lifecycle.reported(record, Reporter(9).ended(State.FAILED)) is Refusal.ENDED
+    assert lifecycle.handed_over(record, time_us=NOW) is Refusal.ENDED
+    poison = api.Failure(reason="POISON")
+    assert lifecycle.ended(record, state=State.FAILED, failure=poison, time_us=NOW) is Refusal.ENDED
+
+
+def test_end_of_work_that_was_taken_back_counts() -> None:
+    """Its publish was never seen confirmed, and a worker has done it nonetheless."""
+    worker = Reporter(1)
+    taken_back = replace(hand_over(accept()), custody=Custody.STORE, due_us=NOW)
+    assert lifecycle.reported(taken_back, worker.running()) is Refusal.DUPLICATE
+    assert report(taken_back, worker.ended(State.SUCCEEDED)).state is State.SUCCEEDED
+
+
+def test_started_in_time_and_lost_is_not_expired() -> None:
+    late = Reporter(1, 1, worker="w2").ended(State.EXPIRED)
+    record = report(hand_over(accept()), Reporter(1, 0).running(), late)
+    assert (record.state, record.custody, outcomes(record)) == (State.RETRYING, Custody.STORE, ["LOST"])
+    assert lifecycle.reported(record, late) is Refusal.DUPLICATE
+
+
+def test_started_and_its_function_then_deleted_is_failed() -> None:
+    record = report(hand_over(accept()), Reporter(1, 0).running(), Reporter(1, 1).ended(State.INVALID))
+    assert (record.state, outcomes(record)) == (State.FAILED, ["LOST"])
+
+
+def test_poison_ends_after_three_lost_starts() -> None:
+    record = hand_over(accept())
+    for delivery in range(limits.POISON_STARTS):
+        record = report(record, Reporter(1, delivery).running())
+    record = report(record, Reporter(1, limits.POISON_STARTS).handed_back("SUSPECTED_POISON"))
+    assert record.state is State.FAILED
+    assert record.failure is not None
+    assert record.failure.reason == "POISON"
+    assert outcomes(record) == ["LOST"] * 3
+
+
+def test_suspected_poison_that_never_started_is_none() -> None:
+    """The broker counts deliveries of messages that were only prefetched too."""
+    record = report(hand_over(accept()), Reporter(1, 7).handed_back("SUSPECTED_POISON"))
+    assert (record.state, record.custody) == (State.ENQUEUED, Custody.STORE)
+
+
+def test_the_last_answer_is_kept_when_the_end_brings_none() -> None:
+    """The acknowledgement of a deferral was lost, and the redelivery times out, all in one batch of events."""
+    deferred = Reporter(1, 0).deferred(due_us=NOW + 60 * SECOND, status_code=503)
+    record = report(hand_over(accept()), deferred, Reporter(1, 1).ended(State.TIMED_OUT))
+    assert record.result == api.Result(status_code=503)
+
+
+def test_events_that_make_no_sense_are_errors() -> None:
+    record = hand_over(accept())
+    with pytest.raises(ValueError, match="kind None"):
+        lifecycle.reported(record, Event(token=WireToken(generation=1)))
+    with pytest.raises(ValueError, match="RUNNING, which is no end"):
+        lifecycle.reported(record, Reporter(1).ended(State.RUNNING))
+
+
+# --- Events of one hand-over in the wrong order
+
+
+def test_dequeued_after_running_tells_nothing_new() -> None:
+    worker = Reporter(1)
+    dequeued, running = worker.dequeued(), worker.running()
+    record = report(hand_over(accept()), running)
+    assert lifecycle.reported(record, dequeued) is Refusal.DUPLICATE
+
+
+def test_attempt_ended_after_the_next_running() -> None:
+    worker = Reporter(1)
+    running, ended, next_ = worker.running(), worker.attempt_ended(), worker.running()
+    record = report(hand_over(accept()), running, next_, ended)
+    assert (record.state, outcomes(record)) == (State.RUNNING, ["FAILED", "UNSPECIFIED"])
+
+
+def test_running_after_its_end() -> None:
+    worker = Reporter(1)
+    running, ended = worker.running(), worker.attempt_ended()
+    record = report(hand_over(accept()), ended)
+    assert (record.state, outcomes(record)) == (State.RETRYING, ["FAILED"])
+    assert lifecycle.reported(record, running) is Refusal.DUPLICATE
+
+
+def test_second_attempt_before_the_first() -> None:
+    worker = Reporter(1)
+    first, _, second = worker.running(), worker.attempt_ended(), worker.running()
+    record = report(hand_over(accept()), second, first)
+    assert record.state is State.RUNNING
+    assert [attempt.ordinal for attempt in record.attempts] == [1, 2]
+    assert record.start_us == first.running.start_us
+    assert [entry for entry in history(record) if entry[0] == "RUNNING"] == [("RUNNING", 2), ("RUNNING", 1)]
+
+
+def test_running_after_the_end_of_all() -> None:
+    worker = Reporter(1)
+    running, ended = worker.running(), worker.ended(State.SUCCEEDED)
+    record = report(hand_over(accept()), ended)
+    assert (record.state, outcomes(record)) == (State.SUCCEEDED, ["SUCCEEDED"])
+    assert lifecycle.reported(record, running) is Refusal.ENDED
+
+
+ends_of_runs = st.sampled_from([State.SUCCEEDED, State.FAILED, State.TIMED_OUT])
+
+
+@patient
+@given(
+    earlier=st.lists(st.booleans(), max_size=2),
+    retries=st.integers(0, 4),
+    end=ends_of_runs,
+    noted=st.booleans(),
+    data=st.data(),
+)
+def test_result_does_not_depend_on_the_order_of_events(
+    earlier: list[bool], retries: int, end: State, *, noted: bool, data: st.DataObject
+) -> None:
+    """Once all events of the last hand-over are in, however often, the record is the same."""
+    base = accept()
+    for generation, ran in enumerate(earlier, 1):
+        base = hand_over(base)
+        if ran:
+            base = report(base, Reporter(generation).running())
+    base = hand_over(base)
+    if noted:
+        base = replace(base, custody=Custody.BROKER)
+    worker = Reporter(base.token.generation, data.draw(st.integers(0, 2)), time_us=NOW + SECOND)
+    events = [worker.dequeued()]
+    for _ in range(retries):
+        events += [worker.running(), worker.attempt_ended()]
+    events += [worker.running(), worker.ended(end)]
+    expected = _apply(base, events)
+    twice = data.draw(st.lists(st.sampled_from(events), max_size=4))
+    shuffled = data.draw(st.permutations(events + twice))
+    actual = _apply(base, shuffled)
+    assert _essence(actual) == _essence(expected)
+    assert expected.state is end
+    kinds = {api.INVOCATION_EVENT_TYPE_RUNNING, api.INVOCATION_EVENT_TYPE_ATTEMPT_ENDED}
+    assert _entries(actual, kinds) == _entries(expected, kinds)
+
+
+def _apply(record: Record, events: Sequence[Event]) -> Record:
+    for event in events:
+        after = lifecycle.reported(record, event)
+        record = record if isinstance(after, Refusal) else after
+    return record
+
+
+def _essence(record: Record) -> object:
+    ended = [attempt for attempt in record.attempts if attempt.outcome != api.ATTEMPT_OUTCOME_LOST]
+    lost = [attempt.token.SerializeToString() for attempt in record.attempts if attempt not in ended]
+    return replace(record, attempts=tuple(ended), entries=()), lost
+
+
+def _entries(record: Record, kinds: set[api.InvocationEventType.ValueType]) -> Counter[tuple[int, int, int]]:
+    return Counter((entry.type, entry.attempt, entry.time_us) for entry in record.entries if entry.type in kinds)
+
+
+# --- Every history that can happen
+
+
+@dataclass(kw_only=True, eq=False)
+class Message:
+    """A work message, in a queue of the broker or in the hand of a worker."""
+
+    generation: int
+    may_expire: bool
+    lost_starts: int
+    deliveries: int = 0
+    holder: Holder | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Holder:
+    """A worker that runs a message. One that was cut off from the broker goes on, and holds nothing any more."""
+
+    message: Message
+    worker: Reporter
+    said: list[Event] = field(default_factory=list)
+    last: bool = False
+    """Whether it has said its last, which is confirmed; only the acknowledgement is missing."""
+
+    @property
+    def holds(self) -> bool:
+        return self.message.holder is self
+
+
+class Lives(RuleBasedStateMachine):
+    """A store, a broker and workers that do all that they may do, while events are late, repeated and out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = itertools.count(NOW, SECOND)
+        self.names = (f"w{number}" for number in itertools.count(1))
+        self.record = accept()
+        self.messages: list[Message] = []
+        self.published = 0
+        """The generation of the last message that reached the broker."""
+        self.holders: list[Holder] = []
+        self.events: list[Event] = []
+        """Published and confirmed: the recorder gets each of them at least once."""
+        self.delivered: list[Event] = []
+
+    # The store and the dispatcher
+
+    @initialize(scheduled=st.booleans())
+    def accept(self, *, scheduled: bool) -> None:
+        self.record = accept(due_us=NOW + SECOND if scheduled else NOW)
+
+    @precondition(lambda self: self.record.custody is Custody.STORE)
+    @rule(fate=st.sampled_from(["confirmed", "unknown", "not sent"]))
+    def hand_over(self, fate: str) -> None:
+        self._become(lifecycle.handed_over(self.record, time_us=next(self.time)))
+        if fate != "not sent":
+            message = Message(
+                generation=self.record.token.generation,
+                may_expire=not self.record.start_us,
+                lost_starts=self.record.lost_starts,
+            )
+            self.messages.append(message)
+            self.published = message.generation
+        if fate == "confirmed":
+            self.note_confirm()
+
+    @precondition(lambda self: self.record.custody is Custody.SENT and self.published == self.record.token.generation)
+    @rule()
+    def note_confirm(self) -> None:
+        self._become(replace(self.record, custody=Custody.BROKER))
+
+    @precondition(lambda self: self.record.custody is Custody.SENT)
+    @rule()
+    def take_back(self) -> None:
+        """As the sweeper does with what nobody saw confirmed."""
+        self._become(replace(self.record, custody=Custody.STORE, due_us=next(self.time)))
+
+    @precondition(lambda self: self.record.custody is Custody.STORE)
+    @rule()
+    def end_in_the_store(self) -> None:
+        """As the dispatcher does with what has waited too long, and the deletion of a function with the rest."""
+        state = State.FAILED if self.record.attempts else State.EXPIRED
+        failure = api.Failure(reason="GONE")
+        self._become(lifecycle.ended(self.record, state=state, failure=failure, time_us=next(self.time)))
+
+    @precondition(lambda self: self.record.ended)
+    @rule(state=st.sampled_from([State.FAILED, State.EXPIRED, State.INVALID]))
+    def end_again(self, state: State) -> None:
+        failure = api.Failure(reason="POISON")
+        assert lifecycle.ended(self.record, state=state, failure=failure, time_us=next(self.time)) is Refusal.ENDED
+        assert lifecycle.handed_over(self.record, time_us=next(self.time)) is Refusal.ENDED
+
+    # The broker and the workers
+
+    @precondition(lambda self: self._queued())
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self._queued()))
+        worker = Reporter(message.generation, message.deliveries, worker=next(self.names), time_us=next(self.time))
+        holder = message.holder = Holder(message=message, worker=worker)
+        self.holders.append(holder)
+        if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
+            self._say(holder, worker.handed_back("SUSPECTED_POISON"), last=True)
+
+    @precondition(lambda self: self._busy())
+    @rule(data=st.data())
+    def work(self, data: st.DataObject) -> None:
+        """A worker goes one step on."""
+        holder = data.draw(st.sampled_from(self._busy()))
+        worker = holder.worker
+        if worker.attempts and not worker.attempts[-1].end_us:
+            step = data.draw(st.sampled_from(["fail", "defer", *ends_while_running]))
+        else:
+            step = data.draw(st.sampled_from(self._steps_between_attempts(holder)))
+        match step:
+            case "dequeue":
+                self._say(holder, worker.dequeued())
+            case "run":
+                self._say(holder, worker.running())
+            case "fail":
+                self._say(holder, worker.attempt_ended())
+            case "defer":
+                self._say(holder, worker.deferred(due_us=next(self.time)), last=True)
+            case "hand back":
+                self._say(holder, worker.handed_back(), last=True)
+            case end:
+                self._say(holder, worker.ended(State[end]), last=True)
+
+    @precondition(lambda self: any(holder.last for holder in self.holders))
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        """What a worker has said last is confirmed, so it lets the message go, where it still has it."""
+        holder = data.draw(st.sampled_from([holder for holder in self.holders if holder.last]))
+        if holder.holds:
+            self.messages.remove(holder.message)
+        self.holders.remove(holder)
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """A worker dies; of what it said some may never have been confirmed, and its message comes again."""
+        holder = data.draw(st.sampled_from(self.holders))
+        self.holders.remove(holder)
+        if holder.holds:
+            self._redeliver(holder.message)
+        if not holder.last:
+            for event in holder.said:
+                if event in self.events and event not in self.delivered and data.draw(st.booleans()):
+                    self.events.remove(event)
+
+    @precondition(lambda self: any(holder.holds for holder in self.holders))
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        """The connection of a worker breaks: its message comes again while it goes on with its run."""
+        holder = data.draw(st.sampled_from([holder for holder in self.holders if holder.holds]))
+        self._redeliver(holder.message)
+
+    # The recorder
+
+    @precondition(lambda self: self.events)
+    @rule(data=st.data())
+    def record_event(self, data: st.DataObject) -> None:
+        """Any event that was published arrives next, and may arrive again."""
+        event = data.draw(st.sampled_from(self.events))
+        self.delivered.append(event)
+        if data.draw(st.booleans()):
+            self.events.remove(event)
+        before = self.record
+        after = lifecycle.reported(before, event)
+        if isinstance(after, Refusal):
+            if before.ended:
+                assert after is Refusal.ENDED
+            elif Token.of(event.token) < before.token:
+                assert after is Refusal.STALE
+            else:
+                assert after is Refusal.DUPLICATE
+            return
+        assert Token.of(event.token) >= before.token, "a stale event changed something"
+        assert after.token >= Token.of(event.token)
+        assert isinstance(lifecycle.reported(after, event), Refusal), "the same event twice is more than once"
+        self._become(after)
+
+    # What must hold
+
+    @invariant()
+    def makes_sense(self) -> None:
+        record = self.record
+        assert (record.custody is Custody.NONE) == record.ended
+        assert bool(record.end_us) == record.ended
+        assert bool(record.due_us) == (record.custody is Custody.STORE)
+        assert record.start_us == (record.attempts[0].start_us if record.attempts else 0)
+        if record.state in {State.EXPIRED, State.INVALID, State.SCHEDULED}:
+            assert not record.attempts
+        if record.ended:
+            assert all(attempt.end_us for attempt in record.attempts)
+            assert (record.failure is None) == (record.state is State.SUCCEEDED)
+
+    @invariant()
+    def never_lost(self) -> None:
+        """What has not ended is in a hand that will end it or give it on."""
+        record = self.record
+        if record.custody is not Custody.BROKER:
+            return  # ended; or the store holds it; or it was sent, and the sweeper takes back what was
+        held = any(message.generation == record.token.generation for message in self.messages)
+        told = any(_lets_go(event) and Token.of(event.token) >= record.token for event in self.events)
+        assert held or told
+
+    def teardown(self) -> None:
+        """Whatever has happened: when all that was said is heard and one worker goes on, the invocation ends."""
+        for _ in range(10):
+            for event in self.events:
+                after = lifecycle.reported(self.record, event)
+                if isinstance(after, Record):
+                    self._become(after)
+            self.events = []
+            if self.record.ended:
+                return
+            if self.record.custody is Custody.SENT:
+                self.take_back()
+            if self.record.custody is Custody.STORE:
+                self.hand_over("confirmed")
+            for holder in self.holders:
+                if holder.holds:
+                    self._redeliver(holder.message)
+            self.holders = []
+            message = next(each for each in self.messages if each.generation == self.record.token.generation)
+            worker = Reporter(message.generation, message.deliveries, worker="last", time_us=next(self.time))
+            if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
+                self.events.append(worker.handed_back("SUSPECTED_POISON"))
+            else:
+                self.events.append(worker.ended(State.SUCCEEDED))
+            self.messages.remove(message)
+        raise AssertionError("it never ends")
+
+    # Helpers
+
+    def _queued(self) -> list[Message]:
+        return [message for message in self.messages if message.holder is None]
+
+    def _busy(self) -> list[Holder]:
+        return [holder for holder in self.holders if not holder.last]
+
+    @staticmethod
+    def _steps_between_attempts(holder: Holder) -> list[str]:
+        if holder.worker.attempts:
+            return ["run", "INVALID"]
+        first = ["dequeue", "run", "hand back", "INVALID"]
+        return [*first, "EXPIRED"] if holder.message.may_expire else first
+
+    def _say(self, holder: Holder, event: Event, *, last: bool = False) -> None:
+        holder.said.append(event)
+        holder.last = last
+        self.events.append(event)
+
+    @staticmethod
+    def _redeliver(message: Message) -> None:
+        message.deliveries += 1
+        message.holder = None
+
+    def _become(self, after: Record | Refusal) -> None:
+        assert isinstance(after, Record)
+        before, self.record = self.record, after
+        assert not before.ended, "an end is final"
+        assert after.token >= before.token
+        assert after.state is before.state or after.state in TRANSITIONS[before.state]
+        assert after.entries[: len(before.entries)] == before.entries
+        keys = [_key(attempt) for attempt in after.attempts]
+        assert keys == sorted(set(keys))
+        known = dict(zip(keys, after.attempts, strict=True))
+        for attempt in before.attempts:
+            assert _key(attempt) in known, "an attempt vanished"
+            assert not attempt.end_us or known[_key(attempt)] == attempt, "an attempt that had ended changed"
+
+
+ends_while_running = ["SUCCEEDED", "FAILED", "TIMED_OUT"]
+
+Lives.TestCase.settings = settings(
+    patient, max_examples=200, stateful_step_count=40, suppress_health_check=list(HealthCheck)
+)
+TestLives = Lives.TestCase
+
+
+def _key(attempt: AttemptRecord) -> tuple[int, int, int]:
+    return attempt.token.generation, attempt.token.delivery, attempt.ordinal
+
+
+def _lets_go(event: Event) -> bool:
+    return event.WhichOneof("kind") in {"deferred", "handed_back", "ended"}
+
+
+# --- The table
+
+
+def test_transitions_cover_every_state_and_none_leaves_an_end() -> None:
+    assert TRANSITIONS.keys() == set(State)
+    assert all(not TRANSITIONS[state] for state in ENDS)
+    reachable = {State.SCHEDULED, State.ENQUEUED}
+    for _ in State:
+        reachable |= {after for state in reachable for after in TRANSITIONS[state]}
+    assert reachable == set(State)
+    assert all(TRANSITIONS[state] & ENDS for state in State if state not in ENDS)
+
+
+def test_states_are_those_of_the_api() -> None:
+    names = {name.removeprefix("INVOCATION_STATE_"): number for name, number in api.InvocationState.items()}
+    del names["UNSPECIFIED"]
+    assert {state.name: state.value for state in State} == names
