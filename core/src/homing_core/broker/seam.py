@@ -123,6 +123,11 @@ class Broker(ABC):
     def connected(self) -> bool:
         """Whether messages can be published and are consumed now."""
 
+    @property
+    @abstractmethod
+    def keeps_messages(self) -> bool:
+        """Whether messages outlive this process. Where they do not, the store publishes anew at the next start."""
+
     @abstractmethod
     async def open_function(self, function: str) -> None:
         """Make the work queue and the sync lane of a function where they do not exist.
@@ -203,11 +208,11 @@ class Broker(ABC):
 
     @abstractmethod
     async def consume_work(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        """Consume a function's work, making its queues where they do not exist; ``prefetch`` messages in hand at most."""
+        """Consume a function's work, with ``prefetch`` messages in hand at most; make its queues where there are none."""
 
     @abstractmethod
     async def consume_sync(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        """Consume a function's sync calls, making its queues where they do not exist."""
+        """Consume a function's sync calls; make its queues where there are none."""
 
     @abstractmethod
     async def consume_events(self, handler: Handler, *, prefetch: int) -> Consumer:

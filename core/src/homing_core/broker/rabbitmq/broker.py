@@ -99,6 +99,11 @@ class RabbitBroker(Broker):
         """See :attr:`Broker.connected`."""
         return self._publishing.is_up and self._consuming.is_up and self._publisher.available
 
+    @property
+    def keeps_messages(self) -> bool:
+        """See :attr:`Broker.keeps_messages`."""
+        return True
+
     async def open_function(self, function: str) -> None:
         """See :meth:`Broker.open_function`.
 

@@ -12,7 +12,7 @@ import pika.channel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from homing_core.broker.rabbitmq.channel import Channel
+from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
 from homing_core.broker.rabbitmq.connection import Connection
 from homing_core.broker.seam import (
     BrokerError,
@@ -93,7 +93,7 @@ class Publisher:
         """Publish on this connection from now on."""
         if self._transient is None or not self._transient.is_open:
             self._transient = await Channel.open(connection)
-            self._transient.on_closed(lambda _: self._reopen())
+            self._transient.on_closed(self._make_good)
         if self._confirmed is None:
             channel = await Channel.open(connection)
             await channel.confirm(self._on_confirm)
@@ -247,7 +247,11 @@ class Publisher:
 
     def _on_channel_lost(self, reason: BrokerError) -> None:
         self._drop(f"The channel was lost before the message was confirmed: {reason}")
-        self._reopen()
+        self._make_good(reason)
+
+    def _make_good(self, reason: BrokerError) -> None:
+        if isinstance(reason, ChannelClosedError):
+            self._reopen()
 
     def _on_blocked(self, *, blocked: bool) -> None:
         self._blocked = blocked
