@@ -208,7 +208,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def consume_work(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        """Consume a function's work, with ``prefetch`` messages in hand at most; make its queues where there are none."""
+        """Consume a function's work, with ``prefetch`` messages in hand at most; make its queues where none are."""
 
     @abstractmethod
     async def consume_sync(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
