@@ -148,7 +148,11 @@ class Deployment:
         messages, self._left_behind = self._left_behind, []
         if not messages:
             return
-        work = {item.invocation_id: (item, message) for message in messages if (item := _read(message)) is not None}
+        work: dict[str, tuple[WorkMessage, Received]] = {}
+        for message in messages:
+            item = _read(message)
+            if item is not None and item.generation >= work.get(item.invocation_id, (item,))[0].generation:
+                work[item.invocation_id] = item, message
         recorded = Recorded()
         try:
             async with self._database.write() as connection:

@@ -84,6 +84,15 @@ class Dispatcher:
         self._fed = asyncio.Event()
         self._deliveries_due = asyncio.Event()
 
+    async def recover(self) -> None:
+        """Take back, before anything is published, what was at a broker that keeps nothing between two starts."""
+        if self._broker.keeps_messages:
+            return
+        async with self._database.write() as connection:
+            count = await dispatching.take_back_all(connection, due_us=now_us())
+        if count:
+            _log.info("publishing again what was under way", count=count)
+
     def reserve(self, draft: Draft) -> Draft:
         """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""
         function, record = draft.spec.function, draft.record
@@ -147,7 +156,13 @@ class Dispatcher:
             )
             for item in batch
         ]
-        outcomes = await self._broker.publish_work(outgoing)
+        try:
+            outcomes = await self._broker.publish_work(outgoing)
+        except BaseException:
+            for item in batch:
+                # From here on the sweeper finds them.
+                self._in_flight.pop(item.key, None)
+            raise
         failed: list[Work] = []
         for item, outcome in zip(batch, outcomes, strict=True):
             if outcome is None:
@@ -214,8 +229,8 @@ class Dispatcher:
                 if deliveries:
                     await dispatching.settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us())
         for name in self._loads.keys() | loads.keys():
-            messages, size = loads.get(name, (0, 0))
-            self._loads[name] = _Load(messages, size)
+            load = self._loads.setdefault(name, _Load())
+            load.messages, load.size = loads.get(name, (0, 0))
         for function, due_us in due.items():
             self.wake(function, due_us)
 

@@ -13,6 +13,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, insert, make_url, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -70,6 +71,8 @@ class Database:
             if isinstance(error.orig, sqlite3.IntegrityError):
                 raise
             raise unavailable("STORE_UNAVAILABLE", f"the store could not be written: {error.orig}") from error
+        except PoolTimeoutError as error:
+            raise unavailable("STORE_UNAVAILABLE", "the store could not be written: it is too busy") from error
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -82,6 +85,8 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise unavailable("STORE_UNAVAILABLE", f"the store could not be read: {error.orig}") from error
+        except PoolTimeoutError as error:
+            raise unavailable("STORE_UNAVAILABLE", "the store could not be read: it is too busy") from error
 
     def _engine(self, *, readers: int) -> AsyncEngine:
         engine = create_async_engine(
