@@ -15,6 +15,7 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.logs import configure_logs
 from homing_server.admission import Admission
@@ -49,14 +50,14 @@ _HEALTH_INTERVAL = 0.5
 class Server:
     """All parts of one server process."""
 
-    def __init__(self, settings: ServerSettings, tasks: Tasks) -> None:
+    def __init__(self, settings: ServerSettings, broker: Broker, tasks: Tasks, *, name: str) -> None:
         self._settings = settings
         self._tasks = tasks
-        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._name = name
         self._draining = False
         self._metrics = Metrics()
         self._database = Database(settings.database_url)
-        self._broker = RabbitBroker(settings.broker_url, name=f"homing-server {self._name}")
+        self._broker = broker
         self._presence = Presence()
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
@@ -107,6 +108,7 @@ class Server:
     async def start(self) -> None:
         """Open the store, connect to the broker and serve."""
         await self._database.open()
+        await self._dispatcher.recover()
         await self._catalog.load()
         await self._hub.open()
         for step in (
@@ -124,6 +126,7 @@ class Server:
             self._conservation.measure,
         ):
             self._tasks.repeat(step)
+        await self._set_serving(serving=False)
         grpc_address = await self._grpc.start()
         http_address = await self._http.start()
         await self._broker.start()
@@ -170,8 +173,10 @@ async def serve(settings: ServerSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    broker = RabbitBroker(settings.broker_url, name=f"homing-server {name}")
     async with Tasks() as tasks:
-        server = Server(settings, tasks)
+        server = Server(settings, broker, tasks, name=name)
         starting = asyncio.create_task(server.start())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)

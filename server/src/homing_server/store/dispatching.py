@@ -170,6 +170,22 @@ async def forgotten_work(connection: AsyncConnection, *, sent_before_us: int) ->
     return [(key, generation) for key, generation in await connection.execute(query)]
 
 
+async def take_back_all(connection: AsyncConnection, *, due_us: int) -> int:
+    """Return everything that was at a broker which kept nothing to the store's custody; tell how many there were."""
+    gone = [int(Custody.SENT), int(Custody.BROKER)]
+    work = await connection.execute(
+        update(_invocations)
+        .where(schema.live(_invocations), _invocations.c.custody.in_(gone))
+        .values(custody=int(Custody.STORE), due_us=due_us)
+    )
+    deliveries = await connection.execute(
+        update(_deliveries)
+        .where(schema.live(_deliveries), _deliveries.c.custody.in_(gone))
+        .values(custody=int(Custody.STORE))
+    )
+    return work.rowcount + deliveries.rowcount
+
+
 async def at_broker(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
     """Return by function how many invocations, of how many bytes in all, the store believes to be at the broker."""
     query = (
