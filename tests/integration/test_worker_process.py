@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
@@ -15,12 +12,6 @@ from homing.v1.invocation_pb2 import InvocationSpec
 from homing.v1.payload_pb2 import Payload
 from support.fake_server import FakeServer
 from support.workers import running_worker
-
-
-@pytest.fixture
-async def server(broker_url: str) -> AsyncIterator[FakeServer]:
-    async with FakeServer(broker_url) as fake:
-        yield fake
 
 
 def python(name: str, code: str, **fields: Any) -> Function:

@@ -66,6 +66,7 @@ class FakeServer:
         """Tell of a new function or of another revision of one."""
         self._revision += 1
         function.revision = self._revision
+        await self.broker.open_function(function.name)
         state = FunctionState(function=function)
         self.functions[function.name] = state
         await self._control(Control(function=state))

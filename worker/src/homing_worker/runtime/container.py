@@ -22,9 +22,9 @@ ENGINE_ERRORS: Final = (DockerError, aiohttp.ClientError, OSError, json.JSONDeco
 """What a request to the Docker Engine may raise."""
 
 _POLL: Final = 0.03
-_PROBE_TIMEOUT: Final = 2.0
+_PROBE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=1.0, sock_read=2.0)
 _WATCH_PAUSE: Final = 1.0
-_EXIT_PATIENCE: Final = 0.1
+_EXIT_PATIENCE: Final = 0.5
 _TOLD_LINES: Final = 10
 _TOLD_CHARACTERS: Final = 3000
 _REMOVE_PATIENCE: Final = 30.0
@@ -74,13 +74,20 @@ class Container(Instance):
 
         :raises StartFailedError: The container ended before.
         """
-        while not await self._answers():
+        while True:
+            probe = asyncio.create_task(self._answers())
+            try:
+                await asyncio.wait({probe, self._exited}, return_when=asyncio.FIRST_COMPLETED)
+                if self._exited.done():
+                    raise StartFailedError(
+                        FailureReason.START_FAILED,
+                        f"{self._how_it_ended()} before it was ready{await self.last_lines()}",
+                    )
+                if probe.result():
+                    return
+            finally:
+                probe.cancel()
             await asyncio.wait({self._exited}, timeout=_POLL)
-            if self._exited.done():
-                raise StartFailedError(
-                    FailureReason.START_FAILED,
-                    f"{self._how_it_ended()} before it was ready{await self.last_lines()}",
-                )
 
     async def call(self, request: Request) -> Answer:
         """Send the request to the container's port 8080."""
@@ -88,7 +95,7 @@ class Container(Instance):
             return await exchange(self._session, self._origin, request)
         except CallFailedError as error:
             if error.suspect:
-                # A container that just died is known to be dead within milliseconds.
+                # Of a container that just died the engine soon tells.
                 await asyncio.wait({self._exited}, timeout=_EXIT_PATIENCE)
                 if self._exited.done():
                     raise CallFailedError(
@@ -154,16 +161,15 @@ class Container(Instance):
     async def _answers(self) -> bool:
         """Tell whether the port answers: 503 from a health check means not yet, anything else will do."""
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                async with self._session.get(f"{self._origin}/_/health", allow_redirects=False) as response:
-                    return response.status != 503
-        except TimeoutError:
-            # It took the connection: it listens, and has no answer to this.
-            return self._direct
-        except (aiohttp.ClientConnectorError, aiohttp.ClientOSError):
+            async with self._session.get(
+                f"{self._origin}/_/health", allow_redirects=False, timeout=_PROBE_TIMEOUT
+            ) as response:
+                return response.status != 503
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return False
-        except aiohttp.ServerConnectionError:
-            # A published port takes connections even when nobody listens in the container, and closes them.
+        except (aiohttp.ServerConnectionError, aiohttp.ClientOSError):
+            # It took the connection, so it listens, and has no answer to this. But a published port takes connections
+            # even while nobody listens in the container, and closes them.
             return self._direct
         except aiohttp.ClientError:
             return True
