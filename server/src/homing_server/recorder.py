@@ -34,6 +34,10 @@ class _SupersededError(Exception):
     """Another recorder has become active."""
 
 
+class _LostError(Exception):
+    """The connection that events came by is lost: they come again, here or elsewhere."""
+
+
 class Recorder:
     """Records events while it is the active one."""
 
@@ -49,6 +53,8 @@ class Recorder:
         self._metrics = metrics
         self._announce = announce
         self._epoch: int | None = None
+        self._term = 0
+        """Counts the consumptions: what came by an earlier one must not be recorded under the epoch of a later one."""
         self._consumer: Consumer | None = None
         self._in_hand: list[tuple[Received, Sequence[Event]]] = []
         self._arrived = asyncio.Event()
@@ -69,27 +75,31 @@ class Recorder:
     async def consume(self) -> None:
         """Ask for events, as the active recorder or as the next."""
         self._epoch = None
+        self._term += 1
         self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH)
 
     def lost(self) -> None:
         """Forget what is in hand: it comes again."""
         self._epoch = None
+        self._term += 1
         self._consumer = None
         self._in_hand.clear()
 
     async def record_group(self) -> None:
         """Wait for events and commit what has come. One step of the recorder's loop."""
-        await self._arrived.wait()
-        self._arrived.clear()
-        while self._in_hand:
-            group = self._next_group()
-            self._busy = True
-            try:
-                await self._record(group)
-            except _SupersededError:
-                await self._resign(group)
-            finally:
-                self._busy = False
+        while not self._in_hand:
+            self._arrived.clear()
+            await self._arrived.wait()
+        group = self._next_group()
+        self._busy = True
+        try:
+            await self._record(group)
+        except _SupersededError:
+            await self._resign(group)
+        except _LostError:
+            _log.info("events are left to come again", messages=len(group))
+        finally:
+            self._busy = False
 
     def _take(self, message: Received) -> None:
         try:
@@ -111,21 +121,21 @@ class Recorder:
         return group
 
     async def _record(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
-        await self._record_events([event for _, events in group for event in events])
+        await self._record_events([event for _, events in group for event in events], self._term)
         for message, _ in group:
             message.ack()
 
-    async def _record_events(self, events: Sequence[Event]) -> None:
+    async def _record_events(self, events: Sequence[Event], term: int) -> None:
         """Commit events. One that cannot be recorded at all is found by halving and left out, so that others go on."""
         try:
-            recorded = await self._commit(events)
-        except _SupersededError:
+            recorded = await self._commit(events, term)
+        except (_SupersededError, _LostError):
             raise
         except Exception:  # noqa: BLE001 whatever it is, the others' events must be recorded
             if len(events) > 1:
                 half = len(events) // 2
-                await self._record_events(events[:half])
-                await self._record_events(events[half:])
+                await self._record_events(events[:half], term)
+                await self._record_events(events[half:], term)
                 return
             _log.exception("an event could not be recorded", event_text=str(events[0])[:2000])
             self._metrics.events_failed.inc()
@@ -136,25 +146,29 @@ class Recorder:
             self._metrics.ended.labels(state.name).inc()
         self._announce(recorded)
 
-    async def _commit(self, events: Sequence[Event]) -> Recorded:
+    async def _commit(self, events: Sequence[Event], term: int) -> Recorded:
         """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
         attempts = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
-            before_sleep=lambda state: _log.warning(
-                "recording again", error=str(state.outcome and state.outcome.exception())
-            ),
+            before_sleep=_log_retry,
         )
-        return await attempts(self._commit_once, events)
+        return await attempts(self._commit_once, events, term)
 
-    async def _commit_once(self, events: Sequence[Event]) -> Recorded:
-        if self._epoch is None:
+    async def _commit_once(self, events: Sequence[Event], term: int) -> Recorded:
+        epoch = self._epoch if term == self._term else None
+        if epoch is None:
             async with self._database.write() as connection:
-                self._epoch = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
-            _log.info("recording", epoch=self._epoch)
+                if term != self._term:
+                    raise _LostError
+                epoch = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+            if term != self._term:
+                raise _LostError
+            self._epoch = epoch
+            _log.info("recording", epoch=epoch)
         async with self._database.write() as connection:
-            if not await holds_epoch(connection, self._epoch):
-                raise _SupersededError
+            if not await holds_epoch(connection, epoch):
+                raise _SupersededError if term == self._term else _LostError
             return await record_events(connection, events)
 
     async def _resign(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
