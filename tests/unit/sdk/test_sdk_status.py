@@ -86,6 +86,18 @@ def test_every_status_has_its_error(code: str, error: type[homing.RequestError])
     assert (found.reason, found.violations, found.retry_after, found.details) == ("", (), None, ())
 
 
+def test_a_server_that_is_not_there_is_named_in_few_words() -> None:
+    error = request_error(
+        code=grpc.StatusCode.UNAVAILABLE,
+        message="failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+        "Failed to connect to remote host: Connection refused",
+        trailing=None,
+        target=TARGET,
+    )
+
+    assert str(error) == f"{TARGET}: cannot connect: Connection refused"
+
+
 def test_a_message_over_the_size_of_grpc_is_a_payload_that_is_too_large() -> None:
     error = request_error(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -39,6 +39,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
     grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
 }
+_NO_CONNECTION: Final = re.compile(r"failed to connect to all addresses; last error: .*: ([^:]+)")
 _TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -65,7 +66,8 @@ def request_error(
     if too_large and not details.reason:
         return errors.PayloadTooLargeError(size=int(too_large[1]), limit=int(too_large[2]), field="message")
     if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
-        message = f"{target}: {message or code.name}"
+        refused = _NO_CONNECTION.fullmatch(message)
+        message = f"{target}: " + (f"cannot connect: {refused[1]}" if refused else message or code.name)
     return _BY_CODE.get(code, errors.ServerError)(
         message,
         code=code,

@@ -1,0 +1,101 @@
+"""The program: its commands, how errors are told, and the exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+import typer.core
+
+import homing
+from homing_cli import functions, invocations, watch
+from homing_cli.exits import exit_code
+from homing_cli.options import Globals
+from homing_cli.output import complain
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    the invocation ended without success
+  2    wrong usage, or a request that breaks a rule
+  3    the server is unavailable or busy, or the time is over
+  4    there is no such function or invocation
+  5    refused or failed for another reason
+  130  interrupted
+"""
+
+
+class _Commands(typer.core.TyperGroup):
+    """Tells errors in one line, whichever command they come from."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except homing.HomingError as error:
+            complain(str(error))
+            raise typer.Exit(exit_code(error)) from None
+
+
+app = typer.Typer(
+    name="homing",
+    cls=_Commands,
+    help="Invoke function containers now or later; the results find their way home.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help and errors can be searched, piped and read aloud
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"homing {homing.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    *,
+    target: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the server; by default HOMING_TARGET or localhost:50051.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command; they may stand after it too."""
+    ctx.obj = Globals(target=target, json=json)
+
+
+app.command("deploy")(functions.deploy)
+app.command("functions")(functions.show)
+app.command("remove")(functions.remove)
+app.command("invoke")(invocations.invoke)
+app.command("get")(invocations.get)
+app.command("watch")(watch.watch)
+
+
+class _Seldom(logging.Filter):
+    """Lets pass one line in ten seconds: that a server is away need not be told at every try."""
+
+    _next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created < self._next:
+            return False
+        self._next = record.created + 10
+        return True
+
+
+def main() -> None:
+    """Run the program."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("homing: %(message)s"))
+    handler.addFilter(_Seldom())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    app(prog_name="homing")

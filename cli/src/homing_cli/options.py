@@ -1,0 +1,112 @@
+"""Options that several commands have, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
+
+import homing
+
+CALL_TIMEOUT: Final = 10.0
+"""How long a call may take that waits for nothing but the server, in seconds."""
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+|\d+(?:\.\d+)?")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_SIZES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Globals:
+    """The options that stood before the command."""
+
+    target: str | None = None
+    json: bool = False
+
+
+Target = Annotated[
+    str | None, typer.Option(help="HOST:PORT of the server; by default HOMING_TARGET or localhost:50051.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="A label; may be repeated.")
+]
+
+
+def connect(ctx: typer.Context, target: str | None) -> homing.Client:
+    """Return a client of the server that the options name.
+
+    :raises homing.InvalidRequestError: A setting breaks a rule.
+    """
+    return homing.Client(target or _globals(ctx).target, timeout=CALL_TIMEOUT)
+
+
+def wants_json(ctx: typer.Context, *, json: bool) -> bool:
+    """Tell whether the output is for a program."""
+    return json or _globals(ctx).json
+
+
+def _globals(ctx: typer.Context) -> Globals:
+    given = ctx.find_object(Globals)
+    return given if isinstance(given, Globals) else Globals()
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as ``90``, ``1.5s`` or ``1h30m``.
+
+    :raises typer.BadParameter: It is none.
+    """
+    if not _DURATION.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is not a duration such as 30s, 5m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def memory(text: str) -> int:
+    """Return the bytes of a size such as ``64Mi`` or ``1G``.
+
+    :raises typer.BadParameter: It is none.
+    """
+    match = re.fullmatch(r"(\d+)([kMG]i?|)", text.replace("Ki", "ki"))
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a size in bytes such as 64Mi or 1G")
+    return int(match[1]) * _SIZES[match[2].replace("ki", "Ki")]
+
+
+def cpu(text: str) -> int:
+    """Return the thousandths of a core of a number such as ``0.5`` or ``500m``.
+
+    :raises typer.BadParameter: It is none.
+    """
+    match = re.fullmatch(r"(\d+)m|(\d+(?:\.\d+)?)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a number of cores such as 0.5 or 500m")
+    return int(match[1]) if match[1] else round(float(match[2]) * 1000)
+
+
+def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
+    """Return the mapping that ``KEY=VALUE`` items mean.
+
+    :raises typer.BadParameter: One has no ``=``.
+    """
+    mapping = {}
+    for item in items or ():
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+        mapping[key] = value
+    return mapping
+
+
+def state(text: str) -> homing.InvocationState:
+    """Return the state of a name.
+
+    :raises typer.BadParameter: There is none of this name.
+    """
+    ends = [name.value for name in homing.InvocationState if name.ended]
+    if text.upper() not in ends:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(ends)}")
+    return homing.InvocationState(text.upper())

@@ -1,0 +1,108 @@
+"""How things are printed: results as they are, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_WIDTH: Final = 240
+"""Where there is no terminal, lines are this wide: cut off, a table is of no use to what reads it."""
+
+
+def complain(text: str) -> None:
+    """Tell of an error or of progress, in one line on standard error."""
+    typer.echo(f"homing: {plain(text)}", err=True)
+
+
+def print_raw(data: bytes) -> None:
+    """Print the output of a function just as it is; on a terminal, with the end of line that it may lack."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    if data and not data.endswith(b"\n") and sys.stdout.isatty():
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_line(text: str) -> None:
+    """Print a line at once."""
+    typer.echo(plain(text))
+
+
+def print_json(item: Message | Mapping[str, object]) -> None:
+    """Print an object as one line of JSON, a message with the names of proto3 JSON."""
+    content = MessageToDict(item) if isinstance(item, Message) else item
+    typer.echo(json.dumps(content, separators=(",", ":")))
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for column in columns:
+        grid.add_column(column, overflow="fold", no_wrap=column == "ID")
+    for row in rows:
+        grid.add_row(*(Text(plain(cell)) for cell in row))
+    _console().print(grid)
+
+
+def fields(items: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, leaving out the empty ones."""
+    grid = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in items:
+        if value:
+            grid.add_row(name, Text(plain(value)))
+    _console().print(grid)
+
+
+def heading(text: str) -> None:
+    """Print what the table below is about."""
+    typer.echo()
+    _console().print(Text(text, style="bold"))
+
+
+def _console() -> Console:
+    with contextlib.suppress(ValueError, OSError):
+        sys.stdout.flush()
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def plain(text: str) -> str:
+    """Return a text without control characters, which could play tricks on a terminal, in one line."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time as people read it, in their time zone."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def span(length: timedelta | None) -> str:
+    """Return a duration as people read it."""
+    if length is None:
+        return ""
+    seconds = length.total_seconds()
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def pairs(mapping: Mapping[str, str]) -> str:
+    """Return a mapping as people read it."""
+    return " ".join(f"{key}={value}" for key, value in sorted(mapping.items()))
