@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import grpc
 
+_SHOWN = 64
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Violation:
@@ -36,9 +38,19 @@ class ApiError(Exception):
         return self.message
 
 
-def invalid_request(violations: Sequence[Violation]) -> ApiError:
-    """Return the error of a request with fields that break rules."""
+def shown(text: str) -> str:
+    """Return a caller's text as errors show it: quoted, and short enough for the headers that errors travel in."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def invalid_request(violations: Sequence[Violation], *, more: int = 0) -> ApiError:
+    """Return the error of a request with fields that break rules.
+
+    :param more: How many violations there are besides.
+    """
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+    if more:
+        message += f"; and {more} more"
     return ApiError(
         code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, violations=violations
     )
@@ -49,8 +61,8 @@ def function_not_found(name: str) -> ApiError:
     return ApiError(
         code=grpc.StatusCode.NOT_FOUND,
         reason="FUNCTION_NOT_FOUND",
-        message=f"there is no function {name!r}",
-        metadata={"function": name},
+        message=f"there is no function {shown(name)}",
+        metadata={"function": name[:_SHOWN]},
     )
 
 
@@ -59,8 +71,8 @@ def invocation_not_found(invocation_id: str) -> ApiError:
     return ApiError(
         code=grpc.StatusCode.NOT_FOUND,
         reason="INVOCATION_NOT_FOUND",
-        message=f"there is no invocation {invocation_id!r}; records are removed when their retention is over",
-        metadata={"invocation": invocation_id},
+        message=f"there is no invocation {shown(invocation_id)}; records are removed when their retention is over",
+        metadata={"invocation": invocation_id[:_SHOWN]},
     )
 
 

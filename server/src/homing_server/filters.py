@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.limits import FUNCTION_NAME
+from homing_server.errors import shown
 from homing_server.validation import Checks
 
 _MAX_FUNCTIONS = 100
@@ -19,7 +20,7 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
         checks.add("filter.functions", f"must be at most {_MAX_FUNCTIONS}, are {len(selection.functions)}")
     for name in selection.functions:
         if not FUNCTION_NAME.fullmatch(name):
-            checks.add("filter.functions", f"{name[:100]!r} is not the name of a function")
+            checks.add("filter.functions", f"{shown(name)} is not the name of a function")
     for state in selection.states:
         if state not in api.InvocationState.values() or state == api.INVOCATION_STATE_UNSPECIFIED:
             checks.add("filter.states", f"{state} is not a state")

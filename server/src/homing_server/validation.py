@@ -1,4 +1,4 @@
-"""What the fields of requests must be like. Every rule that is broken is told, with its field and its limit."""
+"""What the fields of requests must be like. The rules that are broken are told, each with its field and its limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
-from homing_server.errors import Violation, invalid_request
+from homing_server.errors import Violation, invalid_request, shown
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -33,6 +33,8 @@ _RESERVED_HEADERS = frozenset(
     }
 )
 _DAY = 24 * 3600.0
+_ROOM = 1200
+"""About so many bytes of an error may tell of violations: it travels in headers, of which gRPC takes 8 KiB in all."""
 
 
 class Checks:
@@ -40,18 +42,25 @@ class Checks:
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
+        self._room = _ROOM
+        self._more = 0
 
     def add(self, field: str, description: str) -> None:
         """Note that a field breaks a rule."""
+        size = len(field.encode()) + len(description.encode())
+        if self._violations and size > self._room:
+            self._more += 1
+            return
+        self._room -= size
         self._violations.append(Violation(field=field, description=description))
 
     def done(self) -> None:
-        """Raise the error that tells of all violations, if there are any.
+        """Raise the error that tells of the violations, if there are any, and of the first ones of very many.
 
         :raises ApiError: INVALID_ARGUMENT.
         """
         if self._violations:
-            raise invalid_request(self._violations)
+            raise invalid_request(self._violations, more=self._more)
 
     def integer(self, field: str, value: int, least: int, most: int) -> None:
         """Check that a number lies between two bounds, both allowed."""
@@ -81,11 +90,11 @@ class Checks:
             self.add(field, f"must have at most {limits.MAX_HEADERS_SIZE} bytes in all, have {size}")
         for name, value in headers.items():
             if not _HEADER_NAME.fullmatch(name):
-                self.add(f"{field}[{name!r}]", "is not a valid header name")
+                self.add(f"{field}[{shown(name)}]", "is not a valid header name")
             elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
-                self.add(f"{field}[{name!r}]", "is set by homing itself")
+                self.add(f"{field}[{shown(name)}]", "is set by homing itself")
             if any(character in value for character in "\r\n\0"):
-                self.add(f"{field}[{name!r}]", "must not have line breaks or NUL in its value")
+                self.add(f"{field}[{shown(name)}]", "must not have line breaks or NUL in its value")
 
     def labels(self, field: str, labels: Mapping[str, str]) -> None:
         """Check the number and length of labels."""
@@ -93,9 +102,9 @@ class Checks:
             self.add(field, f"must be at most {limits.MAX_LABELS} labels, are {len(labels)}")
         for key, value in labels.items():
             if not 1 <= len(key) <= limits.MAX_LABEL_KEY:
-                self.add(f"{field}[{key!r}]", f"must have a key of 1 to {limits.MAX_LABEL_KEY} characters")
+                self.add(f"{field}[{shown(key)}]", f"must have a key of 1 to {limits.MAX_LABEL_KEY} characters")
             if len(value) > limits.MAX_LABEL_VALUE:
-                self.add(f"{field}[{key!r}]", f"must have a value of at most {limits.MAX_LABEL_VALUE} characters")
+                self.add(f"{field}[{shown(key)}]", f"must have a value of at most {limits.MAX_LABEL_VALUE} characters")
 
     def url(self, field: str, url: str) -> None:
         """Check that a URL is absolute, http or https, without user information, and not too long."""
@@ -115,7 +124,7 @@ class Checks:
     def function_name(self, field: str, name: str) -> None:
         """Check the name of a function."""
         if not limits.FUNCTION_NAME.fullmatch(name):
-            self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {name[:100]!r}")
+            self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {shown(name)}")
 
 
 def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolicy) -> None:
@@ -178,7 +187,7 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
             checks.add("function", "must have one source: image, command or url")
     for name, value in function.env.items():
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
-            checks.add(f"function.env[{name!r}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
+            checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
     for name in ("secrets", "on_success", "on_failure", "public"):
         if getattr(function, name):
@@ -216,7 +225,7 @@ def _check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> 
 
 def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:
     if http.method and not _METHOD.fullmatch(http.method):
-        checks.add("spec.http.method", f"must be 1 to 16 capital letters, is {http.method[:32]!r}")
+        checks.add("spec.http.method", f"must be 1 to 16 capital letters, is {shown(http.method)}")
     checks.text("spec.http.path", http.path, limits.MAX_URL)
     if http.path and not http.path.startswith("/"):
         checks.add("spec.http.path", "must start with '/'")

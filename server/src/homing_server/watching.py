@@ -12,6 +12,8 @@ from homing_core.clock import now_us
 from homing_server.errors import ApiError, not_served
 from homing_server.filters import check_filter, matcher
 from homing_server.metrics import Metrics
+from homing_server.store import schema
+from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.records import timestamp
 from homing_server.tokens import decode_token, encode_token
@@ -42,7 +44,7 @@ class Watching:
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()
-        seq = self._start(request.resume_token)
+        seq = await self._start(request.resume_token)
         matches = matcher(request.filter)
         self._metrics.watchers.inc()
         try:
@@ -65,13 +67,20 @@ class Watching:
         finally:
             self._metrics.watchers.dec()
 
-    def _start(self, resume_token: str) -> int:
+    async def _start(self, resume_token: str) -> int:
         if not resume_token:
             return self._hub.seq
         token = decode_token("results", resume_token, field="resume_token")
         if token["store"] != self._database.identity:
             raise _expired("it belongs to another store")
-        return int(token["seq"])
+        seq = int(token["seq"])
+        if seq > self._hub.seq:
+            # Another server may be further. But a store that was put back to an earlier state gives numbers again.
+            async with self._database.read() as connection:
+                last = (await read_counters(connection))[schema.RESULT_SEQ]
+            if seq > last:
+                raise _expired("the store is not as far any more")
+        return seq
 
     def _bookmark(self, seq: int) -> api.WatchResultsResponse:
         bookmark = api.Bookmark(time=timestamp(now_us()))

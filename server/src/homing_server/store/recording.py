@@ -14,7 +14,7 @@ from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, Record, Refusal, State, Token
-from homing_core.wire.v1 import DeliveryHistory, Event
+from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
 from homing_server.store import schema
 from homing_server.store.accepting import label_rows, row_of_spec
 from homing_server.store.counters import raise_counters
@@ -241,6 +241,9 @@ async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Even
     rows = {row.id: row for row in await connection.execute(select(table).where(table.c.id.in_(ids)))}
     changes: dict[str, Values] = {}
     tokens = {row.id: Token(generation=row.generation, delivery=row.delivery) for row in rows.values()}
+    histories: dict[str, Sequence[DeliveryAttemptRecord]] = {
+        row.id: DeliveryHistory.FromString(row.history).attempts for row in rows.values()
+    }
     for event in reports:
         report, token = event.delivery, Token.of(event.token)
         row = rows.get(report.delivery_id)
@@ -250,6 +253,7 @@ async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Even
             continue
         over = report.state in {api.DELIVERY_STATE_DELIVERED, api.DELIVERY_STATE_DEAD}
         tokens[report.delivery_id] = token
+        histories[report.delivery_id] = attempts = _merge_attempts(histories[report.delivery_id], report.attempts)
         changes[report.delivery_id] = {
             "key": report.delivery_id,
             "state": report.state,
@@ -257,7 +261,15 @@ async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Even
             "delivery": token.delivery,
             "custody": int(Custody.NONE if over else Custody.BROKER),
             "end_us": event.time_us if over else 0,
-            "history": DeliveryHistory(attempts=report.attempts).SerializeToString(),
+            "history": DeliveryHistory(attempts=attempts).SerializeToString(),
         }
     if changes:
         await connection.execute(_update_delivery, list(changes.values()))
+
+
+def _merge_attempts(
+    known: Sequence[DeliveryAttemptRecord], told: Sequence[DeliveryAttemptRecord]
+) -> list[DeliveryAttemptRecord]:
+    """Return all attempts of a delivery by the time of their start; a report tells of those of one hand-over alone."""
+    attempts = {attempt.start_us: attempt for attempt in (*known, *told)}
+    return [attempts[start_us] for start_us in sorted(attempts)]
