@@ -1,0 +1,161 @@
+"""A filter selects what all of its fields that are set select."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homing.v1 import invocation_pb2 as api
+from homing_server.errors import ApiError
+from homing_server.filters import check_filter, matcher
+from homing_server.validation import Checks
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+# Few values, so that filters and invocations often agree.
+names = st.sampled_from(["a", "b", "resize"])
+states = st.sampled_from([state for state in api.InvocationState.values() if state])
+times = st.builds(lambda number: EPOCH + timedelta(microseconds=number), st.integers(0, 4))
+ids = st.sampled_from(["01", "0193", "0194", "019"])
+labels = st.dictionaries(st.sampled_from(["job", "team"]), st.sampled_from(["1", "2", ""]))
+ranges = st.none() | st.tuples(st.none() | times, st.none() | times)
+
+invocations = st.fixed_dictionaries(
+    {"id": ids, "function": names, "state": states, "labels": labels, "rerun_of": st.sampled_from(["", "01"])}
+    | {name: st.none() | times for name in ("create_time", "start_time", "end_time")}
+)
+selections = st.fixed_dictionaries(
+    {
+        "functions": st.lists(names, max_size=2),
+        "states": st.lists(states, max_size=3),
+        "labels": labels,
+        "id_prefix": st.sampled_from(["", "0", "0193", "2"]),
+        "rerun_of": st.sampled_from(["", "01"]),
+    }
+    | dict.fromkeys(("create_time", "start_time", "end_time"), ranges)
+)
+
+
+def stamp(time: datetime) -> Timestamp:
+    value = Timestamp()
+    value.FromDatetime(time)
+    return value
+
+
+def make_invocation(fields: dict[str, object]) -> api.Invocation:
+    rest = dict(fields)
+    made = api.Invocation(spec=api.InvocationSpec(labels=rest.pop("labels")))  # type: ignore[arg-type]
+    for name, value in rest.items():
+        if isinstance(value, datetime):
+            getattr(made, name).CopyFrom(stamp(value))
+        elif value is not None:
+            setattr(made, name, value)
+    return made
+
+
+def make_filter(fields: dict[str, object]) -> api.InvocationFilter:
+    made = api.InvocationFilter()
+    for name, value in fields.items():
+        if isinstance(value, tuple):
+            bounds = getattr(made, name)
+            bounds.SetInParent()
+            for bound, time in zip((bounds.start_time, bounds.end_time), value, strict=True):
+                if time is not None:
+                    bound.CopyFrom(stamp(time))
+        elif isinstance(value, list):
+            getattr(made, name).extend(value)
+        elif isinstance(value, dict):
+            getattr(made, name).update(value)
+        elif value is not None:
+            setattr(made, name, value)
+    return made
+
+
+def selects(selection: dict[str, object], invocation: dict[str, object]) -> bool:
+    """Tell the same in the plainest way."""
+    for name, one in (("functions", "function"), ("states", "state")):
+        wanted = selection[name]
+        assert isinstance(wanted, list)
+        if wanted and invocation[one] not in wanted:
+            return False
+    for name in ("create_time", "start_time", "end_time"):
+        bounds, time = selection[name], invocation[name]
+        if isinstance(bounds, tuple):
+            if not isinstance(time, datetime):
+                return False
+            least, end = bounds
+            if (least is not None and time < least) or (end is not None and time >= end):
+                return False
+    wanted_labels, has = selection["labels"], invocation["labels"]
+    assert isinstance(wanted_labels, dict)
+    assert isinstance(has, dict)
+    if not wanted_labels.items() <= has.items():
+        return False
+    if selection["rerun_of"] and selection["rerun_of"] != invocation["rerun_of"]:
+        return False
+    return str(invocation["id"]).startswith(str(selection["id_prefix"]))
+
+
+@given(selections, invocations)
+def test_matcher_tells_what_a_filter_says(selection: dict[str, object], invocation: dict[str, object]) -> None:
+    assert matcher(make_filter(selection))(make_invocation(invocation)) is selects(selection, invocation)
+
+
+@given(invocations)
+def test_no_filter_selects_everything(invocation: dict[str, object]) -> None:
+    assert matcher(api.InvocationFilter())(make_invocation(invocation))
+
+
+def test_label_that_is_empty_is_not_one_that_is_missing() -> None:
+    matches = matcher(api.InvocationFilter(labels={"job": ""}))
+    assert matches(api.Invocation(spec=api.InvocationSpec(labels={"job": ""})))
+    assert not matches(api.Invocation(spec=api.InvocationSpec(labels={"team": ""})))
+
+
+late, early = stamp(EPOCH + timedelta(seconds=1)), stamp(EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("selection", "field", "rule"),
+    [
+        (api.InvocationFilter(functions=["a"] * 101), "filter.functions", "must be at most 100, are 101"),
+        (api.InvocationFilter(functions=["A b"]), "filter.functions", "'A b' is not the name of a function"),
+        (api.InvocationFilter(states=[0]), "filter.states", "0 is not a state"),  # type: ignore[list-item]
+        (api.InvocationFilter(states=[99]), "filter.states", "99 is not a state"),  # type: ignore[list-item]
+        (
+            api.InvocationFilter(end_time=api.TimeRange(start_time=late, end_time=early)),
+            "filter.end_time",
+            "must start before it ends",
+        ),
+        (
+            api.InvocationFilter(create_time=api.TimeRange(start_time=early, end_time=early)),
+            "filter.create_time",
+            "must start before it ends",
+        ),
+        (api.InvocationFilter(labels={"": "x"}), "filter.labels['']", "must have a key of 1 to 63 characters"),
+        (api.InvocationFilter(id_prefix="0" * 37), "filter.id_prefix", "must have at most 36 characters, has 37"),
+        (api.InvocationFilter(rerun_of="0" * 37), "filter.rerun_of", "must have at most 36 characters, has 37"),
+    ],
+)
+def test_bad_filter_is_refused(selection: api.InvocationFilter, field: str, rule: str) -> None:
+    checks = Checks()
+    check_filter(checks, selection)
+    with pytest.raises(ApiError) as caught:
+        checks.done()
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.description) == (field, rule)
+
+
+@given(selections)
+def test_good_filter_is_taken(selection: dict[str, object]) -> None:
+    for name in ("create_time", "start_time", "end_time"):
+        bounds = selection[name]
+        if isinstance(bounds, tuple) and None not in bounds and bounds[0] >= bounds[1]:
+            selection = {**selection, name: None}
+    checks = Checks()
+    check_filter(checks, make_filter(selection))
+    checks.done()

@@ -1,0 +1,187 @@
+"""Errors reach callers as rich statuses, through a real gRPC connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import invocation_service_pb2 as api
+from homing_server.errors import (
+    ApiError,
+    Violation,
+    function_not_found,
+    invalid_request,
+    invocation_not_found,
+    not_served,
+    unavailable,
+)
+from homing_server.grpc_front.status import DOMAIN, ErrorInterceptor
+from homing_server.validation import Checks, check_spec
+
+
+class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
+    """Fails as it is told to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Any) -> api.InvokeAsyncResponse:  # noqa: N802
+        checks = Checks()
+        check_spec(checks, request.spec, sync=False, now_us=0)
+        checks.done()
+        return api.InvokeAsyncResponse()
+
+    async def GetInvocation(  # noqa: N802
+        self, request: api.GetInvocationRequest, context: Any
+    ) -> api.GetInvocationResponse:
+        if self.error is not None:
+            raise self.error
+        raise invocation_not_found(request.id)
+
+    async def WatchResults(  # noqa: N802
+        self, request: api.WatchResultsRequest, context: Any
+    ) -> AsyncIterator[api.WatchResultsResponse]:
+        yield api.WatchResultsResponse(resume_token="1")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+async def failing() -> Failing:
+    return Failing()  # type: ignore[abstract]  # the other calls are not made
+
+
+@pytest.fixture
+async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(failing, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield invocation_service_pb2_grpc.InvocationServiceStub(channel)
+    await server.stop(None)
+
+
+class Seen:
+    """An error as a caller sees it."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.message = error.details() or ""
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        assert status is not None
+        assert status.message == self.message
+        self.info = error_details_pb2.ErrorInfo()
+        self.bad: error_details_pb2.BadRequest | None = None
+        self.retry: error_details_pb2.RetryInfo | None = None
+        for detail in status.details:
+            if detail.Unpack(self.info):
+                continue
+            bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if detail.Unpack(bad):
+                self.bad = bad
+            elif detail.Unpack(retry):
+                self.retry = retry
+
+
+async def see(stub: Any, **fields: Any) -> Seen:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetInvocation(api.GetInvocationRequest(**fields))
+    return Seen(caught.value)
+
+
+async def test_every_error_says_its_reason(failing: Failing, stub: Any) -> None:
+    failing.error = ApiError(
+        code=grpc.StatusCode.ALREADY_EXISTS,
+        reason="REQUEST_ID_REUSED",
+        message="it was used",
+        metadata={"request_id": "7"},
+    )
+    seen = await see(stub)
+    assert (seen.code, seen.message) == (grpc.StatusCode.ALREADY_EXISTS, "it was used")
+    assert (seen.info.reason, seen.info.domain) == ("REQUEST_ID_REUSED", DOMAIN)
+    assert dict(seen.info.metadata) == {"request_id": "7"}
+    assert seen.bad is None
+    assert seen.retry is None
+
+
+async def test_bad_fields_are_told_one_by_one(failing: Failing, stub: Any) -> None:
+    failing.error = invalid_request(
+        [Violation(field="id", description="must not be empty"), Violation(field="größe", description="≤ 3")]
+    )
+    seen = await see(stub)
+    assert seen.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert seen.message == "id: must not be empty; größe: ≤ 3"
+    assert seen.bad is not None
+    assert [(each.field, each.description) for each in seen.bad.field_violations] == [
+        ("id", "must not be empty"),
+        ("größe", "≤ 3"),
+    ]
+
+
+async def test_what_may_be_tried_again_says_when(failing: Failing, stub: Any) -> None:
+    failing.error = unavailable("STORE_UNAVAILABLE", "the store is away", retry_after=1.5)
+    seen = await see(stub)
+    assert seen.code is grpc.StatusCode.UNAVAILABLE
+    assert seen.retry is not None
+    assert seen.retry.retry_delay.ToMilliseconds() == 1500
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (function_not_found("resize"), grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND"),
+        (not_served("TailLogs"), grpc.StatusCode.UNIMPLEMENTED, "NOT_SERVED"),
+        (
+            ApiError(code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message="late"),
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "DEADLINE_EXCEEDED",
+        ),
+    ],
+)
+async def test_codes_are_those_of_the_errors(
+    failing: Failing, stub: Any, error: ApiError, code: grpc.StatusCode, reason: str
+) -> None:
+    failing.error = error
+    seen = await see(stub)
+    assert (seen.code, seen.info.reason, seen.message) == (code, reason, error.message)
+
+
+async def test_unexpected_errors_keep_their_text_to_themselves(failing: Failing, stub: Any) -> None:
+    failing.error = KeyError("password=hunter2")
+    seen = await see(stub)
+    assert (seen.code, seen.info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert "hunter2" not in seen.message
+
+
+async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) -> None:
+    failing.error = ApiError(code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", message="too slow")
+    call = stub.WatchResults(api.WatchResultsRequest())
+    assert (await call.read()).resume_token == "1"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    seen = Seen(caught.value)
+    assert (seen.code, seen.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
+async def test_error_fits_into_its_headers_however_bad_the_request(stub: Any, letter: str) -> None:
+    labels = {f"{number}" + letter * 1000: letter * 1000 for number in range(300)}
+    spec = invocation_pb2.InvocationSpec(function=letter * 10_000, labels=labels)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.InvokeAsync(api.InvokeAsyncRequest(spec=spec))
+    seen = Seen(caught.value)
+    assert seen.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert seen.bad is not None
+    assert seen.bad.field_violations[0].field == "spec.function"
+
+
+async def test_error_about_a_very_long_id_fits_too(stub: Any) -> None:
+    seen = await see(stub, id="\U0001f600" * 100_000)
+    assert (seen.code, seen.info.reason) == (grpc.StatusCode.NOT_FOUND, "INVOCATION_NOT_FOUND")

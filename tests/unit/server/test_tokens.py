@@ -1,0 +1,67 @@
+"""Opaque tokens hold what was put into them, and nothing else passes for one."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homing_server.errors import ApiError
+from homing_server.tokens import decode_token, encode_token
+
+contents = st.dictionaries(st.text(max_size=8), st.integers() | st.text(), max_size=4)
+
+
+def refusal(token: str, kind: str = "results") -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        decode_token(kind, token, field="resume_token")
+    return caught.value
+
+
+@given(contents)
+def test_token_holds_what_was_put_into_it(content: dict[str, int | str]) -> None:
+    token = encode_token("results", content)
+    assert decode_token("results", token, field="resume_token") == content
+    assert token.isascii()
+    assert not set(token) & set("+/= ")
+
+
+@given(st.text())
+def test_whatever_else_is_refused(token: str) -> None:
+    error = refusal(token)
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    (violation,) = error.violations
+    assert violation.field == "resume_token"
+    assert violation.description == "is not a token that this server gave out"
+
+
+@given(contents, st.data())
+def test_cut_token_is_refused(content: dict[str, int | str], data: st.DataObject) -> None:
+    token = encode_token("results", content)
+    refusal(token[: data.draw(st.integers(0, len(token) - 1))])
+
+
+@given(contents, st.data())
+def test_changed_token_is_refused_or_the_same(content: dict[str, int | str], data: st.DataObject) -> None:
+    token = encode_token("results", content)
+    place = data.draw(st.integers(0, len(token) - 1))
+    changed = token[:place] + data.draw(st.sampled_from("abcXYZ019-_")) + token[place + 1 :]
+    try:
+        actual = decode_token("results", changed, field="resume_token")
+    except ApiError:
+        return
+    assert actual == content  # the last letter has bits that mean nothing
+
+
+def test_token_of_another_kind_is_refused() -> None:
+    refusal(encode_token("functions", {"after": "a"}))
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"7", b"[]", b'[2,"results",{}]', b'[1,"results",7]', b"\xff"])
+def test_sealed_nonsense_is_refused(body: bytes) -> None:
+    sealed = zlib.crc32(body).to_bytes(4) + body
+    refusal(base64.urlsafe_b64encode(sealed).decode().rstrip("="))

@@ -1,0 +1,318 @@
+"""Every bad field is refused with its path and its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
+from homing_core import limits
+from homing_server.errors import ApiError
+from homing_server.validation import Checks, check_function, check_spec
+
+Spec = invocation_pb2.InvocationSpec
+Function = function_pb2.Function
+
+NOW = 1_700_000_000
+DAY = 24 * 3600
+
+
+def spec(**fields: object) -> Spec:
+    return Spec(**{"function": "resize", **fields})  # type: ignore[arg-type]
+
+
+def function(**fields: object) -> Function:
+    fields.setdefault("name", "resize")
+    if not {"image", "command", "url"} & fields.keys():
+        fields["image"] = "resize:1"
+    return Function(**fields)  # type: ignore[arg-type]
+
+
+def check_of_spec(value: Spec, *, sync: bool = False) -> None:
+    checks = Checks()
+    check_spec(checks, value, sync=sync, now_us=NOW * 1_000_000)
+    checks.done()
+
+
+def check_of_function(value: Function) -> None:
+    checks = Checks()
+    check_function(checks, value)
+    checks.done()
+
+
+def violations(call: Callable[[], None]) -> dict[str, str]:
+    with pytest.raises(ApiError) as caught:
+        call()
+    error = caught.value
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    for violation in error.violations:
+        assert f"{violation.field}: {violation.description}" in error.message
+    return {violation.field: violation.description for violation in error.violations}
+
+
+def seconds(value: float) -> Duration:
+    return Duration(seconds=int(value), nanos=round(value % 1 * 1e9))
+
+
+def http(**fields: object) -> Spec:
+    return spec(http=payload_pb2.HttpOptions(**fields))  # type: ignore[arg-type]
+
+
+def policy(**fields: object) -> policy_pb2.RetryPolicy:
+    return policy_pb2.RetryPolicy(**fields)  # type: ignore[arg-type]
+
+
+def data(size: int) -> payload_pb2.Payload:
+    return payload_pb2.Payload(data=bytes(size))
+
+
+def callback(url: str, **headers: str) -> Spec:
+    return spec(callback=policy_pb2.Callback(url=url, headers=headers))
+
+
+NAME_RULE = f"must match {limits.FUNCTION_NAME.pattern}"
+TWO_LONG_LABELS = {"k" * 64: "", "v": "v" * 256}
+
+bad_specs: list[tuple[Spec, str, str]] = [
+    (spec(function=""), "spec.function", f"{NAME_RULE}, is ''"),
+    (spec(function="Resize"), "spec.function", f"{NAME_RULE}, is 'Resize'"),
+    (spec(function="a.b"), "spec.function", f"{NAME_RULE}, is 'a.b'"),
+    (spec(function="-a"), "spec.function", NAME_RULE),
+    (spec(function="a-"), "spec.function", NAME_RULE),
+    (spec(function="a\n"), "spec.function", NAME_RULE),
+    (spec(function="a" * 64), "spec.function", NAME_RULE),
+    (spec(payload=data(256 * 1024 + 1)), "spec.payload.data", "must have at most 262144 bytes (256 KiB), has 262145"),
+    (
+        spec(payload=payload_pb2.Payload(blob=payload_pb2.Blob(id="b"))),
+        "spec.payload.blob",
+        "is not served by this server",
+    ),
+    (
+        spec(payload=payload_pb2.Payload(content_type="t" * 256)),
+        "spec.payload.content_type",
+        "must have at most 255 characters, has 256",
+    ),
+    (
+        spec(payload=payload_pb2.Payload(content_type="text/plain\r\nX: y")),
+        "spec.payload.content_type",
+        "must have printable characters only",
+    ),
+    (http(method="get"), "spec.http.method", "must be 1 to 16 capital letters, is 'get'"),
+    (http(method="A" * 17), "spec.http.method", "must be 1 to 16 capital letters"),
+    (http(path="thumbs"), "spec.http.path", "must start with '/'"),
+    (http(path="/" + "a" * 2048), "spec.http.path", "must have at most 2048 characters, has 2049"),
+    (http(path="/a\r\nX: y"), "spec.http.path", "must have printable characters only"),
+    (http(query="q" * 2049), "spec.http.query", "must have at most 2048 characters, has 2049"),
+    (http(headers={"bad name": "x"}), "spec.http.headers['bad name']", "is not a valid header name"),
+    (http(headers={"": "x"}), "spec.http.headers['']", "is not a valid header name"),
+    (http(headers={"Content-Length": "1"}), "spec.http.headers['Content-Length']", "is set by homing itself"),
+    (http(headers={"X-Homing-Attempt": "1"}), "spec.http.headers['X-Homing-Attempt']", "is set by homing itself"),
+    (http(headers={"X": "a\r\nb"}), "spec.http.headers['X']", "must not have line breaks or NUL in its value"),
+    (http(headers={f"X-{n}": "" for n in range(65)}), "spec.http.headers", "must be at most 64 headers, are 65"),
+    (http(headers={"X": "a" * 16384}), "spec.http.headers", "must have at most 16384 bytes in all, have 16385"),
+    (spec(labels={f"k{n}": "" for n in range(17)}), "spec.labels", "must be at most 16 labels, are 17"),
+    (spec(labels={"": "x"}), "spec.labels['']", "must have a key of 1 to 63 characters"),
+    (spec(labels={"k" * 64: "x"}), f"spec.labels['{'k' * 64}']", "must have a key of 1 to 63 characters"),
+    (spec(labels={"k": "v" * 256}), "spec.labels['k']", "must have a value of at most 255 characters"),
+    (spec(retry_policy=policy(max_attempts=0)), "spec.retry_policy.max_attempts", "must be from 1 to 100, is 0"),
+    (spec(retry_policy=policy(max_attempts=101)), "spec.retry_policy.max_attempts", "must be from 1 to 100, is 101"),
+    (
+        spec(retry_policy=policy(initial_backoff=seconds(0))),
+        "spec.retry_policy.initial_backoff",
+        "must be more than 0 s and at most 86400 s, is 0 s",
+    ),
+    (
+        spec(retry_policy=policy(max_backoff=seconds(DAY + 1))),
+        "spec.retry_policy.max_backoff",
+        "must be more than 0 s and at most 86400 s, is 86401 s",
+    ),
+    (
+        spec(retry_policy=policy(max_retry_after=Duration(seconds=-1))),
+        "spec.retry_policy.max_retry_after",
+        "must be more than 0 s and at most 86400 s, is -1 s",
+    ),
+    (
+        spec(retry_policy=policy(backoff_multiplier=0.5)),
+        "spec.retry_policy.backoff_multiplier",
+        "must be from 1 to 100, is 0.5",
+    ),
+    (
+        spec(retry_policy=policy(backoff_multiplier=float("nan"))),
+        "spec.retry_policy.backoff_multiplier",
+        "must be from 1 to 100, is nan",
+    ),
+    (
+        spec(retry_policy=policy(retry_status_codes=[503, 200])),
+        "spec.retry_policy.retry_status_codes",
+        "must be from 300 to 599, is 200",
+    ),
+    (
+        spec(attempt_timeout=Duration(seconds=-5)),
+        "spec.attempt_timeout",
+        "must be more than 0 s and at most 86400 s, is -5 s",
+    ),
+    (spec(attempt_timeout=Duration()), "spec.attempt_timeout", "must be more than 0 s and at most 86400 s, is 0 s"),
+    (spec(attempt_timeout=seconds(DAY + 1)), "spec.attempt_timeout", "at most 86400 s, is 86401 s"),
+    (spec(max_age=seconds(0.5)), "spec.max_age", "must be at least 1 s and at most 2.592e+06 s, is 0.5 s"),
+    (spec(max_age=seconds(31 * DAY)), "spec.max_age", "must be at least 1 s and at most 2.592e+06 s"),
+    (
+        spec(schedule_time=Timestamp(seconds=NOW + 31 * DAY)),
+        "spec.schedule_time",
+        "must be at most 30 days ahead",
+    ),
+    (spec(schedule_time=Timestamp(seconds=10**13)), "spec.schedule_time", "is not a time"),
+    (spec(schedule_time=Timestamp(seconds=NOW, nanos=-1)), "spec.schedule_time", "is not a time"),
+    (callback(""), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("/hook"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("ftp://example.org"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://example.org:99999/"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://[::1/"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://example.org/a b"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://example.org/\n"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback("http://me:secret@example.org"), "spec.callback.url", "must not have a user name or password in it"),
+    (
+        callback("http://example.org/" + "a" * 2048),
+        "spec.callback.url",
+        "must have at most 2048 characters, has 2067",
+    ),
+    (
+        callback("http://example.org", **{"X-Call-Id": "1"}),
+        "spec.callback.headers['X-Call-Id']",
+        "is set by homing itself",
+    ),
+    (spec(on_success=[policy_pb2.Destination(uri="function:b")]), "spec.on_success", "is not served by this server"),
+    (spec(on_failure=[policy_pb2.Destination(uri="function:b")]), "spec.on_failure", "is not served by this server"),
+]
+
+
+@pytest.mark.parametrize(("value", "field", "rule"), bad_specs, ids=[f"{f}: {r}"[:70] for _, f, r in bad_specs])
+def test_bad_spec_is_refused(value: Spec, field: str, rule: str) -> None:
+    told = violations(lambda: check_of_spec(value))
+    assert told.keys() == {field}
+    assert rule in told[field]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        spec(),
+        spec(function="a"),
+        spec(function="a" * 63),
+        spec(function="0-9"),
+        spec(payload=data(256 * 1024)),
+        spec(payload=payload_pb2.Payload(content_type="text/plain; charset=utf-8", data=b"x")),
+        http(method="PATCH", path="/thumbs/größe", query="a=1&b=%20", headers={"X-Mine": "a, b", "Accept": "*/*"}),
+        http(headers={"X": "a" * 16383}),
+        spec(labels={f"k{n}": "v" * 255 for n in range(16)}),
+        spec(retry_policy=policy(max_attempts=100, initial_backoff=seconds(0.001), backoff_multiplier=1.0)),
+        spec(attempt_timeout=seconds(0.001)),
+        spec(attempt_timeout=seconds(DAY)),
+        spec(max_age=seconds(1)),
+        spec(max_age=seconds(30 * DAY)),
+        spec(schedule_time=Timestamp(seconds=1)),
+        spec(schedule_time=Timestamp(seconds=NOW + 30 * DAY)),
+        callback("https://example.org:8443/hook?a=1#b", **{"X-Mine": "y"}),
+        callback("http://[::1]:8080/"),
+    ],
+)
+def test_good_spec_is_taken(value: Spec) -> None:
+    check_of_spec(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (spec(schedule_time=Timestamp(seconds=NOW + 5)), "spec.schedule_time"),
+        (callback("http://example.org"), "spec.callback"),
+        (spec(max_age=seconds(5)), "spec.max_age"),
+    ],
+)
+def test_what_only_waits_is_refused_of_a_synchronous_call(value: Spec, field: str) -> None:
+    check_of_spec(value)
+    assert violations(lambda: check_of_spec(value, sync=True)) == {field: "is for asynchronous invocations only"}
+
+
+def command(*args: str) -> Function:
+    return function(command=function_pb2.Command(args=args))
+
+
+bad_functions: list[tuple[Function, str, str]] = [
+    (function(name="a_b"), "function.name", f"{NAME_RULE}, is 'a_b'"),
+    (Function(name="resize"), "function", "must have one source: image, command or url"),
+    (function(image=""), "function.image", "must be the name of an image, of 1 to 512 printable characters"),
+    (function(image="i" * 513), "function.image", "of 1 to 512 printable characters"),
+    (function(image="a\nb"), "function.image", "of 1 to 512 printable characters"),
+    (command(), "function.command.args", "must name a program"),
+    (command("", "x"), "function.command.args", "must name a program"),
+    (command("cat", "a\0b"), "function.command.args", "must not have NUL in an argument"),
+    (function(url="figlet"), "function.url", "must be an absolute http or https URL"),
+    (function(env={"a b": "x"}), "function.env['a b']", "must have a name that matches [A-Za-z_][A-Za-z0-9_]*"),
+    (function(env={"A": "\0"}), "function.env['A']", "and no NUL"),
+    (function(labels={"": "x"}), "function.labels['']", "must have a key of 1 to 63 characters"),
+    (function(secrets=["s"]), "function.secrets", "is not served by this server"),
+    (function(public=True), "function.public", "is not served by this server"),
+    (function(retention=seconds(DAY)), "function.retention", "is not served by this server"),
+    (
+        function(limits=function_pb2.Limits(memory_bytes=6 * 1024 * 1024 - 1)),
+        "function.limits.memory_bytes",
+        "must be 0 or at least 6291456",
+    ),
+    (function(limits=function_pb2.Limits(memory_bytes=-1)), "function.limits.memory_bytes", "at least 6291456"),
+    (function(limits=function_pb2.Limits(cpu_millis=-1)), "function.limits.cpu_millis", "must be from 0 to 1000000"),
+    (function(limits=function_pb2.Limits(pids=-1)), "function.limits.pids", "must be from 0 to 1000000, is -1"),
+    (function(concurrency=-1), "function.concurrency", "must be from 0 to 1000, is -1"),
+    (function(concurrency=1001), "function.concurrency", "must be from 0 to 1000, is 1001"),
+    (function(max_instances=101), "function.max_instances", "must be from 0 to 100, is 101"),
+    (function(min_instances=5), "function.min_instances", "must be from 0 to 4, is 5"),
+    (function(min_instances=2, max_instances=1), "function.min_instances", "must be from 0 to 1, is 2"),
+    (function(idle_timeout=seconds(0.5)), "function.idle_timeout", "must be at least 1 s and at most 86400 s"),
+    (function(retry_policy=policy(max_attempts=0)), "function.retry_policy.max_attempts", "from 1 to 100, is 0"),
+    (function(attempt_timeout=Duration()), "function.attempt_timeout", "more than 0 s and at most 86400 s, is 0 s"),
+    (function(max_age=seconds(31 * DAY)), "function.max_age", "at least 1 s"),
+    (function(on_success=[policy_pb2.Destination(uri="x")]), "function.on_success", "is not served by this server"),
+]
+
+
+@pytest.mark.parametrize(("value", "field", "rule"), bad_functions, ids=[f"{f}: {r}"[:70] for _, f, r in bad_functions])
+def test_bad_function_is_refused(value: Function, field: str, rule: str) -> None:
+    told = violations(lambda: check_of_function(value))
+    assert told.keys() == {field}
+    assert rule in told[field]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        function(),
+        function(image="registry.example.org:5000/team/resize@sha256:" + "0" * 64),
+        command("python3", "-c", "print(1)", ""),
+        function(url="http://127.0.0.1:9000/resize"),
+        function(env={"_A9": "any\nthing"}, concurrency=1000, min_instances=100, max_instances=100),
+        function(min_instances=4),
+        function(limits=function_pb2.Limits(memory_bytes=6 * 1024 * 1024, cpu_millis=1, pids=1)),
+    ],
+)
+def test_good_function_is_taken(value: Function) -> None:
+    check_of_function(value)
+
+
+def test_all_violations_are_told_at_once() -> None:
+    told = violations(lambda: check_of_spec(spec(function="!", labels=TWO_LONG_LABELS, max_age=Duration())))
+    assert told.keys() == {"spec.function", f"spec.labels['{'k' * 64}']", "spec.labels['v']", "spec.max_age"}
+
+
+@pytest.mark.parametrize("letter", ["a", "\u00e9", "\U0001f600"])
+def test_very_many_violations_are_told_in_part(letter: str) -> None:
+    """The error must fit into the headers of an answer, whatever the request is like."""
+    bad = spec(function=letter * 10_000, labels={f"{n}" + letter * 10_000: "" for n in range(1000)})
+    checks = Checks()
+    check_spec(checks, bad, sync=False, now_us=NOW)
+    with pytest.raises(ApiError, match=r"; and \d+ more$") as caught:
+        checks.done()
+    assert 1 <= len(caught.value.violations) < 50
+    assert len(caught.value.message.encode()) < 2000
