@@ -10,7 +10,6 @@ from typing import Any, Final, Self
 import structlog
 from pika import URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.connection import Parameters
 from pika.exceptions import AMQPConnectionError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -33,8 +32,9 @@ def read_url(url: str, *, name: str) -> Parameters:
     """Turn an AMQP URL into connection parameters; ``name`` is what the broker shows for the connection."""
     parameters = URLParameters(url)
     parameters.heartbeat = HEARTBEAT
-    parameters.socket_timeout = CONNECT_TIMEOUT
-    parameters.stack_timeout = CONNECT_TIMEOUT
+    # A name may have two addresses; the second is to have its chance. The deadline of the whole is the link's.
+    parameters.socket_timeout = CONNECT_TIMEOUT / 2
+    parameters.stack_timeout = None
     # One attempt each time: the pauses between them are the link's.
     parameters.connection_attempts = 1
     parameters.client_properties = {"connection_name": name}
@@ -54,27 +54,30 @@ class Connection(AsyncioConnection):
         :raises BrokerUnavailableError: The broker could not be reached, or refused.
         """
         loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Self | BaseException] = loop.create_future()
+        opened: asyncio.Future[None] = loop.create_future()
+        lost: asyncio.Future[BaseException] = loop.create_future()
 
-        def done(result: Self | AMQPConnectorException) -> None:
-            if not outcome.done():
-                outcome.set_result(result)
-            elif isinstance(result, cls):  # the wait for it was cancelled
-                result.abort()
+        def on_open(_: AsyncioConnection) -> None:
+            if not opened.done():
+                opened.set_result(None)
 
-        workflow = cls.create_connection([parameters], done, loop)
+        def on_end(_: AsyncioConnection, cause: BaseException) -> None:
+            lost.set_result(cause)
+            if not opened.done():
+                opened.set_exception(BrokerUnavailableError(f"RabbitMQ cannot be reached: {_root(cause)!r}"))
+
+        connection = cls(parameters, on_open, on_end, on_end, loop)
+        connection.lost = lost
         try:
-            await asyncio.wait({outcome}, timeout=CONNECT_TIMEOUT)
-        finally:
-            if not outcome.done():
-                workflow.abort()
-        result = await outcome
-        if not isinstance(result, cls):
-            causes = getattr(result, "exceptions", (result,))
-            raise BrokerUnavailableError(f"RabbitMQ cannot be reached: {causes[-1]!r}")
-        result.lost = loop.create_future()
-        result.add_on_close_callback(lambda _, cause: result.lost.set_result(cause))
-        return result
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await opened
+        except BaseException as error:
+            connection.abort()
+            await lost
+            if isinstance(error, TimeoutError):
+                raise BrokerUnavailableError(f"RabbitMQ did not answer within {CONNECT_TIMEOUT:g} s.") from None
+            raise
+        return connection
 
     def abort(self) -> None:
         """Drop the connection without a word to the broker, who may not be listening."""
@@ -194,3 +197,13 @@ class Link:
             next_in_s=round(state.upcoming_sleep, 1),
             exc_info=None if isinstance(error, BrokerUnavailableError | TopologyError) else error,
         )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Unpack what pika wraps around the error that tells something."""
+    while True:
+        inner = getattr(error, "exceptions", (getattr(error, "exception", None), *error.args))
+        causes = [each for each in inner if isinstance(each, BaseException)]
+        if not causes:
+            return error
+        error = causes[-1]
