@@ -121,6 +121,29 @@ class FakeServer:
         """Hand out a delivery."""
         assert await self.broker.publish_deliveries([message.SerializeToString()]) == [None]
 
+    def replies(self, id_: str) -> list[SyncReply]:
+        """Return the replies to a synchronous call so far."""
+        return list(self._replies[id_])
+
+    async def dead(self) -> Received:
+        """Return the next dead-lettered work message once it is there."""
+        got: asyncio.Queue[Received] = asyncio.Queue()
+        consumer = await self.broker.consume_dead_work(got.put_nowait, prefetch=1)
+        async with asyncio.timeout(PATIENCE):
+            received = await got.get()
+        received.ack()
+        await consumer.cancel()
+        return received
+
+    async def closed(self, function: str) -> bool:
+        """Remove a function's queues as soon as nobody uses them; tell whether that was possible in time."""
+        deadline = time.monotonic() + PATIENCE
+        while not await self.broker.close_function(function):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
     def of(self, id_: str, kind: str = "") -> list[Event]:
         """Return the events of an invocation, or those of one kind."""
         return [

@@ -39,12 +39,11 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
         ) as response:
             body = await _read(response)
+            headers = clean_headers(response.headers.items())
             return Answer(
                 status_code=response.status,
-                headers=clean_headers(response.headers.items()),
-                content_type=clean_headers([("content-type", response.headers.get("content-type", ""))])[
-                    "content-type"
-                ],
+                headers=headers,
+                content_type=headers.get("content-type", ""),
                 body=body,
             )
     except aiohttp.ClientConnectorError as error:

@@ -106,8 +106,8 @@ class Execution(Run):
         return self._event(ended=Ended(state=state, attempts=self.records, result=self.result, failure=failure))
 
     async def _wait_for_slot(self) -> Slot:
-        if self._ordinal == 1:
-            self._events.post(self._event(dequeued=Dequeued(cold_start=self._pool.cold)))
+        if self._ordinal == 1 and self._pool.cold:
+            self._events.post(self._event(dequeued=Dequeued(cold_start=True)))
         if not self._start_by_us or self.started or self.records:
             return await self._pool.wait(sync=False)
         try:

@@ -12,6 +12,7 @@ import structlog
 
 from homing.v1.function_pb2 import Function
 from homing_core import limits
+from homing_core.retry import RetryPolicy, resolve_attempt_timeout
 from homing_worker.runtime import Instance, Runtime, StartFailedError
 
 _log = structlog.get_logger(__name__)
@@ -56,12 +57,18 @@ class _Config:
     minimum: int = field(init=False)
     maximum: int = field(init=False)
     idle_timeout: float = field(init=False)
+    policy: RetryPolicy = field(init=False)
+    attempt_timeout: float = field(init=False)
 
     def __post_init__(self) -> None:
         function = self.function
         self.concurrency = function.concurrency or limits.DEFAULT_CONCURRENCY
         self.maximum = function.max_instances or limits.DEFAULT_MAX_INSTANCES
         self.minimum = min(function.min_instances, self.maximum)
+        self.policy = RetryPolicy.resolve(None, function.retry_policy)
+        self.attempt_timeout = resolve_attempt_timeout(
+            None, function.attempt_timeout if function.HasField("attempt_timeout") else None
+        )
         given = function.idle_timeout
         self.idle_timeout = (
             given.seconds + given.nanos / 1e9 if function.HasField("idle_timeout") else limits.DEFAULT_IDLE_TIMEOUT
@@ -90,6 +97,16 @@ class Pool:
     def function(self) -> Function:
         """The function as instances are started now."""
         return self._config.function
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The retry policy of invocations that bring none."""
+        return self._config.policy
+
+    @property
+    def attempt_timeout(self) -> float:
+        """How many seconds an attempt may run where the invocation does not say."""
+        return self._config.attempt_timeout
 
     @property
     def capacity(self) -> int:

@@ -13,10 +13,9 @@ from typing import Final
 from urllib.parse import quote
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1.function_pb2 import Function
 from homing.v1.payload_pb2 import Payload
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
@@ -87,19 +86,29 @@ class Run(ABC):
         self._traceparent = traceparent
         self._prior_attempts = prior_attempts
         self._ordinal = 0
-        self._policy = RetryPolicy()
-        self._timeout = 0.0
+        self._policy = pool.policy
+        self._timeout = pool.attempt_timeout
         self._headers: dict[str, str] | None = None
 
     async def attempts(self) -> Tried:
         """Make attempts until one succeeds, none may follow, or the next one is not to be waited for here."""
-        tried: Tried = await AsyncRetrying(
+        tried = await self._attempt()
+        if not self._goes_on(tried):
+            # Most invocations end here, and are spared the machinery.
+            return tried
+        made = [tried]
+
+        async def attempt() -> Tried:
+            return made.pop() if made else await self._attempt()
+
+        last: Tried = await AsyncRetrying(
             sleep=self._surroundings.sleep,
-            retry=self._goes_on,
+            # Exceptions, a cancellation among them, are not retried: failures of functions come as results.
+            retry=retry_if_result(self._goes_on),
             wait=_delay,
             before_sleep=self._before_sleep,
-        )(self._attempt)
-        return tried
+        )(attempt)
+        return last
 
     def end(self, tried: Tried) -> tuple[api.InvocationState.ValueType, api.Failure | None]:
         """Return the state that the invocation ends in after its last attempt, and why."""
@@ -134,11 +143,8 @@ class Run(ABC):
         """Return how many seconds the attempt that starts now may run."""
         return self._timeout
 
-    def _goes_on(self, state: RetryCallState) -> bool:
-        # Exceptions, a cancellation among them, are never retried: failures of functions come as results.
-        if state.outcome is None or state.outcome.failed:
-            return False
-        delay = _delay_of(state.outcome.result())
+    def _goes_on(self, tried: Tried) -> bool:
+        delay = _delay_of(tried)
         return delay is not None and self._waits_here(delay)
 
     def _before_sleep(self, state: RetryCallState) -> None:
@@ -192,9 +198,19 @@ class Run(ABC):
 
     def _resolve(self) -> None:
         """Settle, at the first attempt, by which settings the invocation runs: those of the function's revision now."""
-        if self._ordinal == 1:
-            self._policy = resolve_policy(self._spec, self._pool.function)
-            self._timeout = resolve_timeout(self._spec, self._pool.function)
+        if self._ordinal > 1:
+            return
+        spec, pool = self._spec, self._pool
+        self._policy = (
+            RetryPolicy.resolve(spec.retry_policy, pool.function.retry_policy)
+            if spec.HasField("retry_policy")
+            else pool.policy
+        )
+        self._timeout = (
+            resolve_attempt_timeout(spec.attempt_timeout, None)
+            if spec.HasField("attempt_timeout")
+            else pool.attempt_timeout
+        )
 
     def _request(self, timeout: float) -> Request:
         if self._headers is None:
@@ -278,22 +294,6 @@ class Run(ABC):
         self.records.append(record)
         self._surroundings.metrics.failed_attempt(reason)
         return Tried(record=record, decision=decision)
-
-
-def resolve_policy(spec: api.InvocationSpec, function: Function) -> RetryPolicy:
-    """Return the retry policy of an invocation of a function."""
-    return RetryPolicy.resolve(
-        spec.retry_policy if spec.HasField("retry_policy") else None,
-        function.retry_policy if function.HasField("retry_policy") else None,
-    )
-
-
-def resolve_timeout(spec: api.InvocationSpec, function: Function) -> float:
-    """Return how many seconds each attempt of an invocation of a function may run."""
-    return resolve_attempt_timeout(
-        spec.attempt_timeout if spec.HasField("attempt_timeout") else None,
-        function.attempt_timeout if function.HasField("attempt_timeout") else None,
-    )
 
 
 def _delay_of(tried: Tried) -> float | None:

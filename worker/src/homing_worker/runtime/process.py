@@ -22,7 +22,6 @@ from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Reques
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 """What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""
 
-_CHUNK: Final = 64 * 1024
 _KEPT_STDERR: Final = 4000
 _TOLD_LINES: Final = 10
 
@@ -72,47 +71,105 @@ class ProcessInstance(Instance):
         """Run the command; kill it, and what it started, where the call is cancelled or it writes too much."""
         started = time.monotonic()
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, run = await asyncio.get_running_loop().subprocess_exec(
+                _Run,
                 *self._args,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
                 env={**self._environment, **http_variables(request)},
                 start_new_session=True,
-                limit=_CHUNK,
             )
         except (OSError, ValueError) as error:
             raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run: {error}") from error
         try:
-            writing = asyncio.create_task(_write(process, request.body))
-            telling = asyncio.create_task(_read_tail(process))
-            try:
-                body = await _read_capped(process)
-                tail = await telling
-                status = await process.wait()
-            finally:
-                writing.cancel()
-                telling.cancel()
-        except BaseException:
-            await _kill(process)
-            raise
-        headers = {"x-duration-seconds": f"{time.monotonic() - started:.6f}"}
+            stdin = transport.get_pipe_transport(0)
+            assert isinstance(stdin, asyncio.WriteTransport)
+            stdin.write(request.body)
+            stdin.close()
+            await run.finished
+        finally:
+            if not run.finished.done() or run.finished.exception() is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(transport.get_pid(), signal.SIGKILL)
+                await run.exited
+            transport.close()
+        status = transport.get_returncode() or 0
         if status == 0:
             content_type = request.headers.get("Content-Type", "")
+            duration = f"{time.monotonic() - started:.6f}"
             return Answer(
                 status_code=200,
-                headers=clean_headers([("content-type", content_type), *headers.items()]),
+                headers=clean_headers([("content-type", content_type), ("x-duration-seconds", duration)]),
                 content_type=content_type,
-                body=body,
+                body=run.body,
             )
         ended = f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
         return Answer(
             status_code=500,
             headers={"content-type": "text/plain; charset=utf-8"},
             content_type="text/plain; charset=utf-8",
-            body=body,
-            failure=(FailureReason.EXIT_STATUS, "\n".join([ended, *tail])),
+            body=run.body,
+            failure=(FailureReason.EXIT_STATUS, "\n".join([ended, *run.last_lines])),
         )
+
+
+class _Run(asyncio.SubprocessProtocol):
+    """Takes what a command writes: all of stdout, up to the limit, and the end of stderr."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.finished: asyncio.Future[None] = loop.create_future()
+        """Done once the command has ended and closed its output, or has failed."""
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._errors: deque[bytes] = deque()
+        self._errors_size = 0
+        self._open = {1, 2}
+
+    @property
+    def body(self) -> bytes:
+        """What the command wrote to stdout."""
+        return b"".join(self._output)
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines that the command wrote to stderr."""
+        return b"".join(self._errors)[-_KEPT_STDERR:].decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Keep what may be kept."""
+        if self.finished.done():
+            return
+        if fd == 1:
+            self._output_size += len(data)
+            self._output.append(data)
+            if self._output_size > limits.MAX_INLINE_RESULT:
+                self.finished.set_exception(
+                    CallFailedError(
+                        FailureReason.RESULT_TOO_LARGE,
+                        f"the output is larger than the limit of {limits.MAX_INLINE_RESULT} bytes",
+                        permanent=True,
+                    )
+                )
+        else:
+            self._errors_size += len(data)
+            self._errors.append(data)
+            while self._errors_size - len(self._errors[0]) > _KEPT_STDERR:
+                self._errors_size -= len(self._errors.popleft())
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 the base's
+        """Note that the command closed a pipe."""
+        self._open.discard(fd)
+        self._settle()
+
+    def process_exited(self) -> None:
+        """Note that the command has ended."""
+        if not self.exited.done():
+            self.exited.set_result(None)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._open and self.exited.done() and not self.finished.done():
+            self.finished.set_result(None)
 
 
 def http_variables(request: Request) -> dict[str, str]:
@@ -130,47 +187,3 @@ def http_variables(request: Request) -> dict[str, str]:
 
 def _title(headers: Mapping[str, str]) -> dict[str, str]:
     return {"-".join(word.capitalize() for word in name.split("-")): value for name, value in headers.items()}
-
-
-async def _write(process: asyncio.subprocess.Process, body: bytes) -> None:
-    assert process.stdin is not None
-    # A command need not read what it is given.
-    with contextlib.suppress(OSError):
-        process.stdin.write(body)
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _read_capped(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    chunks, size = [], 0
-    while chunk := await process.stdout.read(_CHUNK):
-        size += len(chunk)
-        if size > limits.MAX_INLINE_RESULT:
-            raise CallFailedError(
-                FailureReason.RESULT_TOO_LARGE,
-                f"the output is larger than the limit of {limits.MAX_INLINE_RESULT} bytes",
-                permanent=True,
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def _read_tail(process: asyncio.subprocess.Process) -> list[str]:
-    """Read all of stderr and return its last lines."""
-    assert process.stderr is not None
-    kept: deque[bytes] = deque()
-    size = 0
-    while chunk := await process.stderr.read(_CHUNK):
-        kept.append(chunk)
-        size += len(chunk)
-        while size - len(kept[0]) > _KEPT_STDERR:
-            size -= len(kept.popleft())
-    return b"".join(kept)[-_KEPT_STDERR:].decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill the command with all that it started, and wait for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
