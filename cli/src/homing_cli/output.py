@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -52,7 +51,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         grid.add_column(column, overflow="fold", no_wrap=column == "ID")
     for row in rows:
         grid.add_row(*(Text(plain(cell)) for cell in row))
-    _console().print(grid)
+    _print(grid)
 
 
 def fields(items: Iterable[tuple[str, str]]) -> None:
@@ -63,19 +62,21 @@ def fields(items: Iterable[tuple[str, str]]) -> None:
     for name, value in items:
         if value:
             grid.add_row(name, Text(plain(value)))
-    _console().print(grid)
+    _print(grid)
 
 
 def heading(text: str) -> None:
     """Print what the table below is about."""
     typer.echo()
-    _console().print(Text(text, style="bold"))
+    _print(Text(text, style="bold"))
 
 
-def _console() -> Console:
-    with contextlib.suppress(ValueError, OSError):
-        sys.stdout.flush()
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+def _print(item: Table | Text) -> None:
+    """Print through rich, without the spaces that it fills lines up with."""
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(item)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def plain(text: str) -> str:

@@ -105,7 +105,8 @@ class Client:
 
         :param function: The name of the function.
         :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB.
-        :param timeout: How long to wait, in seconds or as a timedelta; by default the client's. None waits for ever.
+        :param timeout: How long to wait, in seconds or as a timedelta; by default the client's. None waits for as long
+            as the server does.
         :param attempt_timeout: How long one attempt may run; by default the function's.
         :param content_type: The media type of the payload, where it is not the usual one.
         :param method: The method of the HTTP request to the function; ``POST`` by default.
