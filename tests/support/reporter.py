@@ -1,0 +1,109 @@
+"""What a worker reports of an invocation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.lifecycle import State
+from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, HandedBack
+from homing_core.wire.v1 import Token as WireToken
+
+NOW: Final = 1_700_000_000_000_000
+"""When reporters begin, in microseconds since the epoch."""
+
+
+class Reporter:
+    """A worker with one hand-over in hand: makes the events that a worker makes of it, each a millisecond later."""
+
+    def __init__(
+        self,
+        generation: int,
+        delivery: int = 0,
+        *,
+        invocation_id: str = "i",
+        worker: str = "w1",
+        time_us: int = NOW,
+    ) -> None:
+        self.token = WireToken(generation=generation, delivery=delivery)
+        self.worker = worker
+        self.invocation_id = invocation_id
+        self.attempts: list[AttemptRecord] = []
+        self._time_us = time_us
+
+    def dequeued(self, *, cold_start: bool = False) -> Event:
+        return self._event(dequeued=Dequeued(cold_start=cold_start))
+
+    def running(self) -> Event:
+        start_us = self._tick()
+        attempt = AttemptRecord(
+            token=self.token, ordinal=len(self.attempts) + 1, worker=self.worker, start_us=start_us, instance="i1"
+        )
+        self.attempts.append(attempt)
+        return self._event(running=attempt)
+
+    def attempt_ended(self, status_code: int = 503) -> Event:
+        return self._event(attempt_ended=self._close(api.ATTEMPT_OUTCOME_FAILED, status_code))
+
+    def deferred(self, *, due_us: int, status_code: int = 503) -> Event:
+        self._close(api.ATTEMPT_OUTCOME_FAILED, status_code)
+        result = api.Result(status_code=status_code)
+        return self._event(deferred=Deferred(attempts=self.attempts, due_us=due_us, result=result))
+
+    def handed_back(self, reason: str = "DRAINING") -> Event:
+        return self._event(handed_back=HandedBack(reason=reason, attempts=self.attempts))
+
+    def ended(self, state: State) -> Event:
+        match state:
+            case State.SUCCEEDED:
+                self._close(api.ATTEMPT_OUTCOME_SUCCEEDED, 200)
+                return self._ended(state, result=api.Result(status_code=200))
+            case State.FAILED:
+                self._close(api.ATTEMPT_OUTCOME_FAILED, 500)
+                return self._ended(state, result=api.Result(status_code=500), failure=api.Failure(reason="HTTP_STATUS"))
+            case State.TIMED_OUT:
+                self._close(api.ATTEMPT_OUTCOME_TIMED_OUT, 0)
+                return self._ended(state, failure=api.Failure(reason="TIMEOUT"))
+            case _:
+                return self._ended(state, failure=api.Failure(reason=state.name))
+
+    def _ended(self, state: State, *, result: api.Result | None = None, failure: api.Failure | None = None) -> Event:
+        end = Ended(state=api.InvocationState.ValueType(state), attempts=self.attempts, result=result, failure=failure)
+        return self._event(ended=end)
+
+    def _close(self, outcome: api.AttemptOutcome.ValueType, status_code: int) -> AttemptRecord:
+        """End the running attempt, or make one that failed before it could run, as a cold start does."""
+        if not self.attempts or self.attempts[-1].end_us:
+            self.running()
+        attempt = AttemptRecord()
+        attempt.CopyFrom(self.attempts[-1])
+        attempt.end_us, attempt.outcome, attempt.status_code = self._tick(), outcome, status_code
+        self.attempts[-1] = attempt
+        return attempt
+
+    def _tick(self) -> int:
+        self._time_us += 1000
+        return self._time_us
+
+    def _event(
+        self,
+        *,
+        dequeued: Dequeued | None = None,
+        running: AttemptRecord | None = None,
+        attempt_ended: AttemptRecord | None = None,
+        deferred: Deferred | None = None,
+        handed_back: HandedBack | None = None,
+        ended: Ended | None = None,
+    ) -> Event:
+        return Event(
+            invocation_id=self.invocation_id,
+            token=self.token,
+            time_us=self._tick(),
+            worker=self.worker,
+            dequeued=dequeued,
+            running=running,
+            attempt_ended=attempt_ended,
+            deferred=deferred,
+            handed_back=handed_back,
+            ended=ended,
+        )
