@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from homing.v1.function_pb2 import Function
@@ -79,14 +79,18 @@ class ProcessInstance(Instance):
             )
         except (OSError, ValueError) as error:
             raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run: {error}") from error
+        over = False
         try:
-            stdin = transport.get_pipe_transport(0)
-            assert isinstance(stdin, asyncio.WriteTransport)
-            stdin.write(request.body)
-            stdin.close()
+            # A command may end without reading what it is given.
+            with contextlib.suppress(OSError, RuntimeError):
+                # uvloop's transport is no WriteTransport by its class, only by its methods.
+                stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+                stdin.write(request.body)
+                stdin.close()
             await run.finished
+            over = True
         finally:
-            if not run.finished.done() or run.finished.exception() is not None:
+            if not over:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(transport.get_pid(), signal.SIGKILL)
                 await run.exited
