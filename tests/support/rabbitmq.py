@@ -114,6 +114,14 @@ class RabbitNode:
         """Kill the node with SIGKILL and wait until it is gone."""
         self._end(signal.SIGKILL)
 
+    def sync(self) -> None:
+        """Have the node write down which queues it has.
+
+        It does so half a second late, and a quorum queue that it has not written down is without a leader for ever
+        when the node is killed.
+        """
+        self.ctl("eval", "[dets:sync(T) || T <- dets:all()], ok.")
+
     def suspend(self) -> None:
         """Freeze the node with SIGSTOP, as a machine that hangs does."""
         self._signal(signal.SIGSTOP)
