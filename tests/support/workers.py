@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from homing_core.broker.rabbitmq import RabbitBroker
 from homing_worker.app import Worker
 from homing_worker.settings import WorkerSettings
 from support.fake_server import FakeServer
@@ -17,7 +18,9 @@ from support.fake_server import FakeServer
 async def running_worker(server: FakeServer, url: str, data_dir: Path, **settings: Any) -> AsyncIterator[Worker]:
     """Run a worker, from the time at which it is ready until the end of the block; it drains then."""
     values: dict[str, Any] = {"runtime": "process", "worker_name": "w", "drain_timeout": 10.0} | settings
-    worker = Worker(WorkerSettings(broker_url=url, data_dir=data_dir, **values))
+    worker = Worker(
+        WorkerSettings(broker_url=url, data_dir=data_dir, **values), lambda name: RabbitBroker(url, name=name)
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     try:

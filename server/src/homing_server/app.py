@@ -8,16 +8,16 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import structlog
 import uvloop
-from pydantic import ValidationError
-from pydantic_settings import CliApp
 
 from homing_core.broker import Broker
-from homing_core.broker.rabbitmq import RabbitBroker
+from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
+from homing_core.settings import settings_of_process
 from homing_server.admission import Admission
 from homing_server.catalog import Catalog
 from homing_server.conservation import Conservation
@@ -50,14 +50,24 @@ _HEALTH_INTERVAL = 0.5
 class Server:
     """All parts of one server process."""
 
-    def __init__(self, settings: ServerSettings, broker: Broker, tasks: Tasks, *, name: str) -> None:
+    def __init__(self, settings: ServerSettings, connect: Callable[[str], Broker]) -> None:
+        """Build the parts.
+
+        :param connect: Makes the broker, given the name of the server.
+        :raises ValueError: The settings would let everybody in by oversight.
+        """
+        check_exposure(settings)
+        self.ready = asyncio.Event()
+        """Set once it serves."""
+        self.grpc_address = ""
+        self.http_address = ""
         self._settings = settings
-        self._tasks = tasks
-        self._name = name
+        self._tasks = tasks = Tasks()
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._draining = False
         self._metrics = Metrics()
         self._database = Database(settings.database_url)
-        self._broker = broker
+        self._broker = connect(self._name)
         self._presence = Presence()
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
@@ -105,8 +115,27 @@ class Server:
         self._grpc = GrpcFront(settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment))
         self._http = HttpFront(settings.http_listen, self._metrics)
 
-    async def start(self) -> None:
-        """Open the store, connect to the broker and serve."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until told to stop, then let the calls under way end.
+
+        :raises ApiError: The store cannot be opened.
+        :raises OSError, RuntimeError: An address cannot be listened on.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._database.close)
+            stack.push_async_callback(self._broker.close)
+            await stack.enter_async_context(self._tasks)
+            starting = asyncio.create_task(self._start())
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return
+            await starting
+            await stopping
+            await self._stop()
+
+    async def _start(self) -> None:
         await self._database.open()
         await self._dispatcher.recover()
         await self._catalog.load()
@@ -127,24 +156,20 @@ class Server:
         ):
             self._tasks.repeat(step)
         await self._set_serving(serving=False)
-        grpc_address = await self._grpc.start()
-        http_address = await self._http.start()
+        self.grpc_address = await self._grpc.start()
+        self.http_address = await self._http.start()
         await self._broker.start()
         self._tasks.repeat(self._watch_health)
         await self._set_serving(serving=True)
-        _log.info("ready", server=self._name, grpc=grpc_address, http=http_address)
+        self.ready.set()
+        _log.info("ready", server=self._name, grpc=self.grpc_address, http=self.http_address)
 
-    async def stop(self) -> None:
-        """Let the calls under way end and leave."""
+    async def _stop(self) -> None:
+        _log.info("stopping")
         self._draining = True
         await self._set_serving(serving=False)
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()
-
-    async def close(self) -> None:
-        """Let go of broker and store, once nothing uses them any more."""
-        await self._broker.close()
-        await self._database.close()
 
     def _announce(self, recorded: Recorded) -> None:
         self._dispatcher.recorded(recorded)
@@ -168,42 +193,7 @@ class Server:
         await self._grpc.set_serving(serving)
 
 
-async def serve(settings: ServerSettings) -> None:
-    """Run a server until the process is told to stop."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    broker = RabbitBroker(settings.broker_url, name=f"homing-server {name}")
-    async with Tasks() as tasks:
-        server = Server(settings, broker, tasks, name=name)
-        starting = asyncio.create_task(server.start())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-            await stopping
-            _log.info("stopping")
-            await server.stop()
-        starting.cancel()
-    await server.close()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run homing-server."""
-    try:
-        settings = CliApp.run(ServerSettings, cli_args=list(arguments or sys.argv[1:]))
-        _check_exposure(settings)
-    except (ValidationError, ValueError) as error:
-        sys.exit(f"homing-server: {_explain(error)}")
-    configure_logs(settings.log_level)
-    try:
-        uvloop.run(serve(settings))
-    except (OSError, RuntimeError, ValueError, ApiError) as error:
-        sys.exit(f"homing-server: {error}")
-
-
-def _check_exposure(settings: ServerSettings) -> None:
+def check_exposure(settings: ServerSettings) -> None:
     """Refuse to let everybody in by oversight.
 
     :raises ValueError: The server would listen to more than this host without authentication.
@@ -221,10 +211,22 @@ def _check_exposure(settings: ServerSettings) -> None:
             )
 
 
-def _explain(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+async def _run(settings: ServerSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = Server(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-server {name}"))
+    await server.run(stop)
+
+
+def main() -> None:
+    """Run the server: the console script ``homing-server``."""
+    settings = settings_of_process(ServerSettings, "homing-server")
+    configure_logs(settings.log_level)
+    try:
+        uvloop.run(_run(settings))
+    except (OSError, RuntimeError, ValueError, ApiError, TopologyError) as error:
+        sys.exit(f"homing-server: {error}")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,18 @@ import asyncio
 import random
 import secrets
 import signal
+import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
+import uvloop
 from prometheus_client import start_http_server
-from pydantic_settings import CliApp
 
-from homing_core.broker.rabbitmq import RabbitBroker
+from homing_core.broker import Broker
+from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
+from homing_core.settings import settings_of_process
 from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
 from homing_worker.control import ControlLink
@@ -34,13 +38,17 @@ _log = structlog.get_logger(__name__)
 class Worker:
     """A worker with all its parts."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, connect: Callable[[str], Broker]) -> None:
+        """Build the parts.
+
+        :param connect: Makes the broker, given the name of the worker.
+        """
         self.name = f"{settings.worker_name}-{secrets.token_hex(4)}"
         self.ready = asyncio.Event()
         """Set once it consumes work for the first time."""
         self._settings = settings
         self._metrics = Metrics()
-        self._broker = RabbitBroker(settings.broker_url, name=self.name)
+        self._broker = connect(self.name)
         self._gate = Gate()
         self._events = EventPublisher(self._broker, self._metrics)
         self._runtimes = {runtime.source: runtime for runtime in map(self._make_runtime, settings.runtimes)}
@@ -142,7 +150,8 @@ class Worker:
 async def _run(settings: WorkerSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    work = asyncio.create_task(Worker(settings).run(stop))
+    worker = Worker(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-worker {name}"))
+    work = asyncio.create_task(worker.run(stop))
 
     def on_signal() -> None:
         if stop.is_set():
@@ -161,11 +170,9 @@ async def _run(settings: WorkerSettings) -> None:
 
 def main() -> None:
     """Run the worker: the console script ``homing-worker``."""
-    settings = CliApp.run(WorkerSettings)
+    settings = settings_of_process(WorkerSettings, "homing-worker")
     configure_logs(settings.log_level)
     try:
-        import uvloop  # noqa: PLC0415 not on every system
-    except ImportError:
-        asyncio.run(_run(settings))
-    else:
         uvloop.run(_run(settings))
+    except (OSError, RuntimeError, ValueError, TopologyError) as error:
+        sys.exit(f"homing-worker: {error}")

@@ -22,6 +22,7 @@ HEARTBEAT: Final = 15
 
 CONNECT_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 2.0
+LEAST_BACKOFF: Final = 0.05
 FIRST_BACKOFF: Final = 0.2
 MAX_BACKOFF: Final = 5.0
 
@@ -29,8 +30,16 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def read_url(url: str, *, name: str) -> Parameters:
-    """Turn an AMQP URL into connection parameters; ``name`` is what the broker shows for the connection."""
-    parameters = URLParameters(url)
+    """Turn an AMQP URL into connection parameters; ``name`` is what the broker shows for the connection.
+
+    :raises ValueError: The URL cannot be read. The message does not repeat it, because of the password in it.
+    """
+    try:
+        if not url.startswith(("amqp://", "amqps://")):
+            raise ValueError  # noqa: TRY301
+        parameters = URLParameters(url)
+    except (ValueError, TypeError, LookupError):
+        raise ValueError("The URL of the broker is not of the form amqp[s]://user:password@host:port/vhost.") from None
     parameters.heartbeat = HEARTBEAT
     # A name may have two addresses; the second is to have its chance. The deadline of the whole is the link's.
     parameters.socket_timeout = CONNECT_TIMEOUT / 2
@@ -147,7 +156,7 @@ class Link:
         while True:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(Exception),
-                wait=wait_random_exponential(multiplier=FIRST_BACKOFF, max=MAX_BACKOFF),
+                wait=wait_random_exponential(multiplier=FIRST_BACKOFF, max=MAX_BACKOFF, min=LEAST_BACKOFF),
                 before_sleep=self._tell,
             ):
                 with attempt:
