@@ -62,13 +62,16 @@ class FakeServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.broker.close()
 
-    async def deploy(self, function: Function) -> None:
-        """Tell of a new function or of another revision of one."""
+    def state(self, function: Function) -> FunctionState:
+        """Return a function as a new revision."""
         self._revision += 1
         function.revision = self._revision
+        return FunctionState(function=function)
+
+    async def deploy(self, function: Function) -> None:
+        """Tell of a new function or of another revision of one."""
         await self.broker.open_function(function.name)
-        state = FunctionState(function=function)
-        self.functions[function.name] = state
+        state = self.functions[function.name] = self.state(function)
         await self._control(Control(function=state))
 
     async def delete(self, name: str) -> None:
@@ -160,6 +163,12 @@ class FakeServer:
     async def end(self, id_: str) -> Ended:
         """Return how an invocation ended once it has."""
         return (await self.event(id_, "ended")).ended
+
+    async def last_word(self, id_: str) -> Event:
+        """Return the event by which a worker let an invocation go once it is there."""
+        kinds = {"ended", "deferred", "handed_back"}
+        await self._until(lambda: any(event.WhichOneof("kind") in kinds for event in self.of(id_)))
+        return next(event for event in self.of(id_) if event.WhichOneof("kind") in kinds)
 
     async def status(self, wanted: Callable[[WorkerStatus], bool]) -> WorkerStatus:
         """Return the first status from now on that is as wanted."""
