@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import homing
-from homing_cli import functions, invocations, watch
+from homing_cli import dev, functions, invocations, watch
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
@@ -78,6 +78,7 @@ app.command("remove")(functions.remove)
 app.command("invoke")(invocations.invoke)
 app.command("get")(invocations.get)
 app.command("watch")(watch.watch)
+app.command("dev")(dev.dev)
 
 
 class _Seldom(logging.Filter):

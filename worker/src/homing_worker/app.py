@@ -27,7 +27,7 @@ from homing_worker.gate import Gate
 from homing_worker.lanes import Lanes
 from homing_worker.metrics import Metrics
 from homing_worker.run import Surroundings
-from homing_worker.runtime import Runtime
+from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.settings import WorkerSettings
@@ -174,5 +174,5 @@ def main() -> None:
     configure_logs(settings.log_level)
     try:
         uvloop.run(_run(settings))
-    except (OSError, RuntimeError, ValueError, TopologyError) as error:
+    except (OSError, RuntimeError, ValueError, TopologyError, StartFailedError) as error:
         sys.exit(f"homing-worker: {error}")

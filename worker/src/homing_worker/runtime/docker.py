@@ -34,7 +34,21 @@ LABEL_DATA_DIR: Final = "dev.homing.data-dir"
 
 _TMP_SIZE: Final = 256 * MIB
 _ENGINE_PATIENCE: Final = 30.0
+_GLANCE: Final = 2.0
 _NOT_FOUND: Final = 404
+
+
+async def engine_answers(url: str) -> bool:
+    """Tell whether a Docker Engine answers at ``unix://PATH`` or ``http://HOST:PORT``."""
+    docker = Docker(url=url)
+    try:
+        async with asyncio.timeout(_GLANCE):
+            await docker.version()
+    except (*ENGINE_ERRORS, TimeoutError):
+        return False
+    finally:
+        await docker.close()
+    return True
 
 
 class DockerRuntime(Runtime):

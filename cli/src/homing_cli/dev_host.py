@@ -1,0 +1,134 @@
+"""Puts server, worker and embedded broker together in one process. Needs the extra `dev`."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from homing_core.broker.embedded import EmbeddedBroker, Exchange
+from homing_core.logs import configure_logs
+from homing_core.settings import CommonSettings, default_data_dir, explain
+from homing_server.app import Server
+from homing_server.errors import ApiError
+from homing_server.settings import ServerSettings
+from homing_worker.app import Worker
+from homing_worker.runtime import StartFailedError
+from homing_worker.runtime.docker import engine_answers
+from homing_worker.settings import WorkerSettings
+
+_LOG_LEVEL = "warning"
+
+_S = TypeVar("_S", bound=CommonSettings)
+
+
+class SettingsError(Exception):
+    """A setting is wrong."""
+
+
+class HostError(Exception):
+    """It cannot run."""
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Run until the process is told to stop.
+
+    :param given: The settings that were given as options; others come from the environment.
+    :raises SettingsError: A setting is wrong.
+    :raises HostError: An address or the data folder is taken or cannot be used.
+    """
+    started = time.monotonic()
+    values = dict(given)
+    if "HOMING_DATA_DIR" not in os.environ:
+        values.setdefault("data_dir", default_data_dir() / "dev")
+    if "HOMING_LOG_LEVEL" not in os.environ:
+        values.setdefault("log_level", _LOG_LEVEL)
+    server = _settings(ServerSettings, values)
+    configure_logs(server.log_level)
+    try:
+        with _sole_user(server.data_dir):
+            uvloop.run(_host(server, values, started))
+    except (OSError, RuntimeError, ValueError, ApiError, StartFailedError) as error:
+        raise HostError(str(error)) from error
+
+
+async def _host(settings: ServerSettings, values: dict[str, Any], started: float) -> None:
+    if "runtime" not in values and "HOMING_RUNTIME" not in os.environ:
+        docker = await engine_answers(_settings(WorkerSettings, values).docker_url)
+        values["runtime"] = "docker,process" if docker else "process"
+    worker_settings = _settings(WorkerSettings, values)
+    exchange = Exchange()
+    server = Server(settings, lambda _: EmbeddedBroker(exchange))
+    worker = Worker(worker_settings, lambda _: EmbeddedBroker(exchange))
+    stop, stop_server = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(server.run(stop_server))
+    working = asyncio.create_task(worker.run(stop))
+
+    def on_signal() -> None:
+        if stop.is_set():
+            # Told twice: at once. What was not finished goes on at the next start.
+            working.cancel()
+            stop_server.set()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    ready = asyncio.create_task(_both_ready(server, worker))
+    await asyncio.wait({ready, serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        _greet(server, worker_settings, time.monotonic() - started)
+    ready.cancel()
+    # The worker leaves first, while the server still records what it reports.
+    await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    await asyncio.gather(working, return_exceptions=True)
+    stop_server.set()
+    await serving
+    if not working.cancelled():
+        working.result()
+
+
+async def _both_ready(server: Server, worker: Worker) -> None:
+    await server.ready.wait()
+    await worker.ready.wait()
+
+
+def _greet(server: Server, worker: WorkerSettings, seconds: float) -> None:
+    typer.echo(
+        f"homing dev is ready after {seconds:.1f} s\n"
+        f"  gRPC      {server.grpc_address}\n"
+        f"  HTTP      http://{server.http_address}/healthz, /metrics\n"
+        f"  runs      {', '.join(worker.runtimes)}\n"
+        f"  data      {worker.data_dir}\n"
+        "Ctrl-C stops it."
+    )
+
+
+@contextmanager
+def _sole_user(data_dir: Path) -> Iterator[None]:
+    """Keep a second process out of the data folder: each would take the other's work for left behind."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HostError(f"another homing dev uses {data_dir}; choose another folder with --data-dir") from None
+        yield
+
+
+def _settings(kind: type[_S], values: Mapping[str, Any]) -> _S:
+    known = {name: value for name, value in values.items() if name in kind.model_fields}
+    try:
+        return kind(**known)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from None
