@@ -211,20 +211,22 @@ async def test_attempts_of_earlier_hand_overs_count(server: FakeServer, broker_u
     assert (end.state, len(end.attempts)) == (api.INVOCATION_STATE_FAILED, 2)
 
 
-async def test_a_deleted_function_makes_its_work_invalid(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
-    await server.deploy(python("slow", "import time; time.sleep(1)", max_instances=1))
+async def test_a_deleted_function_makes_the_work_in_hand_invalid(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    await server.deploy(python("slow", "import time; time.sleep(4)", max_instances=1))
 
     async with running_worker(server, broker_url, tmp_path):
-        ids = await server.send_all([InvocationSpec(function="slow")] * 8)
+        # As many as the worker takes in hand.
+        ids = await server.send_all([InvocationSpec(function="slow")] * 4)
         await server.event(ids[0], "running")
+        await server.status(lambda status: [load.in_hand for load in status.functions] == [4])
         await server.delete("slow")
         ends = [await server.end(id_) for id_ in ids]
         await server.status(lambda status: not status.functions)
         assert await server.closed("slow")
 
-    states = [end.state for end in ends]
-    assert states[0] == api.INVOCATION_STATE_SUCCEEDED
-    assert states.count(api.INVOCATION_STATE_INVALID) == 7
+    assert [end.state for end in ends] == [api.INVOCATION_STATE_SUCCEEDED] + [api.INVOCATION_STATE_INVALID] * 3
     assert all(end.failure.reason == "FUNCTION_DELETED" for end in ends[1:])
 
 

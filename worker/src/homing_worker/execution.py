@@ -24,7 +24,7 @@ from homing_core.wire.v1 import (
 from homing_worker.events import EventPublisher
 from homing_worker.metrics import state_name
 from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.run import Run, Surroundings
+from homing_worker.run import GiveBackError, Run, Surroundings
 
 _log = structlog.get_logger(__name__)
 
@@ -75,6 +75,9 @@ class Execution(Run):
             if not self.started:
                 self._received.requeue()
             raise
+        except GiveBackError:
+            self._received.requeue()
+            return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("execution_broke", invocation_id=self.invocation_id)
             self._received.requeue()
@@ -89,13 +92,10 @@ class Execution(Run):
         try:
             tried = await self.attempts()
         except _ExpiredError:
-            return self._over(
-                api.INVOCATION_STATE_EXPIRED,
-                FailureReason.EXPIRED,
-                "the invocation waited for its first start longer than its max_age",
-            )
-        except PoolClosedError:
-            return self._over(api.INVOCATION_STATE_INVALID, FailureReason.FUNCTION_DELETED, "the function was deleted")
+            message = "the invocation waited for its first start longer than its max_age"
+            return self._over(api.INVOCATION_STATE_EXPIRED, api.Failure(reason=FailureReason.EXPIRED, message=message))
+        except PoolClosedError as error:
+            return self._over(api.INVOCATION_STATE_INVALID, self.deleted(error))
         delay = tried.decision.delay if tried.decision is not None else None
         if delay is not None:
             self._surroundings.metrics.execution("async", "DEFERRED")
@@ -134,16 +134,9 @@ class Execution(Run):
     def _will_retry(self, record: AttemptRecord) -> None:
         self._events.post(self._event(attempt_ended=record))
 
-    def _over(self, state: api.InvocationState.ValueType, reason: FailureReason, message: str) -> Event:
+    def _over(self, state: api.InvocationState.ValueType, failure: api.Failure) -> Event:
         self._surroundings.metrics.execution("async", state_name(state))
-        return self._event(
-            ended=Ended(
-                state=state,
-                attempts=self.records,
-                result=self.result,
-                failure=api.Failure(reason=reason, message=message),
-            )
-        )
+        return self._event(ended=Ended(state=state, attempts=self.records, result=self.result, failure=failure))
 
     def _event(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -20,9 +19,6 @@ from homing_worker.runtime import Runtime
 from homing_worker.sync_call import SyncCall
 
 _log = structlog.get_logger(__name__)
-
-_QUIET: Final = 1.0
-"""Seconds without a message after which the queue of a deleted function counts as drained."""
 
 
 class Lane:
@@ -48,10 +44,6 @@ class Lane:
         self._consumed_capacity = 0
         self._consuming = asyncio.Lock()
         self._runs: dict[asyncio.Task[None], Run] = {}
-        self._last_message = 0.0
-        self._deleted_us = 0
-        self._superseded = asyncio.Event()
-        self._younger: list[Received] = []
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -105,33 +97,17 @@ class Lane:
             await asyncio.wait(self._runs)
 
     async def retire(self, deleted_us: int) -> None:
-        """Heed that the function is deleted: end what waits for it, and what else comes within a quiet second.
+        """Heed that the function is gone: end what waits for it here, and finish what runs.
 
-        So the queue is drained of invocations that are older than the deletion. Younger ones belong to a function of
-        the same name that was deployed since; they are given back.
+        What is left in its queues is for the servers to end.
         """
-        self._deleted_us = deleted_us
-        self.pool.refuse()
-        self._last_message = self._loop.time()
-        while self._consumers and (rest := self._last_message + _QUIET - self._loop.time()) > 0:
-            try:
-                async with asyncio.timeout(rest):
-                    await self._superseded.wait()
-                    break
-            except TimeoutError:
-                continue
+        self.pool.refuse(deleted_us)
         try:
             await self.stop_consuming()
         except BrokerError as error:
             _log.info("consumer_not_cancelled", function=self.name, error=str(error))
-        for received in self._younger:
-            received.requeue()
         await self.finish()
         await self.close()
-
-    def supersede(self) -> None:
-        """Heed that another lane serves the function of this name now."""
-        self._superseded.set()
 
     async def close(self) -> None:
         """Cancel what runs and stop all instances."""
@@ -146,38 +122,25 @@ class Lane:
             await consumer.cancel()
 
     def _on_work(self, received: Received) -> None:
-        self._last_message = self._loop.time()
         try:
             message = WorkMessage.FromString(received.body)
         except DecodeError:
             _log.error("unreadable_work", function=self.name, size=len(received.body))
             received.reject()
             return
-        if self._is_younger(received, message.create_us):
-            return
         self.in_hand += 1
         execution = Execution(self._surroundings, self.pool, self._events, received, message)
         self._begin(execution, self._loop.create_task(execution.run()))
 
     def _on_sync(self, received: Received) -> None:
-        self._last_message = self._loop.time()
         try:
             request = SyncRequest.FromString(received.body)
         except DecodeError:
             _log.error("unreadable_sync_call", function=self.name, size=len(received.body))
             received.reject()
             return
-        if self._is_younger(received, request.create_us):
-            return
         call = SyncCall(self._surroundings, self.pool, self._broker, self._events, received, request)
         self._begin(call, self._loop.create_task(call.run()))
-
-    def _is_younger(self, received: Received, create_us: int) -> bool:
-        """Keep a message aside where it is younger than the deletion of the function."""
-        if not self._deleted_us or create_us <= self._deleted_us:
-            return False
-        self._younger.append(received)
-        return True
 
     def _begin(self, run: Run, task: asyncio.Task[None]) -> None:
         self._runs[task] = run

@@ -62,9 +62,6 @@ class Lanes:
         if function is None or runtime is None:
             return
         if lane is None:
-            for other in self._retiring:
-                if other.name == name:
-                    other.supersede()
             lane = self._lanes[name] = Lane(function, runtime, self._broker, self._events, self._surroundings)
         else:
             lane.pool.update(function)

@@ -25,6 +25,11 @@ _LONGEST_PAUSE: Final = 10.0
 class PoolClosedError(Exception):
     """The pool starts nothing more."""
 
+    def __init__(self, since_us: int) -> None:
+        super().__init__("the pool is closed")
+        self.since_us = since_us
+        """When its function was deleted; 0 where it was not."""
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
@@ -88,6 +93,7 @@ class Pool:
         self._failures = 0
         self._not_before = 0.0
         self._closed = False
+        self._deleted_us = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._start_timer: asyncio.TimerHandle | None = None
@@ -156,7 +162,7 @@ class Pool:
         :raises PoolClosedError: The pool was closed.
         """
         if self._closed:
-            raise PoolClosedError
+            raise PoolClosedError(self._deleted_us)
         future: asyncio.Future[Slot] = self._loop.create_future()
         queue = self._sync_waiters if sync else self._waiters
         queue.append(future)
@@ -199,16 +205,20 @@ class Pool:
         members, self._members = self._members, []
         await asyncio.gather(*(member.instance.stop() for member in members), *self._tasks, return_exceptions=True)
 
-    def refuse(self) -> None:
-        """Let waiting callers go and start nothing more; calls that run go on."""
+    def refuse(self, deleted_us: int = 0) -> None:
+        """Let waiting callers go and start nothing more; calls that run go on.
+
+        :param deleted_us: When the function was deleted, where that is the reason.
+        """
         self._closed = True
+        self._deleted_us = deleted_us
         for timer in (self._idle_timer, self._start_timer):
             if timer is not None:
                 timer.cancel()
         for queue in (self._sync_waiters, self._waiters):
             for future in queue:
                 if not future.done():
-                    future.set_exception(PoolClosedError())
+                    future.set_exception(PoolClosedError(deleted_us))
             queue.clear()
 
     def _find(self) -> Slot | None:

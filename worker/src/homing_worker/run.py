@@ -24,7 +24,7 @@ from homing_core.wire.v1 import AttemptRecord, Token
 from homing_worker import __version__
 from homing_worker.gate import Gate
 from homing_worker.metrics import Metrics
-from homing_worker.pool import Pool, Slot
+from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, CallFailedError, Request, StartFailedError
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +54,10 @@ class Tried:
     record: AttemptRecord
     decision: RetryDecision | None
     """What follows a failed attempt; None after a success."""
+
+
+class GiveBackError(Exception):
+    """The invocation is not for this pool: its message is to be given back."""
 
 
 class Run(ABC):
@@ -118,6 +122,16 @@ class Run(ABC):
         if record.outcome == api.ATTEMPT_OUTCOME_TIMED_OUT:
             return api.INVOCATION_STATE_TIMED_OUT, record.failure
         return api.INVOCATION_STATE_FAILED, record.failure
+
+    def deleted(self, error: PoolClosedError) -> api.Failure:
+        """Return the failure of an invocation whose function was deleted before it started.
+
+        :raises GiveBackError: It is younger than the deletion: it belongs to a later function of the same name, or
+            the worker stops.
+        """
+        if self._create_us > error.since_us and not self.records:
+            raise GiveBackError from error
+        return api.Failure(reason=FailureReason.FUNCTION_DELETED, message="the function was deleted")
 
     @abstractmethod
     async def _wait_for_slot(self) -> Slot:

@@ -10,7 +10,6 @@ import structlog
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
-from homing_core.reasons import FailureReason
 from homing_core.retry import FinalReason, RetryDecision
 from homing_core.wire.v1 import (
     AttemptRecord,
@@ -25,7 +24,7 @@ from homing_core.wire.v1 import (
 from homing_worker.events import EventPublisher
 from homing_worker.metrics import state_name
 from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.run import Run, Surroundings, Tried
+from homing_worker.run import GiveBackError, Run, Surroundings, Tried
 
 _log = structlog.get_logger(__name__)
 
@@ -79,14 +78,21 @@ class SyncCall(Run):
                 self._received.ack()
             self._surroundings.metrics.execution("sync", "TOO_LATE")
             return
+        except GiveBackError:
+            self._received.requeue()
+            return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("sync_call_broke", invocation_id=self.invocation_id)
             if not self._taken:
                 self._received.ack()
             return
-        self._surroundings.metrics.execution("sync", state_name(ended.state))
         if not self._taken:
             self._received.ack()
+        await self._tell(ended)
+
+    async def _tell(self, ended: Ended) -> None:
+        """Record the end, where that is wanted, and answer the caller."""
+        self._surroundings.metrics.execution("sync", state_name(ended.state))
         function = self._pool.function
         if not function.HasField("record_sync") or function.record_sync:
             self._events.post(
@@ -108,11 +114,8 @@ class SyncCall(Run):
             raise _TooLateError
         try:
             tried = await self.attempts()
-        except PoolClosedError:
-            return Ended(
-                state=api.INVOCATION_STATE_INVALID,
-                failure=api.Failure(reason=FailureReason.FUNCTION_DELETED, message="the function was deleted"),
-            )
+        except PoolClosedError as error:
+            return Ended(state=api.INVOCATION_STATE_INVALID, attempts=self.records, failure=self.deleted(error))
         except _TooLateError:
             if not self.records:
                 raise
