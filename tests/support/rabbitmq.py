@@ -24,6 +24,9 @@ SCRIPTS = (Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin"), Path("/usr
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 LOG_TAIL = 4000
 
+GUARD = """cat >/dev/null; kill -9 "$1"; while kill -0 "$1"; do sleep 0.1; done; epmd -kill; rm -rf "$2" """
+"""Waits until the tests are gone, however they went, and ends the node for them."""
+
 
 class RabbitError(Exception):
     """The node did not do what it should."""
@@ -37,6 +40,7 @@ class RabbitNode:
         self._scripts = find_scripts()
         self.port, self._dist_port, self._epmd_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
         (folder / "home").mkdir(parents=True)
         cookie = folder / "home" / ".erlang.cookie"
@@ -99,6 +103,14 @@ class RabbitNode:
                 # Ctrl-C in the terminal is for the tests; they stop what they started.
                 start_new_session=True,
             )
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, "guard", str(self._process.pid), str(self.folder)],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if not self.running or time.monotonic() > deadline:
@@ -176,6 +188,7 @@ class RabbitNode:
         """Kill the node and what it started, and remove its data."""
         if self.running:
             self.kill()
+        self._dismiss_guard()
         epmd = shutil.which("epmd")
         if epmd is not None:
             subprocess.run([epmd, "-kill"], env=self._environment, capture_output=True, timeout=10, check=False)
@@ -195,6 +208,13 @@ class RabbitNode:
             process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise RabbitError(f"the RabbitMQ node did not end in time\n{self.log()}") from None
+        self._dismiss_guard()
+
+    def _dismiss_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
 
     def _signal(self, number: signal.Signals) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

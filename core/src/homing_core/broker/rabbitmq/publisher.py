@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pika.channel
+import structlog
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
@@ -30,8 +31,15 @@ WINDOW_BYTES: Final = 32 * MIB
 BURST: Final = 200
 """So many messages are written before the event loop gets its turn."""
 
+CONFIRM_TIMEOUT: Final = 15.0
+"""Seconds after which a message that was not confirmed counts as unknown, so that a queue without a leader, or a
+broker short of memory, does not hold its publisher and the window for ever."""
+
 PATIENCE: Final = 5.0
 """Seconds to wait for a broker that is away, or that accepts nothing because it is short of memory or disk."""
+
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +80,9 @@ class Publisher:
         self._transient: Channel | None = None
         self._blocked = False
         self._closing = False
-        self._give_up: asyncio.TimerHandle | None = None
+        self._check: asyncio.TimerHandle | None = None
+        self._written: deque[tuple[float, int]] = deque()
+        """Up to which sequence number was written by when."""
         self._available = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
@@ -201,6 +211,7 @@ class Publisher:
         assert self._confirmed is not None
         publish = self._confirmed.raw.basic_publish
         last = min(len(messages), index + BURST)
+        loop = asyncio.get_running_loop()
         self._drained.clear()
         while index < last and self._has_room():
             message = messages[index]
@@ -215,6 +226,9 @@ class Publisher:
             self._pending_bytes += len(message.body)
             publish("", message.queue, message.body, properties, mandatory=True)
             index += 1
+        self._written.append((loop.time() + CONFIRM_TIMEOUT, self._sequence))
+        if self._check is None:
+            self._check = loop.call_at(self._written[0][0], self._check_time)
         return index
 
     def _on_confirm(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
@@ -240,8 +254,9 @@ class Publisher:
 
     def _on_return(self, _: pika.channel.Channel, method: Basic.Return, properties: BasicProperties, __: bytes) -> None:
         # The confirm follows: it says that the broker has done with the message, not that a queue has it.
-        if properties.message_id is not None:
-            self._returned[int(properties.message_id)] = UnroutableError(
+        sequence = int(properties.message_id or 0)
+        if sequence in self._pending:
+            self._returned[sequence] = UnroutableError(
                 f"RabbitMQ has no queue {method.routing_key!r} ({method.reply_text})."
             )
 
@@ -254,27 +269,43 @@ class Publisher:
             self._reopen()
 
     def _on_blocked(self, *, blocked: bool) -> None:
+        if blocked != self._blocked:
+            log.warning("RabbitMQ is short of memory or disk" if blocked else "RabbitMQ takes messages again")
         self._blocked = blocked
-        if self._give_up is not None:
-            self._give_up.cancel()
-            self._give_up = None
-        if blocked:
-            self._give_up = asyncio.get_running_loop().call_later(
-                PATIENCE, self._fail_pending, "RabbitMQ is short of memory or disk and has not confirmed the message."
-            )
         self._update()
+
+    def _check_time(self) -> None:
+        """Give up what was written too long ago."""
+        now = asyncio.get_running_loop().time()
+        last = 0
+        while self._written and (self._written[0][0] <= now or self._written[0][1] < self._oldest):
+            _, last = self._written.popleft()
+        late = [sequence for sequence in range(self._oldest, last + 1) if sequence in self._pending]
+        if late:
+            log.warning("RabbitMQ did not confirm messages in time", messages=len(late), timeout_s=CONFIRM_TIMEOUT)
+            self._fail(late, f"RabbitMQ did not confirm the message within {CONFIRM_TIMEOUT:g} s.")
+            self._oldest = last + 1
+        self._check = None
+        if self._written:
+            self._check = asyncio.get_running_loop().call_at(self._written[0][0], self._check_time)
 
     def _drop(self, why: str) -> None:
         self._confirmed = None
         self._update()
-        self._fail_pending(why)
-
-    def _fail_pending(self, why: str) -> None:
-        pending, self._pending, self._pending_bytes = self._pending, {}, 0
+        self._written.clear()
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        self._fail(list(self._pending), why)
         self._returned.clear()
-        for batch, index, _ in pending.values():
+
+    def _fail(self, sequences: Sequence[int], why: str) -> None:
+        for sequence in sequences:
+            batch, index, size = self._pending.pop(sequence)
+            self._pending_bytes -= size
             batch.settle(index, PublishUnknownError(why))
-        self._drained.set()
+        if not self._pending:
+            self._drained.set()
         self._make_room()
 
     def _update(self) -> None:
