@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from homing_core import limits
+from homing_worker.exchange import exchange, open_session
+from homing_worker.runtime import CallFailedError, Request
+
+REQUEST = Request(method="POST", target="/", headers={"X-Mine": "yes"}, body=b"hello")
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(script: Script) -> AsyncIterator[str]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await script(reader, writer)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with open_session() as made:
+        yield made
+
+
+def sending(*chunks: bytes) -> Script:
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for chunk in chunks:
+            writer.write(chunk)
+            await writer.drain()
+
+    return script
+
+
+async def test_an_answer_is_kept_as_it_came(session: aiohttp.ClientSession) -> None:
+    answer = b"HTTP/1.1 418 x\r\nContent-Type: a/b\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x00"
+
+    async with serving(sending(answer)) as origin:
+        kept = await exchange(session, origin, REQUEST)
+
+    # What is compressed stays so: unpacking a small answer could fill the memory.
+    assert (kept.status_code, kept.content_type, kept.body) == (418, "a/b", b"\x1f\x8b\x00")
+    assert kept.headers == {"content-type": "a/b", "content-encoding": "gzip"}
+
+
+async def test_only_headers_that_were_given_are_sent(session: aiohttp.ClientSession) -> None:
+    seen: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readexactly(5))
+        writer.write(b"HTTP/1.1 204 x\r\n\r\n")
+
+    async with serving(script) as origin:
+        kept = await exchange(session, origin, REQUEST)
+
+    assert (kept.status_code, kept.body, seen) == (204, b"", [b"hello"])
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: %d\r\n" % limits.MAX_INLINE_RESULT])
+async def test_the_limit_itself_is_kept(session: aiohttp.ClientSession, length: bytes) -> None:
+    script = sending(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n", b"x" * limits.MAX_INLINE_RESULT)
+
+    async with serving(script) as origin:
+        assert len((await exchange(session, origin, REQUEST)).body) == limits.MAX_INLINE_RESULT
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason"),
+    [
+        ((b"HTTP/1.1 200 OK\r\n\r\n", b"x" * (limits.MAX_INLINE_RESULT + 1)), "RESULT_TOO_LARGE"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",), "RESULT_TOO_LARGE"),
+        ((b"SSH-2.0-OpenSSH\r\n",), "BAD_RESPONSE"),
+        ((b"HTTP/1.1 abc\r\n\r\n",), "BAD_RESPONSE"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",), "BAD_RESPONSE"),
+        ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"), "BAD_RESPONSE"),
+        ((b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n" * 100] * 100), "BAD_RESPONSE"),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",), "CONNECTION_LOST"),
+        ((b"HTTP/1.1 200 OK\r\nX-A",), "CONNECTION_LOST"),
+        ((), "CONNECTION_LOST"),
+    ],
+)
+async def test_what_cannot_be_kept_is_told_apart(
+    session: aiohttp.ClientSession, chunks: tuple[bytes, ...], reason: str
+) -> None:
+    async with serving(sending(*chunks)) as origin:
+        with pytest.raises(CallFailedError) as failed:
+            async with asyncio.timeout(5):
+                await exchange(session, origin, REQUEST)
+
+    assert failed.value.reason == reason
+    assert failed.value.permanent == (reason == "RESULT_TOO_LARGE")
+
+
+async def test_nobody_listens(session: aiohttp.ClientSession) -> None:
+    async with serving(sending()) as origin:
+        pass
+
+    with pytest.raises(CallFailedError) as failed:
+        await exchange(session, origin, REQUEST)
+    assert (failed.value.reason, failed.value.suspect) == ("CONNECTION_FAILED", True)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from homing.v1.function_pb2 import Function
+from homing.v1.invocation_pb2 import Result
+from homing_core import limits
+from homing_core.wire.v1 import FunctionState, Snapshot
+from homing_worker.catalogue import Catalogue
+from homing_worker.gate import Gate
+from homing_worker.guard import ForbiddenAddressError, GuardedResolver
+from homing_worker.headers import clean_headers
+from homing_worker.owner import OwnerLock, is_orphaned
+from homing_worker.runtime import Request
+from homing_worker.runtime.process import http_variables
+from homing_worker.settings import WorkerSettings
+
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+def test_headers_of_the_connection_are_dropped_and_values_of_one_name_joined() -> None:
+    pairs = [("X-A", "1"), ("Connection", "close"), ("x-a", "2"), ("Content-Length", "5"), ("Transfer-Encoding", "x")]
+
+    assert clean_headers(pairs) == {"x-a": "1, 2"}
+
+
+def test_headers_are_bounded() -> None:
+    many = clean_headers((f"x-{number}", "v") for number in range(1000))
+    large = clean_headers((f"x-{number}", "v" * 8000) for number in range(10))
+
+    assert len(many) == limits.MAX_HEADERS
+    assert sum(len(name) + len(value) for name, value in large.items()) <= limits.MAX_HEADERS_SIZE
+
+
+@given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=100))))
+def test_whatever_bytes_headers_hold_messages_can_carry_them(pairs: list[tuple[bytes, bytes]]) -> None:
+    # As aiohttp decodes them.
+    decoded = [(n.decode("utf-8", "surrogateescape"), v.decode("utf-8", "surrogateescape")) for n, v in pairs]
+
+    kept = clean_headers(decoded)
+
+    assert Result.FromString(Result(headers=kept).SerializeToString()).headers == kept
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "localhost", "example.org"])
+async def test_allowed_literals_and_all_names_pass_the_first_check(host: str) -> None:
+    GuardedResolver(LOOPBACK).check_literal(host)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "::", "fe80::1%eth0", "::ffff:169.254.169.254", "8.8.8.8"])
+async def test_other_literals_do_not(host: str) -> None:
+    with pytest.raises(ForbiddenAddressError):
+        GuardedResolver(LOOPBACK).check_literal(host)
+
+
+async def test_every_address_of_a_name_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(*_: object) -> list[dict[str, str]]:
+        return [{"host": "127.0.0.1"}, {"host": "10.0.0.1"}]
+
+    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+
+    with pytest.raises(ForbiddenAddressError, match=r"two\.example is 10\.0\.0\.1"):
+        await GuardedResolver(LOOPBACK).resolve("two.example", 80)
+
+
+class Changes:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int | None]] = []
+        self.catalogue = Catalogue(self._on_change)
+
+    def _on_change(self, name: str, function: Function | None, _: int) -> None:
+        self.seen.append((name, function.revision if function is not None else None))
+
+
+def state(name: str, revision: int, *, deleted: bool = False) -> FunctionState:
+    return FunctionState(function=Function(name=name, revision=revision), deleted=deleted)
+
+
+def test_only_newer_revisions_change_the_catalogue() -> None:
+    changes = Changes()
+    for news in (state("f", 2), state("f", 2), state("f", 1), state("f", 3), state("f", 3, deleted=True)):
+        changes.catalogue.apply(news, 1)
+    changes.catalogue.apply(state("f", 2), 1)
+    changes.catalogue.apply(state("f", 4), 1)
+
+    assert changes.seen == [("f", 2), ("f", 3), ("f", None), ("f", 4)]
+
+
+def test_a_snapshot_removes_what_it_does_not_name_unless_it_was_heard_of_since() -> None:
+    changes = Changes()
+    changes.catalogue.apply(state("old", 1), 1)
+    changes.catalogue.ask()
+    changes.catalogue.apply(state("new", 1), 1)
+    changes.catalogue.merge(Snapshot(functions=[state("other", 1)]), 1)
+
+    assert changes.seen == [("old", 1), ("new", 1), ("old", None), ("other", 1)]
+
+
+async def test_the_gate_opens_with_a_word_and_closes_with_silence() -> None:
+    gate = Gate(silence=0.05)
+    assert not gate.open
+    gate.heard()
+    assert gate.open
+    await asyncio.sleep(0.06)
+    assert not gate.open
+    waiting = asyncio.create_task(gate.wait())
+    await asyncio.sleep(0)
+    gate.heard()
+    async with asyncio.timeout(5):
+        await waiting
+
+
+def test_an_owner_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
+    lock = OwnerLock(tmp_path, "w-1")
+    lock.take()
+
+    assert not is_orphaned(tmp_path, "w-1")
+    assert is_orphaned(tmp_path, "w-2")
+    lock.release()
+    assert is_orphaned(tmp_path, "w-1")
+    assert not list((tmp_path / "workers").iterdir())
+
+
+def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
+    request = Request(
+        method="PUT", target="/a/b?c=d", headers={"x-call-id": "1", "Content-Type": "text/plain"}, body=b"four"
+    )
+
+    assert http_variables(request) == {
+        "Http_X_Call_Id": "1",
+        "Http_Content_Type": "text/plain",
+        "Http_Method": "PUT",
+        "Http_Path": "/a/b",
+        "Http_Query": "c=d",
+        "Http_ContentLength": "4",
+        "Http_Content_Length": "4",
+    }
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMING_RUNTIME", "process, docker")
+    monkeypatch.setenv("HOMING_CALLBACK_NETWORKS", "10.0.0.0/8")
+    settings = WorkerSettings()
+
+    assert settings.runtimes == ("process", "docker")
+    assert settings.networks == (ipaddress.ip_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HOMING_RUNTIME", "podman"), ("HOMING_RUNTIME", ""), ("HOMING_CALLBACK_NETWORKS", "10.0.0.1/8")],
+)
+def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError, match=name.removeprefix("HOMING_").lower()):
+        WorkerSettings()

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from homing.v1.function_pb2 import Function
+from homing_core.reasons import FailureReason
+from homing_worker.pool import Pool, PoolClosedError, Slot
+from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
+
+PATIENCE = 5.0
+
+
+class FakeInstance(Instance):
+    def __init__(self, number: int, revision: int) -> None:
+        self.name = f"instance-{number}"
+        self.revision = revision
+        self.stopped = asyncio.Event()
+        self.running = True
+        self._hook: Callable[[], None] = lambda: None
+
+    @property
+    def alive(self) -> bool:
+        return self.running
+
+    def on_exit(self, hook: Callable[[], None]) -> None:
+        self._hook = hook
+
+    def die(self) -> None:
+        self.running = False
+        self._hook()
+
+    async def call(self, request: Request) -> Answer:
+        raise NotImplementedError
+
+    async def verify(self) -> bool:
+        return self.running
+
+    async def stop(self) -> None:
+        self.running = False
+        self.stopped.set()
+
+
+class FakeRuntime(Runtime):
+    """Starts instances at once, or when let; fails as often as told."""
+
+    source = "image"
+
+    def __init__(self) -> None:
+        self.instances: list[FakeInstance] = []
+        self.starts = 0
+        self.failing = 0
+        self.let = asyncio.Event()
+        self.let.set()
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def start(self, function: Function) -> Instance:
+        self.starts += 1
+        number = self.starts
+        await self.let.wait()
+        if self.failing:
+            self.failing -= 1
+            raise StartFailedError(FailureReason.START_FAILED, f"start {number} failed")
+        instance = FakeInstance(number, function.revision)
+        self.instances.append(instance)
+        return instance
+
+
+@pytest.fixture
+async def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+def function(**fields: object) -> Function:
+    return Function(name="f", revision=1, **fields)  # type: ignore[arg-type]
+
+
+async def take(pool: Pool, *, sync: bool = False) -> Slot:
+    async with asyncio.timeout(PATIENCE):
+        return pool.take() or await pool.wait(sync=sync)
+
+
+async def turns(count: int = 20) -> None:
+    """Let the event loop go round a few times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_it_starts_from_zero_and_reuses_what_runs(runtime: FakeRuntime) -> None:
+    pool = Pool(function(), runtime)
+    pool.open()
+    await turns()
+    assert (pool.instances, pool.cold) == (0, True)
+
+    first = await take(pool)
+    pool.release(first)
+    second = await take(pool)
+
+    assert first.instance is second.instance
+    assert (runtime.starts, pool.instances, pool.busy, pool.cold) == (1, 1, 1, False)
+
+
+async def test_it_grows_with_what_waits_up_to_the_maximum(runtime: FakeRuntime) -> None:
+    pool = Pool(function(concurrency=2, max_instances=3), runtime)
+    runtime.let.clear()
+
+    waiting = [asyncio.create_task(pool.wait(sync=False)) for _ in range(3)]
+    await turns()
+    assert runtime.starts == 2
+    waiting += [asyncio.create_task(pool.wait(sync=False)) for _ in range(20)]
+    await turns()
+
+    assert runtime.starts == 3
+    runtime.let.set()
+    await turns()
+    assert sum(task.done() for task in waiting) == pool.busy == pool.capacity == 6
+    for task in waiting:
+        task.cancel()
+
+
+async def test_those_who_wait_are_served_in_order_with_sync_callers_first(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    slot = await take(pool)
+    served: list[str] = []
+
+    async def wait(name: str, *, sync: bool) -> None:
+        mine = await pool.wait(sync=sync)
+        served.append(name)
+        pool.release(mine)
+
+    tasks = []
+    for name, sync in (("a1", False), ("a2", False), ("s1", True), ("a3", False), ("s2", True)):
+        tasks.append(asyncio.create_task(wait(name, sync=sync)))
+        await turns(1)
+    assert pool.take() is None
+    pool.release(slot)
+    await asyncio.gather(*tasks)
+
+    assert served == ["s1", "s2", "a1", "a2", "a3"]
+
+
+async def test_who_stops_waiting_leaves_no_trace(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    slot = await take(pool)
+    gone = asyncio.create_task(pool.wait(sync=False))
+    stays = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    gone.cancel()
+    await turns()
+    pool.release(slot)
+    await turns()
+
+    assert stays.done()
+    # Cancelled in the very turn in which it was served, it gives the slot back.
+    late = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    pool.release(stays.result())
+    late.cancel()
+    await turns()
+    assert pool.busy == 0
+
+
+async def test_a_start_that_fails_tells_those_who_wait(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    runtime.failing = 1
+
+    waiting = [asyncio.create_task(pool.wait(sync=sync)) for sync in (False, True)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [str(result) for result in results] == ["start 1 failed"] * 2
+    assert (await take(pool)).instance.name == "instance-2"
+
+
+async def test_a_start_that_fails_beside_a_running_instance_disturbs_nobody(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=2), runtime)
+    slot = await take(pool)
+    runtime.failing = 1
+    waiter = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    assert runtime.starts == 2
+
+    pool.release(slot)
+    assert (await waiter).instance is slot.instance
+
+
+async def test_an_instance_that_dies_is_replaced(runtime: FakeRuntime) -> None:
+    pool = Pool(function(min_instances=1), runtime)
+    pool.open()
+    await turns()
+    runtime.instances[0].die()
+    await turns()
+
+    assert runtime.instances[0].stopped.is_set()
+    assert (runtime.starts, pool.instances) == (2, 1)
+
+
+async def test_a_retired_instance_gets_no_calls_and_stops_after_its_last(runtime: FakeRuntime) -> None:
+    pool = Pool(function(concurrency=2, max_instances=1), runtime)
+    one, two = await take(pool), await take(pool)
+    pool.release(one, retire=True)
+    await turns()
+    assert not runtime.instances[0].stopped.is_set()
+
+    three = await take(pool)
+    assert three.instance is not two.instance
+    pool.release(two)
+    await turns()
+    assert runtime.instances[0].stopped.is_set()
+
+
+async def test_a_suspect_instance_gets_calls_again_once_it_was_found_to_run(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    slot = await take(pool)
+    pool.release(slot, suspect=True)
+    assert pool.take() is None
+    assert (await take(pool)).instance is slot.instance
+
+    runtime.instances[0].running = False
+    pool.release(slot, suspect=True)
+    assert (await take(pool)).instance is not slot.instance
+
+
+async def test_a_new_revision_replaces_idle_instances_at_once_and_busy_ones_later(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=2), runtime)
+    busy, idle = await take(pool), await take(pool)
+    pool.release(idle)
+    newer = function(max_instances=2)
+    newer.revision = 2
+    pool.update(newer)
+    await turns()
+
+    assert [instance.stopped.is_set() for instance in runtime.instances] == [False, True]
+    assert (await take(pool)).instance.revision == 2
+    pool.release(busy)
+    await turns()
+    assert runtime.instances[0].stopped.is_set()
+
+
+async def test_an_instance_of_an_old_revision_that_comes_up_late_is_stopped(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    runtime.let.clear()
+    waiter = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    newer = function(max_instances=1)
+    newer.revision = 2
+    pool.update(newer)
+    runtime.let.set()
+
+    async with asyncio.timeout(PATIENCE):
+        assert (await waiter).instance.revision == 2
+    assert runtime.instances[0].stopped.is_set()
+
+
+async def test_idle_instances_stop_down_to_the_minimum(runtime: FakeRuntime) -> None:
+    pool = Pool(function(min_instances=1, max_instances=3, idle_timeout=Duration(nanos=100_000_000)), runtime)
+    slots = [await take(pool) for _ in range(3)]
+    for slot in slots:
+        pool.release(slot)
+
+    async with asyncio.timeout(PATIENCE):
+        await runtime.instances[1].stopped.wait()
+        await runtime.instances[2].stopped.wait()
+    assert (pool.instances, runtime.instances[0].running) == (1, True)
+
+
+async def test_a_closed_pool_lets_everybody_go(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=1), runtime)
+    await take(pool)
+    waiter = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    pool.refuse(77)
+
+    with pytest.raises(PoolClosedError) as closed:
+        await waiter
+    assert closed.value.since_us == 77
+    with pytest.raises(PoolClosedError):
+        await pool.wait(sync=True)
+    await pool.close()
+    assert runtime.instances[0].stopped.is_set()
