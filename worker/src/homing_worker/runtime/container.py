@@ -52,6 +52,7 @@ class Container(Instance):
         self._session = session
         self._stop_grace = stop_grace
         self._exit_status: int | None = None
+        self._last_words = ""
         self._stopping = False
         self._exited: asyncio.Task[None] = asyncio.create_task(self._watch())
 
@@ -81,7 +82,7 @@ class Container(Instance):
                 if self._exited.done():
                     raise StartFailedError(
                         FailureReason.START_FAILED,
-                        f"{self._how_it_ended()} before it was ready{await self.last_lines()}",
+                        f"{self._how_it_ended()} before it was ready{self._last_words}",
                     )
                 if probe.result():
                     return
@@ -99,7 +100,7 @@ class Container(Instance):
                 await asyncio.wait({self._exited}, timeout=_EXIT_PATIENCE)
                 if self._exited.done():
                     raise CallFailedError(
-                        error.reason, f"{error.message}: {self._how_it_ended()}{await self.last_lines()}", suspect=True
+                        error.reason, f"{error.message}: {self._how_it_ended()}{self._last_words}", suspect=True
                     ) from error
             raise
 
@@ -155,6 +156,8 @@ class Container(Instance):
             except ENGINE_ERRORS:
                 pass  # the engine is away; ask again
             else:
+                # Read before anybody hears of the end, since the container is removed then.
+                self._last_words = await self.last_lines()
                 return
             await asyncio.sleep(_WATCH_PAUSE)
 
