@@ -276,6 +276,17 @@ async def test_start_can_be_given_up_and_closed(broker_url: str, rabbit_node: Ra
         assert time.monotonic() - began < 5
 
 
+async def test_closing_ends_a_start_under_way(broker_url: str, rabbit_node: RabbitNode) -> None:
+    async with proxied(broker_url, rabbit_node) as (proxy, url):
+        proxy.pause()
+        broker = RabbitBroker(url, name="test")
+        starting = asyncio.create_task(broker.start())
+        await until(lambda: proxy.accepted > 0)
+        await broker.close()
+        with pytest.raises(BrokerUnavailableError, match="closed"):
+            await starting
+
+
 async def test_closing_does_not_wait_for_a_silent_broker(broker_url: str, rabbit_node: RabbitNode) -> None:
     async with proxied(broker_url, rabbit_node) as (proxy, url), started(url) as broker:
         await broker.open_function("resize")
@@ -395,6 +406,7 @@ async def test_a_node_short_of_memory_blocks_publishers_only(
     broker_url: str, rabbit_node: RabbitNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "PATIENCE", 0.5)
+    monkeypatch.setattr(publisher, "CONFIRM_TIMEOUT", 2.0)
     async with started(broker_url) as broker:
         inbox = Inbox()
         await broker.consume_work("resize", inbox, prefetch=10)
@@ -461,6 +473,14 @@ async def test_a_full_queue_refuses(broker_url: str, rabbit_node: RabbitNode) ->
 
         await eventually(refused, wanted=True)
         assert (await broker.depth("resize")).work == outcomes.count(None)
+
+
+async def test_an_expiry_beyond_what_rabbitmq_counts_is_none(broker_url: str) -> None:
+    async with started(broker_url) as broker:
+        await broker.open_function("resize")
+        message = Outgoing(function="resize", body=b"x", expires_in=1e9)
+        assert await broker.publish_work([message, message]) == [None, None]
+        assert await broker.depth("resize") == Depth(work=2, sync=0)
 
 
 async def test_work_that_comes_back_without_end_goes_to_the_dead_letters(broker_url: str) -> None:

@@ -141,10 +141,17 @@ class Link:
         """Begin to connect; return once the first connection is set up.
 
         :raises TopologyError: The broker has other queues than homing needs; waiting would not help.
+        :raises BrokerUnavailableError: The link was closed meanwhile.
         """
-        self._first = asyncio.get_running_loop().create_future()
+        first = self._first = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._keep())
-        await self._first
+        try:
+            await asyncio.wait({first, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._first = None
+        if not first.done():
+            raise BrokerUnavailableError("The broker was closed before it was connected.")
+        first.result()
 
     async def close(self) -> None:
         """Disconnect and stay so."""

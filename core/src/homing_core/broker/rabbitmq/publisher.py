@@ -28,6 +28,8 @@ WINDOW_MESSAGES: Final = 2000
 WINDOW_BYTES: Final = 32 * MIB
 """So much may be published and not confirmed; who publishes more waits."""
 
+MAX_EXPIRATION: Final = 2**32 - 1
+
 BURST: Final = 200
 """So many messages are written before the event loop gets its turn."""
 
@@ -220,7 +222,7 @@ class Publisher:
             properties = BasicProperties(
                 message_id=str(sequence),
                 delivery_mode=2 if message.persistent else 1,
-                expiration=None if message.expires_in is None else str(max(0, round(message.expires_in * 1000))),
+                expiration=None if message.expires_in is None else _expiration(message.expires_in),
             )
             self._pending[sequence] = (batch, index, len(message.body))
             self._pending_bytes += len(message.body)
@@ -248,6 +250,8 @@ class Publisher:
             self._oldest = last + 1
         while self._oldest <= self._sequence and self._oldest not in self._pending:
             self._oldest += 1
+        while self._written and self._written[0][1] < self._oldest:
+            self._written.popleft()
         if not self._pending:
             self._drained.set()
         self._make_room()
@@ -278,7 +282,7 @@ class Publisher:
         """Give up what was written too long ago."""
         now = asyncio.get_running_loop().time()
         last = 0
-        while self._written and (self._written[0][0] <= now or self._written[0][1] < self._oldest):
+        while self._written and self._written[0][0] <= now:
             _, last = self._written.popleft()
         late = [sequence for sequence in range(self._oldest, last + 1) if sequence in self._pending]
         if late:
@@ -314,3 +318,8 @@ class Publisher:
         else:
             self._available.clear()
             self._make_room()
+
+
+def _expiration(seconds: float) -> str:
+    """Return a time as RabbitMQ takes it: whole milliseconds, as text; one out of its range would close the channel."""
+    return str(min(max(0, round(seconds * 1000)), MAX_EXPIRATION))

@@ -24,6 +24,9 @@ DEAD_QUEUE: Final = "homing.dead.v1"
 EVENTS_QUEUE: Final = "homing.events.v1"
 DELIVERIES_QUEUE: Final = "homing.deliveries.v1"
 
+CLASSIC: Final[Mapping[str, Any]] = {"x-queue-type": "classic"}
+"""Said outright, because a virtual host may have another default."""
+
 _DECLARATION_REFUSED: Final = frozenset({403, 405, 406})
 _NO_LIMIT_NEEDED_BEFORE: Final = (4, 0)
 
@@ -39,7 +42,7 @@ class QueueSpec:
     name: str
     exclusive: bool = False
     """Whether the queue belongs to one connection and goes with it; else it is durable."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=lambda: CLASSIC)
     exchange: str | None = None
     """The fanout exchange that the queue is bound to."""
 
@@ -91,7 +94,7 @@ class Topology:
     @staticmethod
     def sync(function: str) -> QueueSpec:
         """The sync lane of a function."""
-        return QueueSpec(name=sync_queue(function), arguments={"x-queue-type": "classic"})
+        return QueueSpec(name=sync_queue(function))
 
     def dead(self) -> QueueSpec:
         """The queue of dead letters."""
