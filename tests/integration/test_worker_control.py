@@ -17,6 +17,7 @@ from homing.v1.invocation_pb2 import InvocationSpec
 from homing.v1.payload_pb2 import Payload
 from homing.v1.policy_pb2 import RetryPolicy
 from homing_core import limits
+from homing_core.broker import BrokerError, Consumer, Handler
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_worker import control, gate
 from homing_worker.app import Worker
@@ -215,6 +216,29 @@ async def test_a_redelivered_message_starts_only_once_its_start_is_recorded(
     second = server.of(id_, "running")[-1]
     assert second.token.delivery == end.token.delivery >= 1
     assert server.events.index(second) < server.events.index(end)
+
+
+async def test_one_function_that_cannot_be_consumed_does_not_keep_the_others_waiting(
+    server: FakeServer, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consume = RabbitBroker.consume_work
+    refused = asyncio.Event()
+
+    async def refuse_once(self: RabbitBroker, function: str, handler: Handler, *, prefetch: int) -> Consumer:
+        if function == "bad" and not refused.is_set():
+            refused.set()
+            raise BrokerError("no")
+        return await consume(self, function, handler, prefetch=prefetch)
+
+    monkeypatch.setattr(RabbitBroker, "consume_work", refuse_once)
+    await server.deploy(python("bad", UPPER))
+    await server.deploy(python("upper", UPPER))
+
+    async with running_worker(server, broker_url, tmp_path):
+        ends = [await server.end(await server.send(InvocationSpec(function=name))) for name in ("upper", "bad")]
+
+    assert refused.is_set()
+    assert {end.state for end in ends} == {api.INVOCATION_STATE_SUCCEEDED}
 
 
 async def test_min_instances_are_there_before_any_work(server: FakeServer, broker_url: str, tmp_path: Path) -> None:

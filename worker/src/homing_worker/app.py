@@ -100,12 +100,14 @@ class Worker:
             starting = asyncio.create_task(self._broker.start())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
+            if starting.done():
+                stack.callback(stopping.cancel)
+                await starting
+                await stopping
+                await self._drain()
+            else:
                 starting.cancel()
-                return
-            await starting
-            await stopping
-            await self._drain()
+                await asyncio.gather(starting, return_exceptions=True)
 
     async def _drain(self) -> None:
         """Leave in good order: finish what runs, as far as the time-out allows, and see its events confirmed."""
@@ -119,8 +121,8 @@ class Worker:
             _log.warning("drain_timed_out", worker=self.name)
 
     async def _consume(self) -> None:
-        await self._lanes.consume()
         await self._deliverer.consume()
+        await self._lanes.consume()
         if not self.ready.is_set():
             self.ready.set()
             _log.info("ready", worker=self.name)

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
@@ -117,11 +118,10 @@ class ControlLink:
                 continue
         if not consume:
             return
-        try:
-            await self._consume()
-        except BrokerError as error:
-            # The connection is lost again; the next one begins anew.
-            _log.info("not_consuming", error=str(error))
+        # Where the connection is lost meanwhile this is cancelled, and the next connection begins anew.
+        await AsyncRetrying(
+            retry=retry_if_exception_type(BrokerError), wait=wait_random_exponential(multiplier=0.5, max=10.0)
+        )(self._consume)
 
     async def _tell_status(self) -> None:
         while True:

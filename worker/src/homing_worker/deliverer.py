@@ -84,11 +84,12 @@ class Deliverer:
         self._loop = asyncio.get_running_loop()
 
     async def consume(self) -> None:
-        """Begin to consume deliveries.
+        """Consume deliveries, unless they are consumed already.
 
         :raises BrokerError: There is no connection.
         """
-        self._consumer = await self._broker.consume_deliveries(self._on_delivery, prefetch=PREFETCH)
+        if self._consumer is None:
+            self._consumer = await self._broker.consume_deliveries(self._on_delivery, prefetch=PREFETCH)
 
     def lost(self) -> None:
         """Heed that the connection was lost: what has not begun is given up, since it comes again; the rest goes on."""

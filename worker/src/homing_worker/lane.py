@@ -63,16 +63,16 @@ class Lane:
         """
         async with self._consuming:
             capacity = self.pool.capacity
-            if self._consumers and capacity == self._consumed_capacity:
+            if len(self._consumers) == 2 and capacity == self._consumed_capacity:
                 return
             await self._stop_consuming()
+            self._consumed_capacity = capacity
             # Work beyond the capacity keeps instances busy while confirms are on their way.
             prefetch = min(2 * capacity + 2, MAX_BROKER_MESSAGES)
-            self._consumers = [
-                await self._broker.consume_sync(self.name, self._on_sync, prefetch=min(capacity, MAX_BROKER_MESSAGES)),
-                await self._broker.consume_work(self.name, self._on_work, prefetch=prefetch),
-            ]
-            self._consumed_capacity = capacity
+            self._consumers.append(
+                await self._broker.consume_sync(self.name, self._on_sync, prefetch=min(capacity, MAX_BROKER_MESSAGES))
+            )
+            self._consumers.append(await self._broker.consume_work(self.name, self._on_work, prefetch=prefetch))
             self.pool.open()
 
     async def stop_consuming(self) -> None:

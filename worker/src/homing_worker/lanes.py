@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from homing.v1.function_pb2 import Function
 from homing_core.broker import Broker, BrokerError
@@ -69,13 +70,21 @@ class Lanes:
             self._spawn(self._consume(lane))
 
     async def consume(self) -> None:
-        """Consume for all functions from now on.
+        """Consume for all functions from now on; those that are consumed already are left as they are.
 
-        :raises BrokerError: There is no connection.
+        :raises BrokerError: Not all could be consumed.
         """
         self._consuming = True
+        failed: BrokerError | None = None
         for lane in list(self._lanes.values()):
-            await lane.consume()
+            try:
+                await lane.consume()
+            except BrokerError as error:
+                # One function's trouble is not the others'.
+                _log.warning("not_consumed", function=lane.name, error=str(error))
+                failed = error
+        if failed is not None:
+            raise failed
 
     def lost(self) -> None:
         """Heed that the connection was lost."""
@@ -110,11 +119,13 @@ class Lanes:
         self._retiring.discard(lane)
 
     async def _consume(self, lane: Lane) -> None:
-        try:
-            await lane.consume()
-        except BrokerError as error:
-            # The connection is lost; once it is back all lanes are consumed.
-            _log.info("not_consumed", function=lane.name, error=str(error))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(BrokerError), wait=wait_random_exponential(multiplier=0.5, max=10.0)
+        ):
+            with attempt:
+                # Once a connection is lost and back all lanes are consumed.
+                if self._consuming and lane in self._lanes.values():
+                    await lane.consume()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
