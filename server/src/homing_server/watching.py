@@ -68,18 +68,18 @@ class Watching:
             self._metrics.watchers.dec()
 
     async def _start(self, resume_token: str) -> int:
+        # The hub may be behind the store; a watch from now on must not begin with what has long ended.
+        async with self._database.read() as connection:
+            last = (await read_counters(connection))[schema.RESULT_SEQ]
         if not resume_token:
-            return self._hub.seq
+            return last
         token = decode_token("results", resume_token, field="resume_token")
         if token["store"] != self._database.identity:
             raise _expired("it belongs to another store")
         seq = int(token["seq"])
-        if seq > self._hub.seq:
-            # Another server may be further. But a store that was put back to an earlier state gives numbers again.
-            async with self._database.read() as connection:
-                last = (await read_counters(connection))[schema.RESULT_SEQ]
-            if seq > last:
-                raise _expired("the store is not as far any more")
+        if seq > last:
+            # The store was put back to an earlier state: it gives these numbers again.
+            raise _expired("the store is not as far any more")
         return seq
 
     def _bookmark(self, seq: int) -> api.WatchResultsResponse:

@@ -1,0 +1,352 @@
+"""P8: a watcher sees every result exactly once, whenever it joins and however slowly it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import grpc
+import pytest
+from sqlalchemy import update
+
+from homing.v1 import invocation_pb2
+from homing.v1 import invocation_service_pb2 as api
+from homing_core.lifecycle import State
+from homing_server import watch, watching
+from homing_server.errors import ApiError
+from homing_server.metrics import Metrics
+from homing_server.store import schema
+from homing_server.store.engine import Database
+from homing_server.store.reading import results_after
+from homing_server.watch import WatchHub
+from homing_server.watching import Watching
+from support.store import accept_sent, deploy, life, opened, record
+
+PATIENCE = 30.0
+
+
+class Station:
+    """A hub that runs, as in a server, and watches of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.hub = WatchHub(database)
+        self.watching = Watching(database, self.hub, Metrics())
+        self.ended: list[str] = []
+        """All that has ended, in the order of its numbers."""
+        self._tailing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self.hub.open()
+        self._tailing = asyncio.create_task(self._tail())
+
+    async def close(self) -> None:
+        assert self._tailing is not None
+        self._tailing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._tailing
+
+    async def end(self, count: int, *, tell: bool = True, **fields: object) -> list[str]:
+        """End so many invocations in one transaction."""
+        keys = await accept_sent(self.database, count, **fields)
+        recorded = await record(self.database, *(event for key in keys for event in life(key)))
+        if tell:
+            self.hub.tell(recorded.result_seq)
+        self.ended += keys
+        return keys
+
+    def watch(self, token: str = "", **selection: object) -> AsyncIterator[api.WatchResultsResponse]:
+        chosen = invocation_pb2.InvocationFilter(**selection)  # type: ignore[arg-type]
+        return self.watching.watch(api.WatchResultsRequest(resume_token=token, filter=chosen))
+
+    async def _tail(self) -> None:
+        while True:
+            await self.hub.tail()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with opened(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+async def station(database: Database) -> AsyncIterator[Station]:
+    station = Station(database)
+    await station.open()
+    yield station
+    await station.close()
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_WINDOW", 8)
+    monkeypatch.setattr(watch, "_PAGE", 5)
+
+
+async def first(messages: AsyncIterator[api.WatchResultsResponse]) -> str:
+    """Return the token of the bookmark that comes first."""
+    async with asyncio.timeout(PATIENCE):
+        message = await anext(messages)
+    assert message.WhichOneof("event") == "bookmark"
+    return message.resume_token
+
+
+async def take(messages: AsyncIterator[api.WatchResultsResponse], count: int) -> list[tuple[str, str]]:
+    """Return the ids and tokens of the next results."""
+    seen: list[tuple[str, str]] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(seen) < count:
+            message = await anext(messages)
+            if message.WhichOneof("event") == "invocation":
+                seen.append((message.invocation.id, message.resume_token))
+    return seen
+
+
+def ids(seen: list[tuple[str, str]]) -> list[str]:
+    return [key for key, _ in seen]
+
+
+async def test_watch_begins_with_a_bookmark_and_shows_whole_results(station: Station) -> None:
+    before = await station.end(3)
+    messages = station.watch()
+    await first(messages)
+    after = await station.end(2)
+    message = await anext(messages)
+    assert message.invocation.id == after[0] not in before
+    assert message.invocation.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED
+    assert message.invocation.result.status_code == 200
+    assert message.invocation.attempt_count == 1
+    assert ids(await take(messages, 1)) == after[1:]
+
+
+async def test_results_of_another_server_are_found_without_being_told(station: Station) -> None:
+    messages = station.watch()
+    await first(messages)
+    keys = await station.end(3, tell=False)
+    assert ids(await take(messages, 3)) == keys
+
+
+@pytest.mark.usefixtures("small_window")
+async def test_p8_every_token_resumes_right_behind_it(station: Station) -> None:
+    start = station.watch()
+    bookmark = await first(start)
+    await station.end(12)
+    await station.end(13)
+    seen = await take(start, 25)
+    assert ids(seen) == station.ended
+    for number, (_, token) in enumerate([("", bookmark), *seen[:-1]]):
+        rest = station.watch(token)
+        await first(rest)
+        assert ids(await take(rest, 25 - number)) == station.ended[number:]
+
+
+@pytest.mark.usefixtures("small_window")
+async def test_p8_watchers_come_and_go_while_results_come(station: Station) -> None:
+    """Some are slow, some are cut and resume, some join late; the window is far smaller than what passes through it."""
+    random = Random(8)
+    origin = await first(station.watch())
+    total = 300
+    seen_by: list[list[str]] = []
+
+    async def producer() -> None:
+        while len(station.ended) < total:
+            await station.end(min(random.randint(1, 20), total - len(station.ended)), tell=random.random() < 0.8)
+            await asyncio.sleep(random.random() * 0.02)
+
+    async def watcher(pace: float, patience: int) -> None:
+        seen: list[str] = []
+        seen_by.append(seen)
+        token = origin
+        while len(seen) < total:
+            messages = station.watch(token)
+            cut = random.randint(1, patience)
+            async for message in messages:
+                token = message.resume_token
+                if message.WhichOneof("event") == "invocation":
+                    seen.append(message.invocation.id)
+                    cut -= 1
+                if pace:
+                    await asyncio.sleep(pace * random.random())
+                if cut <= 0 or len(seen) >= total:
+                    break
+            await messages.aclose()  # type: ignore[attr-defined]
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(producer())
+        for pace, patience in [(0.0, 1000), (0.0, 3), (0.005, 1000), (0.005, 40), (0.0, 90), (0.002, 7)]:
+            group.create_task(watcher(pace, patience))
+    assert seen_by == [station.ended] * 6
+
+
+async def test_p8_no_repeats_after_all_watchers_had_left(station: Station) -> None:
+    """Also where the last one left while a page was being read for it."""
+    for _ in range(10):
+        messages = station.watch()
+        token = await first(messages)
+        await station.end(2)
+        waiting = asyncio.create_task(take(messages, 2))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await messages.aclose()  # type: ignore[attr-defined]
+        await station.end(3)
+        again = station.watch(token)
+        await first(again)
+        await station.end(4)
+        assert ids(await take(again, 9)) == station.ended[-9:]
+        await again.aclose()  # type: ignore[attr-defined]
+
+
+async def test_p8_token_outlives_the_server(database: Database) -> None:
+    station = Station(database)
+    await station.open()
+    messages = station.watch()
+    await first(messages)
+    await station.end(5)
+    (_, token) = (await take(messages, 2))[1]
+    await station.close()
+    successor = Station(database)
+    await successor.end(5, tell=False)
+    await successor.open()
+    rest = successor.watch(token)
+    await first(rest)
+    assert ids(await take(rest, 8)) == station.ended[2:] + successor.ended
+    await successor.close()
+
+
+async def test_filter_lets_only_its_own_through_and_tokens_move_on(station: Station) -> None:
+    await deploy(station.database, "figlet")
+    messages = station.watch(functions=["figlet"], labels={"job": "7"})
+    token = await first(messages)
+    await station.end(3)
+    wanted = await station.end(1, function="figlet", labels={"job": "7"})
+    await station.end(2, function="figlet", labels={"job": "8"})
+    wanted += await station.end(1, function="figlet", labels={"job": "7", "x": ""})
+    assert ids(await take(messages, 2)) == wanted
+    rest = station.watch(token, functions=["figlet"])
+    await first(rest)
+    assert len(await take(rest, 4)) == 4
+
+
+async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_BOOKMARK_INTERVAL", 0.05)
+    messages = station.watch(functions=["figlet"])
+    token = await first(messages)
+    await station.end(3)
+    await station.hub.moved_past(2, PATIENCE)
+    later = token
+    async with asyncio.timeout(PATIENCE):
+        while later == token:
+            later = await first(messages)
+    rest = station.watch(later)
+    await first(rest)
+    keys = await station.end(1)
+    assert ids(await take(rest, 1)) == keys
+
+
+async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_SLOW", 0.02)
+    messages = station.watch()
+    await first(messages)
+    await station.end(5)
+    ((_, token),) = await take(messages, 1)
+    await asyncio.sleep(0.05)  # this is the reader's slowness, not a wait
+    with pytest.raises(ApiError) as caught:
+        await anext(messages)
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+    rest = station.watch(token)
+    await first(rest)
+    monkeypatch.setattr(watching, "_SLOW", 30.0)
+    assert ids(await take(rest, 4)) == station.ended[1:]
+
+
+async def test_token_of_another_store_is_refused(station: Station, tmp_path: Path) -> None:
+    async with opened(tmp_path / "other") as database:
+        other = Station(database)
+        await other.open()
+        token = await first(other.watch())
+        await other.close()
+    with pytest.raises(ApiError, match="another store") as caught:
+        await first(station.watch(token))
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+
+
+async def test_token_from_before_a_restore_is_refused(database: Database) -> None:
+    """The store was put back to an earlier state: its numbers begin again, and would be taken for seen."""
+    station = Station(database)
+    await station.open()
+    messages = station.watch()
+    await first(messages)
+    await station.end(3)
+    ((_, token),) = (await take(messages, 3))[2:]
+    await station.close()
+    async with database.write() as connection:
+        await connection.execute(update(schema.counters).where(schema.counters.c.name == "result_seq").values(value=1))
+    restored = Station(database)
+    await restored.open()
+    with pytest.raises(ApiError, match="not as far any more") as caught:
+        await first(restored.watch(token))
+    assert caught.value.reason == "RESUME_TOKEN_EXPIRED"
+    await restored.close()
+
+
+async def test_token_that_is_ahead_of_this_server_alone_is_taken(database: Database) -> None:
+    """It comes from another server, which has heard more."""
+    behind = Station(database)
+    await behind.hub.open()
+    ahead = Station(database)
+    await ahead.open()
+    messages = ahead.watch()
+    await first(messages)
+    await ahead.end(3)
+    ((_, token),) = (await take(messages, 3))[2:]
+    rest = behind.watch(token)
+    assert await first(rest) == token
+    await behind.open()
+    keys = await ahead.end(2)
+    assert ids(await take(rest, 2)) == keys
+    await ahead.close()
+    await behind.close()
+
+
+async def test_transitions_are_not_served(station: Station) -> None:
+    with pytest.raises(ApiError, match="include_transitions"):
+        await anext(station.watching.watch(api.WatchResultsRequest(include_transitions=True)))
+
+
+# --- Waiting for one
+
+
+async def test_wait_returns_at_the_end(station: Station) -> None:
+    keys = await accept_sent(station.database, 20)
+    waits = [asyncio.create_task(station.hub.wait_ended(key, PATIENCE)) for key in keys for _ in range(2)]
+    await asyncio.sleep(0)
+    recorded = await record(station.database, *(event for key in keys for event in life(key, State.FAILED)))
+    station.hub.tell(recorded.result_seq)
+    for wait in waits:
+        invocation = await wait
+        assert invocation is not None
+        assert invocation.state == invocation_pb2.INVOCATION_STATE_FAILED
+    assert not station.hub._waiters
+
+
+async def test_wait_returns_what_is_there_after_its_time(station: Station) -> None:
+    (key,) = await accept_sent(station.database, 1)
+    invocation = await station.hub.wait_ended(key, 0.01)
+    assert invocation is not None
+    assert invocation.state == invocation_pb2.INVOCATION_STATE_ENQUEUED
+    assert await station.hub.wait_ended("no such id", PATIENCE) is None
+    (done,) = await station.end(1)
+    ended = await station.hub.wait_ended(done, 0)
+    assert ended is not None
+    assert ended.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED
+
+
+async def test_numbers_have_no_gaps_in_what_a_watch_reads(station: Station) -> None:
+    await station.end(7)
+    async with station.database.read() as connection:
+        assert [result.seq for result in await results_after(connection, 0, most=100)] == list(range(1, 8))
