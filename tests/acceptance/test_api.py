@@ -1,0 +1,93 @@
+"""The API as clients meet it that have no code of ours: by reflection alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from support.processes import Cluster
+
+INVOCATIONS = "homing.v1.InvocationService"
+FUNCTIONS = "homing.v1.FunctionService"
+NOT_SERVED = (
+    (INVOCATIONS, "StopInvocation"),
+    (INVOCATIONS, "RerunInvocation"),
+    (INVOCATIONS, "TailLogs"),
+    (FUNCTIONS, "PauseFunction"),
+    (FUNCTIONS, "ResumeFunction"),
+    (FUNCTIONS, "ScaleFunction"),
+)
+
+
+class Described:
+    """A client that knows of the API only what the server says of itself."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._described = ProtoReflectionDescriptorDatabase(channel)
+        self._pool = DescriptorPool(self._described)
+
+    def services(self) -> set[str]:
+        return set(self._described.get_services())
+
+    def call(self, service: str, method: str, request: dict[str, Any]) -> dict[str, Any]:
+        described = self._pool.FindServiceByName(service).FindMethodByName(method)
+        message = ParseDict(request, GetMessageClass(described.input_type)())
+        answer = GetMessageClass(described.output_type)
+        path = f"/{service}/{method}"
+        if described.server_streaming:
+            stream: Any = self._channel.unary_stream(path, lambda m: m.SerializeToString(), answer.FromString)
+            return MessageToDict(next(stream(message, timeout=30)))
+        unary: Any = self._channel.unary_unary(path, lambda m: m.SerializeToString(), answer.FromString)
+        return MessageToDict(unary(message, timeout=30))
+
+
+def error_info(error: Any) -> error_details_pb2.ErrorInfo:
+    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status_pb2.Status.FromString(packed).details)
+    return info
+
+
+def test_a_server_describes_itself_so_that_anybody_can_call_it(cluster: Cluster) -> None:
+    server = cluster.start_server()
+    cluster.start_worker()
+    with grpc.insecure_channel(server.target) as channel:
+        described = Described(channel)
+
+        assert {INVOCATIONS, FUNCTIONS, "grpc.health.v1.Health"} <= described.services()
+
+        described.call(
+            FUNCTIONS, "DeployFunction", {"function": {"name": "shout", "command": {"args": ["tr", "a-z", "A-Z"]}}}
+        )
+        spec = {"function": "shout", "payload": {"data": "aG9taW5n"}}
+        answer = described.call(INVOCATIONS, "Invoke", {"spec": spec})
+
+        assert answer["invocation"]["state"] == "INVOCATION_STATE_SUCCEEDED"
+        assert answer["invocation"]["result"]["payload"]["data"] == "SE9NSU5H"
+
+        accepted = described.call(INVOCATIONS, "InvokeAsync", {"spec": spec, "requestId": "once"})
+        ended = described.call(INVOCATIONS, "WaitInvocation", {"id": accepted["invocation"]["id"]})
+        assert ended["invocation"]["result"]["payload"]["data"] == "SE9NSU5H"
+
+        for service, method in NOT_SERVED:
+            with pytest.raises(grpc.RpcError) as caught:
+                described.call(service, method, {})
+            error: Any = caught.value
+            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert method in error.details()
+            assert error_info(error).reason == "NOT_SERVED"
+            assert error_info(error).domain == "homing.dev"
+
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", INVOCATIONS, FUNCTIONS):
+            status = health.Check(health_pb2.HealthCheckRequest(service=name)).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
