@@ -64,10 +64,10 @@ class Execution(Run):
         self._start_by_us = message.start_by_us
         self._lost_starts = message.prior_lost_starts + received.delivery_count
 
-    async def run(self) -> None:
-        """Run the invocation, report how it went and let the message go.
+    async def run(self) -> bool:
+        """Run the invocation, report how it went and let the message go; tell whether it did.
 
-        Cancelled before an attempt has begun, it gives the message back.
+        Otherwise the message was given back, as it is where this is cancelled before an attempt has begun.
         """
         try:
             last = await self._run()
@@ -77,13 +77,14 @@ class Execution(Run):
             raise
         except GiveBackError:
             self._received.requeue()
-            return
+            return False
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("execution_broke", invocation_id=self.invocation_id)
             self._received.requeue()
-            return
+            return False
         await self._events.publish(last)
         self._received.ack()
+        return True
 
     async def _run(self) -> Event:
         if self._lost_starts >= limits.POISON_STARTS:
@@ -122,7 +123,7 @@ class Execution(Run):
 
     async def _announce(self, record: AttemptRecord) -> None:
         event = self._event(running=record)
-        if self.token.delivery:
+        if self._lost_starts:
             # It may have been started before: the store counts starts, so this one must be known before it is made.
             await self._events.publish(event)
         else:
