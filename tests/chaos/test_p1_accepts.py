@@ -45,6 +45,7 @@ async def test_p1_server_killed_between_commit_and_publish(
             await asyncio.to_thread(server.start)
             records = [await client.get(each) for each in ids]
             assert Counter(record.state for record in records) == {InvocationState.ENQUEUED: ACCEPTED}
+            await asyncio.to_thread(server.wait_for_log, "publishing again")
             async with ledger.watching(client):
                 await asyncio.to_thread(cluster.start_worker)
                 await ledger.close(client, "note")
@@ -52,8 +53,8 @@ async def test_p1_server_killed_between_commit_and_publish(
     assert ledger.states() == {InvocationState.SUCCEEDED: ACCEPTED + 1}
     executed = Counter(runs.read_text().split())
     assert set(executed) == set(ledger.accepted)
-    # Those that the broker got too late to tell run twice, and end once.
-    assert executed.total() == (2 if fate == "delivered" else 1) * ACCEPTED + 1
+    # What the broker got and could not confirm runs twice, and ends once.
+    assert (executed.total() > ACCEPTED + 1) == (fate == "delivered")
 
 
 async def test_p1_server_killed_right_after_an_accept_answer(cluster: Cluster) -> None:
@@ -64,6 +65,8 @@ async def test_p1_server_killed_right_after_an_accept_answer(cluster: Cluster) -
         await client.functions.deploy(name="echo", command=["cat"])
         async with ledger.watching(client):
             for answers in (1, 10, 40):
+                # The client is connected again when this is answered.
+                await ledger.accept(client, "echo")
                 due = len(ledger.accepted) + answers
 
                 def answered(book: Ledger, due: int = due) -> bool:
@@ -72,7 +75,7 @@ async def test_p1_server_killed_right_after_an_accept_answer(cluster: Cluster) -
                 async def accept() -> None:
                     try:
                         # No time to try again: what counts is what was answered before the server died.
-                        handle = await client.invoke_async("echo", "once", timeout=1.0)
+                        handle = await client.invoke_async("echo", "once", timeout=3.0)
                         await ledger.note(handle.id, "echo")
                     except RequestError as error:
                         unknown.append(error.request_id)
@@ -89,7 +92,7 @@ async def test_p1_server_killed_right_after_an_accept_answer(cluster: Cluster) -
                 await ledger.note(handle.id, "echo")
             await ledger.close(client, "echo")
 
-    assert len(ledger.accepted) == sum(answers + 50 for answers in (1, 10, 40)) + 1
+    assert len(ledger.accepted) == sum(1 + answers + 50 for answers in (1, 10, 40)) + 1
     assert ledger.states() == {InvocationState.SUCCEEDED: len(ledger.accepted)}
 
 

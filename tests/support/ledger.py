@@ -13,6 +13,16 @@ PATIENCE = 120.0
 """Seconds that anything may take which is waited for: far more than it needs, so that only what never comes fails."""
 
 
+PAUSE = 0.1
+
+
+async def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
+    """Wait until something holds that nobody tells of."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 nobody tells of it
+            await asyncio.sleep(PAUSE)
+
+
 class LedgerError(AssertionError):
     """The two sides do not match, or did not within the time."""
 
