@@ -183,6 +183,8 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
                 checks.add("function.command.args", "must not have NUL in an argument")
         case "url":
             checks.url("function.url", function.url)
+            if "?" in function.url or "#" in function.url:
+                checks.add("function.url", "must not have a query or a fragment; calls bring their own")
         case _:
             checks.add("function", "must have one source: image, command or url")
     for name, value in function.env.items():

@@ -30,6 +30,7 @@ from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
+from homing_worker.runtime.url import UrlRuntime
 from homing_worker.settings import WorkerSettings
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +52,8 @@ class Worker:
         self._broker = connect(self.name)
         self._gate = Gate()
         self._events = EventPublisher(self._broker, self._metrics)
-        self._runtimes = {runtime.source: runtime for runtime in map(self._make_runtime, settings.runtimes)}
+        runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
+        self._runtimes = {runtime.source: runtime for runtime in runtimes}
         surroundings = Surroundings(
             worker=self.name,
             gate=self._gate,

@@ -43,7 +43,8 @@ class WorkerSettings(CommonSettings):
 
     runtime: Annotated[str, AfterValidator(_check_runtimes)] = Field(
         default="docker",
-        description="What runs functions, comma-separated: docker (container images), process (commands on this host).",
+        description="What runs functions, comma-separated: docker (container images), process (commands on this host)."
+        " Functions that are URLs need nothing.",
     )
     worker_name: str = Field(
         default_factory=socket.gethostname,

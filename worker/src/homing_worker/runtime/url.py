@@ -1,0 +1,72 @@
+"""Calls functions that already run somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from homing.v1.function_pb2 import Function
+from homing_core.ids import new_id
+from homing_worker.exchange import exchange, open_session
+from homing_worker.runtime.seam import Answer, Instance, Request, Runtime
+
+
+class UrlRuntime(Runtime):
+    """Runs functions that are URLs. An instance is only a place: it bounds how many calls are made at a time."""
+
+    source = "url"
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the session that all calls share."""
+        self._session = open_session()
+
+    async def close(self) -> None:
+        """Close it."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def start(self, function: Function) -> Instance:
+        """Return a place for calls of the function."""
+        assert self._session is not None
+        return UrlInstance(function, self._session)
+
+
+class UrlInstance(Instance):
+    """A place for calls of a function that is a URL."""
+
+    def __init__(self, function: Function, session: aiohttp.ClientSession) -> None:
+        self.name = f"url-{new_id()[-8:]}"
+        self.revision = function.revision
+        parts = urlsplit(function.url)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._path = parts.path.rstrip("/")
+        self._session = session
+
+    @property
+    def alive(self) -> bool:
+        """A place is always there."""
+        return True
+
+    def on_exit(self, hook: Callable[[], None]) -> None:
+        """Do nothing: a place does not go by itself."""
+
+    async def verify(self) -> bool:
+        """A place is always there."""
+        return True
+
+    async def stop(self) -> None:
+        """Do nothing: what runs there is not this worker's."""
+
+    async def call(self, request: Request) -> Answer:
+        """Call the URL; the path of the request is below the URL's own."""
+        if self._path:
+            below = request.target.removeprefix("/")
+            target = f"{self._path}/{below}" if below and below[0] != "?" else self._path + below
+            request = replace(request, target=target)
+        return await exchange(self._session, self._origin, request)
