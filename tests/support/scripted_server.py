@@ -24,6 +24,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"],
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
 )
+OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 * 1024 * 1024))
 
 
 @dataclass(kw_only=True)
@@ -101,7 +102,7 @@ class ScriptedServer:
 
     def start(self) -> None:
         """Listen: on a free port the first time, later on the same one."""
-        self._server = grpc.server(ThreadPoolExecutor(16), options=(("grpc.so_reuseport", 0),))
+        self._server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
         self._server.add_generic_rpc_handlers(
             tuple(
                 grpc.method_handlers_generic_handler(

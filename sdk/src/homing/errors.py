@@ -18,6 +18,7 @@
     │   ├── DeadlineExceededError       also a TimeoutError
     │   └── ServerError
     ├── ResultTimeoutError              the wait is over, the invocation is not; also a TimeoutError
+    ├── InvalidResultError              a typed function answered what its type does not allow; also a ValueError
     ├── InvocationError                 an invocation ended otherwise than SUCCEEDED
     │   ├── FunctionError               FAILED
     │   │   └── FunctionTimeoutError    TIMED_OUT
@@ -54,17 +55,26 @@ A wrong type of an argument is a plain ``TypeError`` that names the argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from homing._core.values import Answer, Attempt, Failure, Invocation
+from homing._core.values import Answer, Attempt, Failure, Invocation, Result
 
 
 class HomingError(Exception):
-    """Any error that the SDK raises on purpose."""
+    """Any error that the SDK raises on purpose. Errors can be copied and pickled, with all that they carry."""
+
+    def __reduce__(self) -> tuple[Callable[..., HomingError], tuple[object, ...]]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[HomingError], args: tuple[object, ...], state: dict[str, object]) -> HomingError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class Violation(NamedTuple):
@@ -199,6 +209,20 @@ class ResultTimeoutError(HomingError, TimeoutError):
     def __init__(self, message: str, *, invocation_id: str | None) -> None:
         super().__init__(message)
         self.invocation_id = invocation_id
+
+
+class InvalidResultError(HomingError, ValueError):
+    """The invocation succeeded, but its answer is not of the type that the typed function was given."""
+
+    result: Result
+    """The answer as it came, with the record of the invocation."""
+    violations: Sequence[Violation]
+    """The parts of the answer that do not fit, and why."""
+
+    def __init__(self, message: str, *, result: Result, violations: Sequence[Violation]) -> None:
+        super().__init__(message)
+        self.result = result
+        self.violations = violations
 
 
 class InvocationError(HomingError):

@@ -196,6 +196,24 @@ def invocation_filter(
     )
 
 
+def time_range(name: str, since: datetime | None, until: datetime | None) -> invocation_pb2.TimeRange | None:
+    """Return a range of times; None where neither bound is given.
+
+    :raises TypeError: A bound is no datetime.
+    :raises InvalidRequestError: A bound has no time zone, or nothing can lie between them.
+    """
+    if since is None and until is None:
+        return None
+    message = invocation_pb2.TimeRange()
+    if since is not None:
+        message.start_time.FromDatetime(check.moment(f"{name}_since", since))
+    if until is not None:
+        message.end_time.FromDatetime(check.moment(f"{name}_until", until))
+    if since is not None and until is not None and since >= until:
+        raise check.invalid(f"{name}_until", f"must be later than {name}_since")
+    return message
+
+
 def _several(name: str, value: object) -> list[object]:
     if value is None:
         return []

@@ -80,6 +80,17 @@ def request_error(
     )
 
 
+def refusal(*, code: grpc.StatusCode, message: str, reason: str, field: str) -> errors.RequestError:
+    """Return the error of one request of a batch that the server refused."""
+    return _BY_CODE.get(code, errors.ServerError)(
+        message,
+        code=code,
+        reason=reason,
+        domain="homing.dev",
+        violations=(errors.Violation(field, message),) if field else (),
+    )
+
+
 def read_details(trailing: Metadata | None) -> Details:
     """Return the details in trailing metadata; empty where there are none that can be read."""
     details = Details()
