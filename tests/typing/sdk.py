@@ -1,8 +1,9 @@
 """What a type checker sees of the public calls. Never run, only checked."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, assert_type
+from typing import Any, TypedDict, assert_type
 
 import grpc
 
@@ -10,9 +11,13 @@ from homing import (
     Answer,
     AsyncClient,
     AsyncFunctions,
+    AsyncInterceptor,
     AsyncInvocationHandle,
+    AsyncInvocationList,
     AsyncResultWatch,
+    AsyncTypedFunction,
     Attempt,
+    Call,
     Client,
     Delivery,
     Event,
@@ -20,16 +25,22 @@ from homing import (
     Function,
     FunctionError,
     Functions,
+    Interceptor,
     InvalidRequestError,
+    InvalidResultError,
     Invocation,
     InvocationHandle,
+    InvocationList,
+    InvocationRequest,
     InvocationState,
     Limits,
     Payload,
+    RequestError,
     Result,
     ResultTimeoutError,
     ResultWatch,
     RetryPolicy,
+    TypedFunction,
     Violation,
     WatchEvent,
 )
@@ -43,6 +54,7 @@ def sync(client: Client) -> None:
     assert_type(client.invoke("f", b"", timeout=None, query={"a": ["b", "c"]}, headers={"a": "b"}), Result)
     handle = client.invoke_async("f", "x", delay=5, callback_url="http://localhost", max_age=timedelta(hours=1))
     assert_type(handle, InvocationHandle)
+    assert_type(handle, InvocationHandle[Result])
     assert_type(client.handle("id"), InvocationHandle)
     assert_type(client.get("id", include_payload=True), Invocation)
     assert_type(handle.id, str)
@@ -68,6 +80,98 @@ def sync(client: Client) -> None:
             assert_type(event, WatchEvent)
             assert_type(event.result.text, str)
             assert_type(event.resume_token, str)
+
+
+class In(TypedDict):
+    width: int
+
+
+@dataclass(frozen=True)
+class Out:
+    size: int
+
+
+def many(client: Client) -> None:
+    assert_type(client.invoke_batch("f", ["x"], labels={"a": "b"}), list[InvocationHandle[Result] | RequestError])
+    assert_type(
+        client.invoke_batch([InvocationRequest(function="f", max_age=5)]), list[InvocationHandle | RequestError]
+    )
+
+    found = client.list_invocations(
+        function="f", states=[InvocationState.FAILED], created_since=datetime.now().astimezone(), order="oldest_first"
+    )
+    assert_type(found, InvocationList)
+    for invocation in found:
+        assert_type(invocation, Invocation)
+    assert_type(found.current_page, Sequence[Invocation] | None)
+    assert_type(found.next_page_token, str | None)
+    assert_type(found.fetch_next_page(page_size=5), Sequence[Invocation])
+
+    assert_type(client.map("f", ["x"], concurrency=5, ordered=False), Generator[Result, None, None])
+    assert_type(client.map("f", ["x"], return_exceptions=True), Generator[Result | Exception, None, None])
+    assert_type(client.map("f", ["x"], timeout=5, attempt_timeout=5), Generator[Result, None, None])
+
+
+def typed(client: Client) -> None:
+    resize = client.function("resize", input=In, output=Out)
+    assert_type(resize, TypedFunction[In, Out])
+    assert_type(resize.name, str)
+    assert_type(resize({"width": 5}, timeout=5, labels={"a": "b"}), Out)
+    handle = resize.invoke_async({"width": 5}, callback_url="http://localhost", request_id="r")
+    assert_type(handle, InvocationHandle[Out])
+    assert_type(handle.result(), Out)
+    assert_type(handle.wait(), Invocation)
+    assert_type(resize.invoke_batch([{"width": 5}]), list[InvocationHandle[Out] | RequestError])
+    assert_type(resize.map([{"width": 5}]), Generator[Out, None, None])
+    assert_type(resize.map([{"width": 5}], return_exceptions=True), Generator[Out | Exception, None, None])
+    items: list[In] = [{"width": 5}]
+    assert_type(client.map(resize, items), Generator[Out, None, None])
+    assert_type(client.handle("id", output=Out), InvocationHandle[Out])
+    assert_type(client.function("f", input=str, output=list[int])("x"), list[int])
+    assert_type(client.function("f", input=object, output=Result)(5), Result)
+
+
+def trace(call: Call, send: Callable[[Call], Any]) -> Any:
+    assert_type(call.method, str)
+    assert_type(call.timeout, float | None)
+    assert_type(call.with_metadata("traceparent", "00-…"), Call)
+    return send(call)
+
+
+async def trace_async(call: Call, send: Callable[[Call], Awaitable[Any]]) -> Any:
+    return await send(call)
+
+
+def intercepted() -> None:
+    interceptor: Interceptor = trace
+    aio_interceptor: AsyncInterceptor = trace_async
+    assert_type(Client(interceptors=[interceptor, trace]), Client)
+    assert_type(AsyncClient(interceptors=[aio_interceptor, trace_async]), AsyncClient)
+
+
+async def many_async(client: AsyncClient) -> None:
+    outcomes = await client.invoke_batch("f", ["x"])
+    assert_type(outcomes, list[AsyncInvocationHandle[Result] | RequestError])
+    found = client.list_invocations(limit=5)
+    assert_type(found, AsyncInvocationList)
+    async for invocation in found:
+        assert_type(invocation, Invocation)
+    assert_type(await found.fetch_next_page(), Sequence[Invocation])
+    assert_type(client.map("f", ["x"]), AsyncGenerator[Result, None])
+    assert_type(client.map("f", ["x"], return_exceptions=True), AsyncGenerator[Result | Exception, None])
+
+    resize = client.function("resize", input=In, output=Out)
+    assert_type(resize, AsyncTypedFunction[In, Out])
+    assert_type(await resize({"width": 5}), Out)
+    handle = await resize.invoke_async({"width": 5})
+    assert_type(handle, AsyncInvocationHandle[Out])
+    assert_type(await handle.result(), Out)
+    assert_type(await resize.invoke_batch([{"width": 5}]), list[AsyncInvocationHandle[Out] | RequestError])
+    async for out in resize.map([{"width": 5}]):
+        assert_type(out, Out)
+    items: list[In] = [{"width": 5}]
+    assert_type(client.map(resize, items), AsyncGenerator[Out, None])
+    assert_type(await client.handle("id", output=Out).result(), Out)
 
 
 async def aio(client: AsyncClient) -> None:
@@ -134,5 +238,8 @@ def errors(client: Client) -> None:
         assert_type(error.violations[0].field, str)
         assert_type(error.code, grpc.StatusCode)
         assert_type(error.retry_after, float | None)
+    except InvalidResultError as error:
+        assert_type(error.result, Result)
+        assert_type(error.violations, Sequence[Violation])
     except ResultTimeoutError as error:
         assert_type(error.invocation_id, str | None)

@@ -16,8 +16,12 @@ import logging
 from homing._aio.client import AsyncClient
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.listing import AsyncInvocationList
+from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
 from homing._core.function import Function, Limits
+from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
+from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
@@ -42,6 +46,8 @@ from homing._core.version import __version__
 from homing._sync.client import Client
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
+from homing._sync.listing import InvocationList
+from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
     AlreadyExistsError,
@@ -54,6 +60,7 @@ from homing.errors import (
     FunctionTimeoutError,
     HomingError,
     InvalidRequestError,
+    InvalidResultError,
     InvocationError,
     InvocationExpiredError,
     InvocationInvalidError,
@@ -79,10 +86,15 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "AsyncFunctions",
+    "AsyncInterceptor",
     "AsyncInvocationHandle",
+    "AsyncInvocationList",
+    "AsyncOptions",
     "AsyncResultWatch",
+    "AsyncTypedFunction",
     "Attempt",
     "AttemptOutcome",
+    "Call",
     "Client",
     "ClientUseError",
     "ClosedClientError",
@@ -102,12 +114,16 @@ __all__ = [
     "Functions",
     "HoldReason",
     "HomingError",
+    "Interceptor",
     "InvalidRequestError",
+    "InvalidResultError",
     "Invocation",
     "InvocationError",
     "InvocationExpiredError",
     "InvocationHandle",
     "InvocationInvalidError",
+    "InvocationList",
+    "InvocationRequest",
     "InvocationState",
     "InvocationStoppedError",
     "Limits",
@@ -122,7 +138,9 @@ __all__ = [
     "ResultWatch",
     "ResumeTokenExpiredError",
     "RetryPolicy",
+    "RunOptions",
     "ServerError",
+    "TypedFunction",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

@@ -1,6 +1,8 @@
 """What a type checker must complain of, and with what. Never run, only checked."""
 
-from homing import AsyncClient, Client, InvocationState, Limits, RetryPolicy
+from typing import TypedDict
+
+from homing import AsyncClient, Client, InvocationRequest, InvocationState, Limits, RetryPolicy
 
 
 def sync(client: Client) -> None:
@@ -22,6 +24,33 @@ def sync(client: Client) -> None:
     client.get("id").state = InvocationState.FAILED  # error: misc
     Limits(memory="64Mi")  # error: call-arg
     RetryPolicy(3)  # error: call-arg
+
+
+class In(TypedDict):
+    width: int
+
+
+def many(client: Client) -> None:
+    client.invoke_batch("f")  # error: arg-type
+    client.invoke_batch(["f"])  # error: list-item
+    client.invoke_batch("f", ["x"], request_id="r")  # error: call-overload
+    client.list_invocations(order="random")  # error: arg-type
+    client.list_invocations(created_since="today")  # error: arg-type
+    client.map("f", 5)  # error: call-overload
+    InvocationRequest("f")  # error: call-arg
+    Client(interceptors=[5])  # error: list-item
+
+
+def typed(client: Client) -> None:
+    client.function("f")  # error: call-arg
+    resize = client.function("resize", input=In, output=str)
+    resize({"width": "x"})  # error: typeddict-item
+    resize("x")  # error: arg-type
+    resize({"width": 5}, callback_url="http://localhost")  # error: call-arg
+    resize({"width": 5}, labels={"a": 1})  # error: dict-item
+    _: int = resize({"width": 5})  # error: assignment
+    resize.invoke_async(5)  # error: arg-type
+    resize.map(["x"])  # error: list-item
 
 
 async def aio(client: AsyncClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,8 @@ PAIRS = [
     (homing.Functions, homing.AsyncFunctions),
     (homing.InvocationHandle, homing.AsyncInvocationHandle),
     (homing.ResultWatch, homing.AsyncResultWatch),
+    (homing.InvocationList, homing.AsyncInvocationList),
+    (homing.TypedFunction, homing.AsyncTypedFunction),
 ]
 
 
@@ -29,10 +32,15 @@ def test_the_public_names_are_these() -> None:
         "Answer",
         "AsyncClient",
         "AsyncFunctions",
+        "AsyncInterceptor",
         "AsyncInvocationHandle",
+        "AsyncInvocationList",
+        "AsyncOptions",
         "AsyncResultWatch",
+        "AsyncTypedFunction",
         "Attempt",
         "AttemptOutcome",
+        "Call",
         "Client",
         "ClientUseError",
         "ClosedClientError",
@@ -52,12 +60,16 @@ def test_the_public_names_are_these() -> None:
         "Functions",
         "HoldReason",
         "HomingError",
+        "Interceptor",
         "InvalidRequestError",
+        "InvalidResultError",
         "Invocation",
         "InvocationError",
         "InvocationExpiredError",
         "InvocationHandle",
         "InvocationInvalidError",
+        "InvocationList",
+        "InvocationRequest",
         "InvocationState",
         "InvocationStoppedError",
         "Limits",
@@ -72,7 +84,9 @@ def test_the_public_names_are_these() -> None:
         "ResultWatch",
         "ResumeTokenExpiredError",
         "RetryPolicy",
+        "RunOptions",
         "ServerError",
+        "TypedFunction",
         "UnauthenticatedError",
         "UnavailableError",
         "UnimplementedError",
@@ -112,11 +126,14 @@ def test_the_module_docstring_of_errors_draws_every_error() -> None:
 
 @pytest.mark.parametrize(("sync", "aio"), PAIRS, ids=lambda cls: cls.__name__)
 def test_both_clients_have_the_same_methods(sync: type, aio: type) -> None:
+    def synchronous(annotation: str) -> str:
+        return re.sub(r" \| AsyncIterable\[\w+\]|Async|Aio", "", annotation)
+
     def methods(cls: type) -> dict[str, list[inspect.Parameter]]:
         return {
             name: [
                 # A handle or watch of the one kind stands for that of the other.
-                parameter.replace(annotation=str(parameter.annotation).replace("AioConnection", "Connection"))
+                parameter.replace(annotation=synchronous(str(parameter.annotation)))
                 for parameter in inspect.signature(member).parameters.values()
             ]
             for name, member in inspect.getmembers(cls, inspect.isfunction)
@@ -143,6 +160,11 @@ def test_options_are_keyword_only(cls: type) -> None:
         "invoke_async(payload)",
         "get(invocation_id)",
         "handle(invocation_id)",
+        "invoke_batch(what)",
+        "invoke_batch(payloads)",
+        "map(function)",
+        "map(items)",
+        "function(name)",
         "get(name)",
         "delete(name)",
         "wait(timeout)",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -13,18 +14,20 @@ from tenacity import AsyncRetrying, retry_if_exception
 
 from homing._core import calls, status
 from homing._core.calls import Deadline
+from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
 from homing.errors import ClosedClientError, ForkedClientError, RequestError, WrongLoopError
 from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+Outcome = TypeVar("Outcome")
 
 
 class AioConnection:
     """A channel with the stubs of the services, bound to the event loop of its first use."""
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, interceptors: Sequence[Callable[..., Any]] = ()) -> None:
         self._credentials = settings.credentials()
         self._owner = os.getpid()
         self._channel: grpc.aio.Channel | None = None
@@ -36,6 +39,7 @@ class AioConnection:
             ]
             | None
         ) = None
+        self._interceptors = interceptors
         self.settings = settings
         self.closed = False
 
@@ -109,19 +113,33 @@ class AioConnection:
         :raises ClientUseError: The client cannot be used here.
         """
         self._open()
-        try:
-            return await method(request, timeout=deadline.remaining(), metadata=self.settings.metadata)
-        except grpc.aio.AioRpcError as err:
-            raise self.error(err) from err
-        except (grpc.aio.UsageError, asyncio.CancelledError):
-            if self.closed:  # closing the channel cancels its calls
-                raise ClosedClientError("this client was closed during the call") from None
-            raise
+
+        async def send(call: Call) -> Response:
+            try:
+                # An interceptor may replace the request, by one of the same kind.
+                return await method(cast("Request", call.request), timeout=call.timeout, metadata=call.metadata)
+            except grpc.aio.AioRpcError as err:
+                raise self.error(err) from err
+            except (grpc.aio.UsageError, asyncio.CancelledError):
+                if self.closed:  # closing the channel cancels its calls
+                    raise ClosedClientError("this client was closed during the call") from None
+                raise
+
+        outgoing = call_of(request, self.settings.metadata, deadline.remaining())
+        return cast("Response", await chain(self._interceptors, send)(outgoing))
 
     async def call_again(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
     ) -> Response:
         """Make a call that is safe to repeat, again while the server is unavailable and time remains.
+
+        :raises RequestError: It failed.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return await self.again(lambda: self.call(method, request, deadline=deadline), deadline=deadline)
+
+    async def again(self, once: Callable[[], Awaitable[Outcome]], *, deadline: Deadline) -> Outcome:
+        """Do what is safe to repeat, again while the server is unavailable and time remains.
 
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.
@@ -134,10 +152,39 @@ class AioConnection:
             reraise=True,
         )
 
-        async def once() -> Response:
-            return await self.call(method, request, deadline=deadline)
+        async def awaited() -> Outcome:
+            return await once()
 
-        return await retrying(once)
+        return await retrying(awaited)
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        opened: Callable[[grpc.aio.UnaryStreamCall[Request, Response]], None],
+    ) -> AsyncIterator[Response]:
+        """Open a stream; its iterator raises RequestError where it breaks.
+
+        :param opened: Gets the call, whose ``cancel`` cuts the stream.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self._open()
+
+        async def send(call: Call) -> AsyncIterator[Response]:
+            stream = method(cast("Request", call.request), timeout=call.timeout, metadata=call.metadata)
+            opened(stream)
+            return self._messages(stream)
+
+        outgoing = call_of(request, self.settings.metadata, None)
+        return cast("AsyncIterator[Response]", await chain(self._interceptors, send)(outgoing))
+
+    async def _messages(self, stream: grpc.aio.UnaryStreamCall[Request, Response]) -> AsyncIterator[Response]:
+        try:
+            async for message in stream:
+                yield message
+        except grpc.aio.AioRpcError as err:
+            raise self.error(err) from err
 
     def error(self, err: grpc.aio.AioRpcError) -> RequestError | ClosedClientError:
         """Return the error of a call that failed."""

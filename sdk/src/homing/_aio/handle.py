@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING, Generic
 
 from homing._aio.connection import AioConnection
 from homing._core import calls, convert
@@ -12,14 +14,24 @@ from homing._core.values import Invocation, Result
 from homing.errors import DeadlineExceededError, UnavailableError
 from homing.v1 import invocation_service_pb2
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class AsyncInvocationHandle:
+    Out = TypeVar("Out", default=Result)
+else:  # so that a plain AsyncInvocationHandle is one of a Result to type checkers, on Pythons that know no defaults
+    from typing import TypeVar
+
+    Out = TypeVar("Out")
+
+
+class AsyncInvocationHandle(Generic[Out]):
     """An invocation that was accepted. It knows the id; everything else it asks the server."""
 
     def __init__(
         self,
         connection: AioConnection,
         invocation_id: str,
+        decode: Callable[[Result], Out],
         *,
         seen: Invocation | None = None,
         request_id: str | None = None,
@@ -27,6 +39,7 @@ class AsyncInvocationHandle:
     ) -> None:
         self._connection = connection
         self._id = invocation_id
+        self._decode = decode
         self._seen = seen
         self._request_id = request_id
         self._duplicate = duplicate
@@ -100,16 +113,17 @@ class AsyncInvocationHandle:
             if deadline.remaining() == 0:
                 raise result_timeout(self._id, self.function)
 
-    async def result(self, timeout: float | timedelta | None = None) -> Result:
-        """Wait for the end and return the function's answer.
+    async def result(self, timeout: float | timedelta | None = None) -> Out:
+        """Wait for the end and return the function's answer; that of a typed function as its output type.
 
         :param timeout: How long to wait, in seconds or as a timedelta; None waits for ever, 0 looks once.
         :raises FunctionError: The function failed; the error tells of the attempt and keeps the answer.
         :raises InvocationError: It ended without success in another way.
+        :raises InvalidResultError: The answer is not of the output type.
         :raises ResultTimeoutError: It has not ended in time. It goes on; wait again, or later.
         :raises RequestError: The call failed. An unavailable server is asked again until the time is over.
         """
-        return outcome_of(await self.wait(timeout))
+        return self._decode(outcome_of(await self.wait(timeout)))
 
     async def _poll(self, deadline: Deadline) -> Invocation | None:
         wait, limit = calls.poll_times(deadline)

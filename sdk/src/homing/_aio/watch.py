@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from tenacity import AsyncRetrying, retry_if_exception
@@ -39,6 +39,7 @@ class AsyncResultWatch:
         self._progress = progress
         self._patience = patience
         self._call: grpc.aio.UnaryStreamCall[Request, Message] | None = None
+        self._messages: AsyncIterator[Message] | None = None
         self._pending: WatchEvent | None = None
         self._started = False
         self._closed = asyncio.Event()
@@ -68,7 +69,7 @@ class AsyncResultWatch:
         while not self._closed.is_set():
             event = None
             try:
-                if self._call is None:
+                if self._messages is None:
                     await self._pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
                     await self._open(Deadline(None))
                 if self._pending is not None:
@@ -78,7 +79,7 @@ class AsyncResultWatch:
             except ClosedClientError:
                 await self.close()
             except RequestError as error:
-                self._call = None
+                self._messages = None
                 if self._closed.is_set():
                     break
                 if not watch.worth_resuming(error):
@@ -115,8 +116,8 @@ class AsyncResultWatch:
 
         async def once() -> None:
             remaining = deadline.remaining()
-            self._call = self._connection.invocations.WatchResults(
-                self._progress.request(), metadata=self._connection.settings.metadata
+            self._messages = await self._connection.stream(
+                self._connection.invocations.WatchResults, self._progress.request(), opened=self._opened
             )
             limit = watch.SILENCE if remaining is None else min(watch.SILENCE, remaining)
             self._pending = self._progress.accept(await self._read(limit))
@@ -131,31 +132,37 @@ class AsyncResultWatch:
             reraise=True,
         )(once)
 
+    def _opened(self, call: grpc.aio.UnaryStreamCall[Request, Message]) -> None:
+        self._call = call
+
     async def _read(self, limit: float) -> Message:
-        call = self._call
-        assert call is not None
+        assert self._messages is not None
         target = self._connection.settings.target
         # A task of its own tells a stream that was cancelled from a reader that was.
-        reader = asyncio.ensure_future(call.read())
+        reader = asyncio.ensure_future(_next(self._messages))
         try:
             done, _ = await asyncio.wait({reader}, timeout=limit)
         finally:
-            if not reader.done():
+            if not reader.done():  # the stream ends with its reader; where the reader was cancelled it is resumed
                 reader.cancel()
+                self._messages = None
         if not done:
-            call.cancel()
             raise watch.lost(target, f"nothing came for {limit:.0f} s")
         if reader.cancelled():
             raise ClosedClientError("this watch was closed")
-        try:
-            message = reader.result()
-        except grpc.aio.AioRpcError as err:
-            raise self._connection.error(err) from err
-        if message is grpc.aio.EOF:
+        message = reader.result()
+        if message is None:
             raise watch.lost(target, "the server ended the stream")
-        return cast("Message", message)
+        return message
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not past the end of the watch."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._closed.wait(), seconds)
+
+
+async def _next(messages: AsyncIterator[Message]) -> Message | None:
+    try:
+        return await messages.__anext__()
+    except StopAsyncIteration:
+        return None

@@ -59,6 +59,11 @@ class Deadline:
             return cls.after(usual)
         return cls.after(None if timeout is None else check.seconds("timeout", timeout, zero=zero))
 
+    @classmethod
+    def earlier(cls, *seconds: float | None) -> Deadline:
+        """Return the deadline that comes first of some; None is none."""
+        return cls.after(min((one for one in seconds if one is not None), default=None))
+
     def near(self) -> bool:
         """Tell whether too little time is left for another try."""
         return self.at is not None and self.at - time.monotonic() <= _LAST_TRY

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import grpc
 
 from homing._core import check, convert, status
+from homing._core.batch import Batch, requests_of
 from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.interceptors import Interceptor, checked
+from homing._core.listing import ListProgress, Order, list_request
+from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
-from homing._core.spec import Query, Seconds, add_async_options, invocation_filter, invocation_spec
+from homing._core.spec import Query, Seconds, invocation_filter, invocation_spec
+from homing._core.typed import Signature, raw
 from homing._core.values import Invocation, InvocationState, Result
 from homing._core.watch import WatchProgress
+from homing._sync.accepting import accept, accept_batch
 from homing._sync.connection import Connection
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
+from homing._sync.listing import InvocationList
+from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import DeadlineExceededError, RequestError
 from homing.v1 import invocation_service_pb2
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class Client:
@@ -46,6 +56,7 @@ class Client:
         api_key: str | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
         timeout: Seconds | None = DEFAULT_TIMEOUT,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         """Make a client; it connects with its first call.
 
@@ -54,13 +65,16 @@ class Client:
         :param tls_ca: A PEM file with the certificates to trust; by default HOMING_TLS_CA. With one TLS is used.
         :param timeout: The longest that a call may take where it does not say itself, in seconds or as a timedelta;
             calls that are repeated because the server is unavailable are repeated within it. None means for ever.
+        :param interceptors: Callables that every call passes on its way out, the first one first; see
+            ``Interceptor``.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         """
         self._connection = Connection(
             ConnectionSettings.read(
                 target=target, api_key=api_key, tls_ca=tls_ca, timeout=timeout, environment=os.environ
-            )
+            ),
+            checked(interceptors),
         )
         self._functions = Functions(self._connection)
 
@@ -194,9 +208,16 @@ class Client:
             another try safe.
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
-        spec = invocation_spec(
+        request = InvocationRequest(
             function=function,
             payload=payload,
+            request_id=request_id,
+            callback_url=callback_url,
+            callback_headers=callback_headers,
+            max_age=max_age,
+            schedule_time=schedule_time,
+            delay=delay,
+            attempt_timeout=attempt_timeout,
             content_type=content_type,
             method=method,
             path=path,
@@ -204,37 +225,262 @@ class Client:
             headers=headers,
             labels=labels,
             retry_policy=retry_policy,
-            attempt_timeout=attempt_timeout,
         )
-        add_async_options(
-            spec,
-            callback_url=callback_url,
-            callback_headers=callback_headers,
-            max_age=max_age,
-            schedule_time=schedule_time,
-            delay=delay,
-        )
-        chosen = str(uuid.uuid4()) if request_id is None else check.text("request_id", request_id)
-        request = invocation_service_pb2.InvokeAsyncRequest(spec=spec, request_id=chosen)
-        try:
-            response = self._connection.call_again(self._connection.invocations.InvokeAsync, request, deadline=deadline)
-        except RequestError as err:
-            err.request_id = chosen
-            raise
-        return InvocationHandle(
-            self._connection,
-            response.invocation.id,
-            seen=convert.invocation(response.invocation),
-            request_id=chosen,
-            duplicate=response.duplicate,
+        return accept(self._connection, request, raw, deadline=deadline)
+
+    @overload
+    def invoke_batch(
+        self, what: Iterable[InvocationRequest], *, timeout: Seconds | Unset | None = ...
+    ) -> list[InvocationHandle[Result] | RequestError]: ...
+
+    @overload
+    def invoke_batch(
+        self,
+        what: str,
+        payloads: Iterable[object],
+        *,
+        timeout: Seconds | Unset | None = ...,
+        **options: Unpack[AsyncOptions],
+    ) -> list[InvocationHandle[Result] | RequestError]: ...
+
+    def invoke_batch(
+        self,
+        what: str | Iterable[InvocationRequest],
+        payloads: Iterable[object] | None = None,
+        *,
+        timeout: Seconds | Unset | None = UNSET,
+        **options: Unpack[AsyncOptions],
+    ) -> list[InvocationHandle[Result] | RequestError]:
+        """Have many invocations run later; return when each is durably accepted or refused.
+
+        ::
+
+            for outcome in client.invoke_batch("figlet", ["one", "two"]):
+                if isinstance(outcome, RequestError):
+                    print("refused:", outcome)
+                else:
+                    print(outcome.id)
+
+        There may be any number: they travel 1,000 in a call, or as many as fit into a message. Request ids always go
+        along, so what the server may not have got is sent again while it is unavailable.
+
+        Every outcome stands in the place of its request: a handle, or the error that ``invoke_async`` would have
+        raised, as a value. **A RequestError is not raised here**, not even where the whole call fails, because others
+        may have been accepted; its ``request_id`` makes another try safe.
+
+        :param what: The name of a function, or the requests.
+        :param payloads: With the name of a function: the payload of each invocation, as for ``invoke_async``.
+        :param timeout: How long all of it may take, in seconds or as a timedelta; by default the client's.
+        :param options: With the name of a function: options of ``invoke_async`` that hold for all.
+        :raises TypeError: An argument or a request is of the wrong type; nothing was sent.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        return accept_batch(self._connection, Batch(requests_of(what, payloads, options)), raw, deadline=deadline)
+
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> Generator[Result, None, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> Generator[Result | Exception, None, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: TypedFunction[In, Out],
+        items: Iterable[In],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> Generator[Out, None, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: TypedFunction[In, Out],
+        items: Iterable[In],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> Generator[Out | Exception, None, None]: ...
+
+    def map(
+        self,
+        function: str | TypedFunction[Any, Any],
+        items: Iterable[Any],
+        *,
+        concurrency: int = 50,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: Seconds | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Generator[Any, None, None]:
+        """Run a function for each item and yield the results while items go in.
+
+        ::
+
+            for result in client.map("figlet", words):
+                print(result.text)
+
+        Each item is an asynchronous invocation, so a restart of the server or of workers costs time and nothing else.
+        Items are taken as there is room for them: at most ``concurrency`` are under way, and at most twice as many
+        are under way or wait to be handed out. The items are iterated over in
+        the threads that do this, one item at a time.
+
+        The first failure is raised, and from then on no further item is taken or submitted. What was submitted before
+        runs to its end; its results are dropped. In order, a failure is raised in its place, after the results of the
+        items before it; as completed, at once. Closing the iterator early also submits nothing more.
+
+        :param function: The name of a function, or one that ``function`` returned: then its outputs are yielded.
+        :param items: The payloads, or the inputs of the typed function.
+        :param concurrency: How many invocations are under way at a time, 1 to 1,000.
+        :param ordered: Whether results come in the order of the items; otherwise as they are completed.
+        :param return_exceptions: Whether failures of single items are yielded in place of their results; then the map
+            goes on. Errors of ``items`` itself and of the use of the client are raised nevertheless.
+        :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever.
+        :param options: Options of ``invoke`` that hold for all: labels, attempt_timeout, retry_policy and so on.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument or an item breaks a rule.
+        :raises InvocationError: An invocation ended without success.
+        :raises ResultTimeoutError: An invocation did not end in time.
+        :raises InvalidResultError: The answer of a typed function is not of its output type.
+        :raises RequestError: A call failed.
+        """
+        if not isinstance(function, TypedFunction):
+            function = self.function(function, input=object, output=Result)
+        return function.map(
+            items,
+            concurrency=concurrency,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+            **options,
         )
 
-    def handle(self, invocation_id: str) -> InvocationHandle:
+    def function(self, name: str, *, input: type[In], output: type[Out]) -> TypedFunction[In, Out]:  # noqa: A002
+        """Return a callable for a function with the types of what it takes and gives, without a call.
+
+        Types are dataclasses, TypedDicts, pydantic models, enums, datetimes, UUIDs and the like, and lists, tuples,
+        dicts, unions and optionals of them; they travel as JSON. str and bytes travel as they are; ``object`` as an
+        input is what ``invoke`` takes, ``Result`` as an output what it returns.
+
+        :param name: The name of the function.
+        :param input: The type of its input.
+        :param output: The type of its output.
+        :raises TypeError: A type is none that JSON can carry, or the name no str.
+        """
+        return TypedFunction(self._connection, self.invoke, Signature.of(name, input, output))
+
+    def list_invocations(
+        self,
+        *,
+        function: str | Iterable[str] | None = None,
+        states: Iterable[InvocationState] | None = None,
+        labels: Mapping[str, str] | None = None,
+        id_prefix: str | None = None,
+        created_since: datetime | None = None,
+        created_until: datetime | None = None,
+        started_since: datetime | None = None,
+        started_until: datetime | None = None,
+        ended_since: datetime | None = None,
+        ended_until: datetime | None = None,
+        order: Order = "newest_first",
+        limit: int | None = None,
+        page_size: int | None = None,
+        page_token: str | None = None,
+        include_payload: bool = False,
+        include_result: bool = False,
+        timeout: Seconds | Unset | None = UNSET,
+    ) -> InvocationList:
+        """Return the invocations that match, fetched page by page while one iterates; the call itself fetches nothing.
+
+        ::
+
+            for invocation in client.list_invocations(states=[InvocationState.FAILED], limit=200):
+                print(invocation.id, invocation.failure)
+
+        Conditions that are given must all match. Pages neither repeat nor miss a record while others arrive.
+
+        :param function: The name of a function, or several names.
+        :param states: Any of these states.
+        :param labels: All of these labels.
+        :param id_prefix: Ids that start so.
+        :param created_since: Accepted at this time or later; times are datetimes with a time zone.
+        :param created_until: Accepted before this time.
+        :param started_since: Started at this time or later.
+        :param started_until: Started before this time.
+        :param ended_since: Ended at this time or later.
+        :param ended_until: Ended before this time.
+        :param order: ``newest_first`` or ``oldest_first``, by the time of acceptance.
+        :param limit: How many at the most; by default all.
+        :param page_size: How many to fetch in one call, up to 1,000; 100 by default.
+        :param page_token: Goes on where another list with the same conditions was: its ``next_page_token``.
+        :param include_payload: Whether payloads are wanted.
+        :param include_result: Whether results are wanted.
+        :param timeout: How long fetching a page may take, in seconds or as a timedelta; by default the client's.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        """
+        request = list_request(
+            function=function,
+            states=states,
+            labels=labels,
+            id_prefix=id_prefix,
+            created_since=created_since,
+            created_until=created_until,
+            started_since=started_since,
+            started_until=started_until,
+            ended_since=ended_since,
+            ended_until=ended_until,
+            order=order,
+            page_token=page_token,
+            include_payload=include_payload,
+            include_result=include_result,
+        )
+        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        progress = ListProgress(request, limit=limit, page_size=page_size)
+        return InvocationList(self._connection, progress, timeout=patience)
+
+    @overload
+    def handle(self, invocation_id: str) -> InvocationHandle[Result]: ...
+
+    @overload
+    def handle(self, invocation_id: str, *, output: type[Out]) -> InvocationHandle[Out]: ...
+
+    def handle(self, invocation_id: str, *, output: type[Any] = Result) -> InvocationHandle[Any]:
         """Return a handle on an invocation, without a call.
 
-        :raises TypeError: The id is no str.
+        :param output: The type of its result, as for ``function``.
+        :raises TypeError: The id is no str, or the output no type that JSON can carry.
         """
-        return InvocationHandle(self._connection, check.text("invocation_id", invocation_id))
+        check.text("invocation_id", invocation_id)
+        return InvocationHandle(self._connection, invocation_id, Signature.of("", object, output).value)
 
     def get(self, invocation_id: str, *, include_payload: bool = False) -> Invocation:
         """Return the whole record of an invocation.

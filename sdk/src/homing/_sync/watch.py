@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-import grpc
 from tenacity import Retrying, retry_if_exception, sleep_using_event
 
 from homing._core import watch
@@ -30,8 +29,6 @@ Message = invocation_service_pb2.WatchResultsResponse
 
 class _Stream(Protocol):
     """The part of a call of WatchResults that is used here; gRPC has no public type for it."""
-
-    def __iter__(self) -> Iterator[Message]: ...
 
     def cancel(self) -> bool: ...
 
@@ -102,7 +99,7 @@ class ResultWatch:
     def __init__(self, connection: Connection, progress: WatchProgress, *, patience: float | None) -> None:
         self._connection = connection
         self._progress = progress
-        self._call: _Stream | None = None
+        self._messages: Iterator[Message] | None = None
         self._pending: WatchEvent | None = None
         self._line = _Line()
         self._finalizer = weakref.finalize(self, self._line.close)
@@ -125,7 +122,7 @@ class ResultWatch:
         while not self._line.closed.is_set():
             event = None
             try:
-                if self._call is None:
+                if self._messages is None:
                     self._line.closed.wait(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
                     self._open(Deadline(None))
                 if self._pending is not None:
@@ -135,7 +132,7 @@ class ResultWatch:
             except ClosedClientError:
                 self.close()
             except RequestError as error:
-                self._call = None
+                self._messages = None
                 if self._line.closed.is_set():
                     break
                 if not watch.worth_resuming(error):
@@ -168,12 +165,10 @@ class ResultWatch:
         closed = self._line.closed
 
         def once() -> None:
-            self._connection.check()
             remaining = deadline.remaining()
-            self._call = self._connection.invocations.WatchResults(
-                self._progress.request(), metadata=self._connection.settings.metadata
+            self._messages = self._connection.stream(
+                self._connection.invocations.WatchResults, self._progress.request(), opened=self._line.open
             )
-            self._line.open(self._call)
             limit = watch.SILENCE if remaining is None else min(watch.SILENCE, remaining)
             self._pending = self._progress.accept(self._read(limit))
 
@@ -189,16 +184,16 @@ class ResultWatch:
 
     def _read(self, limit: float) -> Message:
         self._connection.check()
-        assert self._call is not None
+        assert self._messages is not None
         target = self._connection.settings.target
         self._line.expect(limit)
         try:
-            return next(iter(self._call))
+            return next(self._messages)
         except StopIteration:
             raise watch.lost(target, "the server ended the stream") from None
-        except grpc.RpcError as err:
+        except RequestError as err:
             if self._line.silent:
                 raise watch.lost(target, f"nothing came for {limit:.0f} s") from err
-            raise self._connection.error(err) from err
+            raise
         finally:
             self._line.rest()

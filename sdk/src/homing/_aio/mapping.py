@@ -1,0 +1,125 @@
+"""Maps a function over items with a bounded number of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
+
+from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+
+class _Crew(Generic[Item, Out]):
+    """The tasks of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
+
+    def __init__(
+        self,
+        run: Callable[[Item], Awaitable[Out]],
+        items: AsyncIterator[Item],
+        *,
+        concurrency: int,
+        stop_on_error: bool,
+    ) -> None:
+        self._run = run
+        self._items = items
+        self._concurrency = concurrency
+        self._stop_on_error = stop_on_error
+        self._taking = asyncio.Lock()
+        self._slots = asyncio.Semaphore(AHEAD * concurrency)
+        self._taken = 0
+        self._working = 0
+        self._stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.done: asyncio.Queue[Done[Out] | None] = asyncio.Queue()
+        """What came of the items, and at the end one None."""
+
+    def start(self) -> None:
+        """Start one task; each starts another as soon as it has an item, up to the limit."""
+        self._working += 1
+        self._tasks.append(asyncio.get_running_loop().create_task(self._work()))
+
+    async def stop(self) -> None:
+        """Take no further item and wait for no further result."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def release(self) -> None:
+        """One result was handed out: another item may be taken."""
+        self._slots.release()
+
+    async def _work(self) -> None:
+        while True:
+            await self._slots.acquire()
+            async with self._taking:
+                taken = await self._take()
+            if taken is None:
+                self._stopped = True
+                self._working -= 1
+                if self._working == 0:
+                    self.done.put_nowait(None)
+                else:  # the next one waits for a slot too, only to learn the same
+                    self._slots.release()
+                return
+            if self._working < self._concurrency and not self._stopped:
+                self.start()
+            place, item = taken
+            try:
+                outcome: Done[Out] = Done(place, value=await self._run(item))
+            except Exception as error:  # noqa: BLE001 - it is told to who reads the results
+                outcome = Done(place, error=error, fatal=is_fatal(error))
+                if self._stop_on_error or outcome.fatal:
+                    self._stopped = True
+            self.done.put_nowait(outcome)
+
+    async def _take(self) -> tuple[int, Item] | None:
+        if self._stopped:
+            return None
+        try:
+            item = await self._items.__anext__()
+        except StopAsyncIteration:
+            return None
+        except Exception as error:  # noqa: BLE001 - the same
+            self.done.put_nowait(Done(self._taken, error=error, fatal=True))
+            self._taken += 1
+            return None
+        if self._stopped:  # while this one was waited for
+            return None
+        self._taken += 1
+        return self._taken - 1, item
+
+
+async def map_items(
+    run: Callable[[Item], Awaitable[Out]],
+    items: Iterable[Item] | AsyncIterable[Item],
+    *,
+    concurrency: int,
+    ordered: bool,
+    return_exceptions: bool,
+) -> AsyncGenerator[Out | Exception, None]:
+    """Yield what comes of the items. See ``AsyncClient.map``."""
+    source = aiter(items) if isinstance(items, AsyncIterable) else _each(items)
+    crew = _Crew(run, source, concurrency=concurrency, stop_on_error=not return_exceptions)
+    sorter: Sorter[Out] = Sorter(ordered)
+    crew.start()
+    try:
+        while (done := await crew.done.get()) is not None:
+            for turn in sorter.ready(done):
+                if turn.error is None:
+                    yield turn.value  # type: ignore[misc]  # without an error there is a value
+                elif return_exceptions and not turn.fatal and isinstance(turn.error, Exception):
+                    yield turn.error
+                else:
+                    raise turn.error
+                crew.release()
+    finally:
+        await crew.stop()
+
+
+async def _each(items: Iterable[Item]) -> AsyncIterator[Item]:
+    for item in items:
+        yield item

@@ -1,0 +1,169 @@
+"""Functions with types, for the asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+
+from homing._aio.accepting import accept, accept_batch
+from homing._aio.connection import AioConnection
+from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.mapping import map_items
+from homing._core.batch import Batch
+from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.mapping import checked_concurrency
+from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
+from homing._core.typed import Signature
+from homing._core.values import Result
+from homing.errors import RequestError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class AsyncTypedFunction(Generic[In, Out]):
+    """A function with the types of what it takes and gives. Made by ``client.function``.
+
+    ::
+
+        resize = client.function("resize", input=ResizeIn, output=ResizeOut)
+        small = await resize(ResizeIn(width=10))
+
+    A value that is not of the input type is an InvalidRequestError that names the field, before anything is sent. An
+    answer that is not of the output type is an InvalidResultError that keeps the answer.
+    """
+
+    def __init__(
+        self, connection: AioConnection, invoke: Callable[..., Awaitable[Result]], signature: Signature[In, Out]
+    ) -> None:
+        self._connection = connection
+        self._invoke = invoke
+        self._signature = signature
+
+    def __repr__(self) -> str:
+        return f"<AsyncTypedFunction {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self._signature.function
+
+    async def __call__(
+        self, value: In, /, *, timeout: float | timedelta | Unset | None = UNSET, **options: Unpack[RunOptions]
+    ) -> Out:
+        """Run the function and wait for its answer, as ``client.invoke`` does; the options are the same.
+
+        :raises InvalidRequestError: The value is not of the input type, or an option breaks a rule.
+        :raises InvalidResultError: The answer is not of the output type.
+        :raises InvocationError: The invocation ended without success.
+        :raises ResultTimeoutError: There was no answer in time.
+        :raises RequestError: The call failed.
+        """
+        payload, content_type = self._signature.payload(value)
+        options.setdefault("content_type", content_type)
+        return self._signature.value(await self._invoke(self.name, payload, timeout=timeout, **options))
+
+    async def invoke_async(
+        self,
+        value: In,
+        /,
+        *,
+        request_id: str | None = None,
+        timeout: float | timedelta | Unset | None = UNSET,
+        **options: Unpack[AsyncOptions],
+    ) -> AsyncInvocationHandle[Out]:
+        """Have the function run later, as ``client.invoke_async`` does; the options are the same.
+
+        :raises InvalidRequestError: The value is not of the input type, or an option breaks a rule.
+        :raises RequestError: The call failed.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        request = self._request(value, request_id, options)
+        return await accept(self._connection, request, self._signature.value, deadline=deadline)
+
+    async def invoke_batch(
+        self,
+        values: Iterable[In],
+        /,
+        *,
+        timeout: float | timedelta | Unset | None = UNSET,
+        **options: Unpack[AsyncOptions],
+    ) -> list[AsyncInvocationHandle[Out] | RequestError]:
+        """Have the function run later for each value, as ``client.invoke_batch`` does; the options are the same.
+
+        :raises InvalidRequestError: A value is not of the input type; nothing was sent.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        batch = Batch([self._request(value, None, options) for value in values])
+        return await accept_batch(self._connection, batch, self._signature.value, deadline=deadline)
+
+    @overload
+    def map(
+        self,
+        values: Iterable[In] | AsyncIterable[In],
+        /,
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: float | timedelta | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Out, None]: ...
+
+    @overload
+    def map(
+        self,
+        values: Iterable[In] | AsyncIterable[In],
+        /,
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: float | timedelta | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Out | Exception, None]: ...
+
+    def map(
+        self,
+        values: Iterable[In] | AsyncIterable[In],
+        /,
+        *,
+        concurrency: int = 50,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: float | timedelta | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Out | Exception, None]:
+        """Run the function for each value and yield the outputs, as ``client.map`` does; the options are the same.
+
+        A value that is not of the input type, or an answer not of the output type, fails like any other.
+        """
+        usual = self._connection.settings.timeout
+        patience = Deadline.of(timeout, None).remaining()
+
+        async def run(value: In) -> Out:
+            end = Deadline.after(patience)
+            handle = await accept(
+                self._connection,
+                self._request(value, None, options),
+                self._signature.value,
+                deadline=Deadline.earlier(usual, patience),
+            )
+            return await handle.result(end.remaining())
+
+        return map_items(
+            run,
+            values,
+            concurrency=checked_concurrency(concurrency),
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
+
+    def _request(self, value: In, request_id: str | None, options: AsyncOptions | RunOptions) -> InvocationRequest:
+        payload, content_type = self._signature.payload(value)
+        given: AsyncOptions = {"content_type": content_type, **options}
+        return InvocationRequest(function=self.name, payload=payload, request_id=request_id, **given)

@@ -1,0 +1,116 @@
+"""Maps a function over items with a bounded number of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+
+class _Crew(Generic[Item, Out]):
+    """The threads of a map. Each takes the next item and sees it through, so inputs go in while results come out.
+
+    They are daemons: one that waits for an invocation when its map has ended must not keep the process alive.
+    """
+
+    def __init__(
+        self, run: Callable[[Item], Out], items: Iterator[Item], *, concurrency: int, stop_on_error: bool
+    ) -> None:
+        self._run = run
+        self._items = items
+        self._concurrency = concurrency
+        self._stop_on_error = stop_on_error
+        self._taking = threading.Lock()
+        self._slots = threading.Semaphore(AHEAD * concurrency)
+        self._taken = 0
+        self._threads = 0
+        self._stopped = False
+        self.done: SimpleQueue[Done[Out] | None] = SimpleQueue()
+        """What came of the items, and at the end one None."""
+
+    def start(self) -> None:
+        """Start one thread; each starts another as soon as it has an item, up to the limit."""
+        self._threads += 1
+        threading.Thread(target=self._work, name="homing-map", daemon=True).start()
+
+    def stop(self) -> None:
+        """Take no further item."""
+        self._stopped = True
+        for _ in range(self._concurrency):
+            self._slots.release()
+
+    def release(self) -> None:
+        """One result was handed out: another item may be taken."""
+        self._slots.release()
+
+    def _work(self) -> None:
+        while True:
+            self._slots.acquire()
+            with self._taking:
+                taken = self._take()
+                if taken is None:
+                    self._stopped = True
+                    self._threads -= 1
+                    if self._threads == 0:
+                        self.done.put(None)
+                    else:  # the next one waits for a slot too, only to learn the same
+                        self._slots.release()
+                    return
+                if self._threads < self._concurrency and not self._stopped:
+                    self.start()
+            place, item = taken
+            try:
+                outcome: Done[Out] = Done(place, value=self._run(item))
+            except BaseException as error:  # noqa: BLE001 - it is told to who reads the results
+                outcome = Done(place, error=error, fatal=is_fatal(error))
+                if self._stop_on_error or outcome.fatal:
+                    self._stopped = True
+            self.done.put(outcome)
+
+    def _take(self) -> tuple[int, Item] | None:
+        if self._stopped:
+            return None
+        try:
+            item = next(self._items)
+        except StopIteration:
+            return None
+        except BaseException as error:  # noqa: BLE001 - the same
+            self.done.put(Done(self._taken, error=error, fatal=True))
+            self._taken += 1
+            return None
+        if self._stopped:  # while this one was waited for
+            return None
+        self._taken += 1
+        return self._taken - 1, item
+
+
+def map_items(
+    run: Callable[[Item], Out],
+    items: Iterable[Item],
+    *,
+    concurrency: int,
+    ordered: bool,
+    return_exceptions: bool,
+) -> Generator[Out | Exception, None, None]:
+    """Yield what comes of the items. See ``Client.map``."""
+    crew = _Crew(run, iter(items), concurrency=concurrency, stop_on_error=not return_exceptions)
+    sorter: Sorter[Out] = Sorter(ordered)
+    crew.start()
+    try:
+        while (done := crew.done.get()) is not None:
+            for turn in sorter.ready(done):
+                if turn.error is None:
+                    yield turn.value  # type: ignore[misc]  # without an error there is a value
+                elif return_exceptions and not turn.fatal and isinstance(turn.error, Exception):
+                    yield turn.error
+                else:
+                    raise turn.error
+                crew.release()
+    finally:
+        crew.stop()
