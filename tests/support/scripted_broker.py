@@ -66,6 +66,13 @@ class ScriptedBroker(Broker):
     opened: list[str] = field(default_factory=list)
     events: list[Consumption] = field(default_factory=list)
     """The consumers of events, the latest last."""
+    dead: list[Consumption] = field(default_factory=list)
+    """The consumers of dead work."""
+    taken: dict[str, Consumption] = field(default_factory=dict)
+    """By function, who consumes its work, where it is the server."""
+    control: list[bytes] = field(default_factory=list)
+    depths: dict[str, int] = field(default_factory=dict)
+    """By function, how many work messages wait, where that is not the number of those that were published."""
     fail_work: Callable[[WorkMessage], BrokerError | None] = lambda _: None
     """Says why a work message is not confirmed. Raising, it lets the whole publish raise."""
     fail_deliveries: Callable[[DeliveryMessage], BrokerError | None] = lambda _: None
@@ -109,7 +116,8 @@ class ScriptedBroker(Broker):
         return True
 
     async def depth(self, function: str) -> Depth:
-        return Depth(work=sum(message.spec.function == function for message in self.work), sync=0)
+        published = sum(message.spec.function == function for message in self.work)
+        return Depth(work=self.depths.get(function, published), sync=0)
 
     async def events_depth(self) -> int:
         return 0
@@ -142,7 +150,7 @@ class ScriptedBroker(Broker):
         raise NotImplementedError
 
     async def publish_control(self, body: bytes) -> None:
-        raise NotImplementedError
+        self.control.append(body)
 
     async def publish_control_to(self, address: str, body: bytes) -> None:
         raise NotImplementedError
@@ -151,22 +159,24 @@ class ScriptedBroker(Broker):
         raise NotImplementedError
 
     async def consume_work(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        raise NotImplementedError
+        self.taken[function] = Consumption(handler)
+        return self.taken[function]
 
     async def consume_sync(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        raise NotImplementedError
+        return Consumption(handler)
 
     async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
         raise NotImplementedError
 
     async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:
-        raise NotImplementedError
+        self.dead.append(Consumption(handler))
+        return self.dead[-1]
 
     async def consume_replies(self, handler: Handler) -> str:
         raise NotImplementedError
 
     async def consume_control(self, handler: Handler) -> str:
-        raise NotImplementedError
+        return "control"
 
     async def consume_status(self, handler: Handler) -> None:
-        raise NotImplementedError
+        """Hear nothing."""

@@ -1,0 +1,273 @@
+"""Functions come, change and go; the work that a deleted one leaves behind ends, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from homing.v1 import function_pb2
+from homing.v1 import invocation_pb2 as api
+from homing_core.clock import now_us
+from homing_core.lifecycle import Custody, State
+from homing_core.wire.v1 import Control, WorkMessage
+from homing_server import conservation as conservation_module
+from homing_server import deployment as deployment_module
+from homing_server.catalog import Catalog
+from homing_server.conservation import Conservation
+from homing_server.control import ControlChannel
+from homing_server.deployment import Deployment
+from homing_server.errors import ApiError, unavailable
+from homing_server.metrics import Metrics
+from homing_server.presence import Presence
+from homing_server.recorder import Recorder
+from homing_server.store.engine import Database
+from homing_server.store.recording import Recorded
+from homing_server.tasks import Tasks
+from homing_server.watch import WatchHub
+from support.inbox import eventually, until
+from support.reporter import Reporter
+from support.scripted_broker import Handed, ScriptedBroker
+from support.store import (
+    accept_all,
+    accept_sent,
+    deliveries_of,
+    life,
+    make_draft,
+    make_spec,
+    opened,
+    read,
+    record,
+    row_of,
+)
+
+
+class Bench:
+    """The parts of a server that have to do with functions."""
+
+    def __init__(self, database: Database, tasks: Tasks) -> None:
+        self.database = database
+        self.broker = ScriptedBroker()
+        self.catalog = Catalog(database)
+        self.presence = Presence()
+        self.metrics = Metrics()
+        self.announced: list[Recorded] = []
+        hub = WatchHub(database)
+        control = ControlChannel(
+            "server", self.broker, catalog=self.catalog, hub=hub, presence=self.presence, tasks=tasks
+        )
+        self.deployment = Deployment(
+            database, self.broker, self.catalog, control, tasks=tasks, announce=self.announced.append
+        )
+        recorder = Recorder(database, self.broker, self.metrics, announce=self.announced.append)
+        self.conservation = Conservation(
+            database,
+            self.broker,
+            self.metrics,
+            catalog=self.catalog,
+            control=control,
+            presence=self.presence,
+            recorder=recorder,
+        )
+        tasks.repeat(self.deployment.settle_group, pause=0.05)
+
+    def hand_dead(self, key: str, generation: int = 1, *, reason: str) -> Handed:
+        message = WorkMessage(invocation_id=key, generation=generation, spec=make_spec())
+        (handed,) = self.broker.dead[0].hand(message.SerializeToString(), dead_reason=reason)
+        return handed
+
+    async def end_of(self, key: str) -> tuple[State, str]:
+        invocation = await read(self.database, key)
+        return State(invocation.state), invocation.failure.reason
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(deployment_module, "_LOOK", 0.02)
+    monkeypatch.setattr(conservation_module, "_INTERVAL", 0.01)
+    monkeypatch.setattr(conservation_module, "CONTROL_INTERVAL", 0.01)
+    async with opened(tmp_path) as database, Tasks() as tasks:
+        bench = Bench(database, tasks)
+        await bench.catalog.load()
+        await bench.broker.start()
+        yield bench
+
+
+# --- Deploying
+
+
+async def test_every_change_is_a_new_revision_and_the_same_again_is_none(bench: Bench) -> None:
+    wanted = function_pb2.Function(name="figlet", image="figlet:1")
+    first, created = await bench.deployment.deploy(wanted)
+    assert (created, first.revision, bench.broker.opened) == (True, 1, ["figlet"])
+    again, created = await bench.deployment.deploy(wanted)
+    assert (created, again) == (False, first)
+    wanted.env["A"] = "1"
+    changed, created = await bench.deployment.deploy(wanted)
+    assert (created, changed.revision, changed.create_time) == (False, 2, first.create_time)
+    assert bench.catalog.get("figlet") == changed
+    told = [Control.FromString(body).function.function.revision for body in bench.broker.control]
+    assert told == [1, 1, 2]
+
+
+async def test_deployed_after_a_deletion_goes_on_from_its_revision(bench: Bench) -> None:
+    await bench.deployment.delete("resize")
+    with pytest.raises(ApiError, match="there is no function 'resize'"):
+        bench.catalog.get("resize")
+    again, created = await bench.deployment.deploy(function_pb2.Function(name="resize", image="resize:1"))
+    assert (created, again.revision) == (True, 3)
+    assert bench.catalog.get("resize") == again
+
+
+async def test_deletion_ends_what_waits_and_lets_run_what_runs(bench: Bench) -> None:
+    waiting = [make_draft(make_spec(callback="http://127.0.0.1/")) for _ in range(3)]
+    await accept_all(bench.database, *waiting)
+    running, queued, retrying = await accept_sent(bench.database, 3)
+    worker = Reporter(1, invocation_id=running, time_us=now_us())
+    again = Reporter(1, invocation_id=retrying, time_us=now_us())
+    await record(bench.database, worker.running(), again.running(), again.deferred(due_us=now_us()))
+    bench.broker.depths["resize"] = 1
+    assert await bench.deployment.delete("resize") == 4
+    for draft in waiting:
+        assert await bench.end_of(draft.id) == (State.INVALID, "FUNCTION_DELETED")
+        assert len(await deliveries_of(bench.database, draft.id)) == 1
+    assert await bench.end_of(retrying) == (State.FAILED, "FUNCTION_DELETED"), "it has run"
+    # The queue is drained by the server itself.
+    await until(lambda: "resize" in bench.broker.taken)
+    body = WorkMessage(invocation_id=queued, generation=1, spec=make_spec()).SerializeToString()
+    (message,) = bench.broker.taken["resize"].hand(body)
+    await until(lambda: message.fate == "acked")
+    assert await bench.end_of(queued) == (State.INVALID, "FUNCTION_DELETED")
+    bench.broker.depths["resize"] = 0
+    await until(lambda: bench.broker.taken["resize"].cancelled)
+    assert (await read(bench.database, running)).state == api.INVOCATION_STATE_RUNNING
+    await record(bench.database, worker.ended(State.SUCCEEDED))
+    assert (await read(bench.database, running)).state == api.INVOCATION_STATE_SUCCEEDED
+    with pytest.raises(ApiError) as caught:
+        await bench.deployment.delete("resize")
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+
+
+# --- Dead work
+
+
+@pytest.mark.parametrize(
+    ("dead_reason", "end"),
+    [("expired", (State.EXPIRED, "MAX_AGE")), ("delivery_limit", (State.FAILED, "POISON"))],
+)
+async def test_dead_work_ends_its_invocation(bench: Bench, dead_reason: str, end: tuple[State, str]) -> None:
+    (key,) = await accept_sent(bench.database, 1, callback="http://127.0.0.1/")
+    message = bench.hand_dead(key, reason=dead_reason)
+    await until(lambda: message.fate == "acked")
+    assert await bench.end_of(key) == end
+    assert bench.announced[-1].ended == {key: end[0]}
+    assert len(await deliveries_of(bench.database, key)) == 1
+
+
+async def test_expired_at_the_broker_after_it_had_started_goes_again(bench: Bench) -> None:
+    (key,) = await accept_sent(bench.database, 1)
+    await record(bench.database, Reporter(1, invocation_id=key, time_us=now_us()).running())
+    message = bench.hand_dead(key, reason="expired")
+    await until(lambda: message.fate == "acked")
+    row = await row_of(bench.database, key)
+    assert (row.state, row.custody) == (State.RETRYING, Custody.STORE)
+
+
+async def test_p3_dead_work_of_an_earlier_hand_over_ends_nothing(bench: Bench) -> None:
+    draft = make_draft(sent=True)
+    await accept_all(bench.database, draft)
+    worker = Reporter(1, invocation_id=draft.id, time_us=now_us())
+    await record(bench.database, worker.handed_back())
+    message = bench.hand_dead(draft.id, 2, reason="delivery_limit")
+    await until(lambda: message.fate == "acked")
+    done = (await accept_sent(bench.database, 1))[0]
+    await record(bench.database, *life(done))
+    late = bench.hand_dead(done, reason="delivery_limit")
+    await until(lambda: late.fate == "acked")
+    assert (await read(bench.database, draft.id)).state == api.INVOCATION_STATE_ENQUEUED
+    assert (await read(bench.database, done)).state == api.INVOCATION_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_of_two_dead_messages_the_later_hand_over_counts(bench: Bench, order: tuple[int, int]) -> None:
+    (key,) = await accept_sent(bench.database, 1)
+    await record(bench.database, Reporter(2, invocation_id=key, time_us=now_us()).dequeued())
+    bodies = [
+        WorkMessage(invocation_id=key, generation=generation, spec=make_spec()).SerializeToString()
+        for generation in order
+    ]
+    messages = bench.broker.dead[0].hand(*bodies, dead_reason="delivery_limit")
+    await until(lambda: all(message.fate == "acked" for message in messages))
+    assert await bench.end_of(key) == (State.FAILED, "POISON")
+
+
+async def test_dead_work_is_given_back_while_the_store_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (key,) = await accept_sent(bench.database, 1)
+    write = Database.write
+
+    def broken(_: Database) -> object:
+        raise unavailable("STORE_UNAVAILABLE", "away")
+
+    monkeypatch.setattr(Database, "write", broken)
+    message = bench.hand_dead(key, reason="expired")
+    await until(lambda: message.fate == "requeued")
+    monkeypatch.setattr(Database, "write", write)
+    again = bench.hand_dead(key, reason="expired")
+    (garbage,) = bench.broker.dead[0].hand(b"\xff")
+    await until(lambda: again.fate == garbage.fate == "acked")
+    assert await bench.end_of(key) == (State.EXPIRED, "MAX_AGE")
+
+
+# --- Conservation
+
+
+async def test_p5_drift_is_zero_until_something_is_lost_and_then_it_is_seen(bench: Bench) -> None:
+    def gauge(name: str, **labels: str) -> float | None:
+        return bench.metrics.registry.get_sample_value(f"homing_{name}", labels)
+
+    keys = await accept_sent(bench.database, 10)
+    await accept_all(bench.database, make_draft())
+    await record(bench.database, *life(keys[0]))
+    bench.broker.depths["resize"] = 9
+    await bench.conservation.measure()
+    assert gauge("conservation_record_drift") == 0
+    assert gauge("conservation_broker_drift", function="resize") == 0
+    assert gauge("invocations", state="ENQUEUED") == 10
+    assert gauge("invocations", state="SUCCEEDED") == 1
+    settled = gauge("conservation_settled_timestamp_seconds")
+    assert settled
+    # One message is lost at the broker.
+    bench.broker.depths["resize"] = 8
+    await bench.conservation.measure()
+    assert gauge("conservation_broker_drift", function="resize") == 1
+    # And one record in the store.
+    async with bench.database.write() as connection:
+        await connection.exec_driver_sql("DELETE FROM invocations WHERE id = ?", (keys[1],))
+    await bench.conservation.measure()
+    assert gauge("conservation_record_drift") == 1
+
+
+async def test_p5_what_moves_is_not_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = await accept_sent(bench.database, 2)
+    bench.broker.depths["resize"] = 2
+    depth = bench.broker.depth
+
+    async def moving(function: str) -> object:
+        await record(bench.database, *life(keys.pop()))
+        return await depth(function)
+
+    monkeypatch.setattr(bench.broker, "depth", moving)
+    await bench.conservation.measure()
+    name = "homing_conservation_broker_drift"
+    assert bench.metrics.registry.get_sample_value(name, {"function": "resize"}) is None
+
+    async def drift() -> float:
+        await bench.conservation.measure()
+        value = bench.metrics.registry.get_sample_value(name, {"function": "resize"})
+        return -1.0 if value is None else value
+
+    monkeypatch.setattr(bench.broker, "depth", depth)
+    bench.broker.depths["resize"] = 1
+    await eventually(drift, 0.0)
