@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -21,6 +24,22 @@ from homing_worker.sync_call import SyncCall
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is known of a message in hand."""
+
+    invocation_id: str
+    epoch: int
+    """Counts the connections: the messages of earlier ones are not in hand any more."""
+    run: Run | None = None
+    """None for a message that only repeats one that is run already."""
+
+    @property
+    def started(self) -> bool:
+        """Whether it is not to be given back; a repetition goes as what it repeats goes."""
+        return self.run is None or self.run.started
+
+
 class Lane:
     """Serves one function."""
 
@@ -35,16 +54,23 @@ class Lane:
         self.name = function.name
         self.runtime = runtime
         self.pool = Pool(function, runtime)
-        self.in_hand = 0
-        """Work messages that are not acknowledged yet."""
         self._broker = broker
         self._events = events
         self._surroundings = surroundings
         self._consumers: list[Consumer] = []
         self._consumed_capacity = 0
         self._consuming = asyncio.Lock()
-        self._runs: dict[asyncio.Task[None], Run] = {}
+        self._epoch = 0
+        self._runs: dict[asyncio.Task[bool], _Run] = {}
+        self._executions: dict[tuple[str, int], asyncio.Task[bool]] = {}
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def in_hand(self) -> int:
+        """Work messages that are not acknowledged yet."""
+        return sum(
+            1 for run in self._runs.values() if run.epoch == self._epoch and (run.run is None or not run.run.sync)
+        )
 
     @property
     def busy(self) -> int:
@@ -83,6 +109,7 @@ class Lane:
     def lost(self) -> None:
         """Heed that the connection was lost: what has not begun is given up, since it comes again; the rest goes on."""
         self._consumers = []
+        self._epoch += 1
         self.give_back()
 
     def give_back(self) -> None:
@@ -128,9 +155,16 @@ class Lane:
             _log.error("unreadable_work", function=self.name, size=len(received.body))
             received.reject()
             return
-        self.in_hand += 1
+        key = message.invocation_id, message.generation
+        same = self._executions.get(key)
+        if same is not None:
+            # The connection was lost while it ran here: it is not run twice at a time.
+            self._begin(self._follow(same, received), _Run(message.invocation_id, self._epoch))
+            return
         execution = Execution(self._surroundings, self.pool, self._events, received, message)
-        self._begin(execution, self._loop.create_task(execution.run()))
+        task = self._begin(execution.run(), _Run(message.invocation_id, self._epoch, execution))
+        self._executions[key] = task
+        task.add_done_callback(lambda _: self._executions.pop(key))
 
     def _on_sync(self, received: Received) -> None:
         try:
@@ -140,15 +174,28 @@ class Lane:
             received.reject()
             return
         call = SyncCall(self._surroundings, self.pool, self._broker, self._events, received, request)
-        self._begin(call, self._loop.create_task(call.run()))
+        self._begin(call.run(), _Run(request.invocation_id, self._epoch, call))
 
-    def _begin(self, run: Run, task: asyncio.Task[None]) -> None:
+    async def _follow(self, execution: asyncio.Task[bool], received: Received) -> bool:
+        """Let a message go, or give it back, as the execution of the message did that it repeats."""
+        try:
+            await asyncio.wait({execution})
+        except asyncio.CancelledError:
+            received.requeue()
+            raise
+        if execution.cancelled() or execution.exception() is not None or not execution.result():
+            received.requeue()
+            return False
+        received.ack()
+        return True
+
+    def _begin(self, work: Coroutine[Any, Any, bool], run: _Run) -> asyncio.Task[bool]:
+        task = self._loop.create_task(work)
         self._runs[task] = run
         task.add_done_callback(self._ended)
+        return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[bool]) -> None:
         run = self._runs.pop(task)
-        if not run.sync:
-            self.in_hand -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("run_broke", invocation_id=run.invocation_id, exc_info=error)

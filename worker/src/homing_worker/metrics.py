@@ -16,7 +16,10 @@ class LaneFigures(Protocol):
     """What is exported of a lane."""
 
     name: str
-    in_hand: int
+
+    @property
+    def in_hand(self) -> int:
+        """Work messages that are not acknowledged yet."""
 
     @property
     def busy(self) -> int:

@@ -65,8 +65,11 @@ class SyncCall(Run):
         self._deadline_us = request.deadline_us
         self._taken = False
 
-    async def run(self) -> None:
-        """Run the request and answer its caller. Cancelled before it has begun, it gives the message back."""
+    async def run(self) -> bool:
+        """Run the request and answer its caller; tell whether the message was let go.
+
+        Otherwise it was given back, as it is where this is cancelled before it has begun.
+        """
         try:
             ended = await self._run()
         except asyncio.CancelledError:
@@ -77,18 +80,19 @@ class SyncCall(Run):
             if not self._taken:
                 self._received.ack()
             self._surroundings.metrics.execution("sync", "TOO_LATE")
-            return
+            return True
         except GiveBackError:
             self._received.requeue()
-            return
+            return False
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("sync_call_broke", invocation_id=self.invocation_id)
             if not self._taken:
                 self._received.ack()
-            return
+            return True
         if not self._taken:
             self._received.ack()
         await self._tell(ended)
+        return True
 
     async def _tell(self, ended: Ended) -> None:
         """Record the end, where that is wanted, and answer the caller."""
