@@ -30,8 +30,9 @@ class ProcessError(Exception):
 class HomingProcess:
     """A server or a worker that runs as a process of its own and may run again after it ended."""
 
-    def __init__(self, name: str, module: str, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, module: str, environment: dict[str, str], *arguments: str) -> None:
         self.name = name
+        self._arguments = arguments
         self.environment = environment
         self.lines: list[LogLine] = []
         self._module = module
@@ -60,7 +61,7 @@ class HomingProcess:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HOMING_")}
         self._starts_at = len(self.lines)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {self._module} import main; main()"],
+            [sys.executable, "-c", f"from {self._module} import main; main()", *self._arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -170,9 +171,11 @@ class HomingProcess:
 class Server(HomingProcess):
     """A homing-server. Its first start picks free ports, later ones take the same."""
 
-    def __init__(self, name: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, environment: dict[str, str], module: str = "homing_server.app", *arguments: str
+    ) -> None:
         free = {"HOMING_GRPC_LISTEN": "127.0.0.1:0", "HOMING_HTTP_LISTEN": "127.0.0.1:0"}
-        super().__init__(name, "homing_server.app", free | environment)
+        super().__init__(name, module, free | environment, *arguments)
         self.target = ""
         self.http = ""
 
@@ -181,6 +184,22 @@ class Server(HomingProcess):
         line = super().wait_until_ready(timeout=timeout)
         self.target, self.http = str(line["grpc"]), str(line["http"])
         self.environment |= {"HOMING_GRPC_LISTEN": self.target, "HOMING_HTTP_LISTEN": self.http}
+        return line
+
+
+class Dev(Server):
+    """A homing dev: server, worker and broker in one process."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        settings = {"HOMING_DATA_DIR": str(folder), "HOMING_RUNTIME": "process", "HOMING_LOG_LEVEL": "info"}
+        super().__init__("dev", settings | environment, "homing_cli.main", "dev")
+
+    def wait_until_ready(self, *, timeout: float = START_TIMEOUT) -> LogLine:
+        """Return the server's line that says `ready`, once the worker is ready too."""
+        line = self.wait_for_log("ready", timeout=timeout, match=lambda line: "grpc" in line)
+        self.target, self.http = str(line["grpc"]), str(line["http"])
+        self.environment |= {"HOMING_GRPC_LISTEN": self.target, "HOMING_HTTP_LISTEN": self.http}
+        self.wait_for_log("ready", timeout=timeout, match=lambda line: "worker" in line)
         return line
 
 
