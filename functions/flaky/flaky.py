@@ -44,6 +44,10 @@ class Order:
     """Answer something that is not HTTP."""
     flood: int = 0
     """Answer with so many bytes."""
+    endless: bool = False
+    """Answer with bytes that never end, without saying how many they are."""
+    lie: int = 0
+    """Announce so many bytes more than the answer has."""
     key: str = ""
     """Comes back in the answer."""
 
@@ -109,13 +113,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(order.flood))
             self.end_headers()
             flood(self.wfile.write, order.flood)
+        elif order.endless:
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            while True:
+                self.wfile.write(CHUNK)
         else:
-            self._answer(200, report(order, attempt, call_id))
+            self.close_connection |= order.lie > 0
+            self._answer(200, report(order, attempt, call_id), lie=order.lie)
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, lie: int = 0) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + lie))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()

@@ -64,8 +64,12 @@ class Ledger:
 
     async def tell(self, event: WatchEvent) -> None:
         """Book an end that a watch told of."""
-        self.seen[event.invocation.id] += 1
         self.ends[event.invocation.id] = event
+        await self.see(event.invocation.id)
+
+    async def see(self, invocation_id: str) -> None:
+        """Book an end of which only the id is known."""
+        self.seen[invocation_id] += 1
         async with self._changed:
             self._changed.notify_all()
 
