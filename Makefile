@@ -3,7 +3,8 @@
 .PHONY: help demo test check gen format requirements clean
 
 help:
-	@echo 'make demo          deploy the example functions and invoke them now and later'
+	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
+	@echo '                   RUNTIME=process, or one of them, without RabbitMQ and Docker'
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
 	@echo 'make gen           generate the Python code of proto/'
@@ -12,7 +13,7 @@ help:
 	@echo 'make clean         remove what these make in this folder'
 
 demo:
-	@scripts/demo
+	@BROKER='$(BROKER)' RUNTIME='$(RUNTIME)' scripts/demo
 
 test:
 	@scripts/test $(ARGS)

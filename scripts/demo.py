@@ -1,7 +1,8 @@
 """Show homing at work: functions in containers, invoked now and later, their results coming home.
 
 A server and a worker run as processes of their own, on free ports, in a temporary folder. RabbitMQ is the one that
-answers on this machine, in a virtual host made for this, or else a node started for this. All of it is gone at the end.
+answers on this machine, in a virtual host made for this, or else a node started for this. BROKER=embedded runs
+`homing dev` instead, RUNTIME=process the functions as commands in place of containers. All of it is gone at the end.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from homing import Client, InvocationState
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from support.docker import build_function, make_base_image, remove_by_label
-from support.processes import Cluster
+from support.docker import ROOT, build_function, make_base_image, remove_by_label
+from support.processes import Cluster, Dev
 from support.rabbitmq import SCRIPTS, RabbitNode
 
 TASKS = 10
@@ -196,20 +197,30 @@ def invoke_with_callback(client: Client) -> None:
     hold(art == call.result(timeout=30).text, "the callback carries the function's own output")
 
 
-def run(stack: contextlib.ExitStack) -> None:
-    """Run the demo; what it starts is stopped by the stack."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homing-demo-")))
-    title("making ready")
+COMMANDS = {
+    "figlet": [sys.executable, str(ROOT / "functions" / "figlet" / "handler.py")],
+    "long-task": ["sleep", "1"],
+}
+
+
+def build_images(stack: contextlib.ExitStack) -> dict[str, str]:
+    """Build the images of the functions and return their names; they are removed by the stack."""
     base = make_base_image()
     tag = secrets.token_hex(4)
     label = f"homing.demo={tag}"
     stack.callback(remove_by_label, label)
-    for name in ("figlet", "long-task"):
-        build_function(name, base=base, tag=f"homing-demo-{name}:{tag}", label=label)
+    images = {name: f"homing-demo-{name}:{tag}" for name in COMMANDS}
+    for name, image in images.items():
+        build_function(name, base=base, tag=image, label=label)
     show("images of figlet and long-task are built")
+    return images
+
+
+def start_cluster(stack: contextlib.ExitStack, folder: Path, runtime: str) -> Client:
+    """Start a server and a worker on RabbitMQ; return a client."""
     url, broker = find_broker(stack, folder)
     show(f"broker: {broker}")
-    cluster = Cluster(url, folder, runtime="docker")
+    cluster = Cluster(url, folder, runtime=runtime)
 
     def stop(kind: type[BaseException] | None, *_: object) -> bool:
         if kind is not None and issubclass(kind, Exception):
@@ -218,15 +229,40 @@ def run(stack: contextlib.ExitStack) -> None:
         return False
 
     stack.push(stop)
-    # Cleaning up is not what the time is for.
-    stack.callback(signal.alarm, 0)
     server, worker = cluster.start_server(), cluster.start_worker()
     show(f"server: gRPC on {server.target}, HTTP on {server.http}\nworker: {worker.worker}")
+    return cluster.client()
 
-    client = cluster.client()
-    for name in ("figlet", "long-task"):
-        deployed = client.functions.deploy(name=name, image=f"homing-demo-{name}:{tag}")
-        show(f"deployed {deployed.name} from {deployed.image}")
+
+def start_dev(stack: contextlib.ExitStack, folder: Path, runtime: str) -> Client:
+    """Start homing dev; return a client."""
+    dev = Dev(folder / "dev", HOMING_RUNTIME=runtime)
+
+    def stop(kind: type[BaseException] | None, *_: object) -> bool:
+        if kind is not None and issubclass(kind, Exception):
+            print(dev.tail(), file=sys.stderr)
+        dev.terminate()
+        return False
+
+    dev.start()
+    stack.push(stop)
+    return stack.enter_context(Client(dev.target))
+
+
+def run(stack: contextlib.ExitStack, broker: str, runtime: str) -> None:
+    """Run the demo; what it starts is stopped by the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homing-demo-")))
+    title("making ready")
+    images = build_images(stack) if runtime == "docker" else {}
+    client = (start_dev if broker == "embedded" else start_cluster)(stack, folder, runtime)
+    # Cleaning up is not what the time is for.
+    stack.callback(signal.alarm, 0)
+    for name, command in COMMANDS.items():
+        if runtime == "docker":
+            deployed = client.functions.deploy(name=name, image=images[name])
+        else:
+            deployed = client.functions.deploy(name=name, command=command)
+        show(f"deployed {deployed.name} from {deployed.image or ' '.join(deployed.command or ())}")
 
     invoke_figlet(client)
     invoke_tasks_async(client, invoke_tasks(client))
@@ -247,9 +283,12 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("HOMING_")]:
         if name != "HOMING_BASE_IMAGE":
             del os.environ[name]
+    broker, runtime = os.environ.get("BROKER") or "rabbitmq", os.environ.get("RUNTIME") or "docker"
+    if broker not in {"rabbitmq", "embedded"} or runtime not in {"docker", "process"}:
+        sys.exit("BROKER is rabbitmq or embedded, RUNTIME is docker or process")
     try:
         with contextlib.ExitStack() as stack:
-            run(stack)
+            run(stack, broker, runtime)
     except DemoError as error:
         sys.exit(f"\nThis did not hold: {error}")
     except KeyboardInterrupt:
