@@ -150,6 +150,27 @@ async def test_deletion_ends_what_waits_and_lets_run_what_runs(bench: Bench) -> 
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
+async def test_draining_goes_on_over_the_next_connection(bench: Bench) -> None:
+    (key,) = await accept_sent(bench.database, 1)
+    bench.broker.depths["resize"] = 1
+    await bench.deployment.delete("resize")
+    await until(lambda: "resize" in bench.broker.taken)
+    before = bench.broker.taken.pop("resize")
+    bench.broker.lose()
+    await bench.broker.start()
+    await until(lambda: "resize" in bench.broker.taken)
+    body = WorkMessage(invocation_id=key, generation=1, spec=make_spec()).SerializeToString()
+    (message,) = bench.broker.taken["resize"].hand(body)
+    await until(lambda: message.fate == "acked" and before.cancelled)
+    assert await bench.end_of(key) == (State.INVALID, "FUNCTION_DELETED")
+    bench.broker.depths["resize"] = 0
+
+    async def drained() -> bool:
+        return not await bench.catalog.load()
+
+    await eventually(drained, wanted=True)
+
+
 # --- Dead work
 
 

@@ -112,7 +112,7 @@ async def test_list_selects_what_the_matcher_of_watches_selects(database: Databa
     order = [(one.create_time.ToNanoseconds(), one.id) for one in everything]
     assert order == sorted(order)
     sizes = set()
-    for _ in range(150):
+    for _ in range(80):
         selection = random_filter(random, everything)
         wanted = [one for one in everything if matcher(selection)(one)]
         assert await pages(database, selection, size=random.choice([3, 7, 100]), order=OLDEST) == wanted

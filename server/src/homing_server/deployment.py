@@ -55,10 +55,12 @@ class Deployment:
         self._tasks = tasks
         self._announce = announce
         self._draining: set[str] = set()
+        """Functions whose queues are drained over the connection that there is now."""
         self._left_behind: list[Received] = []
         self._arrived = asyncio.Event()
         broker.on_connected(self._settle_dead_work)
         broker.on_connected(self._drain_deleted)
+        broker.on_lost(self._lost)
 
     async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
         """Create or change a function; return it as it is now and whether it is new."""
@@ -109,6 +111,10 @@ class Deployment:
         for name in await self._catalog.load():
             self._start_draining(name)
 
+    def _lost(self) -> None:
+        """Forget what consumed over the lost connection; over the next one it begins anew."""
+        self._draining = set()
+
     def _start_draining(self, name: str) -> None:
         if name not in self._draining:
             self._draining.add(name)
@@ -116,11 +122,12 @@ class Deployment:
 
     async def _drain(self, name: str) -> None:
         """Take what is in a deleted function's queues, end it, and remove the queues once they are empty."""
+        draining = self._draining
         try:
             work = await self._broker.consume_work(name, self._settle, prefetch=_PREFETCH)
             sync = await self._broker.consume_sync(name, self._refuse, prefetch=_PREFETCH)
             try:
-                while self._catalog.is_deleted(name):
+                while self._catalog.is_deleted(name) and draining is self._draining:
                     await asyncio.sleep(_LOOK)
                     depth = await self._broker.depth(name)
                     if depth.work == depth.sync == 0 and await self._invalidate_stored(name) == 0:
@@ -128,11 +135,13 @@ class Deployment:
             finally:
                 await work.cancel()
                 await sync.cancel()
-            if self._catalog.is_deleted(name) and await self._broker.close_function(name):
+            if draining is not self._draining or not self._catalog.is_deleted(name):
+                return
+            if await self._broker.close_function(name):
                 async with self._database.write() as connection:
                     await stored.mark_drained(connection, name)
         finally:
-            self._draining.discard(name)
+            draining.discard(name)
 
     async def _settle_dead_work(self) -> None:
         await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH)
