@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["support.fixtures", "support.scripted_server", "support.sdk_driver"]
+pytest_plugins = ["homing.testing.pytest_plugin", "support.fixtures", "support.scripted_server", "support.sdk_driver"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
