@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -592,19 +593,14 @@ async def test_a_publishing_channel_that_the_broker_closes_is_opened_again(
             f'rabbit_exchange:delete(rabbit_misc:r(<<"{name}">>, exchange, <<"homing.control.v1">>), false, <<"x">>).',
         )
         await broker.publish_control(b"lost")
+        await broker.consume_control(inbox)
 
         async def told() -> bool:
-            await broker.consume_control(inbox)
-            await broker.publish_control(b"x")
-            return True
+            with contextlib.suppress(BrokerUnavailableError):
+                await broker.publish_control(b"x")
+            return inbox.count > 0
 
-        async def answered() -> bool:
-            try:
-                return await told()
-            except BrokerUnavailableError:
-                return False
-
-        await eventually(answered, wanted=True)
+        await eventually(told, wanted=True)
         assert (await inbox.next()).body == b"x"
 
 

@@ -269,7 +269,10 @@ class RabbitBroker(Broker):
 
     def _reopen(self) -> None:
         """Make good a channel that the broker closed on the publishing connection."""
-        if not self._closing and (self._reopening is None or self._reopening.done()):
+        if self._reopening is not None and not self._reopening.done():
+            # What it has made so far may be what was closed now, so it begins again.
+            self._reopening.cancel()
+        if not self._closing:
             self._reopening = asyncio.create_task(self._try_to_reopen())
 
     async def _try_to_reopen(self) -> None:

@@ -108,7 +108,11 @@ class Publisher:
             self._transient.on_closed(self._make_good)
         if self._confirmed is None:
             channel = await Channel.open(connection)
-            await channel.confirm(self._on_confirm)
+            try:
+                await channel.confirm(self._on_confirm)
+            except BaseException:
+                channel.close()
+                raise
             channel.raw.add_on_return_callback(self._on_return)
             channel.on_closed(self._on_channel_lost)
             self._sequence, self._oldest = 0, 1

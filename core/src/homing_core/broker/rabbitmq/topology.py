@@ -56,6 +56,7 @@ class QueueSpec:
                 self.name, durable=not self.exclusive, exclusive=self.exclusive, arguments=self.arguments
             )
             if self.exchange is not None:
+                await channel.declare_exchange(self.exchange, kind="fanout")
                 await channel.bind(self.name, self.exchange)
 
 
