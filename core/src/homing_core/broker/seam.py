@@ -27,7 +27,7 @@ class BrokerUnavailableError(BrokerError):
 
 
 class PublishUnknownError(BrokerError):
-    """The connection was lost before the broker confirmed a message: it may have it or not."""
+    """The connection was lost, or the time was over, before the broker confirmed a message: it may have it or not."""
 
 
 class PublishRefusedError(BrokerError):
