@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from homing import Answer, Client, Invocation, InvocationError, Result
+from homing import Answer, Client, Invocation, InvocationError, Result, RunOptions
 from homing_cli import output
+from homing_cli.each import invoke_each
 from homing_cli.options import Json, Labels, Target, connect, duration, pairs, wants_json
 from homing_cli.payload import read_payload
 
@@ -24,6 +25,13 @@ def invoke(
         str | None, typer.Option("--data", "-d", help="The payload: a text, @FILE, or @- for standard input.")
     ] = None,
     content_type: Annotated[str | None, typer.Option(help="The media type of the payload.")] = None,
+    each: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Run it for each line of a file, - for standard input; one result a line."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --each: so many are under way at a time.")
+    ] = 50,
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
     callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
@@ -35,7 +43,9 @@ def invoke(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="DURATION", help="How long to wait; 1m, with --async --wait for ever."),
+        typer.Option(
+            parser=duration, metavar="DURATION", help="How long to wait; 1m, with --each or --async --wait for ever."
+        ),
     ] = None,
     attempt_timeout: Annotated[
         float | None, typer.Option(parser=duration, metavar="DURATION", help="How long an attempt may run.")
@@ -52,14 +62,29 @@ def invoke(
       cat words.txt | homing invoke figlet
       homing invoke report --async --callback-url http://localhost:9000/done
       homing invoke report --async --wait --timeout 10m
+      homing invoke resize --each names.txt --concurrency 20 > sizes.txt
     """  # noqa: D301 - click wants the character
     if not later:
         given = {"--callback-url": callback_url, "--request-id": request_id, "--wait": wait or None}
         for option, value in given.items():
             if value is not None:
                 raise typer.BadParameter("needs --async", param_hint=option)
-    body, guessed = read_payload(payload, data)
     as_json = wants_json(ctx, json=json)
+    if each is not None:
+        given = {"PAYLOAD": payload, "--data": data, "--async": later or None}
+        for option, value in given.items():
+            if value is not None:
+                raise typer.BadParameter("cannot be given together with --each", param_hint=option)
+        options: RunOptions = {
+            "content_type": content_type,
+            "headers": pairs("--header", header) or None,
+            "labels": pairs("--label", label),
+            "attempt_timeout": attempt_timeout,
+        }
+        with connect(ctx, target) as client:
+            invoke_each(client, name, each, options, concurrency=concurrency, timeout=timeout, as_json=as_json)
+        return
+    body, guessed = read_payload(payload, data)
     with connect(ctx, target) as client:
         try:
             if not later:

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import homing
-from homing_cli import dev, functions, invocations, watch
+from homing_cli import dev, functions, invocations, listing, watch
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
@@ -18,7 +18,7 @@ from homing_cli.output import complain
 EPILOG = """\b
 Exit codes:
   0    done
-  1    the invocation ended without success
+  1    the invocation ended without success; with --each, one of them did
   2    wrong usage, or a request that breaks a rule
   3    the server is unavailable or busy, or the time is over
   4    there is no such function or invocation
@@ -77,6 +77,7 @@ app.command("functions")(functions.show)
 app.command("remove")(functions.remove)
 app.command("invoke")(invocations.invoke)
 app.command("get")(invocations.get)
+app.command("list")(listing.show)
 app.command("watch")(watch.watch)
 app.command("dev")(dev.dev)
 

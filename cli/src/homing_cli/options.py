@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
@@ -101,12 +102,39 @@ def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
     return mapping
 
 
+def moment(text: str) -> datetime:
+    """Return a time such as ``2026-11-22T08:00``, local where it has no zone, or ``90m`` for so long ago.
+
+    :raises typer.BadParameter: It is none.
+    """
+    if _DURATION.fullmatch(text):
+        return datetime.now(UTC) - timedelta(seconds=duration(text))
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time such as 2026-11-22T08:00 nor so long ago, as 90m"
+        ) from None
+
+
 def state(text: str) -> homing.InvocationState:
+    """Return the end of a name.
+
+    :raises typer.BadParameter: There is none of this name.
+    """
+    return _named(text, [name for name in homing.InvocationState if name.ended])
+
+
+def any_state(text: str) -> homing.InvocationState:
     """Return the state of a name.
 
     :raises typer.BadParameter: There is none of this name.
     """
-    ends = [name.value for name in homing.InvocationState if name.ended]
-    if text.upper() not in ends:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(ends)}")
-    return homing.InvocationState(text.upper())
+    return _named(text, [name for name in homing.InvocationState if name is not homing.InvocationState.UNKNOWN])
+
+
+def _named(text: str, states: Sequence[homing.InvocationState]) -> homing.InvocationState:
+    for known in states:
+        if known.value == text.upper():
+            return known
+    raise typer.BadParameter(f"{text!r} is none of {', '.join(known.value for known in states)}")

@@ -12,11 +12,28 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from homing import Invocation
+
 _PIPE_WIDTH: Final = 240
 """Where there is no terminal, lines are this wide: cut off, a table is of no use to what reads it."""
+
+_STYLES: Final[Mapping[str, str]] = {
+    "SUCCEEDED": "green",
+    "DELIVERED": "green",
+    "FAILED": "red",
+    "TIMED_OUT": "red",
+    "INVALID": "red",
+    "EXPIRED": "red",
+    "DEAD": "red",
+    "STOPPED": "yellow",
+    "RETRYING": "yellow",
+    "RUNNING": "cyan",
+}
+"""The colours of states, for terminals; rich leaves them out elsewhere, and where NO_COLOR is set."""
 
 
 def complain(text: str) -> None:
@@ -46,23 +63,51 @@ def print_json(item: Message | Mapping[str, object]) -> None:
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table."""
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    _print(grid(columns, rows))
+
+
+def grid(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """Return a table."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in columns:
-        grid.add_column(column, overflow="fold", no_wrap=column == "ID")
+        made.add_column(column, overflow="fold", no_wrap=column == "ID")
     for row in rows:
-        grid.add_row(*(Text(plain(cell)) for cell in row))
-    _print(grid)
+        made.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
+    return made
+
+
+def is_live() -> bool:
+    """Tell whether what is printed can be changed later: on a terminal that can move its cursor."""
+    console = Console()
+    return sys.stdout.isatty() and console.is_terminal and not console.is_dumb_terminal
+
+
+def progress() -> Progress:
+    """Return a progress bar on standard error; it shows nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or console.is_dumb_terminal,
+        # Results that are piped away must not come out on standard error instead.
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 def fields(items: Iterable[tuple[str, str]]) -> None:
     """Print names and values, leaving out the empty ones."""
-    grid = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
-    grid.add_column(style="bold")
-    grid.add_column(overflow="fold")
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
     for name, value in items:
         if value:
-            grid.add_row(name, Text(plain(value)))
-    _print(grid)
+            made.add_row(name, Text(plain(value), style=_STYLES.get(value, "")))
+    _print(made)
 
 
 def heading(text: str) -> None:
@@ -102,6 +147,11 @@ def span(length: timedelta | None) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def took(record: Invocation) -> timedelta | None:
+    """Return how long an invocation took, from its acceptance to its end."""
+    return record.end_time - record.create_time if record.end_time and record.create_time else None
 
 
 def pairs(mapping: Mapping[str, str]) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
-from homing import WatchEvent
+from homing import Invocation, WatchEvent
 from homing_cli import output
 from homing_cli.options import Json, Labels, Target, connect, pairs, state, wants_json
 
@@ -33,7 +39,7 @@ def watch(
     target: Target = None,
     json: Json = False,
 ) -> None:
-    """Print invocations as they end, each once, until interrupted.
+    """Show invocations as they end, each once, until interrupted: a live table on a terminal, lines where piped.
 
     \b
     Examples:
@@ -53,13 +59,32 @@ def watch(
         ) as events,
     ):
         output.complain("watching")
+        seen = itertools.islice(events, count)
         try:
-            for seen, event in enumerate(events, start=1):
-                _print(event, as_json=as_json)
-                if seen == count:
-                    break
+            if not as_json and output.is_live():
+                _show_live(seen)
+            else:
+                for event in seen:
+                    _print(event, as_json=as_json)
         finally:
             output.complain(f"go on with --resume-token {events.resume_token}")
+
+
+def _show_live(events: Iterable[WatchEvent]) -> None:
+    """Show the latest events in a table that fills the terminal, under a count of all."""
+    console = Console()
+    rows: deque[tuple[str, ...]] = deque()
+    counts: Counter[str] = Counter()
+    with Live(console=console, refresh_per_second=8, vertical_overflow="crop") as live:
+        for event in events:
+            record = event.invocation
+            counts[str(record.state)] += 1
+            ended, _, time = output.moment(record.end_time).partition(" ")
+            rows.append((time or ended, record.id, record.function, str(record.state), _took(record), _preview(event)))
+            while len(rows) > max(1, console.height - 4):
+                rows.popleft()
+            total = "   ".join(f"{number} {state}" for state, number in counts.most_common())
+            live.update(Group(Text(total), output.grid(("ENDED", "ID", "FUNCTION", "STATE", "TOOK", "RESULT"), rows)))
 
 
 def _print(event: WatchEvent, *, as_json: bool) -> None:
@@ -67,11 +92,18 @@ def _print(event: WatchEvent, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"resumeToken": event.resume_token, "invocation": MessageToDict(record.message)})
         return
-    took = record.end_time - record.create_time if record.end_time and record.create_time else None
-    preview = record.failure.message if record.failure else event.result.text.strip()
-    if len(preview) > _PREVIEW:
-        preview = f"{preview[:_PREVIEW]}…"
     output.print_line(
         f"{output.moment(record.end_time)}  {record.id}  {record.function}  {record.state}  "
-        f"{output.span(took)}  {preview}"
+        f"{_took(record)}  {_preview(event)}"
     )
+
+
+def _took(record: Invocation) -> str:
+    return output.span(output.took(record))
+
+
+def _preview(event: WatchEvent) -> str:
+    """Return the beginning of what came of an invocation."""
+    failure = event.invocation.failure
+    text = failure.message if failure else event.result.text.strip()
+    return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"

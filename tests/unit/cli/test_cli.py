@@ -29,7 +29,7 @@ from support import records
 from support.scripted_server import Refusal, ScriptedServer
 
 PROGRAM = [sys.executable, "-W", "error", "-c", "from homing_cli.main import main; main()"]
-COMMANDS = ["deploy", "functions", "remove", "invoke", "get", "watch"]
+COMMANDS = ["deploy", "functions", "remove", "invoke", "get", "list", "watch"]
 
 
 @pytest.fixture(autouse=True)
