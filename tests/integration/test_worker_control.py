@@ -220,6 +220,24 @@ async def test_a_redelivered_message_starts_only_once_its_start_is_recorded(
     assert server.events.index(second) < server.events.index(end)
 
 
+async def test_those_that_were_lost_twice_run_one_at_a_time(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    await server.deploy(sleeping(0.5, max_instances=4))
+
+    async with running_worker(server, broker_url, tmp_path):
+        suspects = await server.send_all([InvocationSpec(function="sleep")] * 3, prior_lost_starts=2)
+        others = await server.send_all([InvocationSpec(function="sleep")] * 3, prior_lost_starts=1)
+        one, two, three = sorted(
+            [(await server.end(id_)).attempts[0] for id_ in suspects], key=lambda attempt: attempt.start_us
+        )
+        beside = [(await server.end(id_)).attempts[0] for id_ in others]
+
+    assert one.end_us <= two.start_us
+    assert two.end_us <= three.start_us
+    assert min(attempt.start_us for attempt in beside) < one.end_us
+
+
 async def test_one_function_that_cannot_be_consumed_does_not_keep_the_others_waiting(
     server: FakeServer, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

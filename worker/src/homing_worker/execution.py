@@ -24,7 +24,7 @@ from homing_core.wire.v1 import (
 from homing_worker.events import EventPublisher
 from homing_worker.metrics import state_name
 from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.run import GiveBackError, Run, Surroundings
+from homing_worker.run import GiveBackError, Run, Surroundings, Tried
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +63,8 @@ class Execution(Run):
         self._received = received
         self._start_by_us = message.start_by_us
         self._lost_starts = message.prior_lost_starts + received.delivery_count
+        # Not every hand-out was a start. Before the last one that might be, the store is asked how many there were.
+        self._suspected = max(self._lost_starts, received.delivery_count + 1) >= limits.POISON_STARTS
 
     async def run(self) -> bool:
         """Run the invocation, report how it went and let the message go; tell whether it did.
@@ -87,11 +89,11 @@ class Execution(Run):
         return True
 
     async def _run(self) -> Event:
-        if self._lost_starts >= limits.POISON_STARTS:
+        if self._suspected:
             self._surroundings.metrics.execution("async", "HANDED_BACK")
             return self._event(handed_back=HandedBack(reason="SUSPECTED_POISON"))
         try:
-            tried = await self.attempts()
+            tried = await self._attempts_with_care()
         except _ExpiredError:
             message = "the invocation waited for its first start longer than its max_age"
             return self._over(api.INVOCATION_STATE_EXPIRED, api.Failure(reason=FailureReason.EXPIRED, message=message))
@@ -105,6 +107,17 @@ class Execution(Run):
         state, failure = self.end(tried)
         self._surroundings.metrics.execution("async", state_name(state))
         return self._event(ended=Ended(state=state, attempts=self.records, result=self.result, failure=failure))
+
+    async def _attempts_with_care(self) -> Tried:
+        """Make attempts; where the next lost start would be the last one, with no other invocation of that kind.
+
+        An invocation that kills its worker takes down what runs beside it. Those that were unlucky twice go one at
+        a time, so that their third start is lost only if they are the ones that kill.
+        """
+        if self._lost_starts < limits.POISON_STARTS - 1:
+            return await self.attempts()
+        async with self._surroundings.quarantine:
+            return await self.attempts()
 
     async def _wait_for_slot(self) -> Slot:
         if self._ordinal == 1 and self._pool.cold:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
 from typing import Final
@@ -45,6 +45,8 @@ class Surroundings:
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    quarantine: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by an invocation that is poison if its worker is lost once more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
