@@ -12,7 +12,7 @@ from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
-from homing_core.wire.v1 import Control, WorkMessage
+from homing_core.wire.v1 import Control, FunctionState, WorkMessage
 from homing_server import conservation as conservation_module
 from homing_server import deployment as deployment_module
 from homing_server.catalog import Catalog
@@ -107,7 +107,7 @@ async def test_every_change_is_a_new_revision_and_the_same_again_is_none(bench: 
     wanted.env["A"] = "1"
     changed, created = await bench.deployment.deploy(wanted)
     assert (created, changed.revision, changed.create_time) == (False, 2, first.create_time)
-    assert bench.catalog.get("figlet") == changed
+    assert await bench.catalog.get("figlet") == changed
     told = [Control.FromString(body).function.function.revision for body in bench.broker.control]
     assert told == [1, 1, 2]
 
@@ -115,10 +115,24 @@ async def test_every_change_is_a_new_revision_and_the_same_again_is_none(bench: 
 async def test_deployed_after_a_deletion_goes_on_from_its_revision(bench: Bench) -> None:
     await bench.deployment.delete("resize")
     with pytest.raises(ApiError, match="there is no function 'resize'"):
-        bench.catalog.get("resize")
+        await bench.catalog.get("resize")
     again, created = await bench.deployment.deploy(function_pb2.Function(name="resize", image="resize:1"))
     assert (created, again.revision) == (True, 3)
-    assert bench.catalog.get("resize") == again
+    assert await bench.catalog.get("resize") == again
+
+
+async def test_what_another_server_has_just_deployed_or_deployed_again_is_known(bench: Bench) -> None:
+    elsewhere = Catalog(bench.database)
+    await bench.deployment.deploy(function_pb2.Function(name="figlet", image="figlet:1"))
+    assert (await elsewhere.get("figlet")).image == "figlet:1"
+
+    deleted = function_pb2.Function(name="figlet", revision=2)
+    await bench.deployment.delete("figlet")
+    elsewhere.learn(FunctionState(function=deleted, deleted=True))
+    with pytest.raises(ApiError, match="there is no function 'figlet'"):
+        await elsewhere.get("figlet")
+    await bench.deployment.deploy(function_pb2.Function(name="figlet", image="figlet:2"))
+    assert (await elsewhere.get("figlet")).image == "figlet:2"
 
 
 async def test_deletion_ends_what_waits_and_lets_run_what_runs(bench: Bench) -> None:

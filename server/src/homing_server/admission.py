@@ -56,7 +56,7 @@ class Admission:
         :raises ApiError: The request is bad, its function does not exist, its request id stands for another request,
             or the store cannot be written.
         """
-        draft = self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
+        draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
         return _accepted(draft, await self._submit(draft))
 
     async def accept_batch(
@@ -66,7 +66,9 @@ class Admission:
         submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
         for request in requests:
             try:
-                draft = self._draft(request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent)
+                draft = await self._draft(
+                    request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent
+                )
                 submitted.append((draft, self._submit(draft)))
             except ApiError as error:
                 submitted.append(error)
@@ -132,13 +134,13 @@ class Admission:
         self._arrived.set()
         return decided
 
-    def _draft(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Draft:
+    async def _draft(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Draft:
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
         check_spec(checks, spec, sync=False, now_us=time_us)
         checks.done()
-        function = self._catalog.get(spec.function)
+        function = await self._catalog.get(spec.function)
         due_us = max(time_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
         return Draft(
             id=new_id(),

@@ -32,14 +32,20 @@ class Catalog:
         if known is None or state.function.revision >= known.function.revision:
             self._states[state.function.name] = state
 
-    def get(self, name: str) -> function_pb2.Function:
+    async def get(self, name: str) -> function_pb2.Function:
         """Return a function.
 
-        :raises ApiError: NOT_FOUND.
+        :raises ApiError: NOT_FOUND; UNAVAILABLE: the store could not be read.
         """
         state = self._states.get(name)
         if state is None or state.deleted:
-            raise function_not_found(name)
+            # Another server may have deployed it, and its word may still be on the way here.
+            async with self._database.read() as connection:
+                row = await stored.get_function(connection, name)
+            if row is None or row.deleted:
+                raise function_not_found(name)
+            self.learn(FunctionState(function=row.function))
+            return row.function
         return state.function
 
     def page(self, *, after: str, size: int) -> tuple[list[function_pb2.Function], bool]:

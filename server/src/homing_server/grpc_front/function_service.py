@@ -34,7 +34,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
 
     async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:
         """Return one function."""
-        return api.GetFunctionResponse(function=self._catalog.get(request.name))
+        return api.GetFunctionResponse(function=await self._catalog.get(request.name))
 
     async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
         """Return a page of functions."""

@@ -64,7 +64,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         checks = Checks()
         check_spec(checks, request.spec, sync=True, now_us=now_us())
         checks.done()
-        self._catalog.get(request.spec.function)
+        await self._catalog.get(request.spec.function)
         invocation_id = new_id()
         await context.send_initial_metadata(((ID_METADATA, invocation_id),))
         remaining = context.time_remaining()

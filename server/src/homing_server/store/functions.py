@@ -36,6 +36,12 @@ async def all_functions(connection: AsyncConnection) -> list[StoredFunction]:
     return [_stored(row) for row in await connection.execute(select(_functions).order_by(_functions.c.name))]
 
 
+async def get_function(connection: AsyncConnection, name: str) -> StoredFunction | None:
+    """Return a function, or what a deleted one left; None where there never was one."""
+    row = (await connection.execute(select(_functions).where(_functions.c.name == name))).one_or_none()
+    return None if row is None else _stored(row)
+
+
 async def put_function(
     connection: AsyncConnection, wanted: function_pb2.Function, *, now_us: int
 ) -> tuple[function_pb2.Function, bool]:
