@@ -18,6 +18,7 @@ from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import WorkMessage
+from homing_server import dispatcher
 from homing_server.admission import Accepted, Admission
 from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
@@ -270,6 +271,29 @@ async def test_broker_holds_a_bounded_number_of_bytes(bench: Bench, broker: Scri
     first = broker.work[0].invocation_id
     bench.dispatcher.recorded(await record(bench.database, *life(first)))
     await until(lambda: len(broker.work) >= most + 1)
+
+
+async def test_count_of_what_is_at_the_broker_misses_nothing_that_is_under_way(
+    bench: Bench, broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper counts in the store while accepts are being committed and while work is being fed."""
+    monkeypatch.setattr(limits, "MAX_BROKER_MESSAGES", 60)
+    sweeping = True
+
+    async def sweep() -> None:
+        while sweeping:
+            await bench.dispatcher.sweep()
+
+    monkeypatch.setattr(dispatcher, "_POLL", 0.001)
+    sweeps = asyncio.create_task(sweep())
+    for _ in range(15):
+        await asyncio.gather(*(bench.accept() for _ in range(20)))
+    sweeping = False
+    await sweeps
+    assert len(broker.work) == 60
+    for message in list(broker.work):
+        bench.dispatcher.recorded(await record(bench.database, *life(message.invocation_id)))
+    await until(lambda: len(broker.work) == 120)
 
 
 async def test_what_waited_too_long_ends_instead_of_going(

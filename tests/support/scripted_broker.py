@@ -55,7 +55,7 @@ class Consumption:
         return message
 
 
-@dataclass
+@dataclass(repr=False)
 class ScriptedBroker(Broker):
     """A broker that keeps everything in lists."""
 

@@ -45,6 +45,27 @@ class _Load:
 
     messages: int = 0
     size: int = 0
+    new_messages: int = 0
+    new_size: int = 0
+    """What was added since the last count began, and may be missing from it."""
+
+    def add(self, size: int) -> None:
+        self.messages += 1
+        self.size += size
+        self.new_messages += 1
+        self.new_size += size
+
+    def remove(self, size: int) -> None:
+        self.messages = max(0, self.messages - 1)
+        self.size = max(0, self.size - size)
+
+    def begin_count(self, uncommitted: Iterable[Draft]) -> None:
+        sizes = [draft.size for draft in uncommitted]
+        self.new_messages, self.new_size = len(sizes), sum(sizes)
+
+    def end_count(self, messages: int, size: int) -> None:
+        # What is counted twice takes room until the next count; too little is never counted.
+        self.messages, self.size = messages + self.new_messages, size + self.new_size
 
     def room(self) -> tuple[int, int]:
         return limits.MAX_BROKER_MESSAGES - self.messages, limits.MAX_BROKER_BYTES - self.size
@@ -73,6 +94,8 @@ class Dispatcher:
         self._catalog = catalog
         self._resend_after_us = int(resend_after * 1e6)
         self._loads: dict[str, _Load] = {}
+        self._reserved: dict[str, Draft] = {}
+        """What has room at the broker and is not yet committed."""
         self._outbox: list[Work] = []
         self._outbox_filled = asyncio.Event()
         self._in_flight: dict[Key, Work] = {}
@@ -108,18 +131,21 @@ class Dispatcher:
             return draft
         sent = lifecycle.handed_over(record, time_us=draft.create_us)
         assert isinstance(sent, Record), "a draft has not ended"
-        load.messages += 1
-        load.size += draft.size
+        load.add(draft.size)
+        self._reserved[draft.id] = draft
         return replace(draft, record=sent)
 
     def release(self, draft: Draft) -> None:
         """Undo the reservation of a draft that was not accepted."""
         if draft.record.custody is Custody.SENT:
+            self._reserved.pop(draft.id, None)
             self._unload(draft.spec.function, draft.size)
 
     def send(self, work: Sequence[Work]) -> None:
         """Publish work that has been committed as sent."""
         if work:
+            for item in work:
+                self._reserved.pop(item.message.invocation_id, None)
             self._in_flight.update((item.key, item) for item in work)
             self._outbox.extend(work)
             self._outbox_filled.set()
@@ -215,6 +241,8 @@ class Dispatcher:
         """Take back what nobody has seen confirmed, and count anew what is at the broker. One step of a loop."""
         await asyncio.sleep(_POLL)
         before = now_us() - self._resend_after_us
+        for name, load in self._loads.items():
+            load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
         async with self._database.read() as connection:
             work = await dispatching.forgotten_work(connection, sent_before_us=before)
             deliveries = await dispatching.forgotten_deliveries(connection, sent_before_us=before)
@@ -229,8 +257,7 @@ class Dispatcher:
                 if deliveries:
                     await dispatching.settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us())
         for name in self._loads.keys() | loads.keys():
-            load = self._loads.setdefault(name, _Load())
-            load.messages, load.size = loads.get(name, (0, 0))
+            self._loads.setdefault(name, _Load()).end_count(*loads.get(name, (0, 0)))
         for function, due_us in due.items():
             self.wake(function, due_us)
 
@@ -261,8 +288,7 @@ class Dispatcher:
             )
             due = await dispatching.next_due(connection)
         for item in claim.work:
-            load.messages += 1
-            load.size += item.size
+            load.add(item.size)
         if function in due:
             self._due[function] = due[function]
         else:
@@ -300,9 +326,7 @@ class Dispatcher:
             self._deliveries_due.set()
 
     def _unload(self, function: str, size: int) -> None:
-        load = self._loads.setdefault(function, _Load())
-        load.messages = max(0, load.messages - 1)
-        load.size = max(0, load.size - size)
+        self._loads.setdefault(function, _Load()).remove(size)
 
 
 def _expiry(item: Work, now: int) -> float | None:
