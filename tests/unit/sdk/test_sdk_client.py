@@ -159,7 +159,15 @@ def test_another_event_loop_is_refused(scripted_server: ScriptedServer) -> None:
     with asyncio.Runner() as first:
         first.run(client.invoke("figlet"))
         with asyncio.Runner() as second:
-            for call in (lambda: client.invoke("figlet"), client.close):
+            for call in (
+                lambda: client.invoke("figlet"),
+                lambda: client.invoke_batch("figlet", ["x"]),
+                lambda: anext(client.map("figlet", ["x"])),
+                lambda: anext(client.list_invocations()),
+                lambda: client.watch_results()._start(),
+                lambda: client.function("figlet", input=str, output=str)("x"),
+                client.close,
+            ):
                 with pytest.raises(homing.WrongLoopError, match="event loop of its first use"):
                     second.run(call())
         first.run(client.close())
@@ -204,6 +212,11 @@ def test_a_client_is_refused_in_a_forked_process(scripted_server: ScriptedServer
                 lambda: client.invoke("figlet"),
                 lambda: client.functions.get("figlet"),
                 lambda: client.handle("some-id").done(),
+                lambda: client.invoke_batch("figlet", ["x"]),
+                lambda: list(client.map("figlet", ["x"])),
+                lambda: list(client.list_invocations()),
+                lambda: client.watch_results(),
+                lambda: client.function("figlet", input=str, output=str)("x"),
             ):
                 try:
                     call()
@@ -232,7 +245,7 @@ def test_a_client_is_refused_in_a_forked_process(scripted_server: ScriptedServer
 
     *refused, last = run.stdout.splitlines()
     assert last == "ok", run.stderr
-    assert len(refused) == 4
+    assert len(refused) == 9
     assert all("was made in process" in line for line in refused)
 
 
