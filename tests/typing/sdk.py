@@ -44,6 +44,7 @@ from homing import (
     Violation,
     WatchEvent,
 )
+from homing.testing import FakeCall, FakeFunction, FakeServer
 
 
 def sync(client: Client) -> None:
@@ -147,6 +148,16 @@ def intercepted() -> None:
     aio_interceptor: AsyncInterceptor = trace_async
     assert_type(Client(interceptors=[interceptor, trace]), Client)
     assert_type(AsyncClient(interceptors=[aio_interceptor, trace_async]), AsyncClient)
+
+
+def faked(fake: FakeServer) -> None:
+    with FakeServer() as opened:
+        assert_type(opened, FakeServer)
+    assert_type(fake.target, str)
+    assert_type(fake.function("f").fails(503, times=2).returns({"a": 1}), FakeFunction)
+    assert_type(fake.function("f").answers(lambda call: call.json()).hold().release(), FakeFunction)
+    assert_type(fake.calls("f"), Sequence[FakeCall])
+    assert_type(fake.invocations(), Sequence[Invocation])
 
 
 async def many_async(client: AsyncClient) -> None:

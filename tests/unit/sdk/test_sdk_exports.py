@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import homing
+import homing.testing
 import homing.v1
 
 SDK = Path(__file__).resolve().parents[3] / "sdk"
@@ -97,7 +98,7 @@ def test_the_public_names_are_these() -> None:
     ]
 
 
-@pytest.mark.parametrize("module", [homing, homing.v1], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [homing, homing.testing, homing.v1], ids=lambda module: module.__name__)
 def test_the_public_names_exist_and_are_sorted(module: object) -> None:
     names: list[str] = vars(module)["__all__"]
 
