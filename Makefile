@@ -1,12 +1,13 @@
 # `make demo` shows homing at work, `make test` proves it, `make check` reads the code. Each installs what it needs.
 
-.PHONY: help demo test check gen format requirements clean
+.PHONY: help demo test check bench gen format requirements clean
 
 help:
 	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
 	@echo '                   RUNTIME=process, or one of them, without RabbitMQ and Docker'
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
+	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run)'
 	@echo 'make gen           generate the Python code of proto/'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
@@ -20,6 +21,9 @@ test:
 
 check:
 	@scripts/check
+
+bench:
+	@scripts/bench $(ARGS)
 
 gen:
 	@scripts/gen

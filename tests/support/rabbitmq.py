@@ -88,6 +88,13 @@ class RabbitNode:
         """Whether the node's process lives."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process id of the node."""
+        if self._process is None:
+            raise RabbitError("the node does not run")
+        return self._process.pid
+
     def start(self) -> None:
         """Start the node, with the data it had, and return once it takes connections."""
         if self.running:
