@@ -363,8 +363,8 @@ class Client:
         :param ordered: Whether results come in the order of the items; otherwise as they are completed.
         :param return_exceptions: Whether failures of single items are yielded in place of their results; then the map
             goes on. Errors of ``items`` itself and of the use of the client are raised nevertheless.
-        :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever. To be accepted
-            an item has no longer than the client's timeout.
+        :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever. To be
+            accepted an item has no longer than the client's timeout.
         :param options: Options of ``invoke`` that hold for all: labels, attempt_timeout, retry_policy and so on.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument or an item breaks a rule.
