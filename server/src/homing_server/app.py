@@ -23,7 +23,7 @@ from homing_server.catalog import Catalog
 from homing_server.conservation import Conservation
 from homing_server.control import ControlChannel
 from homing_server.deployment import Deployment
-from homing_server.dispatcher import Dispatcher
+from homing_server.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.errors import ApiError
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
@@ -142,7 +142,7 @@ class Server:
         await self._hub.open()
         for step in (
             self._admission.commit_group,
-            self._dispatcher.publish_outbox,
+            *[self._dispatcher.publish_outbox] * PUBLISHERS,
             self._dispatcher.note_confirms,
             self._dispatcher.feed,
             self._dispatcher.feed_deliveries,

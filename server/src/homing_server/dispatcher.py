@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from homing_core import lifecycle, limits
-from homing_core.broker import Broker, Outgoing, UnroutableError
+from homing_core.broker import Broker, BrokerError, Outgoing, UnroutableError
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record
 from homing_core.wire.v1 import DeliveryMessage
@@ -28,6 +28,8 @@ from homing_server.store.recording import Recorded
 
 _log = structlog.get_logger(__name__)
 
+PUBLISHERS = 8
+"""How many loops publish: so many functions whose queues hang are borne before the others wait."""
 _PUBLISH_BATCH = 500
 _CLAIM_BATCH = 500
 _CONFIRM_PAUSE = 0.25
@@ -96,8 +98,11 @@ class Dispatcher:
         self._loads: dict[str, _Load] = {}
         self._reserved: dict[str, Draft] = {}
         """What has room at the broker and is not yet committed."""
-        self._outbox: list[Work] = []
+        self._outbox: dict[str, list[Work]] = {}
+        """By function, what is to be published."""
         self._outbox_filled = asyncio.Event()
+        self._publishing: set[str] = set()
+        """The functions of which a batch is on its way: the queue of one may hang without holding up the others."""
         self._in_flight: dict[Key, Work] = {}
         """Committed as sent by this server and not yet seen confirmed."""
         self._confirmed: dict[str, int] = {}
@@ -146,8 +151,8 @@ class Dispatcher:
         if work:
             for item in work:
                 self._reserved.pop(item.message.invocation_id, None)
-            self._in_flight.update((item.key, item) for item in work)
-            self._outbox.extend(work)
+                self._in_flight[item.key] = item
+                self._outbox.setdefault(item.message.spec.function, []).append(item)
             self._outbox_filled.set()
 
     def wake(self, function: str, due_us: int) -> None:
@@ -168,41 +173,17 @@ class Dispatcher:
             self._deliveries_due.set()
 
     async def publish_outbox(self) -> None:
-        """Wait for work to send and publish a batch of it. One step of a loop."""
-        await self._outbox_filled.wait()
-        batch, self._outbox = self._outbox[:_PUBLISH_BATCH], self._outbox[_PUBLISH_BATCH:]
-        if not self._outbox:
-            self._outbox_filled.clear()
-        now = now_us()
-        outgoing = [
-            Outgoing(
-                function=item.message.spec.function,
-                body=item.message.SerializeToString(),
-                expires_in=_expiry(item, now),
-            )
-            for item in batch
-        ]
+        """Wait for work to send and publish a batch of one function's. One step of several loops."""
+        function = await self._next_to_publish()
+        work = self._outbox.pop(function)
+        if len(work) > _PUBLISH_BATCH:
+            self._outbox[function] = work[_PUBLISH_BATCH:]
+        self._publishing.add(function)
         try:
-            outcomes = await self._broker.publish_work(outgoing)
-        except BaseException:
-            for item in batch:
-                # From here on the sweeper finds them.
-                self._in_flight.pop(item.key, None)
-            raise
-        failed: list[Work] = []
-        for item, outcome in zip(batch, outcomes, strict=True):
-            if outcome is None:
-                self._in_flight.pop(item.key, None)
-                self._confirmed[item.message.invocation_id] = item.message.generation
-            else:
-                failed.append(item)
-        if failed:
-            missing = {
-                item.message.spec.function
-                for item, outcome in zip(batch, outcomes, strict=True)
-                if isinstance(outcome, UnroutableError)
-            }
-            await self._take_back(failed, missing, str(next(outcome for outcome in outcomes if outcome)))
+            await self._publish(function, work[:_PUBLISH_BATCH])
+        finally:
+            self._publishing.discard(function)
+            self._outbox_filled.set()
 
     async def note_confirms(self) -> None:
         """Note in the store what the broker has confirmed. One step of a loop."""
@@ -261,6 +242,40 @@ class Dispatcher:
         for function, due_us in due.items():
             self.wake(function, due_us)
 
+    async def _next_to_publish(self) -> str:
+        while True:
+            for function in self._outbox:
+                if function not in self._publishing:
+                    return function
+            self._outbox_filled.clear()
+            await self._outbox_filled.wait()
+
+    async def _publish(self, function: str, batch: Sequence[Work]) -> None:
+        now = now_us()
+        outgoing = [
+            Outgoing(function=function, body=item.message.SerializeToString(), expires_in=_expiry(item, now))
+            for item in batch
+        ]
+        try:
+            outcomes = await self._broker.publish_work(outgoing)
+        except BaseException:
+            for item in batch:
+                # From here on the sweeper finds them.
+                self._in_flight.pop(item.key, None)
+            raise
+        failed: list[Work] = []
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if outcome is None:
+                self._in_flight.pop(item.key, None)
+                self._confirmed[item.message.invocation_id] = item.message.generation
+            else:
+                failed.append(item)
+        if failed:
+            await self._take_back(function, failed, next(outcome for outcome in outcomes if outcome is not None))
+            unroutable = any(isinstance(outcome, UnroutableError) for outcome in outcomes)
+            if unroutable and not self._catalog.is_deleted(function):
+                await self._broker.open_function(function)
+
     async def _wait_for_due(self) -> None:
         self._fed.clear()
         ready = [due_us for name, due_us in self._due.items() if self._has_room(name)]
@@ -296,21 +311,17 @@ class Dispatcher:
         self.send(claim.work)
         self._announce(claim.recorded)
 
-    async def _take_back(self, failed: Sequence[Work], missing: Iterable[str], reason: str) -> None:
+    async def _take_back(self, function: str, failed: Sequence[Work], reason: BrokerError) -> None:
         """Return what was not confirmed to the store; it is published again under a new generation."""
-        _log.warning("not confirmed by the broker", invocations=len(failed), error=reason)
+        _log.warning("not confirmed by the broker", function=function, invocations=len(failed), error=str(reason))
         for item in failed:
             # From here on the sweeper finds them, should the store not take them back now.
             self._in_flight.pop(item.key, None)
-            self._unload(item.message.spec.function, item.size)
+            self._unload(function, item.size)
         due_us = now_us() + _TAKE_BACK_DELAY_US
         async with self._database.write() as connection:
             await dispatching.take_back_work(connection, [item.key for item in failed], due_us=due_us)
-        for item in failed:
-            self.wake(item.message.spec.function, due_us)
-        for function in missing:
-            if not self._catalog.is_deleted(function):
-                await self._broker.open_function(function)
+        self.wake(function, due_us)
 
     async def _publish_deliveries(self, messages: Sequence[DeliveryMessage]) -> None:
         outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])

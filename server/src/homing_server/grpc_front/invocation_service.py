@@ -137,6 +137,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
                 result.refused.CopyFrom(_refusal(outcome))
             elif outcome.record is None:
                 result.accepted.invocation.CopyFrom(earlier[outcome.id])
+                # A thousand results would not fit into one answer; GetInvocation has it.
+                result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
             else:
                 result.accepted.invocation.CopyFrom(_accepted_invocation(outcome, asked.spec))
