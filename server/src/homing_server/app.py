@@ -128,12 +128,16 @@ class Server:
             starting = asyncio.create_task(self._start())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                return
-            await starting
-            await stopping
-            await self._stop()
+            stack.callback(stopping.cancel)
+            try:
+                if starting.done():
+                    await starting
+                    await stopping
+                else:
+                    starting.cancel()
+                    await asyncio.gather(starting, return_exceptions=True)
+            finally:
+                await self._stop()
 
     async def _start(self) -> None:
         await self._database.open()

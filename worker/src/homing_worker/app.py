@@ -91,7 +91,6 @@ class Worker:
                 server, _ = start_http_server(int(port), host, registry=self._metrics.registry)
                 stack.callback(server.shutdown)
             for runtime in self._runtimes.values():
-                await runtime.open()
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
             stack.push_async_callback(self._events.close)
@@ -99,6 +98,8 @@ class Worker:
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._lanes.close)
             stack.push_async_callback(self._control.close)
+            for runtime in self._runtimes.values():
+                await runtime.open()
             starting = asyncio.create_task(self._broker.start())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -97,7 +97,6 @@ class DockerRuntime(Runtime):
             async with asyncio.timeout(_ENGINE_PATIENCE):
                 version = await self._docker.version()
         except (*ENGINE_ERRORS, TimeoutError) as error:
-            await self.close()
             raise StartFailedError(
                 FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
             ) from error
