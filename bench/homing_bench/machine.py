@@ -15,7 +15,7 @@ from pathlib import Path
 
 from support.rabbitmq import RabbitNode
 
-_LIBRARIES = ("grpcio", "protobuf", "pika", "aiohttp", "sqlalchemy", "aiosqlite", "uvloop", "tenacity", "aiodocker")
+_LIBRARIES = ("grpcio", "protobuf", "pika", "aiohttp", "sqlalchemy", "uvloop", "tenacity", "aiodocker")
 _PEERS = ("celery", "kombu", "amqp", "taskiq", "taskiq-aio-pika", "aio-pika", "aiormq", "aiohttp", "uvloop")
 
 

@@ -242,7 +242,7 @@ async def test_dead_work_is_given_back_while_the_store_is_away(bench: Bench, mon
     (key,) = await accept_sent(bench.database, 1)
     write = Database.write
 
-    def broken(_: Database) -> object:
+    async def broken(*_: object, **__: object) -> None:
         raise unavailable("STORE_UNAVAILABLE", "away")
 
     monkeypatch.setattr(Database, "write", broken)
@@ -278,8 +278,8 @@ async def test_p5_drift_is_zero_until_something_is_lost_and_then_it_is_seen(benc
     await bench.conservation.measure()
     assert gauge("conservation_broker_drift", function="resize") == 1
     # And one record in the store.
-    async with bench.database.write() as connection:
-        await connection.exec_driver_sql("DELETE FROM invocations WHERE id = ?", (keys[1],))
+    with bench.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM invocations WHERE id = ?", (keys[1],))
     await bench.conservation.measure()
     assert gauge("conservation_record_drift") == 1
 

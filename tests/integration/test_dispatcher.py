@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -125,10 +126,10 @@ async def test_accepts_that_come_together_are_committed_together(
     commits = 0
     write = Database.write
 
-    def counting(database: Database) -> object:
+    async def counting(*arguments: Any, **options: Any) -> object:
         nonlocal commits
         commits += 1
-        return write(database)
+        return await write(*arguments, **options)
 
     monkeypatch.setattr(Database, "write", counting)
     accepted = await asyncio.gather(*(bench.accept(make_spec(data=str(n).encode())) for n in range(300)))
@@ -155,7 +156,7 @@ async def test_p1_accept_that_cannot_be_committed_is_unavailable_and_leaves_noth
 ) -> None:
     write = Database.write
 
-    def broken(_: Database) -> object:
+    async def broken(*_: object, **__: object) -> None:
         raise unavailable("STORE_UNAVAILABLE", "the store could not be written: database or disk is full")
 
     monkeypatch.setattr(Database, "write", broken)
@@ -174,8 +175,8 @@ async def test_p1_accept_that_cannot_be_committed_is_unavailable_and_leaves_noth
 async def test_accept_of_a_function_that_is_gone_is_not_found(bench: Bench) -> None:
     with pytest.raises(ApiError, match="there is no function 'nope'"):
         await bench.accept(make_spec("nope"))
-    async with bench.database.write() as connection:
-        await mark_deleted(connection, "figlet")
+    with bench.database.writing() as connection:
+        mark_deleted(connection, "figlet")
     # The catalogue does not know yet, as on another server.
     with pytest.raises(ApiError, match="there is no function 'figlet'") as caught:
         await bench.accept(make_spec("figlet"))
@@ -230,8 +231,8 @@ async def test_newcomers_queue_up_behind_what_waits(
         await until(lambda: len(broker.work) > len(seen))
         key = broker.work[len(seen)].invocation_id
         seen.append(key)
-        async with database.read() as connection:
-            (believed, _) = (await at_broker(connection))["resize"]
+        with database.reading() as connection:
+            (believed, _) = (at_broker(connection))["resize"]
         assert believed <= 10
         bench.dispatcher.recorded(await record(database, *life(key)))
         if len(seen) == 20:
@@ -256,8 +257,8 @@ async def test_broker_holds_a_bounded_number_of_messages(
     await bench.dispatcher.sweep()
     assert len(broker.work) == limits.MAX_BROKER_MESSAGES + 3
     assert sum(message.spec.function == "figlet" for message in broker.work) == 3, "the other function is not held up"
-    async with database.read() as connection:
-        assert (await at_broker(connection))["resize"][0] == limits.MAX_BROKER_MESSAGES
+    with database.reading() as connection:
+        assert (at_broker(connection))["resize"][0] == limits.MAX_BROKER_MESSAGES
 
 
 async def test_broker_holds_a_bounded_number_of_bytes(bench: Bench, broker: ScriptedBroker) -> None:
@@ -377,7 +378,7 @@ async def test_note_of_a_confirm_survives_a_store_that_is_away(
     tries = 0
     write = Database.write
 
-    def broken(_: Database) -> object:
+    async def broken(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
         raise unavailable("STORE_UNAVAILABLE", "away")
@@ -450,8 +451,8 @@ async def test_work_goes_through_rabbitmq_and_none_is_lost_when_its_connection_i
             return all(row.generation == latest[row.id] and row.custody == Custody.BROKER for row in rows)
 
         await eventually(current, wanted=True)
-        async with database.read() as connection:
-            assert await states(connection) == {State.ENQUEUED: 601}
+        with database.reading() as connection:
+            assert states(connection) == {State.ENQUEUED: 601}
     finally:
         await worker.close()
         await broker.close()

@@ -60,12 +60,12 @@ async def test_p1_every_acknowledged_accept_outlives_a_kill(tmp_path: Path) -> N
         total = await count(database)
         assert total >= len(acknowledged)
         assert (await counters(database))["accepted"] == total
-        async with database.read() as connection:
-            assert await states(connection) == {State.ENQUEUED: total}
-            assert await at_broker(connection) == {}
+        with database.reading() as connection:
+            assert states(connection) == {State.ENQUEUED: total}
+            assert at_broker(connection) == {}
             for table in ("payloads", "labels"):
                 query = text(f"SELECT count(*) FROM {table}")
-                assert (await connection.execute(query)).scalar_one() == total
+                assert (connection.execute(query)).scalar_one() == total
 
 
 async def test_p1_full_disk_takes_nothing_by_half(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ async def test_p1_full_disk_takes_nothing_by_half(tmp_path: Path) -> None:
         assert await count(database) == len(accepted)
         for key in accepted.values():
             assert (await read(database, key)).id == key
-        async with database.read() as connection:
-            assert (await connection.execute(text("PRAGMA integrity_check"))).scalar_one() == "ok"
+        with database.reading() as connection:
+            assert (connection.execute(text("PRAGMA integrity_check"))).scalar_one() == "ok"
         # What was refused was not accepted, and may be asked for again.
         (key,) = await accept_sent(database, 1)
         assert (await record(database, *life(key))).ended == {key: State.SUCCEEDED}

@@ -113,11 +113,11 @@ async def test_p3_lost_recorder_does_not_depose_its_successor(
     bench = Bench(database, broker, tasks)
     await broker.start()
     (key,) = await accept_sent(database, 1)
-    async with database.write() as connection:
+    with database.writing() as connection:
         message = broker.events[0].hand_events(*life(key))
         await until(lambda: not bench.recorder._in_hand)
         broker.lose()
-        epoch = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+        epoch = (raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
     await until(lambda: bench.recorder.idle)
     assert (await counters(database))[schema.EPOCH] == epoch
     assert (await read(database, key)).state == api.INVOCATION_STATE_ENQUEUED
@@ -138,7 +138,7 @@ async def test_events_are_held_until_the_store_is_back(
     tries = 0
     write = Database.write
 
-    def broken(_: Database) -> contextlib.AbstractAsyncContextManager[None]:
+    async def broken(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
         raise unavailable("STORE_UNAVAILABLE", "the disk is full")
@@ -173,7 +173,7 @@ async def test_store_that_another_keeps_locked_is_waited_for(
                 raise
 
         monkeypatch.setattr(bench.recorder, "_commit_once", watched)
-        async with other.write():
+        with other.writing():
             message = broker.events[0].hand_events(*life(key))
             await _within(refused.wait())
             assert not message.fate
@@ -246,8 +246,8 @@ async def test_p5_two_recorders_take_over_from_each_other(
                     active._consuming.connection.abort()
 
             async def ended() -> int:
-                async with database.read() as connection:
-                    return len(await ended_after(connection, 0, most=1000))
+                with database.reading() as connection:
+                    return len(ended_after(connection, 0, most=1000))
 
             await eventually(ended, 400)
             await eventually(worker.events_depth, 0)

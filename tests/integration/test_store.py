@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, text
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Payload
@@ -101,19 +100,17 @@ async def test_several_servers_may_open_a_new_file_at_once(tmp_path: Path) -> No
 
 
 async def test_commits_are_durable(database: Database) -> None:
-    async with database.write() as connection:
-        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
-        assert (await connection.execute(text("PRAGMA synchronous"))).scalar_one() == 2, "FULL"
-        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 1
+    with database.writing() as connection:
+        assert (connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
+        assert (connection.execute(text("PRAGMA synchronous"))).scalar_one() == 2, "FULL"
+        assert (connection.execute(text("PRAGMA foreign_keys"))).scalar_one() == 1
 
 
 async def test_store_that_is_busy_is_unavailable_and_no_other_error(database: Database) -> None:
     """The recorder tries again after this error, and takes every other one for the events' own fault."""
-    database._writer.sync_engine.pool._timeout = 0.05  # type: ignore[attr-defined]
-    async with database.write():
-        with pytest.raises(ApiError, match="could not be written: it is too busy") as caught:
-            async with database.write():
-                pass
+    database._writer.pool._timeout = 0.05  # type: ignore[attr-defined]
+    with database.writing(), pytest.raises(ApiError, match="could not be written: it is too busy") as caught:
+        await accept_all(database, make_draft())
     assert caught.value.reason == "STORE_UNAVAILABLE"
 
 
@@ -122,9 +119,8 @@ async def test_file_that_another_server_keeps_locked_is_unavailable(
 ) -> None:
     monkeypatch.setattr(engine, "_BUSY_TIMEOUT", 50)
     async with opened(tmp_path) as one, opened(tmp_path, functions=[]) as other:
-        async with one.write():
-            with pytest.raises(ApiError, match="database is locked"):
-                await accept_all(other, make_draft())
+        with one.writing(), pytest.raises(ApiError, match="database is locked"):
+            await accept_all(other, make_draft())
         assert [verdict.outcome for verdict in await accept_all(other, make_draft())] == [Outcome.ACCEPTED]
 
 
@@ -203,17 +199,19 @@ async def test_p7_outlives_the_end_of_the_invocation(database: Database) -> None
 
 
 async def test_deleted_function_takes_nothing(database: Database) -> None:
-    async with database.write() as connection:
-        await mark_deleted(connection, "resize")
+    with database.writing() as connection:
+        mark_deleted(connection, "resize")
     verdicts = await accept_all(database, make_draft(), make_draft(make_spec("figlet")))
     assert [verdict.outcome for verdict in verdicts] == [Outcome.NO_FUNCTION, Outcome.ACCEPTED]
     assert await count(database) == 1
 
 
-async def die_after(database: Database, work: Callable[[AsyncConnection], Awaitable[object]]) -> None:
-    async with database.write() as connection:
-        await work(connection)
+async def die_after(database: Database, work: Callable[[Connection], object]) -> None:
+    def die(connection: Connection) -> None:
+        work(connection)
         raise RuntimeError("died")
+
+    await database.write(die)
 
 
 async def test_accept_that_fails_leaves_nothing(database: Database) -> None:
@@ -270,19 +268,19 @@ async def test_hundreds_of_events_in_one_batch(database: Database) -> None:
     recorded = await record(database, *events, *events[:100])
     assert recorded.ended == dict.fromkeys(keys, State.SUCCEEDED)
     assert recorded.result_seq == 400
-    async with database.read() as connection:
-        results = await results_after(connection, 0, most=1000)
+    with database.reading() as connection:
+        results = results_after(connection, 0, most=1000)
         assert [result.seq for result in results] == list(range(1, 401))
         assert {result.invocation.id for result in results} == set(keys)
-        assert len(await ended_after(connection, 390, most=1000)) == 10
+        assert len(ended_after(connection, 390, most=1000)) == 10
 
 
 async def test_results_are_numbered_without_gaps_over_transactions(database: Database) -> None:
     keys = await accept_sent(database, 30)
     for number in range(0, 30, 3):
         await record(database, *(event for key in keys[number : number + 3] for event in life(key)))
-    async with database.read() as connection:
-        assert [seq for seq, _ in await ended_after(connection, 0, most=100)] == list(range(1, 31))
+    with database.reading() as connection:
+        assert [seq for seq, _ in ended_after(connection, 0, most=100)] == list(range(1, 31))
 
 
 async def test_event_of_an_unknown_invocation_is_let_go(database: Database) -> None:
@@ -375,8 +373,8 @@ async def test_p6_delivery_is_made_in_the_transaction_of_the_end(database: Datab
         await die_after(database, lambda connection: record_events(connection, life(key)))
     assert not await deliveries_of(database, key)
     assert (await read(database, key)).state == api.INVOCATION_STATE_ENQUEUED
-    async with database.read() as connection:
-        assert await ended_after(connection, 0, most=10) == []
+    with database.reading() as connection:
+        assert ended_after(connection, 0, most=10) == []
 
 
 async def test_p6_ends_that_no_worker_tells_make_deliveries_too(database: Database) -> None:
@@ -385,8 +383,8 @@ async def test_p6_ends_that_no_worker_tells_make_deliveries_too(database: Databa
     gone = make_draft(make_spec("figlet", callback="http://127.0.0.1/"))
     await accept_all(database, old, gone)
     assert not await claim(database)
-    async with database.write() as connection:
-        recorded = await invalidate_stored(connection, "figlet", now_us=now_us())
+    with database.writing() as connection:
+        recorded = invalidate_stored(connection, "figlet", now_us=now_us())
     assert recorded.ended == {gone.id: State.INVALID}
     assert (await read(database, old.id)).state == api.INVOCATION_STATE_EXPIRED
     for draft in (old, gone):
@@ -414,8 +412,8 @@ def delivery_report(
 async def test_p6_delivery_ends_once(database: Database) -> None:
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/")
     await record(database, *life(key))
-    async with database.write() as connection:
-        (message,) = await dispatching.claim_deliveries(connection, now_us=now_us(), most=10)
+    with database.writing() as connection:
+        (message,) = dispatching.claim_deliveries(connection, now_us=now_us(), most=10)
     assert (message.invocation_id, message.generation, message.result.status_code) == (key, 1, 200)
     id_ = message.delivery_id
     delivering = delivery_report(id_, api.DELIVERY_STATE_DELIVERING)
@@ -431,10 +429,10 @@ async def test_p6_delivery_ends_once(database: Database) -> None:
 async def test_redelivered_delivery_keeps_its_attempts(database: Database) -> None:
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/")
     await record(database, *life(key))
-    async with database.write() as connection:
+    with database.writing() as connection:
         ((id_, generation),) = [
             (message.delivery_id, message.generation)
-            for message in await dispatching.claim_deliveries(connection, now_us=now_us(), most=10)
+            for message in dispatching.claim_deliveries(connection, now_us=now_us(), most=10)
         ]
     assert generation == 1
     first = delivery_report(id_, api.DELIVERY_STATE_DELIVERING, 10, 20)
@@ -453,17 +451,17 @@ async def test_redelivered_delivery_keeps_its_attempts(database: Database) -> No
 
 async def test_p3_later_epoch_shuts_out_an_earlier_one(tmp_path: Path, database: Database) -> None:
     async with opened(tmp_path, functions=[]) as other:
-        async with database.write() as connection:
-            first = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
-        async with database.write() as connection:
-            assert await holds_epoch(connection, first)
-        async with other.write() as connection:
-            second = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+        with database.writing() as connection:
+            first = (raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+        with database.writing() as connection:
+            assert holds_epoch(connection, first)
+        with other.writing() as connection:
+            second = (raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
         assert second > first
-        async with database.write() as connection:
-            assert not await holds_epoch(connection, first)
-        async with other.write() as connection:
-            assert await holds_epoch(connection, second)
+        with database.writing() as connection:
+            assert not holds_epoch(connection, first)
+        with other.writing() as connection:
+            assert holds_epoch(connection, second)
 
 
 # --- Dispatching
@@ -472,16 +470,14 @@ async def test_p3_later_epoch_shuts_out_an_earlier_one(tmp_path: Path, database:
 async def claim(
     database: Database, function: str = "resize", *, at_us: int = 0, most: int = 500, most_bytes: int = 1 << 30
 ) -> list[dispatching.Work]:
-    async with database.write() as connection:
-        claim = await dispatching.claim_work(
-            connection, function, now_us=at_us or now_us(), most=most, most_bytes=most_bytes
-        )
+    with database.writing() as connection:
+        claim = dispatching.claim_work(connection, function, now_us=at_us or now_us(), most=most, most_bytes=most_bytes)
     return list(claim.work)
 
 
 async def take_back(database: Database, *keys: tuple[str, int]) -> None:
-    async with database.write() as connection:
-        await dispatching.take_back_work(connection, keys, due_us=now_us())
+    with database.writing() as connection:
+        dispatching.take_back_work(connection, keys, due_us=now_us())
 
 
 async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
@@ -490,17 +486,17 @@ async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
     later = make_draft(due_us=now + MINUTE)
     other = make_draft(make_spec("figlet"))
     await accept_all(database, *reversed(drafts), later, other)
-    async with database.read() as connection:
-        assert await dispatching.next_due(connection) == {"resize": drafts[0].create_us, "figlet": other.create_us}
+    with database.reading() as connection:
+        assert dispatching.next_due(connection) == {"resize": drafts[0].create_us, "figlet": other.create_us}
     work = await claim(database, most=4)
     assert [item.message.invocation_id for item in work] == [draft.id for draft in drafts[:4]]
     assert [item.message.spec.payload.data for item in work] == [b"0", b"1", b"2", b"3"]
     assert [item.message.generation for item in work] == [1] * 4
     assert [item.message.invocation_id for item in await claim(database)] == [draft.id for draft in drafts[4:]]
     assert not await claim(database)
-    async with database.read() as connection:
-        assert await dispatching.next_due(connection) == {"resize": now + MINUTE, "figlet": other.create_us}
-        assert await dispatching.at_broker(connection) == {"resize": (6, 6 * 513)}
+    with database.reading() as connection:
+        assert dispatching.next_due(connection) == {"resize": now + MINUTE, "figlet": other.create_us}
+        assert dispatching.at_broker(connection) == {"resize": (6, 6 * 513)}
     scheduled = await read(database, later.id)
     assert (scheduled.state, scheduled.hold_reason) == (
         api.INVOCATION_STATE_SCHEDULED,
@@ -552,8 +548,8 @@ async def test_confirm_is_noted_of_this_hand_over_only(database: Database) -> No
     one, two, three = await accept_sent(database, 3)
     await take_back(database, (two, 1))
     await record(database, *life(three))
-    async with database.write() as connection:
-        await dispatching.confirm_work(connection, [(one, 1), (two, 1), (three, 1)])
+    with database.writing() as connection:
+        dispatching.confirm_work(connection, [(one, 1), (two, 1), (three, 1)])
     assert [(await row_of(database, key)).custody for key in (one, two, three)] == [
         Custody.BROKER,
         Custody.STORE,
@@ -568,14 +564,14 @@ async def test_forgotten_is_what_was_sent_long_ago_and_never_confirmed(database:
         make_draft(sent=True),
     )
     await accept_all(database, sent, confirmed, young, make_draft(create_us=now_us() - MINUTE))
-    async with database.write() as connection:
-        await dispatching.confirm_work(connection, [(confirmed.id, 1)])
-    async with database.read() as connection:
-        forgotten = await dispatching.forgotten_work(connection, sent_before_us=now_us() - MINUTE // 2)
+    with database.writing() as connection:
+        dispatching.confirm_work(connection, [(confirmed.id, 1)])
+    with database.reading() as connection:
+        forgotten = dispatching.forgotten_work(connection, sent_before_us=now_us() - MINUTE // 2)
     assert forgotten == [(sent.id, 1)]
     (waiting,) = await claim(database)
-    async with database.read() as connection:
-        forgotten = await dispatching.forgotten_work(connection, sent_before_us=now_us() + 1)
+    with database.reading() as connection:
+        forgotten = dispatching.forgotten_work(connection, sent_before_us=now_us() + 1)
     assert set(forgotten) == {(sent.id, 1), (young.id, 1), waiting.key}
 
 
@@ -584,8 +580,8 @@ async def test_what_waited_too_long_expires_and_never_goes(database: Database) -
     scheduled = make_draft(create_us=now_us() - 3 * HOUR, due_us=now_us() - 2 * HOUR)
     young = make_draft()
     await accept_all(database, old, scheduled, young)
-    async with database.write() as connection:
-        taken = await dispatching.claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=1 << 20)
+    with database.writing() as connection:
+        taken = dispatching.claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=1 << 20)
     assert [item.message.invocation_id for item in taken.work] == [young.id]
     assert taken.recorded.ended == {old.id: State.EXPIRED, scheduled.id: State.EXPIRED}
     invocation = await read(database, old.id)
@@ -605,15 +601,15 @@ async def test_what_has_started_does_not_expire(database: Database) -> None:
 async def test_deliveries_are_claimed_and_settled(database: Database) -> None:
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/")
     await record(database, *life(key))
-    async with database.write() as connection:
-        (first,) = await dispatching.claim_deliveries(connection, now_us=1000, most=10)
-        assert not await dispatching.claim_deliveries(connection, now_us=1000, most=10)
-        forgotten = await dispatching.forgotten_deliveries(connection, sent_before_us=1001)
+    with database.writing() as connection:
+        (first,) = dispatching.claim_deliveries(connection, now_us=1000, most=10)
+        assert not dispatching.claim_deliveries(connection, now_us=1000, most=10)
+        forgotten = dispatching.forgotten_deliveries(connection, sent_before_us=1001)
         assert forgotten == [(first.delivery_id, 1)]
-        await dispatching.settle_deliveries(connection, forgotten, custody=Custody.STORE, now_us=2000)
-        (second,) = await dispatching.claim_deliveries(connection, now_us=3000, most=10)
+        dispatching.settle_deliveries(connection, forgotten, custody=Custody.STORE, now_us=2000)
+        (second,) = dispatching.claim_deliveries(connection, now_us=3000, most=10)
         assert second.generation == 2
-        await dispatching.settle_deliveries(connection, [(first.delivery_id, 1)], custody=Custody.BROKER, now_us=4000)
+        dispatching.settle_deliveries(connection, [(first.delivery_id, 1)], custody=Custody.BROKER, now_us=4000)
     (row,) = await deliveries_of(database, key)
     assert row.custody == Custody.SENT, "the confirm was of an earlier hand-over"
 
@@ -635,13 +631,13 @@ async def test_p5_what_was_accepted_is_what_is_there(database: Database) -> None
     await record(database, *events[:80])
     await claim(database, most=3)
     await record(database, *events[40:])
-    async with database.write() as connection:
-        await invalidate_stored(connection, "figlet", now_us=now_us())
-    async with database.read() as connection:
-        by_state = await states(connection)
-        believed = await dispatching.at_broker(connection)
+    with database.writing() as connection:
+        invalidate_stored(connection, "figlet", now_us=now_us())
+    with database.reading() as connection:
+        by_state = states(connection)
+        believed = dispatching.at_broker(connection)
         query = text("SELECT custody, count(*) FROM invocations GROUP BY custody")
-        custody = {Custody(each): number for each, number in await connection.execute(query)}
+        custody = {Custody(each): number for each, number in connection.execute(query)}
     total = (await counters(database))[schema.ACCEPTED]
     assert total == sum(by_state.values()) == sum(custody.values()) == 75
     ended = sum(number for state, number in by_state.items() if state in ENDS)

@@ -284,8 +284,8 @@ async def test_token_from_before_a_restore_is_refused(database: Database) -> Non
     await station.end(3)
     ((_, token),) = (await take(messages, 3))[2:]
     await station.close()
-    async with database.write() as connection:
-        await connection.execute(update(schema.counters).where(schema.counters.c.name == "result_seq").values(value=1))
+    with database.writing() as connection:
+        connection.execute(update(schema.counters).where(schema.counters.c.name == "result_seq").values(value=1))
     restored = Station(database)
     await restored.open()
     with pytest.raises(ApiError, match="not as far any more") as caught:
@@ -348,5 +348,5 @@ async def test_wait_returns_what_is_there_after_its_time(station: Station) -> No
 
 async def test_numbers_have_no_gaps_in_what_a_watch_reads(station: Station) -> None:
     await station.end(7)
-    async with station.database.read() as connection:
-        assert [result.seq for result in await results_after(connection, 0, most=100)] == list(range(1, 8))
+    with station.database.reading() as connection:
+        assert [result.seq for result in results_after(connection, 0, most=100)] == list(range(1, 8))

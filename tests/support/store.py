@@ -45,9 +45,9 @@ async def opened(folder: Path, *, functions: Iterable[str] = ("resize",)) -> Asy
 
 async def deploy(database: Database, name: str) -> function_pb2.Function:
     """Make a function."""
-    async with database.write() as connection:
+    with database.writing() as connection:
         wanted = function_pb2.Function(name=name, image=f"{name}:1")
-        function, _ = await put_function(connection, wanted, now_us=now_us())
+        function, _ = put_function(connection, wanted, now_us=now_us())
         return function
 
 
@@ -104,8 +104,8 @@ def again(draft: Draft) -> Draft:
 
 async def accept_all(database: Database, *drafts: Draft) -> list[Verdict]:
     """Accept drafts in one transaction."""
-    async with database.write() as connection:
-        return await accept(connection, drafts)
+    with database.writing() as connection:
+        return accept(connection, drafts)
 
 
 async def accept_sent(database: Database, count: int, **fields: Any) -> list[str]:
@@ -117,8 +117,8 @@ async def accept_sent(database: Database, count: int, **fields: Any) -> list[str
 
 async def record(database: Database, *events: Event) -> Recorded:
     """Record events in one transaction."""
-    async with database.write() as connection:
-        return await record_events(connection, events)
+    with database.writing() as connection:
+        return record_events(connection, events)
 
 
 def life(invocation_id: str, state: State = State.SUCCEEDED, generation: int = 1) -> list[Event]:
@@ -129,32 +129,32 @@ def life(invocation_id: str, state: State = State.SUCCEEDED, generation: int = 1
 
 async def row_of(database: Database, invocation_id: str) -> Row[Any]:
     """Return the row of an invocation."""
-    async with database.read() as connection:
+    with database.reading() as connection:
         query = select(schema.invocations).where(schema.invocations.c.id == invocation_id)
-        return (await connection.execute(query)).one()
+        return (connection.execute(query)).one()
 
 
 async def deliveries_of(database: Database, invocation_id: str) -> list[Row[Any]]:
     """Return the rows of an invocation's deliveries."""
-    async with database.read() as connection:
+    with database.reading() as connection:
         query = select(schema.deliveries).where(schema.deliveries.c.invocation_id == invocation_id)
-        return list((await connection.execute(query)).all())
+        return list((connection.execute(query)).all())
 
 
 async def read(database: Database, invocation_id: str, *, include_payload: bool = False) -> api.Invocation:
     """Return an invocation as the API shows it."""
-    async with database.read() as connection:
-        (found,) = await get_invocations(connection, [invocation_id], include_payload=include_payload)
+    with database.reading() as connection:
+        (found,) = get_invocations(connection, [invocation_id], include_payload=include_payload)
         return found
 
 
 async def count(database: Database) -> int:
     """Return how many invocations there are."""
-    async with database.read() as connection:
-        return (await connection.execute(select(func.count()).select_from(schema.invocations))).scalar_one()
+    with database.reading() as connection:
+        return (connection.execute(select(func.count()).select_from(schema.invocations))).scalar_one()
 
 
 async def counters(database: Database) -> dict[str, int]:
     """Return all counters."""
-    async with database.read() as connection:
-        return await read_counters(connection)
+    with database.reading() as connection:
+        return read_counters(connection)

@@ -88,8 +88,7 @@ class Admission:
             self._arrived.clear()
         drafts = [self._dispatcher.reserve(draft) for draft, _ in group]
         try:
-            async with self._database.write() as connection:
-                verdicts = await accept(connection, drafts)
+            verdicts = await self._database.write(accept, drafts)
         except BaseException as error:
             self._fail(group, drafts, error)
             raise

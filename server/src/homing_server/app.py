@@ -186,8 +186,7 @@ class Server:
 
     async def _store_answers(self) -> bool:
         try:
-            async with self._database.read() as connection:
-                await read_counters(connection)
+            await self._database.read(read_counters)
         except ApiError:
             return False
         return True

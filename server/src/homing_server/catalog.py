@@ -20,8 +20,7 @@ class Catalog:
 
     async def load(self) -> list[str]:
         """Read all functions; return the names of deleted ones whose queues may be left."""
-        async with self._database.read() as connection:
-            rows = await stored.all_functions(connection)
+        rows = await self._database.read(stored.all_functions)
         for row in rows:
             self.learn(FunctionState(function=row.function, deleted=row.deleted))
         return [row.function.name for row in rows if row.deleted and not row.drained]
@@ -40,8 +39,7 @@ class Catalog:
         state = self._states.get(name)
         if state is None or state.deleted:
             # Another server may have deployed it, and its word may still be on the way here.
-            async with self._database.read() as connection:
-                row = await stored.get_function(connection, name)
+            row = await self._database.read(stored.get_function, name)
             if row is None or row.deleted:
                 raise function_not_found(name)
             self.learn(FunctionState(function=row.function))

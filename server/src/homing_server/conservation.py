@@ -57,9 +57,9 @@ class Conservation:
             await self._count_broker()
 
     async def _count_records(self) -> None:
-        async with self._database.read() as connection:
-            counters = await read_counters(connection)
-            states = await reading.states(connection)
+        counters, states = await self._database.read(
+            lambda connection: (read_counters(connection), reading.states(connection))
+        )
         for state in State:
             self._metrics.records.labels(state.name).set(states.get(state, 0))
         drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())
@@ -69,8 +69,7 @@ class Conservation:
         change_seq = await self._change_seq()
         # What workers have in hand is known from their last word, which must be younger than the last change.
         await asyncio.sleep(2 * CONTROL_INTERVAL)
-        async with self._database.read() as connection:
-            believed = await dispatching.at_broker(connection)
+        believed = await self._database.read(dispatching.at_broker)
         drift = {}
         for state in self._catalog.live():
             name = state.function.name
@@ -84,5 +83,4 @@ class Conservation:
         self._metrics.settled.set(time.time())
 
     async def _change_seq(self) -> int:
-        async with self._database.read() as connection:
-            return (await read_counters(connection))[schema.CHANGE_SEQ]
+        return (await self._database.read(read_counters))[schema.CHANGE_SEQ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
 
 from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
@@ -64,8 +65,7 @@ class Deployment:
 
     async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
         """Create or change a function; return it as it is now and whether it is new."""
-        async with self._database.write() as connection:
-            function, created = await stored.put_function(connection, wanted, now_us=now_us())
+        function, created = await self._database.write(stored.put_function, wanted, now_us=now_us())
         state = FunctionState(function=function)
         self._catalog.learn(state)
         if self._broker.connected:
@@ -85,8 +85,7 @@ class Deployment:
 
         :raises ApiError: NOT_FOUND.
         """
-        async with self._database.write() as connection:
-            left = await stored.mark_deleted(connection, name)
+        left = await self._database.write(stored.mark_deleted, name)
         if left is None:
             raise function_not_found(name)
         state = FunctionState(function=left, deleted=True)
@@ -100,8 +99,7 @@ class Deployment:
     async def _invalidate_stored(self, name: str) -> int:
         count = 0
         while True:
-            async with self._database.write() as connection:
-                recorded = await stored.invalidate_stored(connection, name, now_us=now_us())
+            recorded = await self._database.write(stored.invalidate_stored, name, now_us=now_us())
             if not recorded.ended:
                 return count
             count += len(recorded.ended)
@@ -138,8 +136,7 @@ class Deployment:
             if draining is not self._draining or not self._catalog.is_deleted(name):
                 return
             if await self._broker.close_function(name):
-                async with self._database.write() as connection:
-                    await stored.mark_drained(connection, name)
+                await self._database.write(stored.mark_drained, name)
         finally:
             draining.discard(name)
 
@@ -162,17 +159,8 @@ class Deployment:
             item = _read(message)
             if item is not None and item.generation >= work.get(item.invocation_id, (item,))[0].generation:
                 work[item.invocation_id] = item, message
-        recorded = Recorded()
         try:
-            async with self._database.write() as connection:
-                changes = []
-                for row in await select_invocations(connection, work):
-                    before = record_of(row)
-                    item, message = work[row.id]
-                    after = _end_of(before, item, message.dead_reason)
-                    if after is not None:
-                        changes.append(Change(row=row, before=before, after=after))
-                await store_changes(connection, changes, recorded)
+            recorded = await self._database.write(_end_all, work)
         except BaseException:
             for message in messages:
                 message.requeue()
@@ -199,6 +187,19 @@ def _read(message: Received) -> WorkMessage | None:
     except DecodeError:
         _log.error("a work message that cannot be read was dropped", size=len(message.body))
         return None
+
+
+def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Received]]) -> Recorded:
+    changes = []
+    for row in select_invocations(connection, work):
+        before = record_of(row)
+        item, message = work[row.id]
+        after = _end_of(before, item, message.dead_reason)
+        if after is not None:
+            changes.append(Change(row=row, before=before, after=after))
+    recorded = Recorded()
+    store_changes(connection, changes, recorded)
+    return recorded
 
 
 def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | None:

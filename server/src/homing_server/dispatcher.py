@@ -116,8 +116,7 @@ class Dispatcher:
         """Take back, before anything is published, what was at a broker that keeps nothing between two starts."""
         if self._broker.keeps_messages:
             return
-        async with self._database.write() as connection:
-            count = await dispatching.take_back_all(connection, due_us=now_us())
+        count = await self._database.write(dispatching.take_back_all, due_us=now_us())
         if count:
             _log.info("publishing again what was under way", count=count)
 
@@ -190,8 +189,7 @@ class Dispatcher:
         await asyncio.sleep(_CONFIRM_PAUSE)
         noted = list(self._confirmed.items())[:5000]
         if noted:
-            async with self._database.write() as connection:
-                await dispatching.confirm_work(connection, noted)
+            await self._database.write(dispatching.confirm_work, noted)
             for invocation_id, generation in noted:
                 if self._confirmed.get(invocation_id) == generation:
                     del self._confirmed[invocation_id]
@@ -209,12 +207,12 @@ class Dispatcher:
     async def feed_deliveries(self) -> None:
         """Publish the deliveries that wait in the store. One step of a loop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._deliveries_due.wait(), _POLL)
+            async with asyncio.timeout(_POLL):
+                await self._deliveries_due.wait()
         self._deliveries_due.clear()
         if not self._broker.connected:
             return
-        async with self._database.write() as connection:
-            messages = await dispatching.claim_deliveries(connection, now_us=now_us(), most=_CLAIM_BATCH)
+        messages = await self._database.write(dispatching.claim_deliveries, now_us=now_us(), most=_CLAIM_BATCH)
         if messages:
             await self._publish_deliveries(messages)
 
@@ -224,19 +222,18 @@ class Dispatcher:
         before = now_us() - self._resend_after_us
         for name, load in self._loads.items():
             load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
-        async with self._database.read() as connection:
-            work = await dispatching.forgotten_work(connection, sent_before_us=before)
-            deliveries = await dispatching.forgotten_deliveries(connection, sent_before_us=before)
-            due = await dispatching.next_due(connection)
-            loads = await dispatching.at_broker(connection)
+        work, deliveries, due, loads = await self._database.read(
+            lambda connection: (
+                dispatching.forgotten_work(connection, sent_before_us=before),
+                dispatching.forgotten_deliveries(connection, sent_before_us=before),
+                dispatching.next_due(connection),
+                dispatching.at_broker(connection),
+            )
+        )
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
         if forgotten or deliveries:
             _log.info("publishing again", invocations=len(forgotten), deliveries=len(deliveries))
-            async with self._database.write() as connection:
-                if forgotten:
-                    await dispatching.take_back_work(connection, forgotten, due_us=now_us())
-                if deliveries:
-                    await dispatching.settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us())
+            await self._database.write(dispatching.take_back, forgotten, deliveries, now_us=now_us())
         for name in self._loads.keys() | loads.keys():
             self._loads.setdefault(name, _Load()).end_count(*loads.get(name, (0, 0)))
         for function, due_us in due.items():
@@ -282,7 +279,8 @@ class Dispatcher:
         wait = (min(ready) - now_us()) / 1e6 if ready else None
         if wait is None or wait > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._fed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._fed.wait()
 
     def _has_room(self, function: str) -> bool:
         load = self._loads.get(function)
@@ -297,11 +295,14 @@ class Dispatcher:
         if messages < 1 or size < 1:
             return
         now = now_us()
-        async with self._database.write() as connection:
-            claim = await dispatching.claim_work(
-                connection, function, now_us=now, most=min(messages, _CLAIM_BATCH), most_bytes=size
+        claim, due = await self._database.write(
+            lambda connection: (
+                dispatching.claim_work(
+                    connection, function, now_us=now, most=min(messages, _CLAIM_BATCH), most_bytes=size
+                ),
+                dispatching.next_due(connection),
             )
-            due = await dispatching.next_due(connection)
+        )
         for item in claim.work:
             load.add(item.size)
         if function in due:
@@ -319,8 +320,8 @@ class Dispatcher:
             self._in_flight.pop(item.key, None)
             self._unload(function, item.size)
         due_us = now_us() + _TAKE_BACK_DELAY_US
-        async with self._database.write() as connection:
-            await dispatching.take_back_work(connection, [item.key for item in failed], due_us=due_us)
+        keys = [item.key for item in failed]
+        await self._database.write(dispatching.take_back_work, keys, due_us=due_us)
         self.wake(function, due_us)
 
     async def _publish_deliveries(self, messages: Sequence[DeliveryMessage]) -> None:
@@ -328,11 +329,10 @@ class Dispatcher:
         keys = [(message.delivery_id, message.generation) for message in messages]
         sent = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is None]
         failed = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None]
-        async with self._database.write() as connection:
-            if sent:
-                await dispatching.settle_deliveries(connection, sent, custody=Custody.BROKER, now_us=now_us())
-            if failed:
-                await dispatching.settle_deliveries(connection, failed, custody=Custody.STORE, now_us=now_us())
+        if sent:
+            await self._database.write(dispatching.settle_deliveries, sent, custody=Custody.BROKER, now_us=now_us())
+        if failed:
+            await self._database.write(dispatching.settle_deliveries, failed, custody=Custody.STORE, now_us=now_us())
         if len(messages) == _CLAIM_BATCH:
             self._deliveries_due.set()
 

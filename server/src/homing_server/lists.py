@@ -41,16 +41,15 @@ class Lists:
                 checks.add("page_token", "belongs to a request with another filter, order or content")
             after = Place(create_us=place["create_us"], id=place["id"])
         checks.done()
-        async with self._database.read() as connection:
-            page = await list_invocations(
-                connection,
-                request.filter,
-                oldest_first=request.order == api.INVOCATION_ORDER_OLDEST_FIRST,
-                after=after,
-                size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
-                include_payload=request.include_payload,
-                include_result=request.include_result,
-            )
+        page = await self._database.read(
+            list_invocations,
+            request.filter,
+            oldest_first=request.order == api.INVOCATION_ORDER_OLDEST_FIRST,
+            after=after,
+            size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
+            include_payload=request.include_payload,
+            include_result=request.include_result,
+        )
         token = ""
         if page.next is not None:
             place = {"create_us": page.next.create_us, "id": page.next.id, "question": question}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from homing_core.broker import Broker, Consumer, Received
@@ -162,18 +163,22 @@ class Recorder:
     async def _commit_once(self, events: Sequence[Event], term: int) -> Recorded:
         epoch = self._epoch if term == self._term else None
         if epoch is None:
-            async with self._database.write() as connection:
-                if term != self._term:
-                    raise _LostError
-                epoch = (await raise_counters(connection, {schema.EPOCH: 1}))[schema.EPOCH]
+            epoch = await self._database.write(self._raise_epoch, term)
             if term != self._term:
                 raise _LostError
             self._epoch = epoch
             _log.info("recording", epoch=epoch)
-        async with self._database.write() as connection:
-            if not await holds_epoch(connection, epoch):
-                raise _SupersededError if term == self._term else _LostError
-            return await record_events(connection, events)
+        return await self._database.write(self._record_under, epoch, term, events)
+
+    def _raise_epoch(self, connection: Connection, term: int) -> int:
+        if term != self._term:
+            raise _LostError
+        return raise_counters(connection, {schema.EPOCH: 1})[schema.EPOCH]
+
+    def _record_under(self, connection: Connection, epoch: int, term: int, events: Sequence[Event]) -> Recorded:
+        if not holds_epoch(connection, epoch):
+            raise _SupersededError if term == self._term else _LostError
+        return record_events(connection, events)
 
     async def _resign(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
         """Give back what is in hand and queue up behind the recorder that is active now."""

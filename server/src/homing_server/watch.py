@@ -48,8 +48,7 @@ class WatchHub:
 
     async def open(self) -> None:
         """Start from where the store is."""
-        async with self._database.read() as connection:
-            self._seq = (await read_counters(connection))[schema.RESULT_SEQ]
+        self._seq = (await self._database.read(read_counters))[schema.RESULT_SEQ]
         self._window_start = self._seq
 
     def tell(self, seq: int) -> None:
@@ -60,7 +59,8 @@ class WatchHub:
     async def tail(self) -> None:
         """Wait for results and wake those who wait for them. One step of the hub's loop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), _POLL)
+            async with asyncio.timeout(_POLL):
+                await self._told.wait()
         self._told.clear()
         while await self._tail_page() == _PAGE:
             pass
@@ -99,7 +99,8 @@ class WatchHub:
         """Wait until there are results after this number, or so many seconds; tell whether there are."""
         async with self._moved:
             try:
-                await asyncio.wait_for(self._moved.wait_for(lambda: self._seq > seq), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._moved.wait_for(lambda: self._seq > seq)
             except TimeoutError:
                 return False
         return True
@@ -111,17 +112,15 @@ class WatchHub:
             # Numbers have no gaps, so the place in the window follows from the number.
             skip = seq - self._window_start
             return list(islice(self._window, skip, skip + _PAGE))
-        async with self._database.read() as connection:
-            return await results_after(connection, seq, most=_PAGE)
+        return await self._database.read(results_after, seq, most=_PAGE)
 
     async def _tail_page(self) -> int:
         page: Sequence[StoredResult] = []
-        async with self._database.read() as connection:
-            if self._watchers:
-                page = await results_after(connection, self._seq, most=_PAGE)
-                ended = [(result.seq, result.invocation.id) for result in page]
-            else:
-                ended = await ended_after(connection, self._seq, most=_PAGE)
+        if self._watchers:
+            page = await self._database.read(results_after, self._seq, most=_PAGE)
+            ended = [(result.seq, result.invocation.id) for result in page]
+        else:
+            ended = await self._database.read(ended_after, self._seq, most=_PAGE)
         if not ended:
             return 0
         # Watchers come and go at every await: window and number change together, in one step.
@@ -154,6 +153,5 @@ class WatchHub:
         self._window_start = seq
 
     async def _get(self, invocation_id: str) -> api.Invocation | None:
-        async with self._database.read() as connection:
-            found = await get_invocations(connection, [invocation_id], include_payload=False)
+        found = await self._database.read(get_invocations, [invocation_id], include_payload=False)
         return found[0] if found else None

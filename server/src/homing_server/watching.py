@@ -69,8 +69,7 @@ class Watching:
 
     async def _start(self, resume_token: str) -> int:
         # The hub may be behind the store; a watch from now on must not begin with what has long ended.
-        async with self._database.read() as connection:
-            last = (await read_counters(connection))[schema.RESULT_SEQ]
+        last = (await self._database.read(read_counters))[schema.RESULT_SEQ]
         if not resume_token:
             return last
         token = decode_token("results", resume_token, field="resume_token")

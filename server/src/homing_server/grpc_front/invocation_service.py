@@ -174,8 +174,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     ) -> dict[str, invocation_pb2.Invocation]:
         if not ids:
             return {}
-        async with self._database.read() as connection:
-            invocations = await get_invocations(connection, ids, include_payload=include_payload)
+        invocations = await self._database.read(get_invocations, ids, include_payload=include_payload)
         return {invocation.id: self._presence.explain(invocation) for invocation in invocations}
 
 

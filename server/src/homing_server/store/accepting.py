@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import Record
@@ -57,10 +56,10 @@ class Verdict:
     id: str
 
 
-async def accept(connection: AsyncConnection, drafts: Sequence[Draft]) -> list[Verdict]:
+def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
     """Record those drafts that are new; tell what became of each, in order."""
-    known = await _known_requests(connection, drafts)
-    functions = await _live_functions(connection, {draft.spec.function for draft in drafts})
+    known = _known_requests(connection, drafts)
+    functions = _live_functions(connection, {draft.spec.function for draft in drafts})
     verdicts: list[Verdict] = []
     fresh: list[Draft] = []
     for draft in drafts:
@@ -75,13 +74,11 @@ async def accept(connection: AsyncConnection, drafts: Sequence[Draft]) -> list[V
             known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
             fresh.append(draft)
     if fresh:
-        await _insert(connection, fresh)
+        _insert(connection, fresh)
     return verdicts
 
 
-async def _known_requests(
-    connection: AsyncConnection, drafts: Sequence[Draft]
-) -> dict[tuple[str, str], tuple[str, bytes]]:
+def _known_requests(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str, str], tuple[str, bytes]]:
     wanted = {draft.request_id for draft in drafts if draft.request_id}
     if not wanted:
         return {}
@@ -91,18 +88,18 @@ async def _known_requests(
     )
     return {
         (caller, request_id): (invocation_id, fingerprint)
-        for caller, request_id, invocation_id, fingerprint in await connection.execute(query)
+        for caller, request_id, invocation_id, fingerprint in connection.execute(query)
     }
 
 
-async def _live_functions(connection: AsyncConnection, names: set[str]) -> set[str]:
+def _live_functions(connection: Connection, names: set[str]) -> set[str]:
     table = schema.functions
     query = select(table.c.name).where(table.c.name.in_(names), table.c.deleted.is_(False))
-    return set((await connection.execute(query)).scalars())
+    return set(connection.execute(query).scalars())
 
 
-async def _insert(connection: AsyncConnection, drafts: Sequence[Draft]) -> None:
-    counted = await raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
+def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
     first = counted[schema.CHANGE_SEQ] - len(drafts) + 1
     rows = [
         row_of_spec(draft.spec)
@@ -124,12 +121,12 @@ async def _insert(connection: AsyncConnection, drafts: Sequence[Draft]) -> None:
         }
         for change_seq, draft in enumerate(drafts, first)
     ]
-    await connection.execute(insert(schema.invocations), rows)
+    connection.execute(insert(schema.invocations), rows)
     payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
-    await connection.execute(insert(schema.payloads), payloads)
+    connection.execute(insert(schema.payloads), payloads)
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
-        await connection.execute(insert(schema.labels), labels)
+        connection.execute(insert(schema.labels), labels)
 
 
 def row_of_spec(spec: api.InvocationSpec) -> Values:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, case, select, update
 
 from homing_server.store import schema
 
 _table = schema.counters
 
 
-async def raise_counters(connection: AsyncConnection, steps: dict[str, int]) -> dict[str, int]:
+def raise_counters(connection: Connection, steps: dict[str, int]) -> dict[str, int]:
     """Raise counters by their steps and return their new values.
 
     Their rows are locked until the transaction ends: what it numbered is seen before what a later one numbered.
@@ -22,15 +21,15 @@ async def raise_counters(connection: AsyncConnection, steps: dict[str, int]) -> 
         .values(value=_table.c.value + step)
         .returning(_table.c.name, _table.c.value)
     )
-    return {row.name: row.value for row in await connection.execute(statement)}
+    return {row.name: row.value for row in connection.execute(statement)}
 
 
-async def read_counters(connection: AsyncConnection) -> dict[str, int]:
+def read_counters(connection: Connection) -> dict[str, int]:
     """Return all counters."""
-    return {row.name: row.value for row in await connection.execute(select(_table))}
+    return {row.name: row.value for row in connection.execute(select(_table))}
 
 
-async def holds_epoch(connection: AsyncConnection, epoch: int) -> bool:
+def holds_epoch(connection: Connection, epoch: int) -> bool:
     """Tell whether this epoch is still the last one, and keep it so until the transaction ends."""
     statement = update(_table).where(_table.c.name == schema.EPOCH, _table.c.value == epoch).values(value=epoch)
-    return (await connection.execute(statement)).rowcount == 1
+    return connection.execute(statement).rowcount == 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
@@ -60,7 +59,7 @@ def work_of(
     return message
 
 
-async def next_due(connection: AsyncConnection) -> dict[str, int]:
+def next_due(connection: Connection) -> dict[str, int]:
     """Return by function when the earliest invocation in the store's custody is due."""
     earliest = (
         select(func.min(_invocations.c.due_us))
@@ -72,10 +71,10 @@ async def next_due(connection: AsyncConnection) -> dict[str, int]:
         .scalar_subquery()
     )
     query = select(schema.functions.c.name, earliest)
-    return {name: due_us for name, due_us in await connection.execute(query) if due_us is not None}
+    return {name: due_us for name, due_us in connection.execute(query) if due_us is not None}
 
 
-async def claim_work(connection: AsyncConnection, function: str, *, now_us: int, most: int, most_bytes: int) -> Claim:
+def claim_work(connection: Connection, function: str, *, now_us: int, most: int, most_bytes: int) -> Claim:
     """Take work of a function that is due, the oldest first; end what has waited too long.
 
     :param most: How many at the most.
@@ -96,7 +95,7 @@ async def claim_work(connection: AsyncConnection, function: str, *, now_us: int,
     changes: list[Change] = []
     work: list[Work] = []
     size = 0
-    for row in (await connection.execute(query)).all():
+    for row in connection.execute(query).all():
         before = record_of(row)
         if not before.start_us and now_us > row.start_by_us:
             failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
@@ -121,14 +120,14 @@ async def claim_work(connection: AsyncConnection, function: str, *, now_us: int,
         assert isinstance(after, Record), "what the store holds has not ended"
         changes.append(Change(row=row, before=before, after=after))
     recorded = Recorded()
-    await store_changes(connection, changes, recorded)
+    store_changes(connection, changes, recorded)
     if work:
         sent = update(_invocations).where(_invocations.c.id == bindparam("key")).values(sent_us=now_us)
-        await connection.execute(sent, [{"key": item.message.invocation_id} for item in work])
+        connection.execute(sent, [{"key": item.message.invocation_id} for item in work])
     return Claim(work=work, recorded=recorded)
 
 
-async def confirm_work(connection: AsyncConnection, keys: Collection[tuple[str, int]]) -> None:
+def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> None:
     """Note that the broker has confirmed these hand-overs, unless they have gone further since."""
     statement = (
         update(_invocations)
@@ -139,10 +138,10 @@ async def confirm_work(connection: AsyncConnection, keys: Collection[tuple[str, 
         )
         .values(custody=int(Custody.BROKER))
     )
-    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
 
 
-async def take_back_work(connection: AsyncConnection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
+def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
     """Return hand-overs that were not, or perhaps not, published to the store's custody."""
     statement = (
         update(_invocations)
@@ -153,10 +152,24 @@ async def take_back_work(connection: AsyncConnection, keys: Collection[tuple[str
         )
         .values(custody=int(Custody.STORE), due_us=due_us)
     )
-    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
 
 
-async def forgotten_work(connection: AsyncConnection, *, sent_before_us: int) -> list[tuple[str, int]]:
+def take_back(
+    connection: Connection,
+    work: Collection[tuple[str, int]],
+    deliveries: Collection[tuple[str, int]],
+    *,
+    now_us: int,
+) -> None:
+    """Return work and deliveries to the store's custody."""
+    if work:
+        take_back_work(connection, work, due_us=now_us)
+    if deliveries:
+        settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us)
+
+
+def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
     """Return hand-overs that were committed so long ago that their dispatcher should have seen them confirmed."""
     query = (
         select(_invocations.c.id, _invocations.c.generation)
@@ -167,18 +180,18 @@ async def forgotten_work(connection: AsyncConnection, *, sent_before_us: int) ->
         )
         .limit(1000)
     )
-    return [(key, generation) for key, generation in await connection.execute(query)]
+    return [(key, generation) for key, generation in connection.execute(query)]
 
 
-async def take_back_all(connection: AsyncConnection, *, due_us: int) -> int:
+def take_back_all(connection: Connection, *, due_us: int) -> int:
     """Return everything that was at a broker which kept nothing to the store's custody; tell how many there were."""
     gone = [int(Custody.SENT), int(Custody.BROKER)]
-    work = await connection.execute(
+    work = connection.execute(
         update(_invocations)
         .where(schema.live(_invocations), _invocations.c.custody.in_(gone))
         .values(custody=int(Custody.STORE), due_us=due_us)
     )
-    deliveries = await connection.execute(
+    deliveries = connection.execute(
         update(_deliveries)
         .where(schema.live(_deliveries), _deliveries.c.custody.in_(gone))
         .values(custody=int(Custody.STORE))
@@ -186,17 +199,17 @@ async def take_back_all(connection: AsyncConnection, *, due_us: int) -> int:
     return work.rowcount + deliveries.rowcount
 
 
-async def at_broker(connection: AsyncConnection) -> dict[str, tuple[int, int]]:
+def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
     """Return by function how many invocations, of how many bytes in all, the store believes to be at the broker."""
     query = (
         select(_invocations.c.function, func.count(), func.coalesce(func.sum(_invocations.c.size), 0))
         .where(schema.live(_invocations), _invocations.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
         .group_by(_invocations.c.function)
     )
-    return {name: (count, size) for name, count, size in await connection.execute(query)}
+    return {name: (count, size) for name, count, size in connection.execute(query)}
 
 
-async def claim_deliveries(connection: AsyncConnection, *, now_us: int, most: int) -> list[DeliveryMessage]:
+def claim_deliveries(connection: Connection, *, now_us: int, most: int) -> list[DeliveryMessage]:
     """Take deliveries that wait in the store, the oldest first."""
     query = (
         select(
@@ -213,7 +226,7 @@ async def claim_deliveries(connection: AsyncConnection, *, now_us: int, most: in
         .limit(most)
     )
     messages = []
-    for row in await connection.execute(query):
+    for row in connection.execute(query):
         record = record_of(row)
         messages.append(
             DeliveryMessage(
@@ -236,12 +249,12 @@ async def claim_deliveries(connection: AsyncConnection, *, now_us: int, most: in
             .values(generation=bindparam("claimed"), delivery=0, custody=int(Custody.SENT), sent_us=now_us)
         )
         rows = [{"key": message.delivery_id, "claimed": message.generation} for message in messages]
-        await connection.execute(statement, rows)
+        connection.execute(statement, rows)
     return messages
 
 
-async def settle_deliveries(
-    connection: AsyncConnection, keys: Collection[tuple[str, int]], *, custody: Custody, now_us: int
+def settle_deliveries(
+    connection: Connection, keys: Collection[tuple[str, int]], *, custody: Custody, now_us: int
 ) -> None:
     """Note who holds deliveries after they were published, or were not, unless they have gone further since."""
     statement = (
@@ -253,10 +266,10 @@ async def settle_deliveries(
         )
         .values(custody=int(custody), sent_us=now_us)
     )
-    await connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
 
 
-async def forgotten_deliveries(connection: AsyncConnection, *, sent_before_us: int) -> list[tuple[str, int]]:
+def forgotten_deliveries(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
     """Return deliveries that were committed so long ago that their dispatcher should have seen them confirmed."""
     query = (
         select(_deliveries.c.id, _deliveries.c.generation)
@@ -265,4 +278,4 @@ async def forgotten_deliveries(connection: AsyncConnection, *, sent_before_us: i
         )
         .limit(1000)
     )
-    return [(key, generation) for key, generation in await connection.execute(query)]
+    return [(key, generation) for key, generation in connection.execute(query)]

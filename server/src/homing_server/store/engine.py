@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, insert, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import QueuePool
 
 from homing_server.errors import unavailable
 from homing_server.store import schema
@@ -23,11 +25,16 @@ from homing_server.store import schema
 _BUSY_TIMEOUT = 10_000
 _READERS = 4
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Database:
     """A database file with one connection that writes and a few that read.
 
-    SQLite lets one transaction write at a time, so writers queue here, where waiting costs nothing.
+    A transaction is a function of a connection. It runs as a whole in a thread of its own, since a hop between threads
+    for each of its statements would cost more than the statements do. SQLite lets one transaction write at a time, so
+    writers queue here, where waiting costs nothing.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,33 +46,50 @@ class Database:
         if not url.startswith("sqlite:///") or not path:
             raise ValueError("store_url must be sqlite:///PATH")
         self._path = Path(path)
-        self._writer = self._engine(readers=0)
-        self._reader = self._engine(readers=_READERS)
+        self._writer = self._engine(connections=1, begin="BEGIN IMMEDIATE")
+        self._reader = self._engine(connections=_READERS, begin="BEGIN")
+        self._write_thread = ThreadPoolExecutor(1, "store-writer")
+        self._read_threads = ThreadPoolExecutor(_READERS, "store-reader")
         self.identity = ""
         """Tells this database from every other; resume tokens carry it."""
 
     async def open(self) -> None:
         """Make the file where there is none and bring its schema up to date."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        async with self._writer.connect() as connection:
-            await connection.run_sync(_migrate)
-            await connection.commit()
-        async with self.write() as connection:
-            self.identity = await _identity(connection)
+        await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
+        self.identity = await self.write(_identity)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._writer.dispose()
-        await self._reader.dispose()
+        """Let the transactions under way end, then close all connections."""
+        await asyncio.to_thread(self._close)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that may write and is committed at the end, durably.
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], /, *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Run a transaction that may write, and commit it durably. Where it raises nothing of it is kept.
+
+        A caller that is cancelled meanwhile does not learn whether it was committed.
 
         :raises ApiError: UNAVAILABLE: the database could not be written.
         """
+        run = partial(self._run, self.writing, work, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._write_thread, run)
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], /, *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Run a transaction that reads one consistent state.
+
+        :raises ApiError: UNAVAILABLE: the database could not be read.
+        """
+        run = partial(self._run, self.reading, work, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._read_threads, run)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that may write, in this thread."""
         try:
-            async with self._writer.begin() as connection:
+            with self._writer.begin() as connection:
                 yield connection
         except DBAPIError as error:
             if isinstance(error.orig, sqlite3.IntegrityError):
@@ -74,31 +98,50 @@ class Database:
         except PoolTimeoutError as error:
             raise unavailable("STORE_UNAVAILABLE", "the store could not be written: it is too busy") from error
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that reads one consistent state.
-
-        :raises ApiError: UNAVAILABLE: the database could not be read.
-        """
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that reads, in this thread."""
         try:
-            async with self._reader.begin() as connection:
+            with self._reader.begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise unavailable("STORE_UNAVAILABLE", f"the store could not be read: {error.orig}") from error
         except PoolTimeoutError as error:
             raise unavailable("STORE_UNAVAILABLE", "the store could not be read: it is too busy") from error
 
-    def _engine(self, *, readers: int) -> AsyncEngine:
-        engine = create_async_engine(
-            f"sqlite+aiosqlite:///{self._path}",
-            poolclass=AsyncAdaptedQueuePool,
-            pool_size=readers or 1,
+    @staticmethod
+    def _run(
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        work: Callable[Concatenate[Connection, P], T],
+        *arguments: P.args,
+        **options: P.kwargs,
+    ) -> T:
+        with transaction() as connection:
+            return work(connection, *arguments, **options)
+
+    def _migrate(self) -> None:
+        with self._writer.connect() as connection:
+            _migrate(connection)
+            connection.commit()
+
+    def _close(self) -> None:
+        self._write_thread.shutdown()
+        self._read_threads.shutdown()
+        self._writer.dispose()
+        self._reader.dispose()
+
+    def _engine(self, *, connections: int, begin: str) -> Engine:
+        engine = create_engine(
+            f"sqlite:///{self._path}",
+            poolclass=QueuePool,
+            pool_size=connections,
             max_overflow=0,
             pool_timeout=60,
-            connect_args={"timeout": _BUSY_TIMEOUT / 1000},
+            # A connection serves one thread at a time, though not always the same.
+            connect_args={"timeout": _BUSY_TIMEOUT / 1000, "check_same_thread": False},
         )
 
-        @event.listens_for(engine.sync_engine, "connect")
+        @event.listens_for(engine, "connect")
         def _configure(connection: Any, _record: object) -> None:
             # SQLAlchemy begins transactions itself, below, instead of the driver.
             connection.isolation_level = None
@@ -110,10 +153,10 @@ class Database:
             cursor.execute("PRAGMA cache_size = -65536")
             cursor.close()
 
-        @event.listens_for(engine.sync_engine, "begin")
+        @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             # A transaction that will write says so at once: turning a reading one into a writing one can fail.
-            connection.exec_driver_sql("BEGIN" if readers else "BEGIN IMMEDIATE")
+            connection.exec_driver_sql(begin)
 
         return engine
 
@@ -125,10 +168,10 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-async def _identity(connection: AsyncConnection) -> str:
+def _identity(connection: Connection) -> str:
     query = select(schema.properties.c.value).where(schema.properties.c.name == "identity")
-    identity = (await connection.execute(query)).scalar_one_or_none()
+    identity = connection.execute(query).scalar_one_or_none()
     if identity is None:
         identity = uuid.uuid4().hex[:16]
-        await connection.execute(insert(schema.properties).values(name="identity", value=identity))
+        connection.execute(insert(schema.properties).values(name="identity", value=identity))
     return identity

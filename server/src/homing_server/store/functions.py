@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, insert, select, update
 
 from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
@@ -31,22 +30,22 @@ class StoredFunction:
     drained: bool
 
 
-async def all_functions(connection: AsyncConnection) -> list[StoredFunction]:
+def all_functions(connection: Connection) -> list[StoredFunction]:
     """Return all functions and what deleted ones left, by name."""
-    return [_stored(row) for row in await connection.execute(select(_functions).order_by(_functions.c.name))]
+    return [_stored(row) for row in connection.execute(select(_functions).order_by(_functions.c.name))]
 
 
-async def get_function(connection: AsyncConnection, name: str) -> StoredFunction | None:
+def get_function(connection: Connection, name: str) -> StoredFunction | None:
     """Return a function, or what a deleted one left; None where there never was one."""
-    row = (await connection.execute(select(_functions).where(_functions.c.name == name))).one_or_none()
+    row = connection.execute(select(_functions).where(_functions.c.name == name)).one_or_none()
     return None if row is None else _stored(row)
 
 
-async def put_function(
-    connection: AsyncConnection, wanted: function_pb2.Function, *, now_us: int
+def put_function(
+    connection: Connection, wanted: function_pb2.Function, *, now_us: int
 ) -> tuple[function_pb2.Function, bool]:
     """Create or change a function; return it as it is now and whether it is new. The same again changes nothing."""
-    row = (await connection.execute(select(_functions).where(_functions.c.name == wanted.name))).one_or_none()
+    row = connection.execute(select(_functions).where(_functions.c.name == wanted.name)).one_or_none()
     last = None if row is None else function_pb2.Function.FromString(row.definition)
     created = row is None or row.deleted
     function = function_pb2.Function()
@@ -64,38 +63,38 @@ async def put_function(
         "drained": False,
     }
     if row is None:
-        await connection.execute(insert(_functions).values(name=function.name, **values))
+        connection.execute(insert(_functions).values(name=function.name, **values))
     else:
-        await connection.execute(update(_functions).where(_functions.c.name == function.name).values(values))
+        connection.execute(update(_functions).where(_functions.c.name == function.name).values(values))
     return function, created
 
 
-async def mark_deleted(connection: AsyncConnection, name: str) -> function_pb2.Function | None:
+def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | None:
     """Delete a function; return what it leaves, or None where there is none."""
-    row = (await connection.execute(select(_functions).where(_functions.c.name == name))).one_or_none()
+    row = connection.execute(select(_functions).where(_functions.c.name == name)).one_or_none()
     if row is None or row.deleted:
         return None
     left = function_pb2.Function(name=name, revision=row.revision + 1)
     statement = update(_functions).where(_functions.c.name == name)
-    await connection.execute(
+    connection.execute(
         statement.values(revision=left.revision, definition=left.SerializeToString(), deleted=True, drained=False)
     )
     return left
 
 
-async def mark_drained(connection: AsyncConnection, name: str) -> None:
+def mark_drained(connection: Connection, name: str) -> None:
     """Note that the queues of a deleted function are gone."""
     statement = update(_functions).where(_functions.c.name == name, _functions.c.deleted.is_(True))
-    await connection.execute(statement.values(drained=True))
+    connection.execute(statement.values(drained=True))
 
 
-async def is_deleted(connection: AsyncConnection, name: str) -> bool:
+def is_deleted(connection: Connection, name: str) -> bool:
     """Tell whether this name is a deleted function's."""
     query = select(_functions.c.deleted).where(_functions.c.name == name)
-    return bool((await connection.execute(query)).scalar_one_or_none())
+    return bool(connection.execute(query).scalar_one_or_none())
 
 
-async def invalidate_stored(connection: AsyncConnection, name: str, *, now_us: int) -> Recorded:
+def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> Recorded:
     """End a batch of a deleted function's invocations that wait in the store; none ended means that none are left."""
     query = (
         select(_invocations)
@@ -107,8 +106,8 @@ async def invalidate_stored(connection: AsyncConnection, name: str, *, now_us: i
         .limit(_BATCH)
     )
     recorded = Recorded()
-    rows = (await connection.execute(query)).all()
-    await store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], recorded)
+    rows = connection.execute(query).all()
+    store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], recorded)
     return recorded
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Select, and_, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
@@ -38,8 +37,8 @@ class Page:
     next: Place | None
 
 
-async def list_invocations(
-    connection: AsyncConnection,
+def list_invocations(
+    connection: Connection,
     selection: api.InvocationFilter,
     *,
     oldest_first: bool,
@@ -58,10 +57,10 @@ async def list_invocations(
         query = query.add_columns(schema.payloads.c.request, schema.payloads.c.result).join(
             schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id
         )
-    rows = (await connection.execute(query)).all()
+    rows = connection.execute(query).all()
     more = len(rows) > size
     rows = rows[:size]
-    deliveries = await deliveries_of(connection, [row.id for row in rows])
+    deliveries = deliveries_of(connection, [row.id for row in rows])
     return Page(
         invocations=[
             invocation_of(

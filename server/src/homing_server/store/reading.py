@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, func, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
@@ -26,17 +25,15 @@ class StoredResult:
     invocation: api.Invocation
 
 
-async def get_invocations(
-    connection: AsyncConnection, ids: Collection[str], *, include_payload: bool
-) -> list[api.Invocation]:
+def get_invocations(connection: Connection, ids: Collection[str], *, include_payload: bool) -> list[api.Invocation]:
     """Return those of these invocations that there are, with their results and deliveries."""
     query = (
         select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
         .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
         .where(_invocations.c.id.in_(list(ids)))
     )
-    rows = (await connection.execute(query)).all()
-    deliveries = await deliveries_of(connection, [row.id for row in rows])
+    rows = connection.execute(query).all()
+    deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         invocation_of(
             row,
@@ -48,7 +45,7 @@ async def get_invocations(
     ]
 
 
-async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> list[StoredResult]:
+def results_after(connection: Connection, seq: int, *, most: int) -> list[StoredResult]:
     """Return the results that were numbered after this one, in order."""
     query = (
         select(_invocations, schema.payloads.c.result)
@@ -57,8 +54,8 @@ async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> 
         .order_by(_invocations.c.result_seq)
         .limit(most)
     )
-    rows = (await connection.execute(query)).all()
-    deliveries = await deliveries_of(connection, [row.id for row in rows])
+    rows = connection.execute(query).all()
+    deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         StoredResult(
             seq=row.result_seq, invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id])
@@ -67,7 +64,7 @@ async def results_after(connection: AsyncConnection, seq: int, *, most: int) -> 
     ]
 
 
-async def ended_after(connection: AsyncConnection, seq: int, *, most: int) -> list[tuple[int, str]]:
+def ended_after(connection: Connection, seq: int, *, most: int) -> list[tuple[int, str]]:
     """Return number and id of the invocations that ended after this number, in order."""
     query = (
         select(_invocations.c.result_seq, _invocations.c.id)
@@ -75,20 +72,20 @@ async def ended_after(connection: AsyncConnection, seq: int, *, most: int) -> li
         .order_by(_invocations.c.result_seq)
         .limit(most)
     )
-    return [(number, invocation_id) for number, invocation_id in await connection.execute(query)]
+    return [(number, invocation_id) for number, invocation_id in connection.execute(query)]
 
 
-async def states(connection: AsyncConnection) -> dict[State, int]:
+def states(connection: Connection) -> dict[State, int]:
     """Return how many invocations are in each state."""
     query = select(_invocations.c.state, func.count()).group_by(_invocations.c.state)
-    return {State(state): count for state, count in await connection.execute(query)}
+    return {State(state): count for state, count in connection.execute(query)}
 
 
-async def deliveries_of(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
+def deliveries_of(connection: Connection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
     """Return the deliveries of invocations, by invocation, in the order in which they were made."""
     table = schema.deliveries
     query = select(table).where(table.c.invocation_id.in_(list(ids))).order_by(table.c.id)
     found: dict[str, list[Row[Any]]] = defaultdict(list)
-    for row in await connection.execute(query):
+    for row in connection.execute(query):
         found[row.invocation_id].append(row)
     return defaultdict(list, found)

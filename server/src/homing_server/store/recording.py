@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
@@ -57,7 +56,7 @@ class Recorded:
     """How many events changed nothing."""
 
 
-async def record_events(connection: AsyncConnection, events: Sequence[Event]) -> Recorded:
+def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
     """Apply events to the records that they speak of, and make the deliveries of those that end."""
     lives: dict[str, list[Event]] = {}
     sync: dict[str, Event] = {}
@@ -71,10 +70,10 @@ async def record_events(connection: AsyncConnection, events: Sequence[Event]) ->
             case _:
                 lives.setdefault(event.invocation_id, []).append(event)
     recorded = Recorded()
-    changes = await _live(connection, lives, recorded)
-    await store_changes(connection, changes, recorded)
-    await _record_sync(connection, sync, recorded)
-    await _record_deliveries(connection, reports, recorded)
+    changes = _live(connection, lives, recorded)
+    store_changes(connection, changes, recorded)
+    _record_sync(connection, sync, recorded)
+    _record_deliveries(connection, reports, recorded)
     return recorded
 
 
@@ -87,12 +86,12 @@ class Change:
     after: Record
 
 
-async def store_changes(connection: AsyncConnection, changes: Sequence[Change], recorded: Recorded) -> None:
+def store_changes(connection: Connection, changes: Sequence[Change], recorded: Recorded) -> None:
     """Write changed records, number those that ended and make their deliveries."""
     if not changes:
         return
     ends = [change for change in changes if change.after.ended]
-    counted = await raise_counters(connection, {schema.CHANGE_SEQ: len(changes), schema.RESULT_SEQ: len(ends)})
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: len(changes), schema.RESULT_SEQ: len(ends)})
     change_seq = counted[schema.CHANGE_SEQ] - len(changes)
     result_seq = counted[schema.RESULT_SEQ] - len(ends)
     rows: list[Values] = []
@@ -111,17 +110,17 @@ async def store_changes(connection: AsyncConnection, changes: Sequence[Change], 
                 "result_seq": result_seq if after.ended else None,
             }
         )
-    await connection.execute(_update_invocation, rows)
+    connection.execute(_update_invocation, rows)
     results = [
         {"key": change.row.id, "result": change.after.result.SerializeToString()}
         for change in changes
         if change.after.result is not None
     ]
     if results:
-        await connection.execute(_update_result, results)
+        connection.execute(_update_result, results)
     if ends:
         recorded.result_seq = result_seq
-        await _make_deliveries(connection, ends, recorded)
+        _make_deliveries(connection, ends, recorded)
 
 
 def _note_custody(change: Change, recorded: Recorded) -> None:
@@ -133,16 +132,16 @@ def _note_custody(change: Change, recorded: Recorded) -> None:
         recorded.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
 
 
-async def select_invocations(connection: AsyncConnection, ids: Iterable[str]) -> Sequence[Row[Any]]:
+def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
     """Read the rows of these invocations."""
-    return (await connection.execute(select(schema.invocations).where(schema.invocations.c.id.in_(list(ids))))).all()
+    return connection.execute(select(schema.invocations).where(schema.invocations.c.id.in_(list(ids)))).all()
 
 
-async def _live(connection: AsyncConnection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
+def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
     if not lives:
         return []
     changes = []
-    for row in await select_invocations(connection, lives):
+    for row in select_invocations(connection, lives):
         before = record = record_of(row)
         for event in lives[row.id]:
             after = lifecycle.reported(record, event)
@@ -155,7 +154,7 @@ async def _live(connection: AsyncConnection, lives: dict[str, list[Event]], reco
     return changes
 
 
-async def _make_deliveries(connection: AsyncConnection, ends: Sequence[Change], recorded: Recorded) -> None:
+def _make_deliveries(connection: Connection, ends: Sequence[Change], recorded: Recorded) -> None:
     rows = []
     for change in ends:
         spec = api.InvocationSpec.FromString(change.row.spec)
@@ -177,18 +176,18 @@ async def _make_deliveries(connection: AsyncConnection, ends: Sequence[Change], 
                 }
             )
     if rows:
-        await connection.execute(insert(schema.deliveries), rows)
+        connection.execute(insert(schema.deliveries), rows)
         recorded.deliveries += len(rows)
 
 
-async def _record_sync(connection: AsyncConnection, events: dict[str, Event], recorded: Recorded) -> None:
-    known = {row.id for row in await select_invocations(connection, events)} if events else set()
+def _record_sync(connection: Connection, events: dict[str, Event], recorded: Recorded) -> None:
+    known = {row.id for row in select_invocations(connection, events)} if events else set()
     fresh = [event for key, event in events.items() if key not in known]
     recorded.refused += len(known)
     if not fresh:
         return
     steps = dict.fromkeys((schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED), len(fresh))
-    counted = await raise_counters(connection, steps)
+    counted = raise_counters(connection, steps)
     change_seq, result_seq = (counted[name] - len(fresh) for name in (schema.CHANGE_SEQ, schema.RESULT_SEQ))
     rows, payloads, labels = [], [], []
     for offset, event in enumerate(fresh, 1):
@@ -220,10 +219,10 @@ async def _record_sync(connection: AsyncConnection, events: dict[str, Event], re
         )
         labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
         recorded.ended[event.invocation_id] = record.state
-    await connection.execute(insert(schema.invocations), rows)
-    await connection.execute(insert(schema.payloads), payloads)
+    connection.execute(insert(schema.invocations), rows)
+    connection.execute(insert(schema.payloads), payloads)
     if labels:
-        await connection.execute(insert(schema.labels), labels)
+        connection.execute(insert(schema.labels), labels)
     recorded.result_seq = result_seq + len(fresh)
 
 
@@ -233,12 +232,12 @@ def _end_of_call(event: Event) -> Event:
     return end
 
 
-async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Event], recorded: Recorded) -> None:
+def _record_deliveries(connection: Connection, reports: Sequence[Event], recorded: Recorded) -> None:
     if not reports:
         return
     table = schema.deliveries
     ids = {report.delivery.delivery_id for report in reports}
-    rows = {row.id: row for row in await connection.execute(select(table).where(table.c.id.in_(ids)))}
+    rows = {row.id: row for row in connection.execute(select(table).where(table.c.id.in_(ids)))}
     changes: dict[str, Values] = {}
     tokens = {row.id: Token(generation=row.generation, delivery=row.delivery) for row in rows.values()}
     histories: dict[str, Sequence[DeliveryAttemptRecord]] = {
@@ -264,7 +263,7 @@ async def _record_deliveries(connection: AsyncConnection, reports: Sequence[Even
             "history": DeliveryHistory(attempts=attempts).SerializeToString(),
         }
     if changes:
-        await connection.execute(_update_delivery, list(changes.values()))
+        connection.execute(_update_delivery, list(changes.values()))
 
 
 def _merge_attempts(
