@@ -8,6 +8,7 @@ it, and the one that finds a later epoch than its own gives back what it holds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -29,6 +30,10 @@ _log = structlog.get_logger(__name__)
 _PREFETCH = 200
 _EVENTS = 500
 """About so many events go into one transaction."""
+_PATIENT = frozenset({"dequeued", "running", "attempt_ended", "sync_ended"})
+"""The kinds of events that nobody waits for: they are recorded with the next one that somebody may wait for..."""
+_PATIENCE = 0.02
+"""...or after so many seconds. So the start of a short run is recorded together with its end."""
 _GATHER = 0.003
 """After a commit events gather for so many seconds: a transaction costs about as much as twenty events in it."""
 
@@ -61,6 +66,7 @@ class Recorder:
         self._consumer: Consumer | None = None
         self._in_hand: list[tuple[Received, Sequence[Event]]] = []
         self._arrived = asyncio.Event()
+        self._awaited = asyncio.Event()
         self._busy = False
         broker.on_connected(self.consume)
         broker.on_lost(self.lost)
@@ -93,6 +99,9 @@ class Recorder:
         while not self._in_hand:
             self._arrived.clear()
             await self._arrived.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awaited.wait(), _PATIENCE)
+        self._awaited.clear()
         group = self._next_group()
         self._busy = True
         try:
@@ -115,6 +124,8 @@ class Recorder:
             return
         self._in_hand.append((message, events))
         self._arrived.set()
+        if not all(event.WhichOneof("kind") in _PATIENT for event in events):
+            self._awaited.set()
 
     def _next_group(self) -> list[tuple[Received, Sequence[Event]]]:
         messages = events = 0
