@@ -7,13 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import Record
 from homing_server.store import schema
 from homing_server.store.counters import raise_counters
 from homing_server.store.records import Values, values_of
+
+_invocations = schema.invocations
+
+# Making a statement costs more than running it: those that run often are made once.
+insert_invocation = insert(_invocations)
+insert_payload = insert(schema.payloads)
+insert_label = insert(schema.labels)
+_select_requests = select(
+    _invocations.c.caller, _invocations.c.request_id, _invocations.c.id, _invocations.c.fingerprint
+).where(
+    _invocations.c.caller.in_(bindparam("callers", expanding=True)),
+    _invocations.c.request_id.in_(bindparam("request_ids", expanding=True)),
+)
+_select_functions = select(schema.functions.c.name).where(
+    schema.functions.c.name.in_(bindparam("names", expanding=True)), schema.functions.c.deleted.is_(False)
+)
 
 
 class Outcome(enum.Enum):
@@ -82,20 +98,17 @@ def _known_requests(connection: Connection, drafts: Sequence[Draft]) -> dict[tup
     wanted = {draft.request_id for draft in drafts if draft.request_id}
     if not wanted:
         return {}
-    table = schema.invocations
-    query = select(table.c.caller, table.c.request_id, table.c.id, table.c.fingerprint).where(
-        table.c.caller.in_({draft.caller for draft in drafts}), table.c.request_id.in_(wanted)
-    )
+    callers = {draft.caller for draft in drafts}
     return {
         (caller, request_id): (invocation_id, fingerprint)
-        for caller, request_id, invocation_id, fingerprint in connection.execute(query)
+        for caller, request_id, invocation_id, fingerprint in connection.execute(
+            _select_requests, {"callers": list(callers), "request_ids": list(wanted)}
+        )
     }
 
 
 def _live_functions(connection: Connection, names: set[str]) -> set[str]:
-    table = schema.functions
-    query = select(table.c.name).where(table.c.name.in_(names), table.c.deleted.is_(False))
-    return set(connection.execute(query).scalars())
+    return set(connection.execute(_select_functions, {"names": list(names)}).scalars())
 
 
 def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
@@ -121,12 +134,12 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
         }
         for change_seq, draft in enumerate(drafts, first)
     ]
-    connection.execute(insert(schema.invocations), rows)
+    connection.execute(insert_invocation, rows)
     payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
-    connection.execute(insert(schema.payloads), payloads)
+    connection.execute(insert_payload, payloads)
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
-        connection.execute(insert(schema.labels), labels)
+        connection.execute(insert_label, labels)
 
 
 def row_of_spec(spec: api.InvocationSpec) -> Values:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
@@ -15,6 +15,32 @@ from homing_server.store import schema
 from homing_server.store.records import invocation_of
 
 _invocations = schema.invocations
+
+# Making a statement costs more than running it: those that run often are made once.
+_ended_after = _invocations.c.result_seq > bindparam("seq")
+_select_invocations = (
+    select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
+    .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+    .where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
+)
+_select_results = (
+    select(_invocations, schema.payloads.c.result)
+    .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+    .where(_ended_after)
+    .order_by(_invocations.c.result_seq)
+    .limit(bindparam("most"))
+)
+_select_ends = (
+    select(_invocations.c.result_seq, _invocations.c.id)
+    .where(_ended_after)
+    .order_by(_invocations.c.result_seq)
+    .limit(bindparam("most"))
+)
+_select_deliveries = (
+    select(schema.deliveries)
+    .where(schema.deliveries.c.invocation_id.in_(bindparam("ids", expanding=True)))
+    .order_by(schema.deliveries.c.id)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,12 +53,7 @@ class StoredResult:
 
 def get_invocations(connection: Connection, ids: Collection[str], *, include_payload: bool) -> list[api.Invocation]:
     """Return those of these invocations that there are, with their results and deliveries."""
-    query = (
-        select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
-        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
-        .where(_invocations.c.id.in_(list(ids)))
-    )
-    rows = connection.execute(query).all()
+    rows = connection.execute(_select_invocations, {"ids": list(ids)}).all()
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         invocation_of(
@@ -47,14 +68,7 @@ def get_invocations(connection: Connection, ids: Collection[str], *, include_pay
 
 def results_after(connection: Connection, seq: int, *, most: int) -> list[StoredResult]:
     """Return the results that were numbered after this one, in order."""
-    query = (
-        select(_invocations, schema.payloads.c.result)
-        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
-        .where(_invocations.c.result_seq > seq)
-        .order_by(_invocations.c.result_seq)
-        .limit(most)
-    )
-    rows = connection.execute(query).all()
+    rows = connection.execute(_select_results, {"seq": seq, "most": most}).all()
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         StoredResult(
@@ -66,13 +80,8 @@ def results_after(connection: Connection, seq: int, *, most: int) -> list[Stored
 
 def ended_after(connection: Connection, seq: int, *, most: int) -> list[tuple[int, str]]:
     """Return number and id of the invocations that ended after this number, in order."""
-    query = (
-        select(_invocations.c.result_seq, _invocations.c.id)
-        .where(_invocations.c.result_seq > seq)
-        .order_by(_invocations.c.result_seq)
-        .limit(most)
-    )
-    return [(number, invocation_id) for number, invocation_id in connection.execute(query)]
+    rows = connection.execute(_select_ends, {"seq": seq, "most": most})
+    return [(number, invocation_id) for number, invocation_id in rows]
 
 
 def states(connection: Connection) -> dict[State, int]:
@@ -83,9 +92,7 @@ def states(connection: Connection) -> dict[State, int]:
 
 def deliveries_of(connection: Connection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:
     """Return the deliveries of invocations, by invocation, in the order in which they were made."""
-    table = schema.deliveries
-    query = select(table).where(table.c.invocation_id.in_(list(ids))).order_by(table.c.id)
     found: dict[str, list[Row[Any]]] = defaultdict(list)
-    for row in connection.execute(query):
+    for row in connection.execute(_select_deliveries, {"ids": list(ids)}):
         found[row.invocation_id].append(row)
     return defaultdict(list, found)

@@ -15,12 +15,21 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, Record, Refusal, State, Token
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
 from homing_server.store import schema
-from homing_server.store.accepting import label_rows, row_of_spec
+from homing_server.store.accepting import (
+    insert_invocation,
+    insert_label,
+    insert_payload,
+    label_rows,
+    row_of_spec,
+)
 from homing_server.store.counters import raise_counters
 from homing_server.store.records import Values, record_of, record_of_call, values_of
 
 _RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
 
+_select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
+_select_deliveries = select(schema.deliveries).where(schema.deliveries.c.id.in_(bindparam("ids", expanding=True)))
+_insert_delivery = insert(schema.deliveries)
 _update_invocation = (
     update(schema.invocations)
     .where(schema.invocations.c.id == bindparam("key"))
@@ -134,7 +143,7 @@ def _note_custody(change: Change, recorded: Recorded) -> None:
 
 def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
     """Read the rows of these invocations."""
-    return connection.execute(select(schema.invocations).where(schema.invocations.c.id.in_(list(ids)))).all()
+    return connection.execute(_select_invocations, {"ids": list(ids)}).all()
 
 
 def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
@@ -176,7 +185,7 @@ def _make_deliveries(connection: Connection, ends: Sequence[Change], recorded: R
                 }
             )
     if rows:
-        connection.execute(insert(schema.deliveries), rows)
+        connection.execute(_insert_delivery, rows)
         recorded.deliveries += len(rows)
 
 
@@ -219,10 +228,10 @@ def _record_sync(connection: Connection, events: dict[str, Event], recorded: Rec
         )
         labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
         recorded.ended[event.invocation_id] = record.state
-    connection.execute(insert(schema.invocations), rows)
-    connection.execute(insert(schema.payloads), payloads)
+    connection.execute(insert_invocation, rows)
+    connection.execute(insert_payload, payloads)
     if labels:
-        connection.execute(insert(schema.labels), labels)
+        connection.execute(insert_label, labels)
     recorded.result_seq = result_seq + len(fresh)
 
 
@@ -235,9 +244,8 @@ def _end_of_call(event: Event) -> Event:
 def _record_deliveries(connection: Connection, reports: Sequence[Event], recorded: Recorded) -> None:
     if not reports:
         return
-    table = schema.deliveries
     ids = {report.delivery.delivery_id for report in reports}
-    rows = {row.id: row for row in connection.execute(select(table).where(table.c.id.in_(ids)))}
+    rows = {row.id: row for row in connection.execute(_select_deliveries, {"ids": list(ids)})}
     changes: dict[str, Values] = {}
     tokens = {row.id: Token(generation=row.generation, delivery=row.delivery) for row in rows.values()}
     histories: dict[str, Sequence[DeliveryAttemptRecord]] = {
