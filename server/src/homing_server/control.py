@@ -60,7 +60,8 @@ class ControlChannel:
         """Tell the other servers that results were recorded here."""
         if recorded.result_seq:
             self._hub.tell(recorded.result_seq)
-            if self._broker.connected:
+            # One that was not heard of yet looks by itself until it is.
+            if self._broker.connected and not self.alone:
                 message = Control(results=ResultsRecorded(result_seq=recorded.result_seq))
                 self._tasks.run(self._tell(message), "tell results")
 

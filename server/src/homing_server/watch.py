@@ -33,6 +33,7 @@ class WatchHub:
         self._database = database
         self._seq = 0
         self._told = asyncio.Event()
+        self._told_seq = 0
         self._moved = asyncio.Condition()
         self._window: deque[StoredResult] = deque()
         self._window_bytes = 0
@@ -54,6 +55,7 @@ class WatchHub:
     def tell(self, seq: int) -> None:
         """Tell that results up to this number have been committed."""
         if seq > self._seq:
+            self._told_seq = max(seq, self._told_seq)
             self._told.set()
 
     async def tail(self) -> None:
@@ -62,6 +64,11 @@ class WatchHub:
             async with asyncio.timeout(_POLL):
                 await self._told.wait()
         self._told.clear()
+        if self._told_seq > self._seq and not self._watchers and not self._waiters:
+            # Nobody to wake: who comes later finds in the store what has ended.
+            self._seq = self._told_seq
+            self._forget(self._seq)
+            return
         while await self._tail_page() == _PAGE:
             pass
 

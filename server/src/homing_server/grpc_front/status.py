@@ -30,28 +30,39 @@ _Stream = Callable[[Any, Context], AsyncIterator[Any]]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns the errors of all calls into rich statuses, and logs the unexpected ones, whose text no caller sees."""
 
+    def __init__(self) -> None:
+        self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of a call."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        known = self._guarded.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
         if handler is None or not method.startswith("/homing."):
             return handler
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                _guard_unary(cast("_Unary", handler.unary_unary), method),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        assert handler.unary_stream is not None, "the API has no calls with streams of requests"
-        return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(cast("_Stream", handler.unary_stream), method),
+        guarded = self._guarded[method] = _guard(handler, method)
+        return guarded
+
+
+def _guard(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(
+            _guard_unary(cast("_Unary", handler.unary_unary), method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+    assert handler.unary_stream is not None, "the API has no calls with streams of requests"
+    return grpc.unary_stream_rpc_method_handler(
+        _guard_stream(cast("_Stream", handler.unary_stream), method),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
 
 
 def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:
