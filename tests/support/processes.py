@@ -266,6 +266,8 @@ class Cluster:
             "HOMING_DATA_DIR": str(self.folder / name),
             "HOMING_RUNTIME": self._runtime,
             "HOMING_LOG_LEVEL": self._log_level,
+            # Less than it is waited for: a test may have taken its broker away for good.
+            "HOMING_DRAIN_TIMEOUT": "20",
         }
         worker = Worker(name, settings | environment)
         self.workers.append(worker)
