@@ -128,6 +128,30 @@ async def test_p3_lost_recorder_does_not_depose_its_successor(
     assert bench.ended() == {key: State.SUCCEEDED}
 
 
+async def test_p3_a_connection_lost_while_events_gather_deposes_nobody(database: Database) -> None:
+    """Nothing is in hand then, so there is nothing to raise an epoch for."""
+    broker = ScriptedBroker()
+    recorder = Recorder(database, broker, Metrics(), announce=lambda _: None)
+    await broker.start()
+    (key,) = await accept_sent(database, 1)
+    step = asyncio.create_task(recorder.record_group())
+    await asyncio.sleep(0)
+    started, *_ = life(key)
+    broker.events[0].hand_events(started)
+    for _ in range(10):
+        # It has seen the event now, and waits for more.
+        await asyncio.sleep(0)
+    broker.lose()
+    done, _ = await asyncio.wait({step}, timeout=0.3)
+    assert not done, "there was nothing to record"
+    assert (await counters(database))[schema.EPOCH] == 0
+    await broker.start()
+    again = broker.events[1].hand_events(*life(key))
+    await step
+    assert again.fate == "acked"
+    assert (await counters(database))[schema.EPOCH] == 1
+
+
 async def test_events_are_held_until_the_store_is_back(
     database: Database, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

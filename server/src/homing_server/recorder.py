@@ -96,13 +96,17 @@ class Recorder:
 
     async def record_group(self) -> None:
         """Wait for events and commit what has come. One step of the recorder's loop."""
-        while not self._in_hand:
-            self._arrived.clear()
-            await self._arrived.wait()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._awaited.wait(), _PATIENCE)
-        self._awaited.clear()
-        group = self._next_group()
+        group: Sequence[tuple[Received, Sequence[Event]]] = []
+        while not group:
+            if not self._in_hand:
+                self._arrived.clear()
+                await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._awaited.wait()
+            self._awaited.clear()
+            # Empty where the connection was lost meanwhile, and with it what was in hand.
+            group = self._next_group()
         self._busy = True
         try:
             await self._record(group)
