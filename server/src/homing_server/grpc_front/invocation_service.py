@@ -18,7 +18,7 @@ from homing_server.lists import Lists
 from homing_server.presence import Presence
 from homing_server.store.engine import Database
 from homing_server.store.reading import get_invocations
-from homing_server.store.records import timestamp
+from homing_server.store.records import slim, timestamp
 from homing_server.sync_calls import SyncCalls
 from homing_server.validation import Checks, check_spec
 from homing_server.watch import WatchHub
@@ -185,14 +185,11 @@ def _check_id(invocation_id: str) -> None:
 
 def _accepted_invocation(accepted: Accepted, spec: invocation_pb2.InvocationSpec) -> invocation_pb2.Invocation:
     assert accepted.record is not None, "only a new invocation is shown from its request"
-    slim = invocation_pb2.InvocationSpec()
-    slim.CopyFrom(spec)
-    slim.payload.ClearField("body")
     return invocation_pb2.Invocation(
         id=accepted.id,
         function=spec.function,
         state=invocation_pb2.InvocationState.ValueType(accepted.record.state),
-        spec=slim,
+        spec=slim(spec),
         create_time=timestamp(accepted.create_us),
     )
 

@@ -13,7 +13,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import Record
 from homing_server.store import schema
 from homing_server.store.counters import raise_counters
-from homing_server.store.records import Values, values_of
+from homing_server.store.records import Values, slim, values_of
 
 _invocations = schema.invocations
 
@@ -144,10 +144,7 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
 
 def row_of_spec(spec: api.InvocationSpec) -> Values:
     """Return the columns that hold what was asked, the payload's body apart."""
-    slim = api.InvocationSpec()
-    slim.CopyFrom(spec)
-    slim.payload.ClearField("body")
-    return {"function": spec.function, "spec": slim.SerializeToString()}
+    return {"function": spec.function, "spec": slim(spec).SerializeToString()}
 
 
 def label_rows(invocation_id: str, spec: api.InvocationSpec, create_us: int) -> list[dict[str, Any]]:

@@ -87,19 +87,26 @@ def invocation_of(
     return invocation
 
 
+def slim(spec: api.InvocationSpec) -> api.InvocationSpec:
+    """Return what was asked without the payload's body."""
+    copy = api.InvocationSpec()
+    copy.CopyFrom(spec)
+    copy.payload.ClearField("body")
+    return copy
+
+
 def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
     """Return the API's invocation of a synchronous call whose end an event tells."""
     record = record_of_call(request, event)
     invocation = api.Invocation(
         id=request.invocation_id,
         function=request.spec.function,
-        spec=request.spec,
+        spec=slim(request.spec),
         sync=True,
         caller=request.caller,
         create_time=timestamp(request.create_us),
         result=record.result,
     )
-    invocation.spec.payload.ClearField("body")
     _show_record(invocation, record)
     return invocation
 
