@@ -68,6 +68,11 @@ class Recorder:
         self._arrived = asyncio.Event()
         self._awaited = asyncio.Event()
         self._busy = False
+        self._until_written = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
+            before_sleep=_log_retry,
+        )
         broker.on_connected(self.consume)
         broker.on_lost(self.lost)
 
@@ -168,12 +173,7 @@ class Recorder:
 
     async def _commit(self, events: Sequence[Event], term: int) -> Recorded:
         """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
-        attempts = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
-            wait=wait_exponential_jitter(multiplier=0.1, max=5),
-            before_sleep=_log_retry,
-        )
-        return await attempts(self._commit_once, events, term)
+        return await self._until_written(self._commit_once, events, term)
 
     async def _commit_once(self, events: Sequence[Event], term: int) -> Recorded:
         epoch = self._epoch if term == self._term else None
