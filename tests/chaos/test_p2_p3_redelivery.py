@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from homing import AsyncClient, AttemptOutcome, Invocation, InvocationState
 from support.gauges import Gauges, gauges_when
-from support.ledger import PATIENCE, Ledger, until
-from support.processes import Cluster, ProcessError
+from support.ledger import PATIENCE, Ledger
+from support.processes import Cluster
 from support.proxy import TcpProxy
 from support.rabbitmq import RabbitNode
 
@@ -25,6 +27,18 @@ async def until_running(client: AsyncClient, invocation_id: str, *, attempt: int
             if record.state is InvocationState.RUNNING and record.attempt_count == attempt:
                 return record
             await asyncio.sleep(0.1)
+
+
+def writable(store_url: str) -> bool:
+    """Tell whether the store can be written: whether nobody stays in the middle of a transaction."""
+    path = store_url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 @pytest.mark.parametrize("first", ["stale", "current"])
@@ -91,7 +105,11 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
 ) -> None:
     """The one that freezes still believes that it is active when it wakes up, with events in hand."""
     runs = tmp_path / "runs"
-    runs.touch()
+
+    async def events_in_hand() -> int:
+        queues = await asyncio.to_thread(rabbit_node.queues, cluster.broker_url, "messages_unacknowledged")
+        return int(queues["homing.events.v1"]["messages_unacknowledged"])
+
     async with TcpProxy("127.0.0.1", rabbit_node.port) as proxy:
         through = cluster.broker_url.replace(f":{rabbit_node.port}/", f":{proxy.port}/")
         active = await asyncio.to_thread(cluster.start_server, HOMING_BROKER_URL=through, HOMING_RESEND_AFTER="3")
@@ -113,15 +131,18 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
             async def freeze() -> None:
                 await ledger.until(lambda book: len(book.seen) > 100)
                 active.suspend()
-                # Meanwhile work goes on, and its events are handed to the one that is frozen.
-                await until(lambda: runs.stat().st_size >= 4 * (len(ledger.seen) + 60))
-                proxy.strand()
-                try:
-                    await asyncio.to_thread(other.wait_for_log, "recording", timeout=15)
-                except ProcessError:
-                    # It froze in the middle of a transaction, so nobody can write before it wakes up.
+                while not await asyncio.to_thread(writable, cluster.store_url):
+                    # It froze in the middle of a transaction: nobody could write before it wakes up.
                     active.resume()
-                    await asyncio.to_thread(other.wait_for_log, "recording")
+                    seen = len(ledger.seen)
+                    await ledger.until(lambda book, seen=seen: len(book.seen) > seen)
+                    active.suspend()
+                # Meanwhile work goes on, and its events are handed to the one that is frozen.
+                handed = await events_in_hand()
+                while await events_in_hand() <= handed:
+                    assert active.running
+                proxy.strand()
+                await asyncio.to_thread(other.wait_for_log, "recording")
                 seen = len(ledger.seen)
                 active.resume()
                 await asyncio.to_thread(active.wait_for_log, "another recorder is active")
