@@ -128,14 +128,17 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
                     await ledger.until(lambda book: len(book.accepted) - len(book.seen) < 300)
                     await ledger.accept(client, "tee", 20, payload="run\n")
 
+            async def more_seen(count: int) -> None:
+                enough = len(ledger.seen) + count
+                await ledger.until(lambda book: len(book.seen) >= enough)
+
             async def freeze() -> None:
-                await ledger.until(lambda book: len(book.seen) > 100)
+                await more_seen(100)
                 active.suspend()
                 while not await asyncio.to_thread(writable, cluster.store_url):
                     # It froze in the middle of a transaction: nobody could write before it wakes up.
                     active.resume()
-                    seen = len(ledger.seen)
-                    await ledger.until(lambda book, seen=seen: len(book.seen) > seen)
+                    await more_seen(1)
                     active.suspend()
                 # Meanwhile work goes on, and its events are handed to the one that is frozen.
                 handed = await events_in_hand()
@@ -143,10 +146,9 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
                     assert active.running
                 proxy.strand()
                 await asyncio.to_thread(other.wait_for_log, "recording")
-                seen = len(ledger.seen)
                 active.resume()
                 await asyncio.to_thread(active.wait_for_log, "another recorder is active")
-                await ledger.until(lambda book: len(book.seen) > seen + 100)
+                await more_seen(100)
                 await proxy.cut()
 
             async with asyncio.TaskGroup() as group:
