@@ -71,6 +71,8 @@ class Custody(enum.IntEnum):
     """A dispatcher has published it, or is about to, and has not seen it confirmed."""
     BROKER = 3
     """The broker: waiting in a queue, or in the hand of a worker."""
+    LEASE = 4
+    """Its worker, until the lease ends unless it is renewed; the broker has no message of it any more."""
 
 
 class Refusal(enum.Enum):
@@ -102,7 +104,7 @@ class Record:
     token: Token
     custody: Custody
     due_us: int
-    """When the next hand-over is due, while the store holds the invocation."""
+    """When the next hand-over is due, while the store holds the invocation; when its lease ends, while it has one."""
     start_us: int = 0
     end_us: int = 0
     attempts: tuple[AttemptRecord, ...] = ()
@@ -111,6 +113,8 @@ class Record:
     failure: api.Failure | None = None
     result: api.Result | None = None
     """The last answer of the function, where an event brought one since the record was read."""
+    stop_request: api.StopRequest | None = None
+    progress: api.Progress | None = None
 
     @property
     def ended(self) -> bool:
@@ -158,7 +162,46 @@ def ended(record: Record, *, state: State, failure: api.Failure, time_us: int) -
     """Return the record of an invocation that ends without its worker's word: expired, invalid, poison or lost."""
     if record.ended:
         return Refusal.ENDED
+    if record.state is State.STOPPING:
+        return _stop(record, time_us)
     return _end(record, state, failure, None, time_us, worker="")
+
+
+def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) -> Record | Refusal:
+    """Return the record after a request to stop it.
+
+    It is STOPPED where the store holds it. Else it is STOPPING: whoever has it in hand decides between stop and
+    finish, and :func:`stopped` ends it where it turns out that nobody has.
+    """
+    if record.ended:
+        return Refusal.ENDED
+    if record.state is State.STOPPING:
+        return Refusal.DUPLICATE
+    request = api.StopRequest(caller=caller, reason=reason)
+    request.time.FromMicroseconds(time_us)
+    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_STOP_REQUESTED, detail=reason)
+    asked = replace(record, stop_request=request, entries=(*record.entries, entry))
+    if record.custody is Custody.STORE:
+        return _stop(asked, time_us)
+    return replace(asked, state=State.STOPPING)
+
+
+def stopped(record: Record, *, time_us: int) -> Record | Refusal:
+    """Return the record of an invocation that is STOPPING and that nobody has in hand, or ever will."""
+    if record.ended:
+        return Refusal.ENDED
+    if record.state is not State.STOPPING:
+        return Refusal.DUPLICATE
+    return _stop(record, time_us)
+
+
+def lease_ended(record: Record, *, time_us: int) -> Record | Refusal:
+    """Return the record of an invocation whose worker has not renewed its lease: it is lost."""
+    if record.ended:
+        return Refusal.ENDED
+    if record.custody is not Custody.LEASE:
+        return Refusal.DUPLICATE
+    return _let_go(record, time_us=time_us, worker="", reason="LEASE_ENDED")
 
 
 def reported(record: Record, event: Event) -> Record | Refusal:
@@ -172,7 +215,7 @@ def reported(record: Record, event: Event) -> Record | Refusal:
     if token > record.token:
         record = replace(
             record,
-            state=State.ENQUEUED,
+            state=_unless_stopping(record, State.ENQUEUED),
             token=token,
             custody=Custody.BROKER,
             due_us=0,
@@ -202,7 +245,8 @@ def _running(record: Record, event: Event) -> Record | Refusal:
     merged = _merge(record, [event.running], event.worker)
     if _key(merged.attempts[-1]) > _key(event.running):
         return merged  # overtaken by a later attempt
-    return replace(merged, state=State.RUNNING, custody=Custody.BROKER)
+    custody = Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
+    return replace(merged, state=_unless_stopping(record, State.RUNNING), custody=custody)
 
 
 def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
@@ -212,8 +256,11 @@ def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
     merged = _merge(record, [event.attempt_ended], event.worker)
     if _key(merged.attempts[-1]) > _key(event.attempt_ended):
         return merged  # overtaken by a later attempt
+    if record.state is State.STOPPING:
+        return merged
+    custody = Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
-    return replace(merged, state=State.RETRYING, custody=Custody.BROKER, entries=(*merged.entries, entry))
+    return replace(merged, state=State.RETRYING, custody=custody, entries=(*merged.entries, entry))
 
 
 def _deferred(record: Record, event: Event) -> Record:
@@ -225,19 +272,45 @@ def _deferred(record: Record, event: Event) -> Record:
 
 def _handed_back(record: Record, event: Event) -> Record:
     merged = _merge(record, event.handed_back.attempts, event.worker)
-    merged = replace(merged, attempts=_close_lost(merged.attempts, event.time_us))
-    if merged.lost_starts >= limits.POISON_STARTS:
+    return _let_go(merged, time_us=event.time_us, worker=event.worker, reason=event.handed_back.reason)
+
+
+def _leased(record: Record, event: Event) -> Record | Refusal:
+    if not event.leased.term_us:
+        if record.custody is not Custody.LEASE:
+            return Refusal.DUPLICATE
+        return _let_go(record, time_us=event.time_us, worker=event.worker, reason="LEASE_RETURNED")
+    due_us = event.time_us + event.leased.term_us
+    if record.custody is Custody.LEASE:
+        return replace(record, due_us=due_us) if due_us > record.due_us else Refusal.DUPLICATE
+    entry = _entry(event, api.INVOCATION_EVENT_TYPE_LEASED, attempt=len(record.attempts))
+    return replace(record, custody=Custody.LEASE, due_us=due_us, entries=(*record.entries, entry))
+
+
+def _progressed(record: Record, event: Event) -> Record | Refusal:
+    told = event.progress
+    if record.progress is not None and record.progress.time.ToMicroseconds() >= told.time.ToMicroseconds():
+        return Refusal.DUPLICATE
+    return replace(record, progress=told)
+
+
+def _let_go(record: Record, *, time_us: int, worker: str, reason: str) -> Record:
+    """Return the record of an invocation that its worker has not finished and does not hold any more."""
+    record = replace(record, attempts=_close_lost(record.attempts, time_us))
+    if record.lost_starts >= limits.POISON_STARTS and record.state is not State.STOPPING:
         failure = api.Failure(
             reason="POISON",
-            message=f"{merged.lost_starts} workers were lost while they ran it; it is not started again",
+            message=f"{record.lost_starts} workers were lost while they ran it; it is not started again",
         )
-        return _end(merged, State.FAILED, failure, None, event.time_us, event.worker)
-    entry = _entry(event, api.INVOCATION_EVENT_TYPE_HANDED_BACK, detail=event.handed_back.reason)
-    return _keep(merged, event.time_us, entry)
+        return _end(record, State.FAILED, failure, None, time_us, worker)
+    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_HANDED_BACK, worker=worker, detail=reason)
+    return _keep(record, time_us, entry)
 
 
 def _keep(record: Record, due_us: int, entry: HistoryEntry) -> Record:
-    """Return the record back in the store's custody, to be handed over again when it is due."""
+    """Return the record back in the store's custody, to be handed over again when it is due, or stopped there."""
+    if record.state is State.STOPPING:
+        return _stop(replace(record, entries=(*record.entries, entry)), entry.time_us)
     return replace(
         record,
         state=State.RETRYING if record.attempts else State.ENQUEUED,
@@ -257,7 +330,12 @@ def _ended_by_worker(record: Record, event: Event) -> Record | Refusal:
         # It was started in time and its worker was lost: it is late, not expired.
         if record.custody is Custody.STORE:
             return Refusal.DUPLICATE
-        return _keep(merged, event.time_us, _entry(event, api.INVOCATION_EVENT_TYPE_HANDED_BACK, detail="STARTED"))
+        return _let_go(merged, time_us=event.time_us, worker=event.worker, reason="STARTED")
+    if state is State.STOPPED or (record.state is State.STOPPING and state not in ENDS_OF_RUNS):
+        return replace(
+            _stop(merged, event.time_us, event.worker),
+            result=end.result if end.HasField("result") else record.result,
+        )
     if merged.attempts and state is State.INVALID:
         state = State.FAILED
     return _end(
@@ -268,6 +346,17 @@ def _ended_by_worker(record: Record, event: Event) -> Record | Refusal:
         event.time_us,
         event.worker,
     )
+
+
+def _stop(record: Record, time_us: int, worker: str = "") -> Record:
+    reason = record.stop_request.reason if record.stop_request is not None else ""
+    message = f"stopped by request: {reason}" if reason else "stopped by request"
+    return _end(record, State.STOPPED, api.Failure(reason="STOPPED", message=message), None, time_us, worker)
+
+
+def _unless_stopping(record: Record, state: State) -> State:
+    """Return the state that follows, unless a stop is under way: that one stays until an end."""
+    return State.STOPPING if record.state is State.STOPPING else state
 
 
 def _end(  # noqa: PLR0917 private, and every argument is needed
@@ -375,4 +464,6 @@ _REACTIONS: Final[dict[str, Callable[[Record, Event], Record | Refusal]]] = {
     "deferred": _deferred,
     "handed_back": _handed_back,
     "ended": _ended_by_worker,
+    "leased": _leased,
+    "progress": _progressed,
 }

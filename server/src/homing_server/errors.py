@@ -76,6 +76,26 @@ def invocation_not_found(invocation_id: str) -> ApiError:
     )
 
 
+def invocation_ended(invocation_id: str, state: str) -> ApiError:
+    """Return the error of a request that only an invocation can take which has not ended."""
+    return ApiError(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason="INVOCATION_ENDED",
+        message=f"invocation {invocation_id!r} has ended: it is {state}",
+        metadata={"invocation": invocation_id, "state": state},
+    )
+
+
+def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
+    """Return the error of a request that only an invocation can take which has ended."""
+    return ApiError(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason="INVOCATION_NOT_ENDED",
+        message=f"invocation {invocation_id!r} has not ended: it is {state}",
+        metadata={"invocation": invocation_id, "state": state},
+    )
+
+
 def unavailable(reason: str, message: str, *, retry_after: float = 1.0) -> ApiError:
     """Return the error of a call that cannot be carried out now; trying again may help."""
     return ApiError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)

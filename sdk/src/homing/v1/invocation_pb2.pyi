@@ -191,6 +191,14 @@ class _InvocationEventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wra
     """A stop was asked for."""
     INVOCATION_EVENT_TYPE_ENDED: _InvocationEventType.ValueType  # 10
     """It ended."""
+    INVOCATION_EVENT_TYPE_LEASED: _InvocationEventType.ValueType  # 11
+    """It runs for so long that its worker took it out of the queue and answers for it from here on."""
+    INVOCATION_EVENT_TYPE_DELIVERY_FAILED: _InvocationEventType.ValueType  # 12
+    """An attempt to deliver its outcome failed."""
+    INVOCATION_EVENT_TYPE_DELIVERED: _InvocationEventType.ValueType  # 13
+    """Its outcome was delivered."""
+    INVOCATION_EVENT_TYPE_DELIVERY_DEAD: _InvocationEventType.ValueType  # 14
+    """A delivery of its outcome was given up."""
 
 class InvocationEventType(_InvocationEventType, metaclass=_InvocationEventTypeEnumTypeWrapper):
     """InvocationEventType is the kind of an entry in an invocation's history."""
@@ -217,6 +225,14 @@ INVOCATION_EVENT_TYPE_STOP_REQUESTED: InvocationEventType.ValueType  # 9
 """A stop was asked for."""
 INVOCATION_EVENT_TYPE_ENDED: InvocationEventType.ValueType  # 10
 """It ended."""
+INVOCATION_EVENT_TYPE_LEASED: InvocationEventType.ValueType  # 11
+"""It runs for so long that its worker took it out of the queue and answers for it from here on."""
+INVOCATION_EVENT_TYPE_DELIVERY_FAILED: InvocationEventType.ValueType  # 12
+"""An attempt to deliver its outcome failed."""
+INVOCATION_EVENT_TYPE_DELIVERED: InvocationEventType.ValueType  # 13
+"""Its outcome was delivered."""
+INVOCATION_EVENT_TYPE_DELIVERY_DEAD: InvocationEventType.ValueType  # 14
+"""A delivery of its outcome was given up."""
 Global___InvocationEventType: typing_extensions.TypeAlias = InvocationEventType
 
 class _DeliveryKind:

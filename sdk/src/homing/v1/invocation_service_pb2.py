@@ -28,17 +28,17 @@ from homing.v1 import invocation_pb2 as homing_dot_v1_dot_invocation__pb2
 from homing.v1 import payload_pb2 as homing_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homing/v1/invocation_service.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahoming/v1/invocation.proto\x1a\x17homing/v1/payload.proto\"8\n\rInvokeRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\";\n\x0eInvokeResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"Q\n\x12InvokeAsyncRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x13InvokeAsyncResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"J\n\x17\x42\x61tchInvokeAsyncRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.homing.v1.InvokeAsyncRequest\"\xaa\x02\n\x18\x42\x61tchInvokeAsyncResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32*.homing.v1.BatchInvokeAsyncResponse.Result\x1a\x87\x01\n\x06Result\x12\x32\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1e.homing.v1.InvokeAsyncResponseH\x00\x12>\n\x07refused\x18\x02 \x01(\x0b\x32+.homing.v1.BatchInvokeAsyncResponse.RefusalH\x00\x42\t\n\x07outcome\x1aG\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\";\n\x14GetInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"B\n\x15GetInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"\xc8\x01\n\x16ListInvocationsRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12)\n\x05order\x18\x02 \x01(\x0e\x32\x1a.homing.v1.InvocationOrder\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\x0finclude_payload\x18\x05 \x01(\x08\x12\x16\n\x0einclude_result\x18\x06 \x01(\x08\"^\n\x17ListInvocationsResponse\x12*\n\x0binvocations\x18\x01 \x03(\x0b\x32\x15.homing.v1.Invocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x15WaitInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x16WaitInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"u\n\x13WatchResultsRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x1b\n\x13include_transitions\x18\x03 \x01(\x08\"\x8b\x01\n\x14WatchResultsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\'\n\x08\x62ookmark\x18\x02 \x01(\x0b\x32\x13.homing.v1.BookmarkH\x00\x12+\n\ninvocation\x18\x03 \x01(\x0b\x32\x15.homing.v1.InvocationH\x00\x42\x07\n\x05\x65vent\"4\n\x08\x42ookmark\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x15StopInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"C\n\x16StopInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"]\n\x16RerunInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x07payload\x18\x02 \x01(\x0b\x32\x12.homing.v1.Payload\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x17RerunInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"-\n\x0fTailLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x80\x01\n\x10TailLogsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06stream\x18\x02 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08*y\n\x0fInvocationOrder\x12 \n\x1cINVOCATION_ORDER_UNSPECIFIED\x10\x00\x12!\n\x1dINVOCATION_ORDER_NEWEST_FIRST\x10\x01\x12!\n\x1dINVOCATION_ORDER_OLDEST_FIRST\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xcd\x06\n\x11InvocationService\x12=\n\x06Invoke\x12\x18.homing.v1.InvokeRequest\x1a\x19.homing.v1.InvokeResponse\x12L\n\x0bInvokeAsync\x12\x1d.homing.v1.InvokeAsyncRequest\x1a\x1e.homing.v1.InvokeAsyncResponse\x12[\n\x10\x42\x61tchInvokeAsync\x12\".homing.v1.BatchInvokeAsyncRequest\x1a#.homing.v1.BatchInvokeAsyncResponse\x12R\n\rGetInvocation\x12\x1f.homing.v1.GetInvocationRequest\x1a .homing.v1.GetInvocationResponse\x12X\n\x0fListInvocations\x12!.homing.v1.ListInvocationsRequest\x1a\".homing.v1.ListInvocationsResponse\x12U\n\x0eWaitInvocation\x12 .homing.v1.WaitInvocationRequest\x1a!.homing.v1.WaitInvocationResponse\x12Q\n\x0cWatchResults\x12\x1e.homing.v1.WatchResultsRequest\x1a\x1f.homing.v1.WatchResultsResponse0\x01\x12U\n\x0eStopInvocation\x12 .homing.v1.StopInvocationRequest\x1a!.homing.v1.StopInvocationResponse\x12X\n\x0fRerunInvocation\x12!.homing.v1.RerunInvocationRequest\x1a\".homing.v1.RerunInvocationResponse\x12\x45\n\x08TailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homing/v1/invocation_service.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahoming/v1/invocation.proto\x1a\x17homing/v1/payload.proto\"8\n\rInvokeRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\";\n\x0eInvokeResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"Q\n\x12InvokeAsyncRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x13InvokeAsyncResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"J\n\x17\x42\x61tchInvokeAsyncRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.homing.v1.InvokeAsyncRequest\"\xaa\x02\n\x18\x42\x61tchInvokeAsyncResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32*.homing.v1.BatchInvokeAsyncResponse.Result\x1a\x87\x01\n\x06Result\x12\x32\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1e.homing.v1.InvokeAsyncResponseH\x00\x12>\n\x07refused\x18\x02 \x01(\x0b\x32+.homing.v1.BatchInvokeAsyncResponse.RefusalH\x00\x42\t\n\x07outcome\x1aG\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\";\n\x14GetInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0finclude_payload\x18\x02 \x01(\x08\"B\n\x15GetInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"\xc8\x01\n\x16ListInvocationsRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12)\n\x05order\x18\x02 \x01(\x0e\x32\x1a.homing.v1.InvocationOrder\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x17\n\x0finclude_payload\x18\x05 \x01(\x08\x12\x16\n\x0einclude_result\x18\x06 \x01(\x08\"^\n\x17ListInvocationsResponse\x12*\n\x0binvocations\x18\x01 \x03(\x0b\x32\x15.homing.v1.Invocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x17\x43ountInvocationsRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\"\xa6\x01\n\x18\x43ountInvocationsResponse\x12\x39\n\x06\x63ounts\x18\x01 \x03(\x0b\x32).homing.v1.CountInvocationsResponse.Count\x1aO\n\x05\x43ount\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04more\x18\x03 \x01(\x08\"O\n\x15WaitInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x16WaitInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"u\n\x13WatchResultsRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x1b\n\x13include_transitions\x18\x03 \x01(\x08\"\x8b\x01\n\x14WatchResultsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\'\n\x08\x62ookmark\x18\x02 \x01(\x0b\x32\x13.homing.v1.BookmarkH\x00\x12+\n\ninvocation\x18\x03 \x01(\x0b\x32\x15.homing.v1.InvocationH\x00\x42\x07\n\x05\x65vent\"4\n\x08\x42ookmark\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x15StopInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"C\n\x16StopInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"_\n\x0f\x42ulkStopRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"F\n\x10\x42ulkStopResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0f\n\x07stopped\x18\x02 \x01(\x03\x12\x10\n\x08stopping\x18\x03 \x01(\x03\"]\n\x16RerunInvocationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x07payload\x18\x02 \x01(\x0b\x32\x12.homing.v1.Payload\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x17RerunInvocationResponse\x12)\n\ninvocation\x18\x01 \x01(\x0b\x32\x15.homing.v1.Invocation\"|\n\x10\x42ulkRerunRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.InvocationFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0emax_per_second\x18\x03 \x01(\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"[\n\x11\x42ulkRerunResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x12\n\nduplicates\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\"-\n\x0fTailLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x80\x01\n\x10TailLogsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06stream\x18\x02 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08\"=\n\x13WritePayloadRequest\x12\x0e\n\x04size\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"5\n\x14WritePayloadResponse\x12\x1d\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x0f.homing.v1.Blob\"%\n\x12ReadPayloadRequest\x12\x0f\n\x07\x62lob_id\x18\x01 \x01(\t\"#\n\x13ReadPayloadResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*y\n\x0fInvocationOrder\x12 \n\x1cINVOCATION_ORDER_UNSPECIFIED\x10\x00\x12!\n\x1dINVOCATION_ORDER_NEWEST_FIRST\x10\x01\x12!\n\x1dINVOCATION_ORDER_OLDEST_FIRST\x10\x02*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xda\t\n\x11InvocationService\x12=\n\x06Invoke\x12\x18.homing.v1.InvokeRequest\x1a\x19.homing.v1.InvokeResponse\x12L\n\x0bInvokeAsync\x12\x1d.homing.v1.InvokeAsyncRequest\x1a\x1e.homing.v1.InvokeAsyncResponse\x12[\n\x10\x42\x61tchInvokeAsync\x12\".homing.v1.BatchInvokeAsyncRequest\x1a#.homing.v1.BatchInvokeAsyncResponse\x12R\n\rGetInvocation\x12\x1f.homing.v1.GetInvocationRequest\x1a .homing.v1.GetInvocationResponse\x12X\n\x0fListInvocations\x12!.homing.v1.ListInvocationsRequest\x1a\".homing.v1.ListInvocationsResponse\x12U\n\x0eWaitInvocation\x12 .homing.v1.WaitInvocationRequest\x1a!.homing.v1.WaitInvocationResponse\x12Q\n\x0cWatchResults\x12\x1e.homing.v1.WatchResultsRequest\x1a\x1f.homing.v1.WatchResultsResponse0\x01\x12[\n\x10\x43ountInvocations\x12\".homing.v1.CountInvocationsRequest\x1a#.homing.v1.CountInvocationsResponse\x12U\n\x0eStopInvocation\x12 .homing.v1.StopInvocationRequest\x1a!.homing.v1.StopInvocationResponse\x12\x43\n\x08\x42ulkStop\x12\x1a.homing.v1.BulkStopRequest\x1a\x1b.homing.v1.BulkStopResponse\x12X\n\x0fRerunInvocation\x12!.homing.v1.RerunInvocationRequest\x1a\".homing.v1.RerunInvocationResponse\x12\x46\n\tBulkRerun\x12\x1b.homing.v1.BulkRerunRequest\x1a\x1c.homing.v1.BulkRerunResponse\x12\x45\n\x08TailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse0\x01\x12Q\n\x0cWritePayload\x12\x1e.homing.v1.WritePayloadRequest\x1a\x1f.homing.v1.WritePayloadResponse(\x01\x12N\n\x0bReadPayload\x12\x1d.homing.v1.ReadPayloadRequest\x1a\x1e.homing.v1.ReadPayloadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.invocation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INVOCATIONORDER']._serialized_start=2189
-  _globals['_INVOCATIONORDER']._serialized_end=2310
-  _globals['_LOGSTREAM']._serialized_start=2312
-  _globals['_LOGSTREAM']._serialized_end=2397
+  _globals['_INVOCATIONORDER']._serialized_start=3012
+  _globals['_INVOCATIONORDER']._serialized_end=3133
+  _globals['_LOGSTREAM']._serialized_start=3135
+  _globals['_LOGSTREAM']._serialized_end=3220
   _globals['_INVOKEREQUEST']._serialized_start=167
   _globals['_INVOKEREQUEST']._serialized_end=223
   _globals['_INVOKERESPONSE']._serialized_start=225
@@ -63,28 +63,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINVOCATIONSREQUEST']._serialized_end=1161
   _globals['_LISTINVOCATIONSRESPONSE']._serialized_start=1163
   _globals['_LISTINVOCATIONSRESPONSE']._serialized_end=1257
-  _globals['_WAITINVOCATIONREQUEST']._serialized_start=1259
-  _globals['_WAITINVOCATIONREQUEST']._serialized_end=1338
-  _globals['_WAITINVOCATIONRESPONSE']._serialized_start=1340
-  _globals['_WAITINVOCATIONRESPONSE']._serialized_end=1407
-  _globals['_WATCHRESULTSREQUEST']._serialized_start=1409
-  _globals['_WATCHRESULTSREQUEST']._serialized_end=1526
-  _globals['_WATCHRESULTSRESPONSE']._serialized_start=1529
-  _globals['_WATCHRESULTSRESPONSE']._serialized_end=1668
-  _globals['_BOOKMARK']._serialized_start=1670
-  _globals['_BOOKMARK']._serialized_end=1722
-  _globals['_STOPINVOCATIONREQUEST']._serialized_start=1724
-  _globals['_STOPINVOCATIONREQUEST']._serialized_end=1775
-  _globals['_STOPINVOCATIONRESPONSE']._serialized_start=1777
-  _globals['_STOPINVOCATIONRESPONSE']._serialized_end=1844
-  _globals['_RERUNINVOCATIONREQUEST']._serialized_start=1846
-  _globals['_RERUNINVOCATIONREQUEST']._serialized_end=1939
-  _globals['_RERUNINVOCATIONRESPONSE']._serialized_start=1941
-  _globals['_RERUNINVOCATIONRESPONSE']._serialized_end=2009
-  _globals['_TAILLOGSREQUEST']._serialized_start=2011
-  _globals['_TAILLOGSREQUEST']._serialized_end=2056
-  _globals['_TAILLOGSRESPONSE']._serialized_start=2059
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2187
-  _globals['_INVOCATIONSERVICE']._serialized_start=2400
-  _globals['_INVOCATIONSERVICE']._serialized_end=3245
+  _globals['_COUNTINVOCATIONSREQUEST']._serialized_start=1259
+  _globals['_COUNTINVOCATIONSREQUEST']._serialized_end=1329
+  _globals['_COUNTINVOCATIONSRESPONSE']._serialized_start=1332
+  _globals['_COUNTINVOCATIONSRESPONSE']._serialized_end=1498
+  _globals['_COUNTINVOCATIONSRESPONSE_COUNT']._serialized_start=1419
+  _globals['_COUNTINVOCATIONSRESPONSE_COUNT']._serialized_end=1498
+  _globals['_WAITINVOCATIONREQUEST']._serialized_start=1500
+  _globals['_WAITINVOCATIONREQUEST']._serialized_end=1579
+  _globals['_WAITINVOCATIONRESPONSE']._serialized_start=1581
+  _globals['_WAITINVOCATIONRESPONSE']._serialized_end=1648
+  _globals['_WATCHRESULTSREQUEST']._serialized_start=1650
+  _globals['_WATCHRESULTSREQUEST']._serialized_end=1767
+  _globals['_WATCHRESULTSRESPONSE']._serialized_start=1770
+  _globals['_WATCHRESULTSRESPONSE']._serialized_end=1909
+  _globals['_BOOKMARK']._serialized_start=1911
+  _globals['_BOOKMARK']._serialized_end=1963
+  _globals['_STOPINVOCATIONREQUEST']._serialized_start=1965
+  _globals['_STOPINVOCATIONREQUEST']._serialized_end=2016
+  _globals['_STOPINVOCATIONRESPONSE']._serialized_start=2018
+  _globals['_STOPINVOCATIONRESPONSE']._serialized_end=2085
+  _globals['_BULKSTOPREQUEST']._serialized_start=2087
+  _globals['_BULKSTOPREQUEST']._serialized_end=2182
+  _globals['_BULKSTOPRESPONSE']._serialized_start=2184
+  _globals['_BULKSTOPRESPONSE']._serialized_end=2254
+  _globals['_RERUNINVOCATIONREQUEST']._serialized_start=2256
+  _globals['_RERUNINVOCATIONREQUEST']._serialized_end=2349
+  _globals['_RERUNINVOCATIONRESPONSE']._serialized_start=2351
+  _globals['_RERUNINVOCATIONRESPONSE']._serialized_end=2419
+  _globals['_BULKRERUNREQUEST']._serialized_start=2421
+  _globals['_BULKRERUNREQUEST']._serialized_end=2545
+  _globals['_BULKRERUNRESPONSE']._serialized_start=2547
+  _globals['_BULKRERUNRESPONSE']._serialized_end=2638
+  _globals['_TAILLOGSREQUEST']._serialized_start=2640
+  _globals['_TAILLOGSREQUEST']._serialized_end=2685
+  _globals['_TAILLOGSRESPONSE']._serialized_start=2688
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2816
+  _globals['_WRITEPAYLOADREQUEST']._serialized_start=2818
+  _globals['_WRITEPAYLOADREQUEST']._serialized_end=2879
+  _globals['_WRITEPAYLOADRESPONSE']._serialized_start=2881
+  _globals['_WRITEPAYLOADRESPONSE']._serialized_end=2934
+  _globals['_READPAYLOADREQUEST']._serialized_start=2936
+  _globals['_READPAYLOADREQUEST']._serialized_end=2973
+  _globals['_READPAYLOADRESPONSE']._serialized_start=2975
+  _globals['_READPAYLOADRESPONSE']._serialized_end=3010
+  _globals['_INVOCATIONSERVICE']._serialized_start=3223
+  _globals['_INVOCATIONSERVICE']._serialized_end=4465
 # @@protoc_insertion_point(module_scope)

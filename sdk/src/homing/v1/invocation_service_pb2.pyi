@@ -368,6 +368,71 @@ class ListInvocationsResponse(google.protobuf.message.Message):
 Global___ListInvocationsResponse: typing_extensions.TypeAlias = ListInvocationsResponse
 
 @typing.final
+class CountInvocationsRequest(google.protobuf.message.Message):
+    """CountInvocationsRequest asks how many records there are."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    @property
+    def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
+        """Which ones; unset means all."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.invocation_pb2.InvocationFilter | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter"]) -> None: ...
+
+Global___CountInvocationsRequest: typing_extensions.TypeAlias = CountInvocationsRequest
+
+@typing.final
+class CountInvocationsResponse(google.protobuf.message.Message):
+    """CountInvocationsResponse tells how many records match."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Count(google.protobuf.message.Message):
+        """How many are in one state."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        STATE_FIELD_NUMBER: builtins.int
+        COUNT_FIELD_NUMBER: builtins.int
+        MORE_FIELD_NUMBER: builtins.int
+        state: homing.v1.invocation_pb2.InvocationState.ValueType
+        """The state."""
+        count: builtins.int
+        """How many; counting stops at 10,000."""
+        more: builtins.bool
+        """Whether there are more than were counted."""
+        def __init__(
+            self,
+            *,
+            state: homing.v1.invocation_pb2.InvocationState.ValueType = ...,
+            count: builtins.int = ...,
+            more: builtins.bool = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["count", b"count", "more", b"more", "state", b"state"]) -> None: ...
+
+    COUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CountInvocationsResponse.Count]:
+        """One for each state in which there are any, in the order of the states."""
+
+    def __init__(
+        self,
+        *,
+        counts: collections.abc.Iterable[Global___CountInvocationsResponse.Count] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts"]) -> None: ...
+
+Global___CountInvocationsResponse: typing_extensions.TypeAlias = CountInvocationsResponse
+
+@typing.final
 class WaitInvocationRequest(google.protobuf.message.Message):
     """WaitInvocationRequest asks to wait for an end."""
 
@@ -539,6 +604,61 @@ class StopInvocationResponse(google.protobuf.message.Message):
 Global___StopInvocationResponse: typing_extensions.TypeAlias = StopInvocationResponse
 
 @typing.final
+class BulkStopRequest(google.protobuf.message.Message):
+    """BulkStopRequest asks to stop many."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """Why, for the records."""
+    dry_run: builtins.bool
+    """Whether to count only."""
+    @property
+    def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
+        """Which ones; at least one field must be set."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.invocation_pb2.InvocationFilter | None = ...,
+        reason: builtins.str = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "reason", b"reason"]) -> None: ...
+
+Global___BulkStopRequest: typing_extensions.TypeAlias = BulkStopRequest
+
+@typing.final
+class BulkStopResponse(google.protobuf.message.Message):
+    """BulkStopResponse tells how many were stopped."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: builtins.int
+    STOPPED_FIELD_NUMBER: builtins.int
+    STOPPING_FIELD_NUMBER: builtins.int
+    matched: builtins.int
+    """How many matched and had not ended."""
+    stopped: builtins.int
+    """How many of them are STOPPED."""
+    stopping: builtins.int
+    """How many of them are STOPPING: somebody has them in hand."""
+    def __init__(
+        self,
+        *,
+        matched: builtins.int = ...,
+        stopped: builtins.int = ...,
+        stopping: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["matched", b"matched", "stopped", b"stopped", "stopping", b"stopping"]) -> None: ...
+
+Global___BulkStopResponse: typing_extensions.TypeAlias = BulkStopResponse
+
+@typing.final
 class RerunInvocationRequest(google.protobuf.message.Message):
     """RerunInvocationRequest asks to run one again."""
 
@@ -587,6 +707,69 @@ class RerunInvocationResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["invocation", b"invocation"]) -> None: ...
 
 Global___RerunInvocationResponse: typing_extensions.TypeAlias = RerunInvocationResponse
+
+@typing.final
+class BulkRerunRequest(google.protobuf.message.Message):
+    """BulkRerunRequest asks to run many again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    dry_run: builtins.bool
+    """Whether to count only."""
+    max_per_second: builtins.float
+    """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
+    request_id: builtins.str
+    """Makes the call safe to repeat, as in InvokeAsyncRequest; at most 64 characters."""
+    @property
+    def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
+        """Which ones; at least one field must be set. Those that have not ended are left out."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.invocation_pb2.InvocationFilter | None = ...,
+        dry_run: builtins.bool = ...,
+        max_per_second: builtins.float = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second", "request_id", b"request_id"]) -> None: ...
+
+Global___BulkRerunRequest: typing_extensions.TypeAlias = BulkRerunRequest
+
+@typing.final
+class BulkRerunResponse(google.protobuf.message.Message):
+    """BulkRerunResponse tells how many run again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    matched: builtins.int
+    """How many matched and had ended."""
+    accepted: builtins.int
+    """How many of them run again."""
+    duplicates: builtins.int
+    """How many of them were run again by an earlier call with the same request_id."""
+    refused: builtins.int
+    """How many cannot run again, because their functions are gone."""
+    def __init__(
+        self,
+        *,
+        matched: builtins.int = ...,
+        accepted: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        refused: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "matched", b"matched", "refused", b"refused"]) -> None: ...
+
+Global___BulkRerunResponse: typing_extensions.TypeAlias = BulkRerunResponse
 
 @typing.final
 class TailLogsRequest(google.protobuf.message.Message):
@@ -642,3 +825,84 @@ class TailLogsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["shared", b"shared", "stream", b"stream", "text", b"text", "time", b"time"]) -> None: ...
 
 Global___TailLogsResponse: typing_extensions.TypeAlias = TailLogsResponse
+
+@typing.final
+class WritePayloadRequest(google.protobuf.message.Message):
+    """WritePayloadRequest is the beginning or a part of a body."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    size: builtins.int
+    """The size of the whole body in bytes, at most 64 MiB."""
+    data: builtins.bytes
+    """The next bytes, at most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        size: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "part", b"part", "size", b"size"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "part", b"part", "size", b"size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["size", "data"] | None: ...
+
+Global___WritePayloadRequest: typing_extensions.TypeAlias = WritePayloadRequest
+
+@typing.final
+class WritePayloadResponse(google.protobuf.message.Message):
+    """WritePayloadResponse is the stored body."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: builtins.int
+    @property
+    def blob(self) -> homing.v1.payload_pb2.Blob:
+        """Refers to it in an InvocationSpec."""
+
+    def __init__(
+        self,
+        *,
+        blob: homing.v1.payload_pb2.Blob | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["blob", b"blob"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["blob", b"blob"]) -> None: ...
+
+Global___WritePayloadResponse: typing_extensions.TypeAlias = WritePayloadResponse
+
+@typing.final
+class ReadPayloadRequest(google.protobuf.message.Message):
+    """ReadPayloadRequest asks for a stored body."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BLOB_ID_FIELD_NUMBER: builtins.int
+    blob_id: builtins.str
+    """The id of the blob."""
+    def __init__(
+        self,
+        *,
+        blob_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blob_id", b"blob_id"]) -> None: ...
+
+Global___ReadPayloadRequest: typing_extensions.TypeAlias = ReadPayloadRequest
+
+@typing.final
+class ReadPayloadResponse(google.protobuf.message.Message):
+    """ReadPayloadResponse is a part of a body."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
+
+Global___ReadPayloadResponse: typing_extensions.TypeAlias = ReadPayloadResponse

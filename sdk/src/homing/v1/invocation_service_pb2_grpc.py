@@ -73,20 +73,45 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.WatchResultsRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.WatchResultsResponse.FromString,
                 _registered_method=True)
+        self.CountInvocations = channel.unary_unary(
+                '/homing.v1.InvocationService/CountInvocations',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.CountInvocationsRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.CountInvocationsResponse.FromString,
+                _registered_method=True)
         self.StopInvocation = channel.unary_unary(
                 '/homing.v1.InvocationService/StopInvocation',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationResponse.FromString,
+                _registered_method=True)
+        self.BulkStop = channel.unary_unary(
+                '/homing.v1.InvocationService/BulkStop',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopResponse.FromString,
                 _registered_method=True)
         self.RerunInvocation = channel.unary_unary(
                 '/homing.v1.InvocationService/RerunInvocation',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationResponse.FromString,
                 _registered_method=True)
+        self.BulkRerun = channel.unary_unary(
+                '/homing.v1.InvocationService/BulkRerun',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.FromString,
+                _registered_method=True)
         self.TailLogs = channel.unary_stream(
                 '/homing.v1.InvocationService/TailLogs',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.FromString,
+                _registered_method=True)
+        self.WritePayload = channel.stream_unary(
+                '/homing.v1.InvocationService/WritePayload',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.FromString,
+                _registered_method=True)
+        self.ReadPayload = channel.unary_stream(
+                '/homing.v1.InvocationService/ReadPayload',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
                 _registered_method=True)
 
 
@@ -153,15 +178,37 @@ class InvocationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountInvocations(self, request, context):
+        """CountInvocations counts the records that match a filter, by state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopInvocation(self, request, context):
-        """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has.
+        """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
+        where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BulkStop(self, request, context):
+        """BulkStop stops all invocations that match a filter and have not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RerunInvocation(self, request, context):
-        """RerunInvocation runs an ended invocation again, as a new one.
+        """RerunInvocation runs an ended invocation again, as a new one; FAILED_PRECONDITION on one that has not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BulkRerun(self, request, context):
+        """BulkRerun runs all ended invocations that match a filter again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +216,21 @@ class InvocationServiceServicer(object):
 
     def TailLogs(self, request, context):
         """TailLogs streams the log lines of an invocation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WritePayload(self, request_iterator, context):
+        """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
+        the others the body. What no invocation refers to within an hour is removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadPayload(self, request, context):
+        """ReadPayload streams a stored body.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,20 +274,45 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.WatchResultsRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.WatchResultsResponse.SerializeToString,
             ),
+            'CountInvocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountInvocations,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.CountInvocationsRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.CountInvocationsResponse.SerializeToString,
+            ),
             'StopInvocation': grpc.unary_unary_rpc_method_handler(
                     servicer.StopInvocation,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationResponse.SerializeToString,
+            ),
+            'BulkStop': grpc.unary_unary_rpc_method_handler(
+                    servicer.BulkStop,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopResponse.SerializeToString,
             ),
             'RerunInvocation': grpc.unary_unary_rpc_method_handler(
                     servicer.RerunInvocation,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationResponse.SerializeToString,
             ),
+            'BulkRerun': grpc.unary_unary_rpc_method_handler(
+                    servicer.BulkRerun,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.SerializeToString,
+            ),
             'TailLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.TailLogs,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.SerializeToString,
+            ),
+            'WritePayload': grpc.stream_unary_rpc_method_handler(
+                    servicer.WritePayload,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.SerializeToString,
+            ),
+            'ReadPayload': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadPayload,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -432,6 +519,33 @@ class InvocationService(object):
             _registered_method=True)
 
     @staticmethod
+    def CountInvocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/CountInvocations',
+            homing_dot_v1_dot_invocation__service__pb2.CountInvocationsRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.CountInvocationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StopInvocation(request,
             target,
             options=(),
@@ -448,6 +562,33 @@ class InvocationService(object):
             '/homing.v1.InvocationService/StopInvocation',
             homing_dot_v1_dot_invocation__service__pb2.StopInvocationRequest.SerializeToString,
             homing_dot_v1_dot_invocation__service__pb2.StopInvocationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BulkStop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/BulkStop',
+            homing_dot_v1_dot_invocation__service__pb2.BulkStopRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.BulkStopResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -486,6 +627,33 @@ class InvocationService(object):
             _registered_method=True)
 
     @staticmethod
+    def BulkRerun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/BulkRerun',
+            homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def TailLogs(request,
             target,
             options=(),
@@ -502,6 +670,60 @@ class InvocationService(object):
             '/homing.v1.InvocationService/TailLogs',
             homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.SerializeToString,
             homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WritePayload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/homing.v1.InvocationService/WritePayload',
+            homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homing.v1.InvocationService/ReadPayload',
+            homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

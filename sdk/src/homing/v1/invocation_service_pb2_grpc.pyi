@@ -137,6 +137,22 @@ _InvocationServiceWatchResultsType = typing_extensions.TypeVar(
     ],
 )
 
+_InvocationServiceCountInvocationsType = typing_extensions.TypeVar(
+    '_InvocationServiceCountInvocationsType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.CountInvocationsRequest,
+        homing.v1.invocation_service_pb2.CountInvocationsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.CountInvocationsRequest,
+        homing.v1.invocation_service_pb2.CountInvocationsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.CountInvocationsRequest,
+        homing.v1.invocation_service_pb2.CountInvocationsResponse,
+    ],
+)
+
 _InvocationServiceStopInvocationType = typing_extensions.TypeVar(
     '_InvocationServiceStopInvocationType',
     grpc.UnaryUnaryMultiCallable[
@@ -150,6 +166,22 @@ _InvocationServiceStopInvocationType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.StopInvocationRequest,
         homing.v1.invocation_service_pb2.StopInvocationResponse,
+    ],
+)
+
+_InvocationServiceBulkStopType = typing_extensions.TypeVar(
+    '_InvocationServiceBulkStopType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkStopRequest,
+        homing.v1.invocation_service_pb2.BulkStopResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkStopRequest,
+        homing.v1.invocation_service_pb2.BulkStopResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkStopRequest,
+        homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
 )
 
@@ -169,6 +201,22 @@ _InvocationServiceRerunInvocationType = typing_extensions.TypeVar(
     ],
 )
 
+_InvocationServiceBulkRerunType = typing_extensions.TypeVar(
+    '_InvocationServiceBulkRerunType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkRerunRequest,
+        homing.v1.invocation_service_pb2.BulkRerunResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkRerunRequest,
+        homing.v1.invocation_service_pb2.BulkRerunResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkRerunRequest,
+        homing.v1.invocation_service_pb2.BulkRerunResponse,
+    ],
+)
+
 _InvocationServiceTailLogsType = typing_extensions.TypeVar(
     '_InvocationServiceTailLogsType',
     grpc.UnaryStreamMultiCallable[
@@ -185,7 +233,39 @@ _InvocationServiceTailLogsType = typing_extensions.TypeVar(
     ],
 )
 
-class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceStopInvocationType, _InvocationServiceRerunInvocationType, _InvocationServiceTailLogsType]):
+_InvocationServiceWritePayloadType = typing_extensions.TypeVar(
+    '_InvocationServiceWritePayloadType',
+    grpc.StreamUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.WritePayloadRequest,
+        homing.v1.invocation_service_pb2.WritePayloadResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.WritePayloadRequest,
+        homing.v1.invocation_service_pb2.WritePayloadResponse,
+    ],
+    default=grpc.StreamUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.WritePayloadRequest,
+        homing.v1.invocation_service_pb2.WritePayloadResponse,
+    ],
+)
+
+_InvocationServiceReadPayloadType = typing_extensions.TypeVar(
+    '_InvocationServiceReadPayloadType',
+    grpc.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.ReadPayloadRequest,
+        homing.v1.invocation_service_pb2.ReadPayloadResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.ReadPayloadRequest,
+        homing.v1.invocation_service_pb2.ReadPayloadResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.ReadPayloadRequest,
+        homing.v1.invocation_service_pb2.ReadPayloadResponse,
+    ],
+)
+
+class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType, _InvocationServiceTailLogsType, _InvocationServiceWritePayloadType, _InvocationServiceReadPayloadType]):
     """InvocationService runs functions and tells how their invocations went.
 
     Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
@@ -223,16 +303,36 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.WatchResultsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.CountInvocationsRequest,
+            homing.v1.invocation_service_pb2.CountInvocationsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.StopInvocationRequest,
             homing.v1.invocation_service_pb2.StopInvocationResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.BulkStopRequest,
+            homing.v1.invocation_service_pb2.BulkStopResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.RerunInvocationRequest,
             homing.v1.invocation_service_pb2.RerunInvocationResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.BulkRerunRequest,
+            homing.v1.invocation_service_pb2.BulkRerunResponse,
+        ],
         grpc.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.TailLogsRequest,
             homing.v1.invocation_service_pb2.TailLogsResponse,
+        ],
+        grpc.StreamUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.WritePayloadRequest,
+            homing.v1.invocation_service_pb2.WritePayloadResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            homing.v1.invocation_service_pb2.ReadPayloadRequest,
+            homing.v1.invocation_service_pb2.ReadPayloadResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -267,16 +367,36 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.WatchResultsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.CountInvocationsRequest,
+            homing.v1.invocation_service_pb2.CountInvocationsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.StopInvocationRequest,
             homing.v1.invocation_service_pb2.StopInvocationResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.BulkStopRequest,
+            homing.v1.invocation_service_pb2.BulkStopResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.RerunInvocationRequest,
             homing.v1.invocation_service_pb2.RerunInvocationResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.BulkRerunRequest,
+            homing.v1.invocation_service_pb2.BulkRerunResponse,
+        ],
         grpc.aio.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.TailLogsRequest,
             homing.v1.invocation_service_pb2.TailLogsResponse,
+        ],
+        grpc.aio.StreamUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.WritePayloadRequest,
+            homing.v1.invocation_service_pb2.WritePayloadResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            homing.v1.invocation_service_pb2.ReadPayloadRequest,
+            homing.v1.invocation_service_pb2.ReadPayloadResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -311,14 +431,33 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     a reader that does not keep up is cut off with RESOURCE_EXHAUSTED and can resume.
     """
 
+    CountInvocations: _InvocationServiceCountInvocationsType
+    """CountInvocations counts the records that match a filter, by state."""
+
     StopInvocation: _InvocationServiceStopInvocationType
-    """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has."""
+    """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
+    where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+    """
+
+    BulkStop: _InvocationServiceBulkStopType
+    """BulkStop stops all invocations that match a filter and have not ended."""
 
     RerunInvocation: _InvocationServiceRerunInvocationType
-    """RerunInvocation runs an ended invocation again, as a new one."""
+    """RerunInvocation runs an ended invocation again, as a new one; FAILED_PRECONDITION on one that has not ended."""
+
+    BulkRerun: _InvocationServiceBulkRerunType
+    """BulkRerun runs all ended invocations that match a filter again."""
 
     TailLogs: _InvocationServiceTailLogsType
     """TailLogs streams the log lines of an invocation."""
+
+    WritePayload: _InvocationServiceWritePayloadType
+    """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
+    the others the body. What no invocation refers to within an hour is removed.
+    """
+
+    ReadPayload: _InvocationServiceReadPayloadType
+    """ReadPayload streams a stored body."""
 
 InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -350,16 +489,36 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
         homing.v1.invocation_service_pb2.WatchResultsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.CountInvocationsRequest,
+        homing.v1.invocation_service_pb2.CountInvocationsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.StopInvocationRequest,
         homing.v1.invocation_service_pb2.StopInvocationResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkStopRequest,
+        homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.RerunInvocationRequest,
         homing.v1.invocation_service_pb2.RerunInvocationResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.BulkRerunRequest,
+        homing.v1.invocation_service_pb2.BulkRerunResponse,
+    ],
     grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.TailLogsRequest,
         homing.v1.invocation_service_pb2.TailLogsResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.WritePayloadRequest,
+        homing.v1.invocation_service_pb2.WritePayloadResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.ReadPayloadRequest,
+        homing.v1.invocation_service_pb2.ReadPayloadResponse,
     ],
 ]
 
@@ -437,12 +596,30 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def CountInvocations(
+        self,
+        request: homing.v1.invocation_service_pb2.CountInvocationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.CountInvocationsResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.CountInvocationsResponse]]:
+        """CountInvocations counts the records that match a filter, by state."""
+
+    @abc.abstractmethod
     def StopInvocation(
         self,
         request: homing.v1.invocation_service_pb2.StopInvocationRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.StopInvocationResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.StopInvocationResponse]]:
-        """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has."""
+        """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
+        where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+        """
+
+    @abc.abstractmethod
+    def BulkStop(
+        self,
+        request: homing.v1.invocation_service_pb2.BulkStopRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.BulkStopResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkStopResponse]]:
+        """BulkStop stops all invocations that match a filter and have not ended."""
 
     @abc.abstractmethod
     def RerunInvocation(
@@ -450,7 +627,15 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.invocation_service_pb2.RerunInvocationRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.RerunInvocationResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.RerunInvocationResponse]]:
-        """RerunInvocation runs an ended invocation again, as a new one."""
+        """RerunInvocation runs an ended invocation again, as a new one; FAILED_PRECONDITION on one that has not ended."""
+
+    @abc.abstractmethod
+    def BulkRerun(
+        self,
+        request: homing.v1.invocation_service_pb2.BulkRerunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.BulkRerunResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkRerunResponse]]:
+        """BulkRerun runs all ended invocations that match a filter again."""
 
     @abc.abstractmethod
     def TailLogs(
@@ -459,5 +644,23 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.TailLogsResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.TailLogsResponse]]:
         """TailLogs streams the log lines of an invocation."""
+
+    @abc.abstractmethod
+    def WritePayload(
+        self,
+        request_iterator: _MaybeAsyncIterator[homing.v1.invocation_service_pb2.WritePayloadRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.WritePayloadResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.WritePayloadResponse]]:
+        """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
+        the others the body. What no invocation refers to within an hour is removed.
+        """
+
+    @abc.abstractmethod
+    def ReadPayload(
+        self,
+        request: homing.v1.invocation_service_pb2.ReadPayloadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.ReadPayloadResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.ReadPayloadResponse]]:
+        """ReadPayload streams a stored body."""
 
 def add_InvocationServiceServicer_to_server(servicer: InvocationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -150,6 +150,27 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Return a page of records."""
         return await self._lists.list(request)
 
+    async def CountInvocations(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("CountInvocations")
+
+    async def BulkStop(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("BulkStop")
+
+    async def BulkRerun(self, _request: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("BulkRerun")
+
+    async def WritePayload(self, _requests: object, _context: Context) -> NoReturn:
+        """Refuse: not served."""
+        raise not_served("WritePayload")
+
+    async def ReadPayload(self, _request: object, _context: Context) -> AsyncIterator[api.ReadPayloadResponse]:
+        """Refuse: not served."""
+        raise not_served("ReadPayload")
+        yield  # makes this a stream
+
     async def StopInvocation(self, _request: object, _context: Context) -> NoReturn:
         """Refuse: not served."""
         raise not_served("StopInvocation")

@@ -30,12 +30,20 @@ def record_of(row: Row[Any]) -> Record:
         attempts=tuple(history.attempts),
         entries=tuple(history.entries),
         failure=history.failure if history.HasField("failure") else None,
+        stop_request=history.stop_request if history.HasField("stop_request") else None,
+        progress=history.progress if history.HasField("progress") else None,
     )
 
 
 def values_of(record: Record) -> Values:
     """Return the columns that hold the life cycle's record."""
-    history = History(attempts=record.attempts, entries=record.entries, failure=record.failure)
+    history = History(
+        attempts=record.attempts,
+        entries=record.entries,
+        failure=record.failure,
+        stop_request=record.stop_request,
+        progress=record.progress,
+    )
     return {
         "state": int(record.state),
         "generation": record.token.generation,
@@ -136,8 +144,13 @@ def _show_record(invocation: api.Invocation, record: Record) -> None:
         )
         for entry in record.entries
     )
-    if record.failure is not None:
-        invocation.failure.CopyFrom(record.failure)
+    for field, value in (
+        ("failure", record.failure),
+        ("stop_request", record.stop_request),
+        ("progress", record.progress),
+    ):
+        if value is not None:
+            getattr(invocation, field).CopyFrom(value)
     _show_hold(invocation, record)
 
 

@@ -61,6 +61,9 @@ functions = Table(
     Column("definition", LargeBinary, nullable=False, comment="homing.v1.Function"),
     Column("deleted", Boolean, nullable=False),
     Column("drained", Boolean, nullable=False, comment="whether the queues of a deleted function are gone"),
+    # Records up to these numbers may have been removed: a watch cannot resume from before them.
+    Column("removed_result_seq", BigInteger, nullable=False, server_default="0"),
+    Column("removed_change_seq", BigInteger, nullable=False, server_default="0"),
 )
 
 invocations = Table(
@@ -100,6 +103,9 @@ invocations = Table(
     # What the dispatcher looks for: all that has not ended, by who holds it.
     Index("ix_invocations_custody", "custody", "function", "due_us", "size", sqlite_where=text("custody > 0")),
     Index("ix_invocations_result_seq", "result_seq", unique=True, sqlite_where=text("result_seq IS NOT NULL")),
+    # What watches of all changes read, and what retention looks for.
+    Index("ix_invocations_change_seq", "change_seq", unique=True),
+    Index("ix_invocations_end", "function", "end_us", sqlite_where=text("end_us > 0")),
     Index(
         "ix_invocations_request",
         "caller",
@@ -144,6 +150,57 @@ deliveries = Table(
     Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.DeliveryHistory"),
     Index("ix_deliveries_invocation_id", "invocation_id"),
     Index("ix_deliveries_custody", "custody", "sent_us", sqlite_where=text("custody > 0")),
+)
+
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("invocation_id", String(36), primary_key=True),
+    Column("function", String(63), nullable=False),
+    Column("generation", Integer, nullable=False, comment="its hand-overs up to this one must not start"),
+    Column("size", Integer, nullable=False, comment="bytes of the work message, roughly"),
+    Column("create_us", BigInteger, nullable=False),
+)
+"""Stopped invocations whose work messages may still be at the broker."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("hello_us", BigInteger, nullable=False, comment="when it was last given a snapshot"),
+)
+"""Workers that may hold work: a stop is certain once each of them has obeyed or is gone."""
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("role", String(32), primary_key=True),
+    Column("server", String(255), nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+)
+"""Which server has a role that one alone may have."""
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("invocation_id", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True, comment="1 for the first chunk"),
+    Column("size", Integer, nullable=False, comment="bytes of text"),
+    Column("lines", LargeBinary, nullable=False, comment="homing_core.wire.v1.LogBatch"),
+    Column("create_us", BigInteger, nullable=False),
+    Index("ix_logs_create_us", "create_us"),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("create_us", BigInteger, nullable=False),
+    Column("uses", Integer, nullable=False, comment="how many invocations refer to it"),
+    Index("ix_blobs_unused", "create_us", sqlite_where=text("uses = 0")),
 )
 
 

@@ -24,55 +24,68 @@ _sym_db = _symbol_database.Default()
 
 from homing.v1 import function_pb2 as homing_dot_v1_dot_function__pb2
 from homing.v1 import invocation_pb2 as homing_dot_v1_dot_invocation__pb2
+from homing.v1 import invocation_service_pb2 as homing_dot_v1_dot_invocation__service__pb2
 from homing.v1 import policy_pb2 as homing_dot_v1_dot_policy__pb2
 from homing_core.wire.v1 import record_pb2 as homing__core_dot_wire_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homing_core/wire/v1/messages.proto\x12\x13homing_core.wire.v1\x1a\x18homing/v1/function.proto\x1a\x1ahoming/v1/invocation.proto\x1a\x16homing/v1/policy.proto\x1a homing_core/wire/v1/record.proto\"\xe0\x01\n\x0bWorkMessage\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x11\n\tcreate_us\x18\x04 \x01(\x03\x12\x13\n\x0bstart_by_us\x18\x05 \x01(\x03\x12\x16\n\x0eprior_attempts\x18\x06 \x01(\x05\x12\x19\n\x11prior_lost_starts\x18\x07 \x01(\x05\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\r\n\x05\x64\x65pth\x18\t \x01(\x05\"\xac\x01\n\x0bSyncRequest\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x10\n\x08reply_to\x18\x03 \x01(\t\x12\x11\n\tcreate_us\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_us\x18\x05 \x01(\x03\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x07 \x01(\t\"\x8c\x01\n\tSyncReply\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x33\n\x07started\x18\x02 \x01(\x0b\x32 .homing_core.wire.v1.SyncStartedH\x00\x12+\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x1a.homing_core.wire.v1.EndedH\x00\x42\x06\n\x04kind\"\x1d\n\x0bSyncStarted\x12\x0e\n\x06worker\x18\x01 \x01(\t\"8\n\nEventBatch\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.homing_core.wire.v1.Event\"\xa0\x04\n\x05\x45vent\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12)\n\x05token\x18\x02 \x01(\x0b\x32\x1a.homing_core.wire.v1.Token\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x31\n\x08\x64\x65queued\x18\x05 \x01(\x0b\x32\x1d.homing_core.wire.v1.DequeuedH\x00\x12\x35\n\x07running\x18\x06 \x01(\x0b\x32\".homing_core.wire.v1.AttemptRecordH\x00\x12;\n\rattempt_ended\x18\x07 \x01(\x0b\x32\".homing_core.wire.v1.AttemptRecordH\x00\x12\x31\n\x08\x64\x65\x66\x65rred\x18\x08 \x01(\x0b\x32\x1d.homing_core.wire.v1.DeferredH\x00\x12\x36\n\x0bhanded_back\x18\t \x01(\x0b\x32\x1f.homing_core.wire.v1.HandedBackH\x00\x12+\n\x05\x65nded\x18\n \x01(\x0b\x32\x1a.homing_core.wire.v1.EndedH\x00\x12\x34\n\nsync_ended\x18\x0b \x01(\x0b\x32\x1e.homing_core.wire.v1.SyncEndedH\x00\x12\x37\n\x08\x64\x65livery\x18\x0c \x01(\x0b\x32#.homing_core.wire.v1.DeliveryReportH\x00\x42\x06\n\x04kind\"\x1e\n\x08\x44\x65queued\x12\x12\n\ncold_start\x18\x01 \x01(\x08\"s\n\x08\x44\x65\x66\x65rred\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12\x0e\n\x06\x64ue_us\x18\x02 \x01(\x03\x12!\n\x06result\x18\x03 \x01(\x0b\x32\x11.homing.v1.Result\"R\n\nHandedBack\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x34\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\"\xb0\x01\n\x05\x45nded\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12\x34\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12!\n\x06result\x18\x03 \x01(\x0b\x32\x11.homing.v1.Result\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.homing.v1.Failure\"i\n\tSyncEnded\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .homing_core.wire.v1.SyncRequest\x12)\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1a.homing_core.wire.v1.Ended\"\x8c\x01\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.homing.v1.DeliveryState\x12<\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32*.homing_core.wire.v1.DeliveryAttemptRecord\"\x9f\x02\n\x0f\x44\x65liveryMessage\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12%\n\x08\x63\x61llback\x18\x03 \x01(\x0b\x32\x13.homing.v1.Callback\x12\x15\n\rinvocation_id\x18\x04 \x01(\t\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12!\n\x06result\x18\x07 \x01(\x0b\x32\x11.homing.v1.Result\x12#\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.homing.v1.Failure\x12\x10\n\x08start_us\x18\t \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\n \x01(\x03\"\x81\x02\n\x07\x43ontrol\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07time_us\x18\x02 \x01(\x03\x12)\n\x04ping\x18\x03 \x01(\x0b\x32\x19.homing_core.wire.v1.PingH\x00\x12\x36\n\x08\x66unction\x18\x04 \x01(\x0b\x32\".homing_core.wire.v1.FunctionStateH\x00\x12\x31\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1d.homing_core.wire.v1.SnapshotH\x00\x12\x37\n\x07results\x18\x06 \x01(\x0b\x32$.homing_core.wire.v1.ResultsRecordedH\x00\x42\x06\n\x04kind\"\x06\n\x04Ping\"G\n\rFunctionState\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"A\n\x08Snapshot\x12\x35\n\tfunctions\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.FunctionState\"%\n\x0fResultsRecorded\x12\x12\n\nresult_seq\x18\x01 \x01(\x03\"\xaf\x01\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07time_us\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ontrol_address\x18\x03 \x01(\t\x12\r\n\x05hello\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x34\n\tfunctions\x18\x07 \x03(\x0b\x32!.homing_core.wire.v1.FunctionLoad\"D\n\x0c\x46unctionLoad\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0f\n\x07in_hand\x18\x02 \x01(\x05\x12\x11\n\tinstances\x18\x03 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"homing_core/wire/v1/messages.proto\x12\x13homing_core.wire.v1\x1a\x18homing/v1/function.proto\x1a\x1ahoming/v1/invocation.proto\x1a\"homing/v1/invocation_service.proto\x1a\x16homing/v1/policy.proto\x1a homing_core/wire/v1/record.proto\"\x91\x02\n\x0bWorkMessage\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\'\n\x04spec\x18\x03 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x11\n\tcreate_us\x18\x04 \x01(\x03\x12\x13\n\x0bstart_by_us\x18\x05 \x01(\x03\x12\x16\n\x0eprior_attempts\x18\x06 \x01(\x05\x12\x19\n\x11prior_lost_starts\x18\x07 \x01(\x05\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\r\n\x05\x64\x65pth\x18\t \x01(\x05\x12/\n\x06\x62odies\x18\n \x01(\x0b\x32\x1f.homing_core.wire.v1.BodyAccess\"5\n\nBodyAccess\x12\x13\n\x0bpayload_url\x18\x01 \x01(\t\x12\x12\n\nresult_url\x18\x02 \x01(\t\"\xdd\x01\n\x0bSyncRequest\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.homing.v1.InvocationSpec\x12\x10\n\x08reply_to\x18\x03 \x01(\t\x12\x11\n\tcreate_us\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_us\x18\x05 \x01(\x03\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x07 \x01(\t\x12/\n\x06\x62odies\x18\x08 \x01(\x0b\x32\x1f.homing_core.wire.v1.BodyAccess\"\x8c\x01\n\tSyncReply\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x33\n\x07started\x18\x02 \x01(\x0b\x32 .homing_core.wire.v1.SyncStartedH\x00\x12+\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x1a.homing_core.wire.v1.EndedH\x00\x42\x06\n\x04kind\"\x1d\n\x0bSyncStarted\x12\x0e\n\x06worker\x18\x01 \x01(\t\"8\n\nEventBatch\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.homing_core.wire.v1.Event\"\xf8\x04\n\x05\x45vent\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12)\n\x05token\x18\x02 \x01(\x0b\x32\x1a.homing_core.wire.v1.Token\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x31\n\x08\x64\x65queued\x18\x05 \x01(\x0b\x32\x1d.homing_core.wire.v1.DequeuedH\x00\x12\x35\n\x07running\x18\x06 \x01(\x0b\x32\".homing_core.wire.v1.AttemptRecordH\x00\x12;\n\rattempt_ended\x18\x07 \x01(\x0b\x32\".homing_core.wire.v1.AttemptRecordH\x00\x12\x31\n\x08\x64\x65\x66\x65rred\x18\x08 \x01(\x0b\x32\x1d.homing_core.wire.v1.DeferredH\x00\x12\x36\n\x0bhanded_back\x18\t \x01(\x0b\x32\x1f.homing_core.wire.v1.HandedBackH\x00\x12+\n\x05\x65nded\x18\n \x01(\x0b\x32\x1a.homing_core.wire.v1.EndedH\x00\x12\x34\n\nsync_ended\x18\x0b \x01(\x0b\x32\x1e.homing_core.wire.v1.SyncEndedH\x00\x12\x37\n\x08\x64\x65livery\x18\x0c \x01(\x0b\x32#.homing_core.wire.v1.DeliveryReportH\x00\x12-\n\x06leased\x18\r \x01(\x0b\x32\x1b.homing_core.wire.v1.LeasedH\x00\x12\'\n\x08progress\x18\x0e \x01(\x0b\x32\x13.homing.v1.ProgressH\x00\x42\x06\n\x04kind\"\x1e\n\x08\x44\x65queued\x12\x12\n\ncold_start\x18\x01 \x01(\x08\"s\n\x08\x44\x65\x66\x65rred\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12\x0e\n\x06\x64ue_us\x18\x02 \x01(\x03\x12!\n\x06result\x18\x03 \x01(\x0b\x32\x11.homing.v1.Result\"R\n\nHandedBack\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x34\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\"\x19\n\x06Leased\x12\x0f\n\x07term_us\x18\x01 \x01(\x03\"\xb0\x01\n\x05\x45nded\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12\x34\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12!\n\x06result\x18\x03 \x01(\x0b\x32\x11.homing.v1.Result\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.homing.v1.Failure\"i\n\tSyncEnded\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .homing_core.wire.v1.SyncRequest\x12)\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1a.homing_core.wire.v1.Ended\"\x8c\x01\n\x0e\x44\x65liveryReport\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0e\x32\x18.homing.v1.DeliveryState\x12<\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32*.homing_core.wire.v1.DeliveryAttemptRecord\"\xb3\x02\n\x0f\x44\x65liveryMessage\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12%\n\x08\x63\x61llback\x18\x03 \x01(\x0b\x32\x13.homing.v1.Callback\x12\x15\n\rinvocation_id\x18\x04 \x01(\t\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12!\n\x06result\x18\x07 \x01(\x0b\x32\x11.homing.v1.Result\x12#\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x12.homing.v1.Failure\x12\x10\n\x08start_us\x18\t \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\n \x01(\x03\x12\x12\n\nresult_url\x18\x0b \x01(\t\"\xae\x02\n\x07\x43ontrol\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07time_us\x18\x02 \x01(\x03\x12)\n\x04ping\x18\x03 \x01(\x0b\x32\x19.homing_core.wire.v1.PingH\x00\x12\x36\n\x08\x66unction\x18\x04 \x01(\x0b\x32\".homing_core.wire.v1.FunctionStateH\x00\x12\x31\n\x08snapshot\x18\x05 \x01(\x0b\x32\x1d.homing_core.wire.v1.SnapshotH\x00\x12\x37\n\x07results\x18\x06 \x01(\x0b\x32$.homing_core.wire.v1.ResultsRecordedH\x00\x12+\n\x05stops\x18\x07 \x01(\x0b\x32\x1a.homing_core.wire.v1.StopsH\x00\x42\x06\n\x04kind\"\x06\n\x04Ping\"G\n\rFunctionState\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"k\n\x08Snapshot\x12\x35\n\tfunctions\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.FunctionState\x12(\n\x05stops\x18\x02 \x03(\x0b\x32\x19.homing_core.wire.v1.Stop\"1\n\x05Stops\x12(\n\x05stops\x18\x01 \x03(\x0b\x32\x19.homing_core.wire.v1.Stop\"1\n\x04Stop\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\"9\n\x0fResultsRecorded\x12\x12\n\nresult_seq\x18\x01 \x01(\x03\x12\x12\n\nchange_seq\x18\x02 \x01(\x03\"\xc5\x01\n\x0cWorkerStatus\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07time_us\x18\x02 \x01(\x03\x12\x17\n\x0f\x63ontrol_address\x18\x03 \x01(\t\x12\r\n\x05hello\x18\x04 \x01(\x08\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x34\n\tfunctions\x18\x07 \x03(\x0b\x32!.homing_core.wire.v1.FunctionLoad\x12\x14\n\x0cstops_obeyed\x18\x08 \x03(\t\"^\n\x08LogBatch\x12\x15\n\rinvocation_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12+\n\x05lines\x18\x03 \x03(\x0b\x32\x1c.homing_core.wire.v1.LogLine\"^\n\x07LogLine\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12$\n\x06stream\x18\x02 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08\"D\n\x0c\x46unctionLoad\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0f\n\x07in_hand\x18\x02 \x01(\x05\x12\x11\n\tinstances\x18\x03 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing_core.wire.v1.messages_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKMESSAGE']._serialized_start=172
-  _globals['_WORKMESSAGE']._serialized_end=396
-  _globals['_SYNCREQUEST']._serialized_start=399
-  _globals['_SYNCREQUEST']._serialized_end=571
-  _globals['_SYNCREPLY']._serialized_start=574
-  _globals['_SYNCREPLY']._serialized_end=714
-  _globals['_SYNCSTARTED']._serialized_start=716
-  _globals['_SYNCSTARTED']._serialized_end=745
-  _globals['_EVENTBATCH']._serialized_start=747
-  _globals['_EVENTBATCH']._serialized_end=803
-  _globals['_EVENT']._serialized_start=806
-  _globals['_EVENT']._serialized_end=1350
-  _globals['_DEQUEUED']._serialized_start=1352
-  _globals['_DEQUEUED']._serialized_end=1382
-  _globals['_DEFERRED']._serialized_start=1384
-  _globals['_DEFERRED']._serialized_end=1499
-  _globals['_HANDEDBACK']._serialized_start=1501
-  _globals['_HANDEDBACK']._serialized_end=1583
-  _globals['_ENDED']._serialized_start=1586
-  _globals['_ENDED']._serialized_end=1762
-  _globals['_SYNCENDED']._serialized_start=1764
-  _globals['_SYNCENDED']._serialized_end=1869
-  _globals['_DELIVERYREPORT']._serialized_start=1872
-  _globals['_DELIVERYREPORT']._serialized_end=2012
-  _globals['_DELIVERYMESSAGE']._serialized_start=2015
-  _globals['_DELIVERYMESSAGE']._serialized_end=2302
-  _globals['_CONTROL']._serialized_start=2305
-  _globals['_CONTROL']._serialized_end=2562
-  _globals['_PING']._serialized_start=2564
-  _globals['_PING']._serialized_end=2570
-  _globals['_FUNCTIONSTATE']._serialized_start=2572
-  _globals['_FUNCTIONSTATE']._serialized_end=2643
-  _globals['_SNAPSHOT']._serialized_start=2645
-  _globals['_SNAPSHOT']._serialized_end=2710
-  _globals['_RESULTSRECORDED']._serialized_start=2712
-  _globals['_RESULTSRECORDED']._serialized_end=2749
-  _globals['_WORKERSTATUS']._serialized_start=2752
-  _globals['_WORKERSTATUS']._serialized_end=2927
-  _globals['_FUNCTIONLOAD']._serialized_start=2929
-  _globals['_FUNCTIONLOAD']._serialized_end=2997
+  _globals['_WORKMESSAGE']._serialized_start=208
+  _globals['_WORKMESSAGE']._serialized_end=481
+  _globals['_BODYACCESS']._serialized_start=483
+  _globals['_BODYACCESS']._serialized_end=536
+  _globals['_SYNCREQUEST']._serialized_start=539
+  _globals['_SYNCREQUEST']._serialized_end=760
+  _globals['_SYNCREPLY']._serialized_start=763
+  _globals['_SYNCREPLY']._serialized_end=903
+  _globals['_SYNCSTARTED']._serialized_start=905
+  _globals['_SYNCSTARTED']._serialized_end=934
+  _globals['_EVENTBATCH']._serialized_start=936
+  _globals['_EVENTBATCH']._serialized_end=992
+  _globals['_EVENT']._serialized_start=995
+  _globals['_EVENT']._serialized_end=1627
+  _globals['_DEQUEUED']._serialized_start=1629
+  _globals['_DEQUEUED']._serialized_end=1659
+  _globals['_DEFERRED']._serialized_start=1661
+  _globals['_DEFERRED']._serialized_end=1776
+  _globals['_HANDEDBACK']._serialized_start=1778
+  _globals['_HANDEDBACK']._serialized_end=1860
+  _globals['_LEASED']._serialized_start=1862
+  _globals['_LEASED']._serialized_end=1887
+  _globals['_ENDED']._serialized_start=1890
+  _globals['_ENDED']._serialized_end=2066
+  _globals['_SYNCENDED']._serialized_start=2068
+  _globals['_SYNCENDED']._serialized_end=2173
+  _globals['_DELIVERYREPORT']._serialized_start=2176
+  _globals['_DELIVERYREPORT']._serialized_end=2316
+  _globals['_DELIVERYMESSAGE']._serialized_start=2319
+  _globals['_DELIVERYMESSAGE']._serialized_end=2626
+  _globals['_CONTROL']._serialized_start=2629
+  _globals['_CONTROL']._serialized_end=2931
+  _globals['_PING']._serialized_start=2933
+  _globals['_PING']._serialized_end=2939
+  _globals['_FUNCTIONSTATE']._serialized_start=2941
+  _globals['_FUNCTIONSTATE']._serialized_end=3012
+  _globals['_SNAPSHOT']._serialized_start=3014
+  _globals['_SNAPSHOT']._serialized_end=3121
+  _globals['_STOPS']._serialized_start=3123
+  _globals['_STOPS']._serialized_end=3172
+  _globals['_STOP']._serialized_start=3174
+  _globals['_STOP']._serialized_end=3223
+  _globals['_RESULTSRECORDED']._serialized_start=3225
+  _globals['_RESULTSRECORDED']._serialized_end=3282
+  _globals['_WORKERSTATUS']._serialized_start=3285
+  _globals['_WORKERSTATUS']._serialized_end=3482
+  _globals['_LOGBATCH']._serialized_start=3484
+  _globals['_LOGBATCH']._serialized_end=3578
+  _globals['_LOGLINE']._serialized_start=3580
+  _globals['_LOGLINE']._serialized_end=3674
+  _globals['_FUNCTIONLOAD']._serialized_start=3676
+  _globals['_FUNCTIONLOAD']._serialized_end=3744
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import homing.v1.function_pb2
 import homing.v1.invocation_pb2
+import homing.v1.invocation_service_pb2
 import homing.v1.policy_pb2
 import homing_core.wire.v1.record_pb2
 import sys
@@ -40,6 +41,7 @@ class WorkMessage(google.protobuf.message.Message):
     PRIOR_LOST_STARTS_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     DEPTH_FIELD_NUMBER: builtins.int
+    BODIES_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     generation: builtins.int
@@ -60,6 +62,10 @@ class WorkMessage(google.protobuf.message.Message):
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run, with its payload and without callback and destinations."""
 
+    @property
+    def bodies(self) -> Global___BodyAccess:
+        """Where bodies over the inline limit are read and written."""
+
     def __init__(
         self,
         *,
@@ -72,11 +78,34 @@ class WorkMessage(google.protobuf.message.Message):
         prior_lost_starts: builtins.int = ...,
         traceparent: builtins.str = ...,
         depth: builtins.int = ...,
+        bodies: Global___BodyAccess | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_us", b"create_us", "depth", b"depth", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "create_us", b"create_us", "depth", b"depth", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
 
 Global___WorkMessage: typing_extensions.TypeAlias = WorkMessage
+
+@typing.final
+class BodyAccess(google.protobuf.message.Message):
+    """BodyAccess says where a worker reads and writes bodies that are too large for messages. The URLs are signed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAYLOAD_URL_FIELD_NUMBER: builtins.int
+    RESULT_URL_FIELD_NUMBER: builtins.int
+    payload_url: builtins.str
+    """The payload is read here, where it is stored apart."""
+    result_url: builtins.str
+    """A result that is too large is written here."""
+    def __init__(
+        self,
+        *,
+        payload_url: builtins.str = ...,
+        result_url: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["payload_url", b"payload_url", "result_url", b"result_url"]) -> None: ...
+
+Global___BodyAccess: typing_extensions.TypeAlias = BodyAccess
 
 @typing.final
 class SyncRequest(google.protobuf.message.Message):
@@ -91,6 +120,7 @@ class SyncRequest(google.protobuf.message.Message):
     DEADLINE_US_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     CALLER_FIELD_NUMBER: builtins.int
+    BODIES_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     reply_to: builtins.str
@@ -107,6 +137,10 @@ class SyncRequest(google.protobuf.message.Message):
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run, with its payload."""
 
+    @property
+    def bodies(self) -> Global___BodyAccess:
+        """Where bodies over the inline limit are read and written."""
+
     def __init__(
         self,
         *,
@@ -117,9 +151,10 @@ class SyncRequest(google.protobuf.message.Message):
         deadline_us: builtins.int = ...,
         traceparent: builtins.str = ...,
         caller: builtins.str = ...,
+        bodies: Global___BodyAccess | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
 
 Global___SyncRequest: typing_extensions.TypeAlias = SyncRequest
 
@@ -211,6 +246,8 @@ class Event(google.protobuf.message.Message):
     ENDED_FIELD_NUMBER: builtins.int
     SYNC_ENDED_FIELD_NUMBER: builtins.int
     DELIVERY_FIELD_NUMBER: builtins.int
+    LEASED_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     time_us: builtins.int
@@ -253,6 +290,14 @@ class Event(google.protobuf.message.Message):
     def delivery(self) -> Global___DeliveryReport:
         """A delivery moved on; invocation_id is the one it belongs to."""
 
+    @property
+    def leased(self) -> Global___Leased:
+        """The worker answers for the invocation, which leaves the broker, and renews this as long as it runs."""
+
+    @property
+    def progress(self) -> homing.v1.invocation_pb2.Progress:
+        """The function said how far it is."""
+
     def __init__(
         self,
         *,
@@ -268,10 +313,12 @@ class Event(google.protobuf.message.Message):
         ended: Global___Ended | None = ...,
         sync_ended: Global___SyncEnded | None = ...,
         delivery: Global___DeliveryReport | None = ...,
+        leased: Global___Leased | None = ...,
+        progress: homing.v1.invocation_pb2.Progress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "kind", b"kind", "running", b"running", "sync_ended", b"sync_ended", "token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "invocation_id", b"invocation_id", "kind", b"kind", "running", b"running", "sync_ended", b"sync_ended", "time_us", b"time_us", "token", b"token", "worker", b"worker"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["dequeued", "running", "attempt_ended", "deferred", "handed_back", "ended", "sync_ended", "delivery"] | None: ...
+    def HasField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "kind", b"kind", "leased", b"leased", "progress", b"progress", "running", b"running", "sync_ended", b"sync_ended", "token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "invocation_id", b"invocation_id", "kind", b"kind", "leased", b"leased", "progress", b"progress", "running", b"running", "sync_ended", b"sync_ended", "time_us", b"time_us", "token", b"token", "worker", b"worker"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["dequeued", "running", "attempt_ended", "deferred", "handed_back", "ended", "sync_ended", "delivery", "leased", "progress"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
@@ -347,6 +394,24 @@ class HandedBack(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "reason", b"reason"]) -> None: ...
 
 Global___HandedBack: typing_extensions.TypeAlias = HandedBack
+
+@typing.final
+class Leased(google.protobuf.message.Message):
+    """Leased says that its worker answers for an invocation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TERM_US_FIELD_NUMBER: builtins.int
+    term_us: builtins.int
+    """How long after it is recorded, unless it is renewed. 0 gives the lease back: the invocation is enqueued again."""
+    def __init__(
+        self,
+        *,
+        term_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["term_us", b"term_us"]) -> None: ...
+
+Global___Leased: typing_extensions.TypeAlias = Leased
 
 @typing.final
 class Ended(google.protobuf.message.Message):
@@ -456,6 +521,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     START_US_FIELD_NUMBER: builtins.int
     END_US_FIELD_NUMBER: builtins.int
+    RESULT_URL_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     generation: builtins.int
@@ -470,6 +536,8 @@ class DeliveryMessage(google.protobuf.message.Message):
     """When its first attempt started; 0 where it never did."""
     end_us: builtins.int
     """When it ended."""
+    result_url: builtins.str
+    """Where a result is read that is stored apart."""
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
         """The callback to call."""
@@ -495,9 +563,10 @@ class DeliveryMessage(google.protobuf.message.Message):
         failure: homing.v1.invocation_pb2.Failure | None = ...,
         start_us: builtins.int = ...,
         end_us: builtins.int = ...,
+        result_url: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["callback", b"callback", "delivery_id", b"delivery_id", "end_us", b"end_us", "failure", b"failure", "function", b"function", "generation", b"generation", "invocation_id", b"invocation_id", "result", b"result", "start_us", b"start_us", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["callback", b"callback", "delivery_id", b"delivery_id", "end_us", b"end_us", "failure", b"failure", "function", b"function", "generation", b"generation", "invocation_id", b"invocation_id", "result", b"result", "result_url", b"result_url", "start_us", b"start_us", "state", b"state"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
 
@@ -513,6 +582,7 @@ class Control(google.protobuf.message.Message):
     FUNCTION_FIELD_NUMBER: builtins.int
     SNAPSHOT_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
+    STOPS_FIELD_NUMBER: builtins.int
     server: builtins.str
     """The server that says it."""
     time_us: builtins.int
@@ -531,7 +601,11 @@ class Control(google.protobuf.message.Message):
 
     @property
     def results(self) -> Global___ResultsRecorded:
-        """Invocations have ended."""
+        """Invocations have ended or changed."""
+
+    @property
+    def stops(self) -> Global___Stops:
+        """Invocations are to be stopped."""
 
     def __init__(
         self,
@@ -542,10 +616,11 @@ class Control(google.protobuf.message.Message):
         function: Global___FunctionState | None = ...,
         snapshot: Global___Snapshot | None = ...,
         results: Global___ResultsRecorded | None = ...,
+        stops: Global___Stops | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "snapshot", b"snapshot"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results"] | None: ...
+    def HasField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "snapshot", b"snapshot", "stops", b"stops"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "server", b"server", "snapshot", b"snapshot", "stops", b"stops", "time_us", b"time_us"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "stops"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
 
@@ -593,18 +668,68 @@ class Snapshot(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTIONS_FIELD_NUMBER: builtins.int
+    STOPS_FIELD_NUMBER: builtins.int
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FunctionState]:
         """Every function that is not deleted."""
+
+    @property
+    def stops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Stop]:
+        """Every invocation that is stopped and may still be at the broker or in a worker's hand."""
 
     def __init__(
         self,
         *,
         functions: collections.abc.Iterable[Global___FunctionState] | None = ...,
+        stops: collections.abc.Iterable[Global___Stop] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["functions", b"functions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["functions", b"functions", "stops", b"stops"]) -> None: ...
 
 Global___Snapshot: typing_extensions.TypeAlias = Snapshot
+
+@typing.final
+class Stops(google.protobuf.message.Message):
+    """Stops tells of invocations that are to be stopped. Workers answer with the ids of those that they do not hold and
+    from now on will not start.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STOPS_FIELD_NUMBER: builtins.int
+    @property
+    def stops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Stop]:
+        """The invocations."""
+
+    def __init__(
+        self,
+        *,
+        stops: collections.abc.Iterable[Global___Stop] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["stops", b"stops"]) -> None: ...
+
+Global___Stops: typing_extensions.TypeAlias = Stops
+
+@typing.final
+class Stop(google.protobuf.message.Message):
+    """Stop is a tombstone: the hand-overs of an invocation up to a generation must not start."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    invocation_id: builtins.str
+    """The id of the invocation."""
+    generation: builtins.int
+    """The last generation that it was handed over under."""
+    def __init__(
+        self,
+        *,
+        invocation_id: builtins.str = ...,
+        generation: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "invocation_id", b"invocation_id"]) -> None: ...
+
+Global___Stop: typing_extensions.TypeAlias = Stop
 
 @typing.final
 class ResultsRecorded(google.protobuf.message.Message):
@@ -613,14 +738,18 @@ class ResultsRecorded(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESULT_SEQ_FIELD_NUMBER: builtins.int
+    CHANGE_SEQ_FIELD_NUMBER: builtins.int
     result_seq: builtins.int
     """The highest sequence number given to a result."""
+    change_seq: builtins.int
+    """The highest sequence number given to a change."""
     def __init__(
         self,
         *,
         result_seq: builtins.int = ...,
+        change_seq: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["result_seq", b"result_seq"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["change_seq", b"change_seq", "result_seq", b"result_seq"]) -> None: ...
 
 Global___ResultsRecorded: typing_extensions.TypeAlias = ResultsRecorded
 
@@ -637,6 +766,7 @@ class WorkerStatus(google.protobuf.message.Message):
     LEAVING_FIELD_NUMBER: builtins.int
     SOURCES_FIELD_NUMBER: builtins.int
     FUNCTIONS_FIELD_NUMBER: builtins.int
+    STOPS_OBEYED_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The name of the worker, unique among all that live."""
     time_us: builtins.int
@@ -655,6 +785,10 @@ class WorkerStatus(google.protobuf.message.Message):
     def functions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FunctionLoad]:
         """The functions that it serves."""
 
+    @property
+    def stops_obeyed(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The ids of stopped invocations that it does not hold and will not start."""
+
     def __init__(
         self,
         *,
@@ -665,10 +799,69 @@ class WorkerStatus(google.protobuf.message.Message):
         leaving: builtins.bool = ...,
         sources: collections.abc.Iterable[builtins.str] | None = ...,
         functions: collections.abc.Iterable[Global___FunctionLoad] | None = ...,
+        stops_obeyed: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "sources", b"sources", "time_us", b"time_us", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "sources", b"sources", "stops_obeyed", b"stops_obeyed", "time_us", b"time_us", "worker", b"worker"]) -> None: ...
 
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
+
+@typing.final
+class LogBatch(google.protobuf.message.Message):
+    """LogBatch carries log lines of one invocation to the servers. It may be lost."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: builtins.int
+    WORKER_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    invocation_id: builtins.str
+    """The id of the invocation."""
+    worker: builtins.str
+    """The worker whose instance wrote them."""
+    @property
+    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogLine]:
+        """In the order in which they were read."""
+
+    def __init__(
+        self,
+        *,
+        invocation_id: builtins.str = ...,
+        worker: builtins.str = ...,
+        lines: collections.abc.Iterable[Global___LogLine] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["invocation_id", b"invocation_id", "lines", b"lines", "worker", b"worker"]) -> None: ...
+
+Global___LogBatch: typing_extensions.TypeAlias = LogBatch
+
+@typing.final
+class LogLine(google.protobuf.message.Message):
+    """LogLine is a line that a function wrote."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_US_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    SHARED_FIELD_NUMBER: builtins.int
+    time_us: builtins.int
+    """When it was read."""
+    stream: homing.v1.invocation_service_pb2.LogStream.ValueType
+    """Where it was written."""
+    text: builtins.str
+    """The line without its end."""
+    shared: builtins.bool
+    """Whether the instance served other invocations at the time."""
+    def __init__(
+        self,
+        *,
+        time_us: builtins.int = ...,
+        stream: homing.v1.invocation_service_pb2.LogStream.ValueType = ...,
+        text: builtins.str = ...,
+        shared: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["shared", b"shared", "stream", b"stream", "text", b"text", "time_us", b"time_us"]) -> None: ...
+
+Global___LogLine: typing_extensions.TypeAlias = LogLine
 
 @typing.final
 class FunctionLoad(google.protobuf.message.Message):

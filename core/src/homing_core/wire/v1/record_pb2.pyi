@@ -155,6 +155,7 @@ class History(google.protobuf.message.Message):
     ENTRIES_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
     STOP_REQUEST_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AttemptRecord]:
         """Every attempt."""
@@ -171,6 +172,10 @@ class History(google.protobuf.message.Message):
     def stop_request(self) -> homing.v1.invocation_pb2.StopRequest:
         """The request to stop it."""
 
+    @property
+    def progress(self) -> homing.v1.invocation_pb2.Progress:
+        """The last progress that the function reported."""
+
     def __init__(
         self,
         *,
@@ -178,9 +183,10 @@ class History(google.protobuf.message.Message):
         entries: collections.abc.Iterable[Global___HistoryEntry] | None = ...,
         failure: homing.v1.invocation_pb2.Failure | None = ...,
         stop_request: homing.v1.invocation_pb2.StopRequest | None = ...,
+        progress: homing.v1.invocation_pb2.Progress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["failure", b"failure", "stop_request", b"stop_request"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "entries", b"entries", "failure", b"failure", "stop_request", b"stop_request"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["failure", b"failure", "progress", b"progress", "stop_request", b"stop_request"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "entries", b"entries", "failure", b"failure", "progress", b"progress", "stop_request", b"stop_request"]) -> None: ...
 
 Global___History: typing_extensions.TypeAlias = History
 

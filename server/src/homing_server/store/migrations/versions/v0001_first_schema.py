@@ -24,6 +24,8 @@ def upgrade() -> None:
         sa.Column("definition", sa.LargeBinary(), nullable=False, comment="homing.v1.Function"),
         sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("drained", sa.Boolean(), nullable=False, comment="whether the queues of a deleted function are gone"),
+        sa.Column("removed_result_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("removed_change_seq", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_functions")),
     )
     op.create_table(
@@ -60,12 +62,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_invocations")),
     )
     with op.batch_alter_table("invocations", schema=None) as batch_op:
+        batch_op.create_index("ix_invocations_change_seq", ["change_seq"], unique=True)
         batch_op.create_index("ix_invocations_create", ["create_us", "id"], unique=False)
         batch_op.create_index(
             "ix_invocations_custody",
             ["custody", "function", "due_us", "size"],
             unique=False,
             sqlite_where=sa.text("custody > 0"),
+        )
+        batch_op.create_index(
+            "ix_invocations_end", ["function", "end_us"], unique=False, sqlite_where=sa.text("end_us > 0")
         )
         batch_op.create_index("ix_invocations_function", ["function", "create_us", "id"], unique=False)
         batch_op.create_index("ix_invocations_function_state", ["function", "state", "create_us", "id"], unique=False)
@@ -89,6 +95,50 @@ def upgrade() -> None:
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_properties")),
     )
+    op.create_table(
+        "tombstones",
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("function", sa.String(length=63), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False, comment="its hand-overs up to this one must not start"),
+        sa.Column("size", sa.Integer(), nullable=False, comment="bytes of the work message, roughly"),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("invocation_id", name=op.f("pk_tombstones")),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("hello_us", sa.BigInteger(), nullable=False, comment="when it was last given a snapshot"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
+    )
+    op.create_table(
+        "leaders",
+        sa.Column("role", sa.String(length=32), nullable=False),
+        sa.Column("server", sa.String(length=255), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("role", name=op.f("pk_leaders")),
+    )
+    op.create_table(
+        "logs",
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False, comment="1 for the first chunk"),
+        sa.Column("size", sa.Integer(), nullable=False, comment="bytes of text"),
+        sa.Column("lines", sa.LargeBinary(), nullable=False, comment="homing_core.wire.v1.LogBatch"),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("invocation_id", "number", name=op.f("pk_logs")),
+    )
+    with op.batch_alter_table("logs", schema=None) as batch_op:
+        batch_op.create_index("ix_logs_create_us", ["create_us"], unique=False)
+    op.create_table(
+        "blobs",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("uses", sa.Integer(), nullable=False, comment="how many invocations refer to it"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
+    )
+    with op.batch_alter_table("blobs", schema=None) as batch_op:
+        batch_op.create_index("ix_blobs_unused", ["create_us"], unique=False, sqlite_where=sa.text("uses = 0"))
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -147,6 +197,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove all tables."""
+    for name in ("blobs", "logs", "leaders", "workers", "tombstones"):
+        op.drop_table(name)
     op.drop_table("payloads")
     with op.batch_alter_table("labels", schema=None) as batch_op:
         batch_op.drop_index("ix_labels_key_value_create_us")
