@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from itertools import islice
+from operator import attrgetter
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
@@ -116,8 +118,8 @@ class WatchHub:
         if seq >= self._seq:
             return []
         if seq >= self._window_start:
-            # Numbers have no gaps, so the place in the window follows from the number.
-            skip = seq - self._window_start
+            # Numbers have gaps where retention removed records.
+            skip = bisect_right(self._window, seq, key=attrgetter("seq"))
             return list(islice(self._window, skip, skip + _PAGE))
         return await self._database.read(results_after, seq, most=_PAGE)
 
