@@ -52,6 +52,13 @@ async def proxied(url: str, node: RabbitNode) -> AsyncIterator[tuple[TcpProxy, s
         yield proxy, url.replace(f":{node.port}/", f":{proxy.port}/")
 
 
+async def cut_and_reconnect(proxy: TcpProxy, broker: RabbitBroker) -> None:
+    """Cut both connections and wait until both are made anew."""
+    before = proxy.accepted
+    await proxy.cut()
+    await until(lambda: proxy.accepted >= before + 2 and broker.connected)
+
+
 def work(*bodies: bytes, function: str = "resize") -> list[Outgoing]:
     return [Outgoing(function=function, body=body) for body in bodies]
 
@@ -106,9 +113,7 @@ def test_both_event_loops(loop_factory: LoopFactory, broker_url: str, rabbit_nod
             assert set(outcomes) == {None}
             for _ in range(3000):
                 (await inbox.next()).ack()
-            await proxy.cut()
-            await until(lambda: not broker.connected)
-            await until(lambda: broker.connected)
+            await cut_and_reconnect(proxy, broker)
             assert await broker.publish_work(work(b"y")) == [None]
             while (message := await inbox.next()).body != b"y":
                 message.ack()
@@ -195,9 +200,7 @@ async def test_hooks_and_setups_run_at_each_loss(broker_url: str, rabbit_node: R
         try:
             await broker.start()
             for _ in range(3):
-                await proxy.cut()
-                await until(lambda: not broker.connected)
-                await until(lambda: broker.connected)
+                await cut_and_reconnect(proxy, broker)
         finally:
             await broker.close()
     assert calls == ["connected"] + ["lost", "connected"] * 3
@@ -305,10 +308,18 @@ async def test_publishing_waits_a_while_for_the_connection(broker_url: str, rabb
     async with proxied(broker_url, rabbit_node) as (proxy, url), started(url) as broker:
         await broker.open_function("resize")
         address = await broker.consume_replies(Inbox())
+        proxy.pause()
         await proxy.cut()
         await until(lambda: not broker.connected)
-        outcomes, _, _ = await asyncio.gather(
-            broker.publish_work(work(b"1", b"2")), broker.publish_event(b"x"), broker.publish_reply(address, b"x")
+
+        async def resume() -> None:
+            proxy.resume()
+
+        outcomes, _, _, _ = await asyncio.gather(
+            broker.publish_work(work(b"1", b"2")),
+            broker.publish_event(b"x"),
+            broker.publish_reply(address, b"x"),
+            resume(),
         )
         assert outcomes == [None, None]
 
