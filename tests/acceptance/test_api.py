@@ -21,9 +21,6 @@ NOT_SERVED = (
     (INVOCATIONS, "StopInvocation"),
     (INVOCATIONS, "RerunInvocation"),
     (INVOCATIONS, "TailLogs"),
-    (FUNCTIONS, "PauseFunction"),
-    (FUNCTIONS, "ResumeFunction"),
-    (FUNCTIONS, "ScaleFunction"),
 )
 
 

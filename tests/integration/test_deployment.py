@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Bench:
         self.metrics = Metrics()
         self.announced: list[Recorded] = []
         hub = WatchHub(database)
-        control = ControlChannel(
+        self.control = control = ControlChannel(
             "server", self.broker, catalog=self.catalog, hub=hub, presence=self.presence, tasks=tasks
         )
         self.deployment = Deployment(
@@ -110,6 +111,57 @@ async def test_every_change_is_a_new_revision_and_the_same_again_is_none(bench: 
     assert await bench.catalog.get("figlet") == changed
     told = [Control.FromString(body).function.function.revision for body in bench.broker.control]
     assert told == [1, 1, 2]
+
+
+async def test_a_pause_outlasts_changes_and_ends_with_a_resumption_or_a_deletion(bench: Bench) -> None:
+    first = await bench.deployment.pause("resize", paused=True)
+    assert (first.paused, first.revision) == (True, 2)
+    assert await bench.deployment.pause("resize", paused=True) == first, "again it changes nothing"
+    changed, _ = await bench.deployment.deploy(function_pb2.Function(name="resize", image="resize:2", paused=False))
+    assert (changed.paused, changed.revision) == (True, 3)
+    assert bench.catalog.is_paused("resize")
+    resumed = await bench.deployment.pause("resize", paused=False)
+    assert (resumed.paused, resumed.revision, resumed.create_time) == (False, 4, first.create_time)
+    assert not bench.catalog.is_paused("resize")
+    told = [Control.FromString(body).function.function for body in bench.broker.control]
+    assert [(one.revision, one.paused) for one in told] == [(2, True), (2, True), (3, True), (4, False)]
+
+    await bench.deployment.pause("resize", paused=True)
+    await bench.deployment.delete("resize")
+    again, _ = await bench.deployment.deploy(function_pb2.Function(name="resize", image="resize:2"))
+    assert not again.paused
+    for unknown in ("nothing", ""):
+        with pytest.raises(ApiError, match="there is no function"):
+            await bench.deployment.pause(unknown, paused=True)
+
+
+async def test_scaling_changes_the_bounds_and_is_checked_as_deploying_is(bench: Bench) -> None:
+    scaled = await bench.deployment.scale("resize", min_instances=2, max_instances=3)
+    assert (scaled.min_instances, scaled.max_instances, scaled.image, scaled.revision) == (2, 3, "resize:1", 2)
+    assert (await bench.deployment.scale("resize", max_instances=5)).min_instances == 2
+    assert await bench.deployment.scale("resize") == await bench.catalog.get("resize")
+    before = await bench.catalog.get("resize")
+    for least, most, wrong in ((6, None, "min_instances: must be from 0 to 5"), (None, 101, "max_instances: must be")):
+        with pytest.raises(ApiError, match=wrong) as caught:
+            await bench.deployment.scale("resize", min_instances=least, max_instances=most)
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert await bench.catalog.get("resize") == before
+    await bench.catalog.load()
+    assert await bench.catalog.get("resize") == before, "nor has the store taken it"
+    with pytest.raises(ApiError, match="there is no function 'nothing'"):
+        await bench.deployment.scale("nothing", min_instances=1)
+
+
+async def test_what_changed_while_there_was_no_connection_is_told_at_the_next_one(bench: Bench) -> None:
+    bench.broker.lose()
+    await bench.deployment.pause("resize", paused=True)
+    assert bench.broker.control == []
+    await bench.broker.start()
+    ping = asyncio.create_task(bench.control.ping())
+    await until(lambda: len(bench.broker.control) == 2)
+    ping.cancel()
+    told = Control.FromString(bench.broker.control[0]).function.function
+    assert (told.name, told.paused) == ("resize", True)
 
 
 async def test_deployed_after_a_deletion_goes_on_from_its_revision(bench: Bench) -> None:

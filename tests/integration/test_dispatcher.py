@@ -11,14 +11,14 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from homing.v1 import function_pb2, policy_pb2
 from homing.v1 import invocation_pb2 as api
-from homing.v1 import policy_pb2
 from homing_core import limits
 from homing_core.broker import BrokerError, PublishRefusedError, PublishUnknownError, UnroutableError
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
-from homing_core.wire.v1 import WorkMessage
+from homing_core.wire.v1 import FunctionState, WorkMessage
 from homing_server import dispatcher
 from homing_server.admission import Accepted, Admission
 from homing_server.catalog import Catalog
@@ -456,3 +456,28 @@ async def test_work_goes_through_rabbitmq_and_none_is_lost_when_its_connection_i
     finally:
         await worker.close()
         await broker.close()
+
+
+# --- Pausing
+
+
+async def test_work_of_a_paused_function_stays_in_the_store_until_it_is_resumed(
+    bench: Bench, broker: ScriptedBroker
+) -> None:
+    paused = function_pb2.Function(name="resize", revision=2, paused=True)
+    bench.catalog.learn(FunctionState(function=paused))
+    held = [await bench.accept(make_spec(data=str(n).encode())) for n in range(3)]
+    (scheduled,) = [make_draft(due_us=now_us() + 100_000)]
+    await accept_all(bench.database, scheduled)
+    other = await bench.accept(make_spec("figlet"))
+    await until(lambda: [message.invocation_id for message in broker.work] == [other.id])
+    for _ in range(3):
+        # What is due is looked for, and left.
+        await bench.dispatcher.sweep()
+    for accepted in held:
+        assert await bench.custody(accepted.id) is Custody.STORE
+    assert len(broker.work) == 1
+
+    bench.catalog.learn(FunctionState(function=function_pb2.Function(name="resize", revision=3)))
+    await until(lambda: len(broker.work) == 5)
+    assert {message.invocation_id for message in broker.work[1:]} == {*(one.id for one in held), scheduled.id}

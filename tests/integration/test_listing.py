@@ -13,8 +13,10 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
+from homing_server.catalog import Catalog
 from homing_server.errors import ApiError
 from homing_server.filters import matcher
+from homing_server.holds import Holds
 from homing_server.lists import Lists
 from homing_server.presence import Presence
 from homing_server.store.engine import Database
@@ -59,7 +61,7 @@ async def fill(database: Database, random: Random) -> None:
 
 
 async def pages(database: Database, selection: api.InvocationFilter, *, size: int, order: int) -> list[api.Invocation]:
-    lists = Lists(database, Presence())
+    lists = Lists(database, Holds(Catalog(database), Presence()))
     found: list[api.Invocation] = []
     token = ""
     while True:
@@ -125,7 +127,7 @@ async def test_list_selects_what_the_matcher_of_watches_selects(database: Databa
 async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Database) -> None:
     await fill(database, Random(3))
     before = [one.id for one in await pages(database, api.InvocationFilter(), size=1000, order=NEWEST)]
-    lists = Lists(database, Presence())
+    lists = Lists(database, Holds(Catalog(database), Presence()))
     seen: list[str] = []
     token = ""
     while True:
@@ -140,7 +142,7 @@ async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Datab
 
 async def test_page_token_is_for_the_same_question(database: Database) -> None:
     await fill(database, Random(4))
-    lists = Lists(database, Presence())
+    lists = Lists(database, Holds(Catalog(database), Presence()))
     token = (await lists.list(service.ListInvocationsRequest(page_size=5))).next_page_token
     await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token))
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter, order or content"):
@@ -155,7 +157,7 @@ async def test_payloads_and_results_only_where_they_are_asked_for(database: Data
     draft = make_draft(make_spec(data=b"asked"), sent=True)
     await accept_all(database, draft)
     await record(database, *life(draft.id))
-    lists = Lists(database, Presence())
+    lists = Lists(database, Holds(Catalog(database), Presence()))
     for payload in (False, True):
         for result in (False, True):
             response = await lists.list(service.ListInvocationsRequest(include_payload=payload, include_result=result))

@@ -273,3 +273,51 @@ async def test_min_instances_are_there_before_any_work(server: FakeServer, broke
 def test_hellos_come_often_enough() -> None:
     assert limits.CONTROL_INTERVAL < limits.CONTROL_SILENCE / 2
     assert limits.CONTROL_INTERVAL > control._HELLO_INTERVAL
+
+
+async def test_a_paused_function_finishes_what_runs_and_gives_back_the_rest(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)"
+    await server.deploy(python("gated", code, max_instances=1))
+
+    async with running_worker(server, broker_url, tmp_path):
+        running = await server.send(InvocationSpec(function="gated"))
+        began = await server.event(running, "running")
+        waiting = await server.send(InvocationSpec(function="gated"))
+        await server.status(lambda status: [load.in_hand for load in status.functions] == [2])
+        await server.deploy(python("gated", code, max_instances=1, paused=True))
+        late = await server.send(InvocationSpec(function="gated"))
+        call = await server.call(InvocationSpec(function="gated"))
+        await server.status(lambda status: [load.in_hand for load in status.functions] == [1])
+        gate.touch()
+        assert (await server.end(running)).state == api.INVOCATION_STATE_SUCCEEDED
+        await server.status(lambda status: [load.in_hand for load in status.functions] == [0])
+        depth = await server.broker.depth("gated")
+        assert (depth.work, depth.sync) == (2, 1)
+        assert not [*server.of(waiting), *server.of(late), *server.replies(call)]
+
+        await server.deploy(python("gated", code, max_instances=2))
+        ends = [await server.end(id_) for id_ in (waiting, late)]
+        assert (await server.reply(call)).ended.state == api.INVOCATION_STATE_SUCCEEDED
+        await server.drained("gated")
+
+    assert {end.state for end in ends} == {api.INVOCATION_STATE_SUCCEEDED}
+    assert len(server.of(running, "running")) == 1
+    assert began.running.function_revision == ends[0].attempts[0].function_revision, "its instance stayed"
+
+
+async def test_a_worker_that_comes_to_a_paused_function_leaves_its_work_alone(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    await server.deploy(python("upper", UPPER, paused=True, min_instances=1))
+    id_ = await server.send(InvocationSpec(function="upper"))
+    async with running_worker(server, broker_url, tmp_path):
+        await server.status(lambda status: [load.function for load in status.functions] == ["upper"])
+        status = await server.status(lambda _: True)
+        assert (status.functions[0].in_hand, status.functions[0].instances) == (0, 0)
+        assert not server.of(id_)
+        await server.deploy(python("upper", UPPER, min_instances=1))
+        assert (await server.end(id_)).state == api.INVOCATION_STATE_SUCCEEDED
+        await server.drained("upper")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from homing_core.broker import Broker, BrokerError, Consumer, Depth, Handler, Outgoing
+from homing_core.broker import Broker, BrokerError, BrokerUnavailableError, Consumer, Depth, Handler, Outgoing
 from homing_core.wire.v1 import DeliveryMessage, Event, EventBatch, WorkMessage
 
 
@@ -150,6 +150,8 @@ class ScriptedBroker(Broker):
         raise NotImplementedError
 
     async def publish_control(self, body: bytes) -> None:
+        if not self.connected:
+            raise BrokerUnavailableError("not connected")
         self.control.append(body)
 
     async def publish_control_to(self, address: str, body: bytes) -> None:

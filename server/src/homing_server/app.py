@@ -28,6 +28,7 @@ from homing_server.errors import ApiError
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
 from homing_server.grpc_front.server import GrpcFront
+from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
 from homing_server.lists import Lists
 from homing_server.metrics import Metrics
@@ -90,7 +91,8 @@ class Server:
         self._deployment = Deployment(
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
         )
-        self._sync_calls = SyncCalls(self._broker, self._presence)
+        holds = Holds(self._catalog, self._presence)
+        self._sync_calls = SyncCalls(self._broker, self._presence, holds)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._conservation = Conservation(
             self._database,
@@ -105,9 +107,9 @@ class Server:
             admission=self._admission,
             catalog=self._catalog,
             database=self._database,
+            holds=holds,
             hub=self._hub,
-            lists=Lists(self._database, self._presence),
-            presence=self._presence,
+            lists=Lists(self._database, holds),
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, self._metrics),
             sync_timeout=settings.sync_timeout,

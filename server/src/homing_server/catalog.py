@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from homing.v1 import function_pb2
 from homing_core.wire.v1 import FunctionState
@@ -17,6 +17,7 @@ class Catalog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._states: dict[str, FunctionState] = {}
+        self._hooks: list[Callable[[str], None]] = []
 
     async def load(self) -> list[str]:
         """Read all functions; return the names of deleted ones whose queues may be left."""
@@ -30,6 +31,8 @@ class Catalog:
         known = self._states.get(state.function.name)
         if known is None or state.function.revision >= known.function.revision:
             self._states[state.function.name] = state
+            for hook in self._hooks:
+                hook(state.function.name)
 
     async def get(self, name: str) -> function_pb2.Function:
         """Return a function.
@@ -54,6 +57,15 @@ class Catalog:
     def live(self) -> Iterable[FunctionState]:
         """Return all functions that are not deleted."""
         return [state for state in self._states.values() if not state.deleted]
+
+    def is_paused(self, name: str) -> bool:
+        """Tell whether the work of this function is held."""
+        state = self._states.get(name)
+        return state is not None and state.function.paused
+
+    def on_change(self, hook: Callable[[str], None]) -> None:
+        """Call a hook with the name of each function that is learned to be new or changed."""
+        self._hooks.append(hook)
 
     def is_deleted(self, name: str) -> bool:
         """Tell whether this name is a deleted function's."""

@@ -35,21 +35,31 @@ class ControlChannel:
         self._presence = presence
         self._tasks = tasks
         self._others: dict[str, float] = {}
+        self._untold: dict[str, FunctionState] = {}
+        """Functions that changed while there was no connection, by name."""
         broker.on_connected(self._consume)
 
     async def ping(self) -> None:
-        """Say that this server lives. One step of a loop."""
+        """Say that this server lives, and what it could not say before. One step of a loop."""
         with contextlib.suppress(BrokerUnavailableError):
+            while self._untold:
+                name, state = next(iter(self._untold.items()))
+                await self._tell(Control(function=state))
+                if self._untold.get(name) is state:
+                    del self._untold[name]
             await self._tell(Control(ping=Ping()))
         await asyncio.sleep(CONTROL_INTERVAL)
 
     async def tell_function(self, state: FunctionState) -> None:
         """Tell all that a function was deployed, changed or deleted.
 
-        Where the broker is away nobody hears it: who comes back to it asks for a snapshot.
+        Where this server has no connection it is told at the next one: others may have theirs.
         """
-        with contextlib.suppress(BrokerUnavailableError):
+        self._untold.pop(state.function.name, None)
+        try:
             await self._tell(Control(function=state))
+        except BrokerUnavailableError:
+            self._untold[state.function.name] = state
 
     @property
     def alone(self) -> bool:

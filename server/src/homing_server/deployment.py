@@ -1,4 +1,4 @@
-"""Deploys, changes and deletes functions, and settles the work that deleted ones leave behind."""
+"""Deploys, pauses, scales and deletes functions, and settles the work that deleted ones leave behind."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from homing_server.store.engine import Database
 from homing_server.store.recording import Change, Recorded, select_invocations, store_changes
 from homing_server.store.records import record_of
 from homing_server.tasks import Tasks
+from homing_server.validation import Checks, check_instances
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +79,36 @@ class Deployment:
         _log.info("function deployed", function=function.name, revision=function.revision, created=created)
         return function, created
 
+    async def pause(self, name: str, *, paused: bool) -> function_pb2.Function:
+        """Hold the work of a function, or let it go on; return the function.
+
+        :raises ApiError: NOT_FOUND.
+        """
+
+        def change(function: function_pb2.Function) -> None:
+            function.paused = paused
+
+        return await self._change(name, change)
+
+    async def scale(
+        self, name: str, *, min_instances: int | None = None, max_instances: int | None = None
+    ) -> function_pb2.Function:
+        """Change how many instances of a function each worker keeps and starts; None leaves a bound as it is.
+
+        :raises ApiError: NOT_FOUND; INVALID_ARGUMENT where the bounds do not go together.
+        """
+
+        def change(function: function_pb2.Function) -> None:
+            if min_instances is not None:
+                function.min_instances = min_instances
+            if max_instances is not None:
+                function.max_instances = max_instances
+            checks = Checks()
+            check_instances(checks, function)
+            checks.done()
+
+        return await self._change(name, change)
+
     async def delete(self, name: str) -> int:
         """Delete a function; return how many of its invocations ended because they waited in the store.
 
@@ -95,6 +126,24 @@ class Deployment:
         self._start_draining(name)
         _log.info("function deleted", function=name, invalidated=invalidated)
         return invalidated
+
+    async def _change(self, name: str, change: Callable[[function_pb2.Function], None]) -> function_pb2.Function:
+        function = await self._database.write(stored.change_function, name, change, now_us=now_us())
+        if function is None:
+            raise function_not_found(name)
+        state = FunctionState(function=function)
+        self._catalog.learn(state)
+        # Said even where nothing has changed: who asks again may do so because the first word was lost.
+        await self._control.tell_function(state)
+        _log.info(
+            "function changed",
+            function=name,
+            revision=function.revision,
+            paused=function.paused,
+            min_instances=function.min_instances,
+            max_instances=function.max_instances,
+        )
+        return function
 
     async def _invalidate_stored(self, name: str) -> int:
         count = 0

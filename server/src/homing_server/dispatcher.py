@@ -1,8 +1,9 @@
 """Moves what is due from the store to the broker, so much of it that the broker stays small, and never loses track.
 
 What admission has just committed goes to the broker at once where there is room and nothing older waits; all else is
-fed from the store when it is due. What was committed as sent and is not seen confirmed, because this server or another
-died in between, or the broker did, is taken back and published again under a new generation.
+fed from the store when it is due, unless its function is paused. What was committed as sent and is not seen confirmed,
+because this server or another died in between, or the broker did, is taken back and published again under a new
+generation.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class Dispatcher:
         """By function, when the store has work that is due."""
         self._fed = asyncio.Event()
         self._deliveries_due = asyncio.Event()
+        catalog.on_change(lambda _: self._fed.set())
 
     async def recover(self) -> None:
         """Take back, before anything is published, what was at a broker that keeps nothing between two starts."""
@@ -127,6 +129,7 @@ class Dispatcher:
         messages, size = load.room()
         if (
             record.due_us > draft.create_us
+            or self._catalog.is_paused(function)
             or self._due.get(function, draft.create_us + 1) <= draft.create_us
             or messages < 1
             or size < draft.size
@@ -201,7 +204,7 @@ class Dispatcher:
             await asyncio.sleep(0.1)
             return
         for function, due_us in list(self._due.items()):
-            if due_us <= now_us():
+            if due_us <= now_us() and not self._catalog.is_paused(function):
                 await self._feed_function(function)
 
     async def feed_deliveries(self) -> None:
@@ -275,7 +278,9 @@ class Dispatcher:
 
     async def _wait_for_due(self) -> None:
         self._fed.clear()
-        ready = [due_us for name, due_us in self._due.items() if self._has_room(name)]
+        ready = [
+            due_us for name, due_us in self._due.items() if self._has_room(name) and not self._catalog.is_paused(name)
+        ]
         wait = (min(ready) - now_us()) / 1e6 if ready else None
         if wait is None or wait > 0:
             with contextlib.suppress(TimeoutError):

@@ -6,7 +6,7 @@ import hashlib
 
 from homing.v1 import invocation_service_pb2 as api
 from homing_server.filters import check_filter
-from homing_server.presence import Presence
+from homing_server.holds import Holds
 from homing_server.store.engine import Database
 from homing_server.store.listing import Place, list_invocations
 from homing_server.tokens import decode_token, encode_token
@@ -19,9 +19,9 @@ _MAX_PAGE = 1000
 class Lists:
     """Lists invocations."""
 
-    def __init__(self, database: Database, presence: Presence) -> None:
+    def __init__(self, database: Database, holds: Holds) -> None:
         self._database = database
-        self._presence = presence
+        self._holds = holds
 
     async def list(self, request: api.ListInvocationsRequest) -> api.ListInvocationsResponse:
         """Return a page.
@@ -55,7 +55,7 @@ class Lists:
             place = {"create_us": page.next.create_us, "id": page.next.id, "question": question}
             token = encode_token("invocations", place)
         return api.ListInvocationsResponse(
-            invocations=[self._presence.explain(invocation) for invocation in page.invocations], next_page_token=token
+            invocations=[self._holds.explain(invocation) for invocation in page.invocations], next_page_token=token
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from homing.v1 import invocation_pb2 as api
 from homing_core.limits import CONTROL_SILENCE
 from homing_core.wire.v1 import WorkerStatus
 
@@ -13,6 +12,7 @@ from homing_core.wire.v1 import WorkerStatus
 @dataclass(frozen=True, slots=True)
 class _Heard:
     status: WorkerStatus
+    functions: frozenset[str]
     at: float
 
 
@@ -24,7 +24,8 @@ class Presence:
 
     def hear(self, status: WorkerStatus) -> None:
         """Take note of what a worker says."""
-        self._heard[status.worker] = _Heard(status, time.monotonic())
+        functions = frozenset(load.function for load in status.functions)
+        self._heard[status.worker] = _Heard(status, functions, time.monotonic())
         for name in [name for name, heard in self._heard.items() if time.monotonic() - heard.at > 10 * CONTROL_SILENCE]:
             del self._heard[name]
 
@@ -35,27 +36,23 @@ class Presence:
 
     def serves(self, function: str) -> bool:
         """Tell whether a live worker serves a function."""
-        return any(load.function == function for status in self._live() for load in status.functions)
-
-    def explain(self, invocation: api.Invocation) -> api.Invocation:
-        """Say of an invocation that waits for a worker where there is none."""
-        if invocation.hold_reason == api.HOLD_REASON_BACKLOG and not self.serves(invocation.function):
-            invocation.hold_reason = api.HOLD_REASON_NO_WORKER
-        return invocation
+        return any(function in heard.functions for heard in self._live())
 
     def in_hand(self, function: str) -> int:
         """Return how many work messages of a function the live workers have in hand."""
-        return sum(load.in_hand for status in self._live() for load in status.functions if load.function == function)
+        return sum(
+            load.in_hand for heard in self._live() for load in heard.status.functions if load.function == function
+        )
 
     @property
     def workers(self) -> int:
         """How many workers live."""
         return len(self._live())
 
-    def _live(self) -> list[WorkerStatus]:
+    def _live(self) -> list[_Heard]:
         now = time.monotonic()
         return [
-            heard.status
+            heard
             for heard in self._heard.values()
             if now - heard.at < CONTROL_SILENCE and not (heard.status.leaving and not heard.status.functions)
         ]

@@ -14,6 +14,7 @@ from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
 from homing_server.errors import ApiError, unavailable
+from homing_server.holds import Holds
 from homing_server.presence import Presence
 from homing_server.store.records import invocation_of_call
 
@@ -33,9 +34,10 @@ class _Call:
 class SyncCalls:
     """Sends calls to workers and brings their answers back."""
 
-    def __init__(self, broker: Broker, presence: Presence) -> None:
+    def __init__(self, broker: Broker, presence: Presence, holds: Holds) -> None:
         self._broker = broker
         self._presence = presence
+        self._holds = holds
         self._address = ""
         self._calls: dict[str, _Call] = {}
         broker.on_connected(self._consume)
@@ -98,10 +100,14 @@ class SyncCalls:
     def _too_late(self, function: str, call: _Call) -> ApiError:
         if call.worker:
             message = "the deadline passed while the invocation ran; it may still end"
-        elif self._presence.serves(function):
-            message = "the deadline passed before the invocation started; it never starts"
         else:
-            message = f"the deadline passed and no live worker serves {function!r}; the invocation never starts"
+            match self._holds.why(function):
+                case api.HOLD_REASON_PAUSED:
+                    message = f"the deadline passed while {function!r} was paused; the invocation never starts"
+                case api.HOLD_REASON_NO_WORKER:
+                    message = f"the deadline passed and no live worker serves {function!r}; the invocation never starts"
+                case _:
+                    message = "the deadline passed before the invocation started; it never starts"
         return ApiError(code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message=message)
 
     async def _consume(self) -> None:

@@ -201,9 +201,7 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
     checks.integer("function.limits.cpu_millis", function.limits.cpu_millis, 0, 1_000_000)
     checks.integer("function.limits.pids", function.limits.pids, 0, 1_000_000)
     checks.integer("function.concurrency", function.concurrency, 0, limits.MAX_CONCURRENCY)
-    checks.integer("function.max_instances", function.max_instances, 0, limits.MAX_INSTANCES)
-    most = function.max_instances or limits.DEFAULT_MAX_INSTANCES
-    checks.integer("function.min_instances", function.min_instances, 0, max(0, most))
+    check_instances(checks, function, field="function.")
     if function.HasField("idle_timeout"):
         checks.duration(
             "function.idle_timeout", function.idle_timeout, limits.MIN_IDLE_TIMEOUT, limits.MAX_IDLE_TIMEOUT
@@ -213,6 +211,16 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
     if function.HasField("max_age"):
         checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+
+
+def check_instances(checks: Checks, function: function_pb2.Function, *, field: str = "") -> None:
+    """Check how many instances of a function each worker shall keep and start.
+
+    :param field: What goes before the names of the bounds.
+    """
+    checks.integer(f"{field}max_instances", function.max_instances, 0, limits.MAX_INSTANCES)
+    most = function.max_instances or limits.DEFAULT_MAX_INSTANCES
+    checks.integer(f"{field}min_instances", function.min_instances, 0, max(0, most))
 
 
 def _check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> None:

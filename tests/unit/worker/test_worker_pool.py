@@ -230,7 +230,7 @@ async def test_a_new_revision_replaces_idle_instances_at_once_and_busy_ones_late
     pool = Pool(function(max_instances=2), runtime)
     busy, idle = await take(pool), await take(pool)
     pool.release(idle)
-    newer = function(max_instances=2)
+    newer = function(max_instances=2, env={"A": "1"})
     newer.revision = 2
     pool.update(newer)
     await turns()
@@ -247,7 +247,7 @@ async def test_an_instance_of_an_old_revision_that_comes_up_late_is_stopped(runt
     runtime.let.clear()
     waiter = asyncio.create_task(pool.wait(sync=False))
     await turns()
-    newer = function(max_instances=1)
+    newer = function(max_instances=1, env={"A": "1"})
     newer.revision = 2
     pool.update(newer)
     runtime.let.set()
@@ -283,3 +283,57 @@ async def test_a_closed_pool_lets_everybody_go(runtime: FakeRuntime) -> None:
         await pool.wait(sync=True)
     await pool.close()
     assert runtime.instances[0].stopped.is_set()
+
+
+async def test_pausing_and_scaling_leave_the_instances_in_place(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=2), runtime)
+    busy, idle = await take(pool), await take(pool)
+    pool.release(idle)
+
+    pool.update(Function(name="f", revision=2, max_instances=2, paused=True))
+    pool.update(Function(name="f", revision=3, max_instances=4, min_instances=3))
+    await turns()
+    assert (runtime.starts, pool.instances, pool.capacity) == (3, 3, 4)
+    pool.update(Function(name="f", revision=4, max_instances=1))
+    await turns()
+
+    stopped = [instance for instance in runtime.instances if instance.stopped.is_set()]
+    assert len(stopped) == 2
+    assert busy.instance not in stopped, "those that idle go first"
+    pool.release(busy)
+    assert (await take(pool)).instance is busy.instance
+    pool.update(Function(name="f", revision=5, max_instances=1, env={"A": "1"}))
+    await turns()
+    assert pool.cold, "made otherwise it is replaced"
+
+
+async def test_an_instance_that_starts_while_the_function_is_scaled_serves_where_it_may(runtime: FakeRuntime) -> None:
+    pool = Pool(function(max_instances=3), runtime)
+    runtime.let.clear()
+    waiting = [asyncio.create_task(pool.wait(sync=False)) for _ in range(3)]
+    await turns()
+    pool.update(Function(name="f", revision=2, max_instances=2))
+    runtime.let.set()
+    await turns()
+
+    assert (runtime.starts, pool.instances) == (3, 2)
+    assert [instance.stopped.is_set() for instance in runtime.instances] == [False, False, True]
+    assert sum(task.done() for task in waiting) == 2
+    for task in waiting:
+        task.cancel()
+
+
+async def test_instances_above_a_lower_minimum_stop_once_they_have_idled(runtime: FakeRuntime) -> None:
+    idle_timeout = Duration(nanos=50_000_000)
+    pool = Pool(function(min_instances=2, idle_timeout=idle_timeout), runtime)
+    pool.open()
+    await turns()
+    assert pool.instances == 2
+    pool.update(Function(name="f", revision=2, min_instances=1, idle_timeout=idle_timeout))
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait(
+            [asyncio.ensure_future(instance.stopped.wait()) for instance in runtime.instances],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    await turns()
+    assert pool.instances == 1

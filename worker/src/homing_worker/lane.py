@@ -57,6 +57,7 @@ class Lane:
         self._broker = broker
         self._events = events
         self._surroundings = surroundings
+        self._paused = function.paused
         self._consumers: list[Consumer] = []
         self._consumed_capacity = 0
         self._consuming = asyncio.Lock()
@@ -82,12 +83,25 @@ class Lane:
         """Running instances."""
         return self.pool.instances
 
+    def update(self, function: Function) -> None:
+        """Take a new revision of the function; what of it concerns consuming is heeded by :meth:`consume`."""
+        self._paused = function.paused
+        self.pool.update(function)
+
     async def consume(self) -> None:
         """Begin to consume, or consume anew where the connection or the capacity has changed.
+
+        A paused function's queues are not consumed, and what has not begun is given back to them.
 
         :raises BrokerError: There is no connection.
         """
         async with self._consuming:
+            if self._paused:
+                await self._stop_consuming()
+                # What came last begins first: a task that is cancelled before it has begun gives nothing back.
+                await asyncio.sleep(0)
+                self.give_back()
+                return
             capacity = self.pool.capacity
             if len(self._consumers) == 2 and capacity == self._consumed_capacity:
                 return

@@ -65,7 +65,7 @@ class Lanes:
         if lane is None:
             lane = self._lanes[name] = Lane(function, runtime, self._broker, self._events, self._surroundings)
         else:
-            lane.pool.update(function)
+            lane.update(function)
         if self._consuming:
             self._spawn(self._consume(lane))
 

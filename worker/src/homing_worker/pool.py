@@ -22,6 +22,10 @@ _LONGEST_PAUSE: Final = 10.0
 """Bounds of the pause after starts that failed in a row, so that a broken function does not keep the engine busy."""
 
 
+_NOT_IN_INSTANCES: Final = ("paused", "min_instances", "max_instances", "revision", "update_time")
+"""The fields of a function that change without its instances being replaced."""
+
+
 class PoolClosedError(Exception):
     """The pool starts nothing more."""
 
@@ -58,6 +62,8 @@ class _Config:
     """What of a function matters here, with its defaults."""
 
     function: Function
+    template: Function = field(init=False)
+    """What instances are made from: those of other revisions with the same one serve as well."""
     concurrency: int = field(init=False)
     minimum: int = field(init=False)
     maximum: int = field(init=False)
@@ -67,6 +73,10 @@ class _Config:
 
     def __post_init__(self) -> None:
         function = self.function
+        self.template = Function()
+        self.template.CopyFrom(function)
+        for name in _NOT_IN_INSTANCES:
+            self.template.ClearField(name)
         self.concurrency = function.concurrency or limits.DEFAULT_CONCURRENCY
         self.maximum = function.max_instances or limits.DEFAULT_MAX_INSTANCES
         self.minimum = min(function.min_instances, self.maximum)
@@ -132,21 +142,35 @@ class Pool:
     @property
     def cold(self) -> bool:
         """Whether a caller that waits now waits for an instance to start."""
-        return not any(not member.retiring for member in self._members)
+        return not self._serving
+
+    @property
+    def _serving(self) -> list[_Member]:
+        """The instances that are not about to be stopped."""
+        return [member for member in self._members if not member.retiring]
 
     def open(self) -> None:
         """Start the instances that are kept warm."""
         self._grow()
 
     def update(self, function: Function) -> None:
-        """Take a new revision: instances of older ones get no more calls and are stopped when their last one ends."""
+        """Take a new revision: instances that are made otherwise get no more calls and are stopped after the last.
+
+        Where it is only paused, resumed or scaled they stay, as many as there may be.
+        """
         if function.revision == self._config.function.revision:
             return
-        self._config = _Config(function)
-        self._failures = 0
-        self._not_before = 0.0
-        for member in list(self._members):
-            self._retire(member)
+        before, self._config = self._config, _Config(function)
+        if self._config.template == before.template:
+            for member in sorted(self._serving, key=lambda member: member.busy)[: -self._config.maximum]:
+                self._retire(member)
+            if self._idle_timer is None and not self._closed:
+                self._arm_idle_timer(0)
+        else:
+            self._failures = 0
+            self._not_before = 0.0
+            for member in list(self._members):
+                self._retire(member)
         self._grow()
 
     def take(self) -> Slot | None:
@@ -247,7 +271,7 @@ class Pool:
             return
         config = self._config
         waiting = len(self._sync_waiters) + len(self._waiters)
-        current = sum(1 for member in self._members if not member.retiring)
+        current = len(self._serving)
         wanted = max(config.minimum - current, -(-waiting // config.concurrency))
         wanted = min(wanted, config.maximum - current) - self._starting
         if wanted <= 0:
@@ -282,22 +306,23 @@ class Pool:
             await self._started(config, instance)
 
     async def _started(self, config: _Config, instance: Instance) -> None:
-        if self._closed or config is not self._config:
+        outdated = config.template != self._config.template
+        if self._closed or outdated or len(self._serving) >= self._config.maximum:
             await instance.stop()
             self._serve()
             self._grow()
             return
         self._failures = 0
-        member = _Member(instance, config.concurrency, idle_since=self._loop.time())
+        member = _Member(instance, self._config.concurrency, idle_since=self._loop.time())
         self._members.append(member)
         instance.on_exit(lambda: self._gone(member))
         if self._idle_timer is None:
-            self._arm_idle_timer(config.idle_timeout)
+            self._arm_idle_timer(self._config.idle_timeout)
         self._serve()
 
     def _start_failed(self, config: _Config, error: StartFailedError) -> None:
         _log.warning("start_failed", function=config.function.name, reason=error.reason, detail=error.message)
-        if self._closed or config is not self._config:
+        if self._closed or config.template != self._config.template:
             self._serve()
             self._grow()
             return
@@ -347,7 +372,7 @@ class Pool:
         self._idle_timer = None
         now = self._loop.time()
         timeout = self._config.idle_timeout
-        spare = sum(1 for member in self._members if not member.retiring) - self._config.minimum
+        spare = len(self._serving) - self._config.minimum
         next_check: float | None = None
         for member in list(reversed(self._members)):
             if member.busy or member.retiring:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from homing.v1 import function_service_pb2 as api
 from homing.v1 import function_service_pb2_grpc
 from homing_server.catalog import Catalog
 from homing_server.deployment import Deployment
-from homing_server.errors import not_served
 from homing_server.grpc_front.status import Context
 from homing_server.tokens import decode_token, encode_token
 from homing_server.validation import Checks, check_function
@@ -55,14 +52,19 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         """Delete a function."""
         return api.DeleteFunctionResponse(invalidated=await self._deployment.delete(request.name))
 
-    async def PauseFunction(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("PauseFunction")
+    async def PauseFunction(self, request: api.PauseFunctionRequest, _context: Context) -> api.PauseFunctionResponse:
+        """Hold a function's work."""
+        return api.PauseFunctionResponse(function=await self._deployment.pause(request.name, paused=True))
 
-    async def ResumeFunction(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("ResumeFunction")
+    async def ResumeFunction(self, request: api.ResumeFunctionRequest, _context: Context) -> api.ResumeFunctionResponse:
+        """Let held work go on."""
+        return api.ResumeFunctionResponse(function=await self._deployment.pause(request.name, paused=False))
 
-    async def ScaleFunction(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("ScaleFunction")
+    async def ScaleFunction(self, request: api.ScaleFunctionRequest, _context: Context) -> api.ScaleFunctionResponse:
+        """Change how many instances a function has."""
+        function = await self._deployment.scale(
+            request.name,
+            min_instances=request.min_instances if request.HasField("min_instances") else None,
+            max_instances=request.max_instances if request.HasField("max_instances") else None,
+        )
+        return api.ScaleFunctionResponse(function=function)

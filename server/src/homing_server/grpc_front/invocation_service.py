@@ -14,11 +14,11 @@ from homing_server.admission import Accepted, Admission
 from homing_server.catalog import Catalog
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found, not_served
 from homing_server.grpc_front.status import Context
+from homing_server.holds import Holds
 from homing_server.lists import Lists
-from homing_server.presence import Presence
 from homing_server.store.engine import Database
 from homing_server.store.reading import get_invocations
-from homing_server.store.records import slim, timestamp
+from homing_server.store.records import accepted_invocation
 from homing_server.sync_calls import SyncCalls
 from homing_server.validation import Checks, check_spec
 from homing_server.watch import WatchHub
@@ -42,9 +42,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         admission: Admission,
         catalog: Catalog,
         database: Database,
+        holds: Holds,
         hub: WatchHub,
         lists: Lists,
-        presence: Presence,
         sync_calls: SyncCalls,
         watching: Watching,
         sync_timeout: float,
@@ -52,9 +52,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._admission = admission
         self._catalog = catalog
         self._database = database
+        self._holds = holds
         self._hub = hub
         self._lists = lists
-        self._presence = presence
         self._sync_calls = sync_calls
         self._watching = watching
         self._sync_timeout = sync_timeout
@@ -85,7 +85,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         if accepted.record is None:
             invocation = await self._get(accepted.id)
         else:
-            invocation = _accepted_invocation(accepted, request.spec)
+            invocation = self._accepted(accepted, request.spec)
         return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.duplicate)
 
     async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
@@ -109,7 +109,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         invocation = await self._hub.wait_ended(request.id, wait)
         if invocation is None:
             raise invocation_not_found(request.id)
-        return api.WaitInvocationResponse(invocation=self._presence.explain(invocation))
+        return api.WaitInvocationResponse(invocation=self._holds.explain(invocation))
 
     async def WatchResults(
         self, request: api.WatchResultsRequest, _context: Context
@@ -141,7 +141,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
                 result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
             else:
-                result.accepted.invocation.CopyFrom(_accepted_invocation(outcome, asked.spec))
+                result.accepted.invocation.CopyFrom(self._accepted(outcome, asked.spec))
         return response
 
     async def ListInvocations(
@@ -184,6 +184,12 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         raise not_served("TailLogs")
         yield  # makes this a stream
 
+    def _accepted(self, accepted: Accepted, spec: invocation_pb2.InvocationSpec) -> invocation_pb2.Invocation:
+        assert accepted.record is not None, "only a new invocation is shown from its request"
+        return self._holds.explain(
+            accepted_invocation(accepted.id, accepted.record, spec, create_us=accepted.create_us)
+        )
+
     async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:
         invocations = await self._get_all({invocation_id}, include_payload=include_payload)
         if invocation_id not in invocations:
@@ -196,23 +202,12 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         if not ids:
             return {}
         invocations = await self._database.read(get_invocations, ids, include_payload=include_payload)
-        return {invocation.id: self._presence.explain(invocation) for invocation in invocations}
+        return {invocation.id: self._holds.explain(invocation) for invocation in invocations}
 
 
 def _check_id(invocation_id: str) -> None:
     if not invocation_id:
         raise invalid_request([Violation(field="id", description="must not be empty")])
-
-
-def _accepted_invocation(accepted: Accepted, spec: invocation_pb2.InvocationSpec) -> invocation_pb2.Invocation:
-    assert accepted.record is not None, "only a new invocation is shown from its request"
-    return invocation_pb2.Invocation(
-        id=accepted.id,
-        function=spec.function,
-        state=invocation_pb2.InvocationState.ValueType(accepted.record.state),
-        spec=slim(spec),
-        create_time=timestamp(accepted.create_us),
-    )
 
 
 def _refusal(error: ApiError) -> api.BatchInvokeAsyncResponse.Refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,31 @@ def put_function(
     else:
         connection.execute(update(_functions).where(_functions.c.name == function.name).values(values))
     return function, created
+
+
+def change_function(
+    connection: Connection, name: str, change: Callable[[function_pb2.Function], None], *, now_us: int
+) -> function_pb2.Function | None:
+    """Change a part of a function; return it as it is now, or None where there is none.
+
+    A change that changes nothing makes no revision.
+
+    :param change: Changes the function that it is given; where it raises nothing is changed.
+    """
+    row = connection.execute(select(_functions).where(_functions.c.name == name)).one_or_none()
+    if row is None or row.deleted:
+        return None
+    last = function_pb2.Function.FromString(row.definition)
+    function = function_pb2.Function()
+    function.CopyFrom(last)
+    change(function)
+    if function == last:
+        return last
+    function.revision += 1
+    function.update_time.FromMicroseconds(now_us)
+    values = {"revision": function.revision, "definition": function.SerializeToString()}
+    connection.execute(update(_functions).where(_functions.c.name == name).values(values))
+    return function
 
 
 def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | None:

@@ -103,6 +103,21 @@ def slim(spec: api.InvocationSpec) -> api.InvocationSpec:
     return copy
 
 
+def accepted_invocation(
+    invocation_id: str, record: Record, spec: api.InvocationSpec, *, create_us: int
+) -> api.Invocation:
+    """Return the API's invocation as the answer to its acceptance tells of it, without its history."""
+    invocation = api.Invocation(
+        id=invocation_id,
+        function=spec.function,
+        state=api.InvocationState.ValueType(record.state),
+        spec=slim(spec),
+        create_time=timestamp(create_us),
+    )
+    _show_hold(invocation, record)
+    return invocation
+
+
 def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
     """Return the API's invocation of a synchronous call whose end an event tells."""
     record = record_of_call(request, event)
@@ -166,8 +181,13 @@ def _show_hold(invocation: api.Invocation, record: Record) -> None:
             invocation.hold_reason = api.HOLD_REASON_BACKLOG
         case _:
             return
-    if record.due_us and record.state in {State.SCHEDULED, State.RETRYING}:
-        invocation.hold_until.FromMicroseconds(record.due_us)
+    until_us = record.due_us
+    if record.state is State.RETRYING and record.custody is not Custody.STORE:
+        # Its worker waits for the next attempt.
+        last = record.attempts[-1]
+        until_us = last.end_us + last.next_delay_us
+    if until_us and record.state in {State.SCHEDULED, State.RETRYING}:
+        invocation.hold_until.FromMicroseconds(until_us)
 
 
 def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:
