@@ -14,14 +14,18 @@ from homing import (
     AsyncInterceptor,
     AsyncInvocationHandle,
     AsyncInvocationList,
+    AsyncLogTail,
     AsyncResultWatch,
     AsyncTypedFunction,
     Attempt,
+    BulkRerun,
+    BulkStopped,
     Call,
     Client,
     Delivery,
     Event,
     Failure,
+    FilterOptions,
     Function,
     FunctionError,
     Functions,
@@ -29,17 +33,24 @@ from homing import (
     InvalidRequestError,
     InvalidResultError,
     Invocation,
+    InvocationCounts,
+    InvocationEndedError,
     InvocationHandle,
     InvocationList,
     InvocationRequest,
     InvocationState,
     Limits,
+    LogLine,
+    LogStream,
+    LogTail,
     Payload,
+    Progress,
     RequestError,
     Result,
     ResultTimeoutError,
     ResultWatch,
     RetryPolicy,
+    StopRequest,
     TypedFunction,
     Violation,
     WatchEvent,
@@ -73,7 +84,12 @@ def sync(client: Client) -> None:
     assert_type(client.functions.get("f"), Function)
     assert_type(client.functions.list(), Iterator[Function])
     assert_type(client.functions.delete("f"), int)
+    assert_type(client.functions.pause("f"), Function)
+    assert_type(client.functions.resume("f"), Function)
+    assert_type(client.functions.scale("f", min_instances=1, max_instances=5), Function)
 
+    with client.watch_results(include_transitions=True, rerun_of="id") as changes:
+        assert_type(changes, ResultWatch)
     with client.watch_results(function=["a"], states=[InvocationState.FAILED], labels={"a": "b"}) as events:
         assert_type(events, ResultWatch)
         assert_type(events.resume_token, str)
@@ -132,6 +148,45 @@ def typed(client: Client) -> None:
     assert_type(client.function("f", input=object, output=Result)(5), Result)
 
 
+def controlled(client: Client) -> None:
+    handle = client.function("f", input=In, output=Out).invoke_async({"width": 5})
+    assert_type(handle.stop(reason="enough"), Invocation)
+    assert_type(handle.rerun(payload={"width": 6}, request_id="r"), InvocationHandle[Out])
+    assert_type(client.stop("id", timeout=5), Invocation)
+    assert_type(client.rerun("id", payload=None), InvocationHandle[Result])
+    with handle.logs(follow=True) as lines:
+        assert_type(lines, LogTail)
+        for line in lines:
+            assert_type(line, LogLine)
+            assert_type(line.stream, LogStream)
+            assert_type(line.time, datetime | None)
+    assert_type(client.logs("id", timeout=timedelta(seconds=5)), LogTail)
+
+    conditions: FilterOptions = {"function": ["a"], "labels": {"a": "b"}}
+    assert_type(client.bulk_stop(reason="enough", dry_run=True, **conditions), BulkStopped)
+    assert_type(client.bulk_rerun(max_per_second=5, states=[InvocationState.FAILED]), BulkRerun)
+    counts = client.count(id_prefix="0193")
+    assert_type(counts, InvocationCounts)
+    assert_type(counts.by_state, Mapping[InvocationState, int])
+    assert_type(counts.more, frozenset[InvocationState])
+    assert_type(counts.total, int)
+
+
+async def controlled_async(client: AsyncClient) -> None:
+    handle = client.handle("id", output=Out)
+    assert_type(await handle.stop(), Invocation)
+    assert_type(await handle.rerun(), AsyncInvocationHandle[Out])
+    assert_type(await client.stop("id", reason="enough"), Invocation)
+    assert_type(await client.rerun("id"), AsyncInvocationHandle[Result])
+    async with client.logs("id", follow=True) as lines:
+        assert_type(lines, AsyncLogTail)
+        async for line in lines:
+            assert_type(line, LogLine)
+    assert_type(await client.bulk_stop(function="f"), BulkStopped)
+    assert_type(await client.bulk_rerun(function="f", dry_run=True), BulkRerun)
+    assert_type(await client.count(), InvocationCounts)
+
+
 def trace(call: Call, send: Callable[[Call], Any]) -> Any:
     assert_type(call.method, str)
     assert_type(call.timeout, float | None)
@@ -156,6 +211,7 @@ def faked(fake: FakeServer) -> None:
     assert_type(fake.target, str)
     assert_type(fake.function("f").fails(503, times=2).returns({"a": 1}), FakeFunction)
     assert_type(fake.function("f").answers(lambda call: call.json()).hold().release(), FakeFunction)
+    assert_type(fake.function("f").logs("one", "two", stderr=True), FakeFunction)
     assert_type(fake.calls("f"), Sequence[FakeCall])
     assert_type(fake.invocations(), Sequence[Invocation])
 
@@ -205,6 +261,9 @@ async def aio(client: AsyncClient) -> None:
     assert_type(await client.functions.get("f"), Function)
     assert_type(client.functions.list(), AsyncIterator[Function])
     assert_type(await client.functions.delete("f"), int)
+    assert_type(await client.functions.pause("f"), Function)
+    assert_type(await client.functions.resume("f"), Function)
+    assert_type(await client.functions.scale("f", max_instances=5), Function)
 
     assert_type(await client.watch_results(), AsyncResultWatch)
     async with client.watch_results(function="a") as events:
@@ -224,6 +283,9 @@ def values(invocation: Invocation, result: Result, attempt: Attempt, function: F
     assert_type(invocation.payload, Payload | None)
     assert_type(invocation.labels, Mapping[str, str])
     assert_type(invocation.end_time, datetime | None)
+    assert_type(invocation.rerun_of, str | None)
+    assert_type(invocation.progress, Progress | None)
+    assert_type(invocation.stop_request, StopRequest | None)
     assert_type(invocation.attempt_timeout, timedelta | None)
     assert_type(result.invocation, Invocation)
     assert_type(result.data, bytes)
@@ -235,6 +297,8 @@ def values(invocation: Invocation, result: Result, attempt: Attempt, function: F
     assert_type(function.image, str | None)
     assert_type(function.command, Sequence[str] | None)
     assert_type(function.idle_timeout, timedelta | None)
+    assert_type(function.retention, timedelta | None)
+    assert_type(function.paused, bool)
 
 
 def errors(client: Client) -> None:
@@ -252,5 +316,7 @@ def errors(client: Client) -> None:
     except InvalidResultError as error:
         assert_type(error.result, Result)
         assert_type(error.violations, Sequence[Violation])
+    except InvocationEndedError as error:
+        assert_type(error.state, InvocationState)
     except ResultTimeoutError as error:
         assert_type(error.invocation_id, str | None)

@@ -17,29 +17,38 @@ from homing._aio.client import AsyncClient
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.listing import AsyncInvocationList
+from homing._aio.logs import AsyncLogTail
 from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
+from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
+from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
+from homing._core.logs import LogLine
+from homing._core.names import (
+    AttemptOutcome,
+    DeliveryKind,
+    DeliveryState,
+    EventType,
+    HoldReason,
+    InvocationState,
+    LogStream,
+)
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
     Answer,
     Attempt,
-    AttemptOutcome,
     Delivery,
     DeliveryAttempt,
-    DeliveryKind,
-    DeliveryState,
     Event,
-    EventType,
     Failure,
-    HoldReason,
     Invocation,
-    InvocationState,
     Payload,
+    Progress,
     Result,
+    StopRequest,
     WatchEvent,
 )
 from homing._core.version import __version__
@@ -47,6 +56,7 @@ from homing._sync.client import Client
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
 from homing._sync.listing import InvocationList
+from homing._sync.logs import LogTail
 from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
@@ -61,9 +71,11 @@ from homing.errors import (
     HomingError,
     InvalidRequestError,
     InvalidResultError,
+    InvocationEndedError,
     InvocationError,
     InvocationExpiredError,
     InvocationInvalidError,
+    InvocationNotEndedError,
     InvocationStoppedError,
     NotFoundError,
     PayloadTooLargeError,
@@ -89,11 +101,14 @@ __all__ = [
     "AsyncInterceptor",
     "AsyncInvocationHandle",
     "AsyncInvocationList",
+    "AsyncLogTail",
     "AsyncOptions",
     "AsyncResultWatch",
     "AsyncTypedFunction",
     "Attempt",
     "AttemptOutcome",
+    "BulkRerun",
+    "BulkStopped",
     "Call",
     "Client",
     "ClientUseError",
@@ -107,6 +122,7 @@ __all__ = [
     "EventType",
     "FailedPreconditionError",
     "Failure",
+    "FilterOptions",
     "ForkedClientError",
     "Function",
     "FunctionError",
@@ -118,19 +134,26 @@ __all__ = [
     "InvalidRequestError",
     "InvalidResultError",
     "Invocation",
+    "InvocationCounts",
+    "InvocationEndedError",
     "InvocationError",
     "InvocationExpiredError",
     "InvocationHandle",
     "InvocationInvalidError",
     "InvocationList",
+    "InvocationNotEndedError",
     "InvocationRequest",
     "InvocationState",
     "InvocationStoppedError",
     "Limits",
+    "LogLine",
+    "LogStream",
+    "LogTail",
     "NotFoundError",
     "Payload",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "Progress",
     "RateLimitedError",
     "RequestError",
     "Result",
@@ -140,6 +163,7 @@ __all__ = [
     "RetryPolicy",
     "RunOptions",
     "ServerError",
+    "StopRequest",
     "TypedFunction",
     "UnauthenticatedError",
     "UnavailableError",

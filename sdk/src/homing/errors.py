@@ -9,6 +9,8 @@
     │   ├── NotFoundError
     │   ├── AlreadyExistsError
     │   ├── FailedPreconditionError
+    │   │   ├── InvocationEndedError    it cannot be stopped any more
+    │   │   └── InvocationNotEndedError it cannot be run again yet
     │   ├── ResumeTokenExpiredError
     │   ├── RateLimitedError
     │   ├── UnauthenticatedError
@@ -38,7 +40,8 @@ status              error
 INVALID_ARGUMENT    InvalidRequestError
 NOT_FOUND           NotFoundError
 ALREADY_EXISTS      AlreadyExistsError
-FAILED_PRECONDITION FailedPreconditionError
+FAILED_PRECONDITION FailedPreconditionError; by their reasons
+                    InvocationEndedError, InvocationNotEndedError
 OUT_OF_RANGE        ResumeTokenExpiredError
 RESOURCE_EXHAUSTED  RateLimitedError; PayloadTooLargeError for a message over
                     the size that gRPC lets pass
@@ -61,6 +64,7 @@ from typing import NamedTuple
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from homing._core.names import InvocationState
 from homing._core.values import Answer, Attempt, Failure, Invocation, Result
 
 
@@ -104,7 +108,7 @@ class RequestError(HomingError):
     details: Sequence[AnyMessage]
     """All details of the answer, as they came."""
     request_id: str | None
-    """The request id of an ``invoke_async`` that may have been accepted: calling again with it is safe."""
+    """The request id of an ``invoke_async`` or re-run that may have been accepted: calling again with it is safe."""
 
     def __init__(
         self,
@@ -166,6 +170,31 @@ class AlreadyExistsError(RequestError):
 
 class FailedPreconditionError(RequestError):
     """What was asked for is not possible in the present state."""
+
+
+class InvocationEndedError(FailedPreconditionError):
+    """The invocation has ended, so it can no longer be stopped."""
+
+    @property
+    def state(self) -> InvocationState:
+        """Its end."""
+        return _told_state(self.metadata)
+
+
+class InvocationNotEndedError(FailedPreconditionError):
+    """The invocation has not ended, so it cannot be run again yet."""
+
+    @property
+    def state(self) -> InvocationState:
+        """The state it was in."""
+        return _told_state(self.metadata)
+
+
+def _told_state(metadata: Mapping[str, str]) -> InvocationState:
+    try:
+        return InvocationState(metadata.get("state", ""))
+    except ValueError:
+        return InvocationState.UNKNOWN
 
 
 class ResumeTokenExpiredError(RequestError):

@@ -41,6 +41,17 @@ def many(client: Client) -> None:
     Client(interceptors=[5])  # error: list-item
 
 
+def controlled(client: Client) -> None:
+    client.stop("id", "enough")  # error: call-arg
+    client.stop("id", reason=5)  # error: arg-type
+    client.rerun("id", {"a": 1})  # error: call-arg
+    client.logs("id", follow="yes")  # error: arg-type
+    client.count(state=InvocationState.FAILED)  # error: call-arg
+    client.bulk_stop(labels={"a": 1})  # error: dict-item
+    client.bulk_rerun(max_per_second="5")  # error: arg-type
+    client.functions.scale("f", 1, 5)  # error: call-arg
+
+
 def typed(client: Client) -> None:
     client.function("f")  # error: call-arg
     resize = client.function("resize", input=In, output=str)

@@ -58,11 +58,12 @@ async def test_a_map_outlasts_broken_connections(upper: FakeServer, kind: str) -
 
 async def test_a_batch_whose_answer_is_lost_is_accepted_once(upper: FakeServer) -> None:
     host, port = upper.target.split(":")
+    accepted = upper._state.store
     async with TcpProxy(host, int(port)) as proxy, AsyncClient(f"127.0.0.1:{proxy.port}") as client:
         await client.invoke_async("upper", "first")
         proxy.pause(answers_only=True)
         work = asyncio.create_task(client.invoke_batch("upper", ITEMS))
-        await asyncio.to_thread(upper._store.wait, lambda: len(upper._store.ended) == 1 + len(ITEMS), PATIENCE)
+        await asyncio.to_thread(accepted.wait, lambda: len(accepted.calls) == 1 + len(ITEMS), PATIENCE)
         await proxy.cut()
         proxy.resume()
 

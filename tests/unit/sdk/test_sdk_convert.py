@@ -67,6 +67,13 @@ def test_an_invocation_is_told_in_full() -> None:
         state=invocation_pb2.DELIVERY_STATE_DEAD,
         create_time=records.stamp(records.CREATED),
     )
+    message.rerun_of = "0192"
+    message.stop_request.CopyFrom(
+        invocation_pb2.StopRequest(time=records.stamp(records.CREATED), caller="me", reason="enough")
+    )
+    message.progress.CopyFrom(
+        invocation_pb2.Progress(time=records.stamp(records.CREATED), percent=12.5, text="page 1 of 8")
+    )
     delivery.attempts.add(number=1, duration=records.span(0.2), status_code=500)
 
     record = convert.invocation(message)
@@ -109,6 +116,9 @@ def test_an_invocation_is_told_in_full() -> None:
     assert record.failure == homing.Failure(reason="HTTP_STATUS", message="it answered 503", retryable=True)
     assert record.result is not None
     assert (record.result.status_code, record.result.text) == (503, "ok")
+    assert record.rerun_of == "0192"
+    assert record.stop_request == homing.StopRequest(time=records.CREATED, caller="me", reason="enough")
+    assert record.progress == homing.Progress(time=records.CREATED, percent=12.5, text="page 1 of 8")
 
 
 def test_what_is_not_set_is_none() -> None:
@@ -128,6 +138,9 @@ def test_what_is_not_set_is_none() -> None:
         "end_time",
         "result",
         "failure",
+        "rerun_of",
+        "stop_request",
+        "progress",
     ]
 
 
@@ -151,7 +164,9 @@ def test_a_function_is_told_in_full() -> None:
         limits=function_pb2.Limits(memory_bytes=2**33, cpu_millis=500, pids=10),
         concurrency=2,
         idle_timeout=records.span(60),
+        retention=records.span(86400),
         record_sync=False,
+        paused=True,
         revision=4,
         update_time=records.stamp(datetime(2026, 1, 2, tzinfo=UTC)),
     )
@@ -162,6 +177,7 @@ def test_a_function_is_told_in_full() -> None:
     assert function.limits == homing.Limits(memory_bytes=2**33, cpu_millis=500, pids=10)
     assert function.idle_timeout == timedelta(minutes=1)
     assert (function.record_sync, function.retry_policy, function.revision) == (False, None, 4)
+    assert (function.retention, function.paused) == (timedelta(days=1), True)
     assert function.update_time == datetime(2026, 1, 2, tzinfo=UTC)
     assert convert.function(function_pb2.Function()).record_sync is True
 

@@ -44,6 +44,7 @@ def test_deploy_sends_what_it_is_given(driver: Driver, functions: Any, scripted_
         retry_policy=RetryPolicy(max_attempts=1),
         attempt_timeout=30,
         max_age=3600,
+        retention=86400,
         record_sync=False,
     )
 
@@ -67,6 +68,7 @@ def test_deploy_sends_what_it_is_given(driver: Driver, functions: Any, scripted_
                     retry_policy=policy_pb2.RetryPolicy(max_attempts=1),
                     attempt_timeout=records.span(30),
                     max_age=records.span(3600),
+                    retention=records.span(86400),
                     record_sync=False,
                 )
             )
@@ -155,3 +157,39 @@ def test_delete_tells_how_many_waited_and_is_not_repeated(
     with pytest.raises(homing.UnavailableError):
         driver.do(functions.delete, "a")
     assert len(scripted_server.requests["DeleteFunction"]) == 2
+
+
+def test_pause_resume_and_scale_return_the_function(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    paused, scaled = records.function("a"), records.function("a")
+    paused.paused = True
+    scaled.max_instances = 7
+    scripted_server.script("PauseFunction", AWAY, function_service_pb2.PauseFunctionResponse(function=paused))
+    scripted_server.script(
+        "ResumeFunction", AWAY, function_service_pb2.ResumeFunctionResponse(function=records.function("a"))
+    )
+    scripted_server.script("ScaleFunction", AWAY, function_service_pb2.ScaleFunctionResponse(function=scaled))
+
+    assert driver.do(functions.pause, "a").paused
+    assert not driver.do(functions.resume, "a").paused
+    assert driver.do(functions.scale, "a", max_instances=7).max_instances == 7
+    driver.do(functions.scale, "a", min_instances=0)
+
+    assert [request.name for request in scripted_server.requests["PauseFunction"]] == ["a", "a"]
+    assert [request.name for request in scripted_server.requests["ResumeFunction"]] == ["a", "a"]
+    assert scripted_server.requests["ScaleFunction"][1:] == [
+        function_service_pb2.ScaleFunctionRequest(name="a", max_instances=7),
+        function_service_pb2.ScaleFunctionRequest(name="a", min_instances=0),
+    ]
+
+
+def test_wrong_bounds_are_named_before_anything_is_sent(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    with pytest.raises(TypeError, match="name must be str, not int"):
+        driver.do(functions.pause, 5)
+    with pytest.raises(TypeError, match="max_instances must be int, not float"):
+        driver.do(functions.scale, "a", max_instances=1.5)
+
+    assert scripted_server.requests == {}

@@ -15,7 +15,7 @@ import homing
 from homing import InvocationState
 from homing._core import watch
 from homing.v1 import invocation_pb2, invocation_service_pb2
-from support.records import bookmark, ended
+from support.records import CREATED, bookmark, ended, stamp
 from support.scripted_server import Refusal, ScriptedServer
 from support.sdk_driver import Driver
 
@@ -107,7 +107,10 @@ def test_the_filter_is_sent(driver: Driver, client: Any, scripted_server: Script
         states=[InvocationState.FAILED, InvocationState.TIMED_OUT],
         labels={"job": "7"},
         id_prefix="0193",
+        rerun_of="0192",
+        created_since=CREATED,
         resume_token="t",
+        include_transitions=True,
     )
     subscribe(driver, client, function="a")
 
@@ -118,8 +121,11 @@ def test_the_filter_is_sent(driver: Driver, client: Any, scripted_server: Script
             states=[invocation_pb2.INVOCATION_STATE_FAILED, invocation_pb2.INVOCATION_STATE_TIMED_OUT],
             labels={"job": "7"},
             id_prefix="0193",
+            rerun_of="0192",
+            create_time=invocation_pb2.TimeRange(start_time=stamp(CREATED)),
         ),
         resume_token="t",
+        include_transitions=True,
     )
     assert second.filter.functions == ["a"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Generic
 
 from homing._aio.connection import AioConnection
-from homing._core import calls, convert
-from homing._core.calls import Deadline
+from homing._aio.logs import AsyncLogTail
+from homing._core import calls, check, control, convert
+from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.logs import LogProgress
 from homing._core.outcome import outcome_of, result_timeout
+from homing._core.spec import Seconds
 from homing._core.values import Invocation, Result
-from homing.errors import DeadlineExceededError, UnavailableError
+from homing.errors import DeadlineExceededError, InvocationEndedError, RequestError, UnavailableError
 from homing.v1 import invocation_service_pb2
 
 if TYPE_CHECKING:
@@ -74,14 +76,9 @@ class AsyncInvocationHandle(Generic[Out]):
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.
         """
-        request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
-        response = await self._connection.call_again(
-            self._connection.invocations.GetInvocation,
-            request,
-            deadline=Deadline.after(self._connection.settings.timeout),
+        return await self._get(
+            deadline=Deadline.after(self._connection.settings.timeout), include_payload=include_payload
         )
-        self._seen = convert.invocation(response.invocation)
-        return self._seen
 
     async def done(self) -> bool:
         """Tell whether the invocation has ended.
@@ -90,7 +87,7 @@ class AsyncInvocationHandle(Generic[Out]):
         """
         return (self._seen is not None and self._seen.ended) or (await self.describe()).ended
 
-    async def wait(self, timeout: float | timedelta | None = None) -> Invocation:
+    async def wait(self, timeout: Seconds | None = None) -> Invocation:
         """Wait for the end and return the record, however the invocation ended.
 
         :param timeout: How long to wait, in seconds or as a timedelta; None waits for ever, 0 looks once.
@@ -113,7 +110,7 @@ class AsyncInvocationHandle(Generic[Out]):
             if deadline.remaining() == 0:
                 raise result_timeout(self._id, self.function)
 
-    async def result(self, timeout: float | timedelta | None = None) -> Out:
+    async def result(self, timeout: Seconds | None = None) -> Out:
         """Wait for the end and return the function's answer; that of a typed function as its output type.
 
         :param timeout: How long to wait, in seconds or as a timedelta; None waits for ever, 0 looks once.
@@ -124,6 +121,107 @@ class AsyncInvocationHandle(Generic[Out]):
         :raises RequestError: The call failed. An unavailable server is asked again until the time is over.
         """
         return self._decode(outcome_of(await self.wait(timeout)))
+
+    async def stop(self, *, reason: str | None = None, timeout: Seconds | Unset | None = UNSET) -> Invocation:
+        """Stop the invocation, which must not have ended.
+
+        Repeated while the server is unavailable: where a try whose answer was lost has stopped it, that is a success.
+
+        :param reason: Why, for the record.
+        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
+        :returns: The record: STOPPED, or STOPPING where a worker has it in hand and decides between stop and finish.
+        :raises InvocationEndedError: It has ended.
+        :raises NotFoundError: There is no such invocation, or its retention is over.
+        :raises RequestError: The call failed.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        request = control.stop_request(self._id, reason)
+        tries = 0
+
+        async def once() -> Invocation:
+            nonlocal tries
+            tries += 1
+            try:
+                response = await self._connection.call(
+                    self._connection.invocations.StopInvocation, request, deadline=deadline
+                )
+            except InvocationEndedError as error:
+                if control.stopped_by_earlier_try(tries, error):
+                    return await self.describe()
+                raise
+            return convert.invocation(response.invocation)
+
+        self._seen = await self._connection.again(once, deadline=deadline)
+        return self._seen
+
+    async def rerun(
+        self,
+        *,
+        payload: object = UNSET,
+        content_type: str | None = None,
+        request_id: str | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+    ) -> AsyncInvocationHandle[Out]:
+        """Run the invocation, which must have ended, again as a new one.
+
+        A request id always goes along, so the call is repeated safely while the server is unavailable.
+
+        :param payload: In place of the old one, as for ``client.invoke``; by default the same. None is an empty body.
+        :param content_type: The media type of the payload, where it is not the usual one.
+        :param request_id: The same id with the same content is the same invocation. By default a new one.
+        :param timeout: How long the acceptance may take, in seconds or as a timedelta; by default the client's.
+        :returns: A handle of the new invocation, whose ``rerun_of`` is the id of this one.
+        :raises InvocationNotEndedError: It has not ended.
+        :raises NotFoundError: There is no such invocation, or its function is gone.
+        :raises RequestError: The call failed. Where it may have been accepted, the error's ``request_id`` makes
+            another try safe.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        request = control.rerun_request(self._id, payload=payload, content_type=content_type, request_id=request_id)
+        try:
+            response = await self._connection.call_again(
+                self._connection.invocations.RerunInvocation, request, deadline=deadline
+            )
+        except RequestError as err:
+            err.request_id = request.request_id
+            raise
+        return AsyncInvocationHandle(
+            self._connection,
+            response.invocation.id,
+            self._decode,
+            seen=convert.invocation(response.invocation),
+            request_id=request.request_id,
+        )
+
+    def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> AsyncLogTail:
+        """Return the lines that the function wrote for this invocation, from the first one on.
+
+        ::
+
+            async with call.logs(follow=True) as lines:
+                async for line in lines:
+                    print(line.text)
+
+        :param follow: Whether to wait for more until the invocation ends.
+        :param timeout: How long to wait for a server that is away, each time, in seconds or as a timedelta; by default
+            the client's.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        """
+        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        return AsyncLogTail(
+            self._connection,
+            LogProgress(self._id, follow=check.flag("follow", follow)),
+            find_server=lambda: self._get(deadline=Deadline.after(patience)),
+        )
+
+    async def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
+        request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
+        response = await self._connection.call_again(
+            self._connection.invocations.GetInvocation, request, deadline=deadline
+        )
+        self._seen = convert.invocation(response.invocation)
+        return self._seen
 
     async def _poll(self, deadline: Deadline) -> Invocation | None:
         wait, limit = calls.poll_times(deadline)

@@ -43,6 +43,13 @@ def text_map(name: str, value: object) -> dict[str, str]:
     return {text(f"a key of {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
 
 
+def flag(name: str, value: object) -> bool:
+    """Check that an argument is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be bool, not {type(value).__name__}")
+    return value
+
+
 def integer(name: str, value: object) -> int:
     """Check that an argument is a whole number that 32 bits can carry."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -5,50 +5,69 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing._core.function import Function, Limits
+from homing._core.names import (
+    AttemptOutcome,
+    DeliveryKind,
+    DeliveryState,
+    EventType,
+    HoldReason,
+    InvocationState,
+    LogStream,
+)
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
     Answer,
     Attempt,
-    AttemptOutcome,
     Delivery,
     DeliveryAttempt,
-    DeliveryKind,
-    DeliveryState,
     Event,
-    EventType,
     Failure,
-    HoldReason,
     Invocation,
-    InvocationState,
     Payload,
+    Progress,
+    StopRequest,
 )
-from homing.v1 import function_pb2, invocation_pb2, policy_pb2
+from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, policy_pb2
 
-Name = TypeVar("Name", InvocationState, HoldReason, AttemptOutcome, EventType, DeliveryKind, DeliveryState)
+Name = TypeVar("Name", InvocationState, HoldReason, AttemptOutcome, EventType, DeliveryKind, DeliveryState, LogStream)
 
 
-def _names(names: type[Name], enum: str) -> dict[int, Name]:
+def _names(names: type[Name], enum: EnumDescriptor) -> dict[int, Name]:
     """Return the names of an enum of the API by number, without the prefix that all its values share."""
-    values = invocation_pb2.DESCRIPTOR.enum_types_by_name[enum].values_by_number
+    values = enum.values_by_number
     cut = len(values[0].name) - len("UNSPECIFIED")
     known = {name.value: name for name in names}
     return {number: known[value.name[cut:]] for number, value in values.items() if value.name[cut:] in known}
 
 
-_STATES = _names(InvocationState, "InvocationState")
-_HOLDS = _names(HoldReason, "HoldReason")
-_OUTCOMES = _names(AttemptOutcome, "AttemptOutcome")
-_EVENTS = _names(EventType, "InvocationEventType")
-_KINDS = _names(DeliveryKind, "DeliveryKind")
-_DELIVERIES = _names(DeliveryState, "DeliveryState")
+_ENUMS = invocation_pb2.DESCRIPTOR.enum_types_by_name
+_STATES = _names(InvocationState, _ENUMS["InvocationState"])
+_HOLDS = _names(HoldReason, _ENUMS["HoldReason"])
+_OUTCOMES = _names(AttemptOutcome, _ENUMS["AttemptOutcome"])
+_EVENTS = _names(EventType, _ENUMS["InvocationEventType"])
+_KINDS = _names(DeliveryKind, _ENUMS["DeliveryKind"])
+_DELIVERIES = _names(DeliveryState, _ENUMS["DeliveryState"])
+_LOG_STREAMS = _names(LogStream, invocation_service_pb2.DESCRIPTOR.enum_types_by_name["LogStream"])
 
 
-def _time(message: Message, name: str) -> datetime | None:
+def state(number: int) -> InvocationState:
+    """Return the state of a number."""
+    return _STATES.get(number, InvocationState.UNKNOWN)
+
+
+def log_stream(number: int) -> LogStream:
+    """Return the stream of a number."""
+    return _LOG_STREAMS.get(number, LogStream.UNKNOWN)
+
+
+def time(message: Message, name: str) -> datetime | None:
+    """Return a time of a message; None where it is not set."""
     if not message.HasField(name):
         return None
     stamp: Timestamp = getattr(message, name)
@@ -75,9 +94,9 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
     return Invocation(
         id=message.id,
         function=message.function,
-        state=_STATES.get(message.state, InvocationState.UNKNOWN),
+        state=state(message.state),
         hold_reason=_HOLDS.get(message.hold_reason, HoldReason.UNKNOWN) if message.hold_reason else None,
-        hold_until=_time(message, "hold_until"),
+        hold_until=time(message, "hold_until"),
         sync=message.sync,
         caller=message.caller,
         labels=dict(spec.labels),
@@ -89,17 +108,20 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         retry_policy=_policy(spec.retry_policy) if spec.HasField("retry_policy") else None,
         attempt_timeout=_duration(spec, "attempt_timeout"),
         max_age=_duration(spec, "max_age"),
-        schedule_time=_time(spec, "schedule_time"),
+        schedule_time=time(spec, "schedule_time"),
         callback_url=spec.callback.url if spec.HasField("callback") else None,
-        create_time=_time(message, "create_time"),
-        start_time=_time(message, "start_time"),
-        end_time=_time(message, "end_time"),
+        create_time=time(message, "create_time"),
+        start_time=time(message, "start_time"),
+        end_time=time(message, "end_time"),
         attempt_count=message.attempt_count,
         attempts=tuple(_attempt(item) for item in message.attempts),
         events=tuple(_event(item) for item in message.events),
         deliveries=tuple(_delivery(item) for item in message.deliveries),
         result=_answer(message.result) if message.HasField("result") else None,
         failure=_failure(message),
+        rerun_of=message.rerun_of or None,
+        stop_request=_stop_request(message.stop_request) if message.HasField("stop_request") else None,
+        progress=_progress(message.progress) if message.HasField("progress") else None,
         message=message,
     )
 
@@ -119,8 +141,8 @@ def _attempt(message: invocation_pb2.Attempt) -> Attempt:
         worker=message.worker,
         instance=message.instance,
         function_revision=message.function_revision,
-        start_time=_time(message, "start_time"),
-        end_time=_time(message, "end_time"),
+        start_time=time(message, "start_time"),
+        end_time=time(message, "end_time"),
         outcome=_OUTCOMES.get(message.outcome, AttemptOutcome.UNKNOWN) if message.outcome else None,
         status_code=message.status_code,
         failure=_failure(message),
@@ -131,7 +153,7 @@ def _attempt(message: invocation_pb2.Attempt) -> Attempt:
 
 def _event(message: invocation_pb2.InvocationEvent) -> Event:
     return Event(
-        time=_time(message, "time"),
+        time=time(message, "time"),
         type=_EVENTS.get(message.type, EventType.UNKNOWN),
         attempt=message.attempt,
         worker=message.worker,
@@ -148,16 +170,24 @@ def _delivery(message: invocation_pb2.Delivery) -> Delivery:
         attempts=tuple(
             DeliveryAttempt(
                 number=item.number,
-                start_time=_time(item, "start_time"),
+                start_time=time(item, "start_time"),
                 duration=_duration(item, "duration"),
                 status_code=item.status_code,
                 failure=_failure(item),
             )
             for item in message.attempts
         ),
-        create_time=_time(message, "create_time"),
-        end_time=_time(message, "end_time"),
+        create_time=time(message, "create_time"),
+        end_time=time(message, "end_time"),
     )
+
+
+def _stop_request(message: invocation_pb2.StopRequest) -> StopRequest:
+    return StopRequest(time=time(message, "time"), caller=message.caller, reason=message.reason)
+
+
+def _progress(message: invocation_pb2.Progress) -> Progress:
+    return Progress(time=time(message, "time"), percent=message.percent, text=message.text)
 
 
 def _policy(message: policy_pb2.RetryPolicy) -> RetryPolicy:
@@ -191,9 +221,11 @@ def function(message: function_pb2.Function) -> Function:
         retry_policy=_policy(message.retry_policy) if message.HasField("retry_policy") else None,
         attempt_timeout=_duration(message, "attempt_timeout"),
         max_age=_duration(message, "max_age"),
+        retention=_duration(message, "retention"),
         record_sync=message.record_sync if message.HasField("record_sync") else True,
+        paused=message.paused,
         revision=message.revision,
-        create_time=_time(message, "create_time"),
-        update_time=_time(message, "update_time"),
+        create_time=time(message, "create_time"),
+        update_time=time(message, "update_time"),
         message=message,
     )

@@ -56,8 +56,12 @@ class Function:
     """The default of its invocations; 5 min by default."""
     max_age: timedelta | None
     """The default of its invocations; 24 h by default."""
+    retention: timedelta | None
+    """How long ended records are kept; 7 days by default."""
     record_sync: bool
     """Whether synchronous calls leave records."""
+    paused: bool
+    """Whether its invocations are held."""
     revision: int
     """Counts the changes of the function."""
     create_time: datetime | None

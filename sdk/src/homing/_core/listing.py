@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from homing._core import check, convert
-from homing._core.spec import invocation_filter, time_range
-from homing._core.values import Invocation, InvocationState
+from homing._core.filter import FilterOptions, invocation_filter
+from homing._core.values import Invocation
 from homing.errors import PayloadTooLargeError
 from homing.v1 import invocation_service_pb2
 
@@ -24,21 +23,7 @@ DEFAULT_PAGE: Final = 100
 
 
 def list_request(
-    *,
-    function: str | Iterable[str] | None,
-    states: Iterable[InvocationState] | None,
-    labels: Mapping[str, str] | None,
-    id_prefix: str | None,
-    created_since: datetime | None,
-    created_until: datetime | None,
-    started_since: datetime | None,
-    started_until: datetime | None,
-    ended_since: datetime | None,
-    ended_until: datetime | None,
-    order: Order,
-    page_token: str | None,
-    include_payload: bool,
-    include_result: bool,
+    conditions: FilterOptions, *, order: Order, page_token: str | None, include_payload: bool, include_result: bool
 ) -> invocation_service_pb2.ListInvocationsRequest:
     """Return the request for the first page of a list.
 
@@ -47,18 +32,8 @@ def list_request(
     """
     if order not in _ORDERS:
         raise check.invalid("order", f"must be one of {', '.join(_ORDERS)}, is {order!r}")
-    wanted = invocation_filter(function=function, states=states, labels=labels, id_prefix=id_prefix)
-    created = time_range("created", created_since, created_until)
-    started = time_range("started", started_since, started_until)
-    ended = time_range("ended", ended_since, ended_until)
-    if created is not None:
-        wanted.create_time.CopyFrom(created)
-    if started is not None:
-        wanted.start_time.CopyFrom(started)
-    if ended is not None:
-        wanted.end_time.CopyFrom(ended)
     return invocation_service_pb2.ListInvocationsRequest(
-        filter=wanted,
+        filter=invocation_filter(**conditions),
         order=_ORDERS[order],
         page_token="" if page_token is None else check.text("page_token", page_token),
         include_payload=include_payload,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from homing import errors
-from homing._core.values import Invocation, InvocationState, Result, result_of
+from homing._core.names import InvocationState
+from homing._core.values import Invocation, Result, result_of
 
 _ERRORS: Final[Mapping[InvocationState, type[errors.InvocationError]]] = {
     InvocationState.FAILED: errors.FunctionError,

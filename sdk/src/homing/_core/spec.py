@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlencode
 
@@ -12,8 +12,7 @@ from homing._core import check
 from homing._core.function import Limits
 from homing._core.payload import encode_payload
 from homing._core.policy import RetryPolicy
-from homing._core.values import InvocationState
-from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
+from homing.v1 import function_pb2, function_service_pb2, invocation_pb2, payload_pb2, policy_pb2
 
 Seconds = float | timedelta
 """A duration: seconds, or a timedelta."""
@@ -143,6 +142,7 @@ def function_message(
     retry_policy: RetryPolicy | None,
     attempt_timeout: Seconds | None,
     max_age: Seconds | None,
+    retention: Seconds | None,
     record_sync: bool | None,
 ) -> function_pb2.Function:
     """Return a function as it shall be deployed.
@@ -170,66 +170,27 @@ def function_message(
         message.attempt_timeout.CopyFrom(duration("attempt_timeout", attempt_timeout))
     if max_age is not None:
         message.max_age.CopyFrom(duration("max_age", max_age))
+    if retention is not None:
+        message.retention.CopyFrom(duration("retention", retention))
     if record_sync is not None:
-        if not isinstance(record_sync, bool):
-            raise TypeError(f"record_sync must be bool, not {type(record_sync).__name__}")
-        message.record_sync = record_sync
+        message.record_sync = check.flag("record_sync", record_sync)
     return message
 
 
-def invocation_filter(
-    *,
-    function: str | Iterable[str] | None,
-    states: Iterable[InvocationState] | None,
-    labels: Mapping[str, str] | None,
-    id_prefix: str | None,
-) -> invocation_pb2.InvocationFilter:
-    """Return a filter of invocations.
+def scale_request(
+    name: str, *, min_instances: int | None, max_instances: int | None
+) -> function_service_pb2.ScaleFunctionRequest:
+    """Return the request for other bounds of the number of instances; what is None stays.
 
     :raises TypeError: An argument is of the wrong type.
+    :raises InvalidRequestError: An argument breaks a rule.
     """
-    return invocation_pb2.InvocationFilter(
-        functions=[check.text("function", name) for name in _several("function", function)],
-        states=[_state(state) for state in _several("states", states)],
-        labels=check.text_map("labels", labels),
-        id_prefix="" if id_prefix is None else check.text("id_prefix", id_prefix),
-    )
-
-
-def time_range(name: str, since: datetime | None, until: datetime | None) -> invocation_pb2.TimeRange | None:
-    """Return a range of times; None where neither bound is given.
-
-    :raises TypeError: A bound is no datetime.
-    :raises InvalidRequestError: A bound has no time zone, or nothing can lie between them.
-    """
-    if since is None and until is None:
-        return None
-    message = invocation_pb2.TimeRange()
-    if since is not None:
-        message.start_time.FromDatetime(check.moment(f"{name}_since", since))
-    if until is not None:
-        message.end_time.FromDatetime(check.moment(f"{name}_until", until))
-    if since is not None and until is not None and since >= until:
-        raise check.invalid(f"{name}_until", f"must be later than {name}_since")
-    return message
-
-
-def _several(name: str, value: object) -> list[object]:
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be str or several, not {type(value).__name__}")
-    return list(value)
-
-
-def _state(state: object) -> invocation_pb2.InvocationState.ValueType:
-    if not isinstance(state, InvocationState):
-        raise TypeError(f"states must be InvocationState, not {type(state).__name__}")
-    if state is InvocationState.UNKNOWN:
-        raise check.invalid("states", "UNKNOWN is no state to ask for")
-    return invocation_pb2.InvocationState.Value(f"INVOCATION_STATE_{state.value}")
+    request = function_service_pb2.ScaleFunctionRequest(name=check.text("name", name))
+    if min_instances is not None:
+        request.min_instances = check.integer("min_instances", min_instances)
+    if max_instances is not None:
+        request.max_instances = check.integer("max_instances", max_instances)
+    return request
 
 
 def _query(query: Query | None) -> str:

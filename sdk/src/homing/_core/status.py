@@ -39,6 +39,11 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
     grpc.StatusCode.UNAVAILABLE: errors.UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
 }
+_BY_REASON: Final[Mapping[str, type[errors.RequestError]]] = {
+    "INVOCATION_ENDED": errors.InvocationEndedError,
+    "INVOCATION_NOT_ENDED": errors.InvocationNotEndedError,
+}
+"""What is told apart further than by its status."""
 _NO_CONNECTION: Final = re.compile(r"failed to connect to all addresses; last error: .*: ([^:]+)")
 _TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
@@ -68,7 +73,8 @@ def request_error(
     if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
         refused = _NO_CONNECTION.fullmatch(message)
         message = f"{target}: " + (f"cannot connect: {refused[1]}" if refused else message or code.name)
-    return _BY_CODE.get(code, errors.ServerError)(
+    kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, errors.ServerError)
+    return kind(
         message,
         code=code,
         reason=details.reason,

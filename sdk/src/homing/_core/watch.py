@@ -34,13 +34,16 @@ _PASSING: Final = frozenset(
 class WatchProgress:
     """What a watch asks for and the last message it has dealt with."""
 
-    def __init__(self, wanted: invocation_pb2.InvocationFilter, resume_token: str) -> None:
+    def __init__(self, wanted: invocation_pb2.InvocationFilter, resume_token: str, *, transitions: bool) -> None:
         self._wanted = wanted
+        self._transitions = transitions
         self.resume_token = resume_token
 
     def request(self) -> invocation_service_pb2.WatchResultsRequest:
         """Return the request that goes on where the watch is."""
-        return invocation_service_pb2.WatchResultsRequest(filter=self._wanted, resume_token=self.resume_token)
+        return invocation_service_pb2.WatchResultsRequest(
+            filter=self._wanted, resume_token=self.resume_token, include_transitions=self._transitions
+        )
 
     def accept(self, message: invocation_service_pb2.WatchResultsResponse) -> WatchEvent | None:
         """Take a message; return its event, or None for a bookmark."""

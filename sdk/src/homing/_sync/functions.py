@@ -8,13 +8,13 @@ from homing._core import check, convert
 from homing._core.calls import Deadline
 from homing._core.function import Function, Limits
 from homing._core.policy import RetryPolicy
-from homing._core.spec import Seconds, function_message
+from homing._core.spec import Seconds, function_message, scale_request
 from homing._sync.connection import Connection
 from homing.v1 import function_service_pb2
 
 
 class Functions:
-    """Deploys, shows and removes functions; reached as ``client.functions``."""
+    """Deploys, shows, holds, scales and removes functions; reached as ``client.functions``."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -37,6 +37,7 @@ class Functions:
         retry_policy: RetryPolicy | None = None,
         attempt_timeout: Seconds | None = None,
         max_age: Seconds | None = None,
+        retention: Seconds | None = None,
         record_sync: bool | None = None,
     ) -> Function:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
@@ -56,6 +57,7 @@ class Functions:
         :param retry_policy: Which failed attempts of its invocations are made again.
         :param attempt_timeout: How long one attempt may run; 5 min by default.
         :param max_age: How long an invocation may wait for its first start; 24 h by default.
+        :param retention: How long ended records are kept; 7 days by default.
         :param record_sync: Whether synchronous calls leave records; they do by default.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
@@ -78,6 +80,7 @@ class Functions:
             retry_policy=retry_policy,
             attempt_timeout=attempt_timeout,
             max_age=max_age,
+            retention=retention,
             record_sync=record_sync,
         )
         response = self._connection.call_again(
@@ -130,6 +133,52 @@ class Functions:
             deadline=self._deadline(),
         )
         return response.invalidated
+
+    def pause(self, name: str) -> Function:
+        """Hold a function's invocations: they are still accepted, none starts; what runs finishes.
+
+        :returns: The function as it is now.
+        :raises NotFoundError: There is none of this name.
+        :raises RequestError: The call failed.
+        """
+        response = self._connection.call_again(
+            self._connection.functions.PauseFunction,
+            function_service_pb2.PauseFunctionRequest(name=check.text("name", name)),
+            deadline=self._deadline(),
+        )
+        return convert.function(response.function)
+
+    def resume(self, name: str) -> Function:
+        """Let held invocations go on.
+
+        :returns: The function as it is now.
+        :raises NotFoundError: There is none of this name.
+        :raises RequestError: The call failed.
+        """
+        response = self._connection.call_again(
+            self._connection.functions.ResumeFunction,
+            function_service_pb2.ResumeFunctionRequest(name=check.text("name", name)),
+            deadline=self._deadline(),
+        )
+        return convert.function(response.function)
+
+    def scale(self, name: str, *, min_instances: int | None = None, max_instances: int | None = None) -> Function:
+        """Change how many instances each worker keeps and starts.
+
+        :param min_instances: The least number that a worker keeps; by default unchanged.
+        :param max_instances: The largest number that a worker starts; by default unchanged.
+        :returns: The function as it is now.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises NotFoundError: There is none of this name.
+        :raises RequestError: The call failed.
+        """
+        response = self._connection.call_again(
+            self._connection.functions.ScaleFunction,
+            scale_request(name, min_instances=min_instances, max_instances=max_instances),
+            deadline=self._deadline(),
+        )
+        return convert.function(response.function)
 
     def _deadline(self) -> Deadline:
         return Deadline.after(self._connection.settings.timeout)

@@ -13,6 +13,7 @@ from homing._core import check
 from homing._core.payload import encode_payload
 from homing._core.types import converter
 from homing.v1 import payload_pb2
+from homing.v1.invocation_service_pb2 import LogStream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +97,10 @@ class FakeFunction:
         self._steps: list[Step] = []
         self._lock = threading.Lock()
         self._held = False
+        self.lines: list[tuple[str, LogStream.ValueType]] = []
+        """What each of its invocations writes when it starts."""
+        self.paused = False
+        """Whether its invocations wait because a client paused it."""
 
     def __repr__(self) -> str:
         return f"<FakeFunction {self._name}>"
@@ -154,6 +159,11 @@ class FakeFunction:
         """Run past the attempt time-out, without taking that long."""
         return self._then(Step(answer=lambda _: None, status=0, timed_out=True, times=times))
 
+    def logs(self, *lines: str, stderr: bool = False) -> FakeFunction:
+        """Let each invocation write lines when it starts, after those that it was told before."""
+        self.lines += [(check.text("lines", line), stream_of(stderr=stderr)) for line in lines]
+        return self
+
     def hold(self) -> FakeFunction:
         """Keep invocations RUNNING until ``release``."""
         self._held = True
@@ -194,6 +204,11 @@ class FakeFunction:
             elif step.times is not None:
                 self._steps[0] = replace(step, times=step.times - 1)
             return step
+
+
+def stream_of(*, stderr: bool) -> LogStream.ValueType:
+    """Return where a line goes."""
+    return LogStream.LOG_STREAM_STDERR if stderr else LogStream.LOG_STREAM_STDOUT
 
 
 def _encode(value: object, content_type: str | None) -> payload_pb2.Payload:

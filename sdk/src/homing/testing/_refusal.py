@@ -6,9 +6,10 @@ for the reason that is told where it reads them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import grpc
 
@@ -22,18 +23,26 @@ class Refusal(Exception):  # noqa: N818 - it is told to the caller, not raised t
     code: grpc.StatusCode
     reason: str
     message: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    field: str = ""
+    """The field of the request that is at fault, where one is."""
 
     def abort(self, context: grpc.ServicerContext) -> NoReturn:
         """End a call with it."""
         info = _text(1, self.reason) + _text(2, "homing.dev")
         for key, value in self.metadata.items():
             info += _field(3, _text(1, key) + _text(2, value))
-        detail = _text(1, "type.googleapis.com/google.rpc.ErrorInfo") + _field(2, info)
-        status = b"\x08" + _varint(self.code.value[0]) + _text(2, self.message) + _field(3, detail)
+        details = _detail("ErrorInfo", info)
+        if self.field:
+            details += _detail("BadRequest", _field(1, _text(1, self.field) + _text(2, self.message)))
+        status = b"\x08" + _varint(self.code.value[0]) + _text(2, self.message) + details
         context.set_trailing_metadata(((DETAILS_KEY, status),))
         context.abort(self.code, self.message)
         raise AssertionError("abort has ended the call")
+
+
+def _detail(name: str, content: bytes) -> bytes:
+    return _field(3, _text(1, f"type.googleapis.com/google.rpc.{name}") + _field(2, content))
 
 
 def _text(number: int, value: str) -> bytes:
@@ -51,3 +60,16 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def served(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+    """Return the method of a service, with what a test said of it, and with errors as a server gives them."""
+
+    def serve(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            self.state.check(method.__name__)
+            return method(self, request, context)
+        except Refusal as refusal:
+            refusal.abort(context)
+
+    return serve

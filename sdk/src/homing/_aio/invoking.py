@@ -1,0 +1,344 @@
+"""The part of the asynchronous client that runs functions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import grpc.aio
+
+from homing._aio.accepting import accept, accept_batch
+from homing._aio.connection import AioConnection
+from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.typed import AsyncTypedFunction
+from homing._core import convert, status
+from homing._core.batch import Batch, requests_of
+from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
+from homing._core.outcome import outcome_of, result_timeout
+from homing._core.policy import RetryPolicy
+from homing._core.spec import Query, Seconds, invocation_spec
+from homing._core.typed import Signature, raw
+from homing._core.values import Result
+from homing.errors import DeadlineExceededError, RequestError
+from homing.v1 import invocation_service_pb2
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class AsyncInvoking:
+    """Runs functions now or later, one or many."""
+
+    _connection: AioConnection
+
+    async def invoke(
+        self,
+        function: str,
+        payload: object = None,
+        *,
+        timeout: Seconds | Unset | None = UNSET,
+        attempt_timeout: Seconds | None = None,
+        content_type: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        retry_policy: RetryPolicy | None = None,
+    ) -> Result:
+        """Run a function and wait for its answer.
+
+        The call is never repeated by itself: when the server is lost meanwhile, the outcome is unknown.
+
+        :param function: The name of the function.
+        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB.
+        :param timeout: How long to wait, in seconds or as a timedelta; by default the client's. None waits for as long
+            as the server does.
+        :param attempt_timeout: How long one attempt may run; by default the function's.
+        :param content_type: The media type of the payload, where it is not the usual one.
+        :param method: The method of the HTTP request to the function; ``POST`` by default.
+        :param path: Its path; ``/`` by default.
+        :param query: Its query string, or a mapping of its parts.
+        :param headers: Further headers.
+        :param labels: Labels to find the invocation by.
+        :param retry_policy: Which failed attempts are made again; by default the function's.
+        :raises FunctionError: The function failed; the error tells of the attempt and keeps the answer.
+        :raises InvocationError: The invocation ended without success in another way.
+        :raises ResultTimeoutError: There was no answer in time. What has not started by then never starts.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises NotFoundError: There is no such function.
+        :raises RequestError: The call failed.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        spec = invocation_spec(
+            function=function,
+            payload=payload,
+            content_type=content_type,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            labels=labels,
+            retry_policy=retry_policy,
+            attempt_timeout=attempt_timeout,
+        )
+        request = invocation_service_pb2.InvokeRequest(spec=spec)
+        try:
+            response = await self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
+        except DeadlineExceededError as err:
+            raise result_timeout(_told_id(err), function) from err
+        return outcome_of(convert.invocation(response.invocation))
+
+    async def invoke_async(
+        self,
+        function: str,
+        payload: object = None,
+        *,
+        callback_url: str | None = None,
+        callback_headers: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        max_age: Seconds | None = None,
+        schedule_time: datetime | None = None,
+        delay: Seconds | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+        attempt_timeout: Seconds | None = None,
+        content_type: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        retry_policy: RetryPolicy | None = None,
+    ) -> AsyncInvocationHandle:
+        """Have a function run later; return once that is durably accepted.
+
+        A request id always goes along, so the call is repeated safely while the server is unavailable.
+
+        :param function: The name of the function.
+        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB.
+        :param callback_url: An http or https URL that receives the function's output.
+        :param callback_headers: Further headers of the callback.
+        :param request_id: An id of your choice, at most 128 printable characters: the same id with the same content
+            is the same invocation. By default a new one.
+        :param max_age: How long the invocation may wait for its first start; by default the function's.
+        :param schedule_time: When to start it, as a datetime with a time zone; by default now.
+        :param delay: How long from now to start it, in place of schedule_time.
+        :param timeout: How long the acceptance may take, in seconds or as a timedelta; by default the client's.
+        :param attempt_timeout: How long one attempt may run; by default the function's.
+        :param content_type: The media type of the payload, where it is not the usual one.
+        :param method: The method of the HTTP request to the function; ``POST`` by default.
+        :param path: Its path; ``/`` by default.
+        :param query: Its query string, or a mapping of its parts.
+        :param headers: Further headers.
+        :param labels: Labels to find the invocation by.
+        :param retry_policy: Which failed attempts are made again; by default the function's.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises NotFoundError: There is no such function.
+        :raises AlreadyExistsError: The request id was used before, with other content.
+        :raises RequestError: The call failed. Where it may have been accepted, the error's ``request_id`` makes
+            another try safe.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        request = InvocationRequest(
+            function=function,
+            payload=payload,
+            request_id=request_id,
+            callback_url=callback_url,
+            callback_headers=callback_headers,
+            max_age=max_age,
+            schedule_time=schedule_time,
+            delay=delay,
+            attempt_timeout=attempt_timeout,
+            content_type=content_type,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            labels=labels,
+            retry_policy=retry_policy,
+        )
+        return await accept(self._connection, request, raw, deadline=deadline)
+
+    @overload
+    async def invoke_batch(
+        self, what: Iterable[InvocationRequest], *, timeout: Seconds | Unset | None = ...
+    ) -> list[AsyncInvocationHandle[Result] | RequestError]: ...
+
+    @overload
+    async def invoke_batch(
+        self,
+        what: str,
+        payloads: Iterable[object],
+        *,
+        timeout: Seconds | Unset | None = ...,
+        **options: Unpack[AsyncOptions],
+    ) -> list[AsyncInvocationHandle[Result] | RequestError]: ...
+
+    async def invoke_batch(
+        self,
+        what: str | Iterable[InvocationRequest],
+        payloads: Iterable[object] | None = None,
+        *,
+        timeout: Seconds | Unset | None = UNSET,
+        **options: Unpack[AsyncOptions],
+    ) -> list[AsyncInvocationHandle[Result] | RequestError]:
+        """Have many invocations run later; return when each is durably accepted or refused.
+
+        ::
+
+            for outcome in await client.invoke_batch("figlet", ["one", "two"]):
+                if isinstance(outcome, RequestError):
+                    print("refused:", outcome)
+                else:
+                    print(outcome.id)
+
+        There may be any number: they travel 1,000 in a call, or as many as fit into a message. Request ids always go
+        along, so what the server may not have got is sent again while it is unavailable.
+
+        Every outcome stands in the place of its request: a handle, or the error that ``invoke_async`` would have
+        raised, as a value. **A RequestError is not raised here**, not even where the whole call fails, because others
+        may have been accepted; its ``request_id`` makes another try safe.
+
+        :param what: The name of a function, or the requests.
+        :param payloads: With the name of a function: the payload of each invocation, as for ``invoke_async``.
+        :param timeout: How long all of it may take, in seconds or as a timedelta; by default the client's.
+        :param options: With the name of a function: options of ``invoke_async`` that hold for all.
+        :raises TypeError: An argument or a request is of the wrong type; nothing was sent.
+        :raises ClientUseError: The client cannot be used here.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        return await accept_batch(self._connection, Batch(requests_of(what, payloads, options)), raw, deadline=deadline)
+
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Result, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Result | Exception, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: AsyncTypedFunction[In, Out],
+        items: Iterable[In] | AsyncIterable[In],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: Literal[False] = ...,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Out, None]: ...
+
+    @overload
+    def map(
+        self,
+        function: AsyncTypedFunction[In, Out],
+        items: Iterable[In] | AsyncIterable[In],
+        *,
+        concurrency: int = ...,
+        ordered: bool = ...,
+        return_exceptions: bool,
+        timeout: Seconds | None = ...,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Out | Exception, None]: ...
+
+    def map(
+        self,
+        function: str | AsyncTypedFunction[Any, Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = 50,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: Seconds | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Any, None]:
+        """Run a function for each item and yield the results while items go in.
+
+        ::
+
+            async for result in client.map("figlet", words):
+                print(result.text)
+
+        Each item is an asynchronous invocation, so a restart of the server or of workers costs time and nothing else.
+        Items are taken as there is room for them: at most ``concurrency`` are under way, and at most twice as many
+        are under way or wait to be handed out. The items may come from an
+        async iterable; a plain one is iterated over in the event loop and should not block.
+
+        The first failure is raised, and from then on no further item is taken or submitted. What was submitted before
+        runs to its end; its results are dropped. In order, a failure is raised in its place, after the results of the
+        items before it; as completed, at once. Closing the iterator early also submits nothing more.
+
+        :param function: The name of a function, or one that ``function`` returned: then its outputs are yielded.
+        :param items: The payloads, or the inputs of the typed function.
+        :param concurrency: How many invocations are under way at a time, 1 to 1,000.
+        :param ordered: Whether results come in the order of the items; otherwise as they are completed.
+        :param return_exceptions: Whether failures of single items are yielded in place of their results; then the map
+            goes on. Errors of ``items`` itself and of the use of the client are raised nevertheless.
+        :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever. To be
+            accepted an item has no longer than the client's timeout.
+        :param options: Options of ``invoke`` that hold for all: labels, attempt_timeout, retry_policy and so on.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument or an item breaks a rule.
+        :raises InvocationError: An invocation ended without success.
+        :raises ResultTimeoutError: An invocation did not end in time.
+        :raises InvalidResultError: The answer of a typed function is not of its output type.
+        :raises RequestError: A call failed.
+        """
+        if not isinstance(function, AsyncTypedFunction):
+            function = self.function(function, input=object, output=Result)
+        return function.map(
+            items,
+            concurrency=concurrency,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+            **options,
+        )
+
+    def function(self, name: str, *, input: type[In], output: type[Out]) -> AsyncTypedFunction[In, Out]:  # noqa: A002
+        """Return a callable for a function with the types of what it takes and gives, without a call.
+
+        Types are dataclasses, TypedDicts, pydantic models, enums, datetimes, UUIDs and the like, and lists, tuples,
+        dicts, unions and optionals of them; they travel as JSON. str and bytes travel as they are; ``object`` as an
+        input is what ``invoke`` takes, ``Result`` as an output what it returns.
+
+        :param name: The name of the function.
+        :param input: The type of its input.
+        :param output: The type of its output.
+        :raises TypeError: A type is none that JSON can carry, or the name no str.
+        """
+        return AsyncTypedFunction(self._connection, self.invoke, Signature.of(name, input, output))
+
+
+def _told_id(err: DeadlineExceededError) -> str | None:
+    cause = err.__cause__
+    if not isinstance(cause, grpc.aio.AioRpcError):
+        return None
+    return status.metadata_value(cause.initial_metadata(), status.INVOCATION_ID_KEY)

@@ -1,0 +1,109 @@
+"""What is asked of many invocations at once, and what came of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from homing._core import check, convert
+from homing._core.names import InvocationState
+from homing.v1 import invocation_pb2, invocation_service_pb2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InvocationCounts:
+    """How many invocations match, by state. Counting stops at 10,000 for each state."""
+
+    by_state: Mapping[InvocationState, int]
+    """The states in which there are any."""
+    more: frozenset[InvocationState]
+    """The states in which there are more than were counted."""
+
+    @property
+    def total(self) -> int:
+        """How many were counted in all states; where ``more`` is not empty, there are more."""
+        return sum(self.by_state.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkStopped:
+    """How many invocations ``bulk_stop`` stopped."""
+
+    matched: int
+    """How many matched and had not ended."""
+    stopped: int
+    """How many of them are STOPPED."""
+    stopping: int
+    """How many of them are STOPPING: somebody has them in hand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BulkRerun:
+    """How many invocations ``bulk_rerun`` runs again."""
+
+    matched: int
+    """How many matched and had ended."""
+    accepted: int
+    """How many of them run again."""
+    duplicates: int
+    """How many of them an earlier call with the same request id had run again."""
+    refused: int
+    """How many cannot run again, because their functions are gone."""
+
+
+def counts(message: invocation_service_pb2.CountInvocationsResponse) -> InvocationCounts:
+    """Return counts as a value."""
+    return InvocationCounts(
+        by_state={convert.state(one.state): one.count for one in message.counts},
+        more=frozenset(convert.state(one.state) for one in message.counts if one.more),
+    )
+
+
+def stop_request(
+    wanted: invocation_pb2.InvocationFilter, *, reason: str | None, dry_run: bool
+) -> invocation_service_pb2.BulkStopRequest:
+    """Return the request to stop many.
+
+    :raises TypeError: An argument is of the wrong type.
+    """
+    return invocation_service_pb2.BulkStopRequest(
+        filter=wanted,
+        reason="" if reason is None else check.text("reason", reason),
+        dry_run=check.flag("dry_run", dry_run),
+    )
+
+
+def stopped(message: invocation_service_pb2.BulkStopResponse) -> BulkStopped:
+    """Return what came of a bulk stop as a value."""
+    return BulkStopped(matched=message.matched, stopped=message.stopped, stopping=message.stopping)
+
+
+def rerun_request(
+    wanted: invocation_pb2.InvocationFilter,
+    *,
+    dry_run: bool,
+    max_per_second: float | None,
+    request_id: str | None,
+) -> invocation_service_pb2.BulkRerunRequest:
+    """Return the request to run many again. It always has a request id, so it is safe to send again.
+
+    :raises TypeError: An argument is of the wrong type.
+    :raises InvalidRequestError: An argument breaks a rule.
+    """
+    return invocation_service_pb2.BulkRerunRequest(
+        filter=wanted,
+        dry_run=check.flag("dry_run", dry_run),
+        max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
+        request_id=str(uuid.uuid4()) if request_id is None else check.text("request_id", request_id),
+    )
+
+
+def rerun(message: invocation_service_pb2.BulkRerunResponse) -> BulkRerun:
+    """Return what came of a bulk re-run as a value."""
+    return BulkRerun(
+        matched=message.matched,
+        accepted=message.accepted,
+        duplicates=message.duplicates,
+        refused=message.refused,
+    )

@@ -1,0 +1,129 @@
+"""The records of a fake server: how they are made, changed and chosen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from homing.testing._function import FakeCall, Outcome
+from homing.v1 import InvocationFilter, TimeRange, invocation_pb2
+from homing.v1.invocation_pb2 import Attempt, Invocation, InvocationSpec
+
+ENDS: Final = frozenset(
+    {
+        invocation_pb2.INVOCATION_STATE_SUCCEEDED,
+        invocation_pb2.INVOCATION_STATE_FAILED,
+        invocation_pb2.INVOCATION_STATE_TIMED_OUT,
+        invocation_pb2.INVOCATION_STATE_STOPPED,
+        invocation_pb2.INVOCATION_STATE_EXPIRED,
+        invocation_pb2.INVOCATION_STATE_INVALID,
+    }
+)
+
+
+def new_record(number: int, spec: InvocationSpec, *, sync: bool, rerun_of: str = "") -> Invocation:
+    """Return the record of an accepted invocation. As with a real server, ids sort by time."""
+    record = Invocation(
+        id=f"01900000-0000-7000-8000-{number:012x}",
+        function=spec.function,
+        state=invocation_pb2.INVOCATION_STATE_ENQUEUED,
+        spec=spec,
+        sync=sync,
+        rerun_of=rerun_of,
+    )
+    record.create_time.GetCurrentTime()
+    return record
+
+
+def slim(record: Invocation, *, payload: bool = False, result: bool = True) -> Invocation:
+    """Return a record without what was not asked for."""
+    shown = copy(record)
+    if not payload:
+        shown.spec.payload.ClearField("body")
+    if not result:
+        shown.result.payload.ClearField("body")
+    return shown
+
+
+def matches(wanted: InvocationFilter, record: Invocation) -> bool:
+    """Tell whether a filter selects a record."""
+    return (
+        (not wanted.functions or record.function in wanted.functions)
+        and (not wanted.states or record.state in wanted.states)
+        and record.id.startswith(wanted.id_prefix)
+        and (not wanted.rerun_of or record.rerun_of == wanted.rerun_of)
+        and all(record.spec.labels.get(key) == value for key, value in wanted.labels.items())
+        and _within(wanted.create_time, record.create_time)
+        and _within(wanted.start_time, record.start_time)
+        and _within(wanted.end_time, record.end_time)
+    )
+
+
+def _within(bounds: TimeRange, time: Timestamp) -> bool:
+    if not (bounds.HasField("start_time") or bounds.HasField("end_time")):
+        return True
+    moment = time.ToNanoseconds()
+    return moment > 0 and not (
+        (bounds.HasField("start_time") and moment < bounds.start_time.ToNanoseconds())
+        or (bounds.HasField("end_time") and moment >= bounds.end_time.ToNanoseconds())
+    )
+
+
+def copy(record: Invocation) -> Invocation:
+    """Return a copy."""
+    made = Invocation()
+    made.CopyFrom(record)
+    return made
+
+
+def call_of(record: Invocation, request_id: str) -> FakeCall:
+    """Return what a test sees of an invocation."""
+    spec = record.spec
+    return FakeCall(
+        function=record.function,
+        payload=spec.payload.data,
+        content_type=spec.payload.content_type,
+        headers=dict(spec.http.headers),
+        method=spec.http.method or "POST",
+        path=spec.http.path or "/",
+        query=spec.http.query,
+        labels=dict(spec.labels),
+        callback_url=spec.callback.url or None,
+        request_id=request_id or None,
+        invocation_id=record.id,
+        sync=record.sync,
+    )
+
+
+def add_stopped_attempt(record: Invocation) -> None:
+    """Add the attempt that a stop ended."""
+    _attempt(record, record.attempt_count + 1).outcome = invocation_pb2.ATTEMPT_OUTCOME_STOPPED
+
+
+def add_attempt(record: Invocation, number: int, outcome: Outcome) -> None:
+    """Add an attempt with what came of it."""
+    attempt = _attempt(record, number)
+    attempt.status_code = outcome.status
+    if outcome.timed_out:
+        attempt.outcome = invocation_pb2.ATTEMPT_OUTCOME_TIMED_OUT
+        attempt.failure.CopyFrom(
+            invocation_pb2.Failure(reason="ATTEMPT_TIMEOUT", message="it ran past its time-out", retryable=True)
+        )
+    elif 200 <= outcome.status < 300:
+        attempt.outcome = invocation_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+    else:
+        attempt.outcome = invocation_pb2.ATTEMPT_OUTCOME_FAILED
+        attempt.failure.CopyFrom(
+            invocation_pb2.Failure(
+                reason="HTTP_STATUS", message=f"it answered {outcome.status}", retryable=outcome.retry
+            )
+        )
+
+
+def _attempt(record: Invocation, number: int) -> Attempt:
+    attempt = record.attempts.add(number=number, worker="fake", instance="fake", function_revision=1)
+    attempt.start_time.GetCurrentTime()
+    attempt.end_time.GetCurrentTime()
+    record.attempt_count = number
+    return attempt

@@ -1,0 +1,54 @@
+"""What a fake server knows: its functions, its invocations, and which calls it is to refuse."""
+
+from __future__ import annotations
+
+import grpc
+
+from homing.testing._function import FakeFunction
+from homing.testing._refusal import Refusal
+from homing.testing._store import Store
+from homing.v1 import function_pb2
+
+
+class State:
+    """Shared by the services of a fake server and by the test."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.deployed: dict[str, function_pb2.Function] = {}
+        self._functions: dict[str, FakeFunction] = {}
+        self._refusals: dict[str, list[Refusal]] = {}
+
+    def function(self, name: str) -> FakeFunction:
+        """Return the function of a name; there is one from then on."""
+        if name not in self._functions:
+            self._functions[name] = FakeFunction(name, self.store.release)
+            self.deployed.setdefault(name, function_pb2.Function(name=name, image=f"{name}:fake", revision=1))
+        return self._functions[name]
+
+    def find(self, name: str) -> FakeFunction:
+        """Return the function of a name.
+
+        :raises Refusal: There is none.
+        """
+        if name not in self.deployed:
+            raise Refusal(
+                code=grpc.StatusCode.NOT_FOUND,
+                reason="FUNCTION_NOT_FOUND",
+                message=f"there is no function {name!r}",
+                metadata={"function": name},
+            )
+        return self.function(name)
+
+    def refuse(self, method: str, refusal: Refusal, times: int) -> None:
+        """Let the next calls of a method be refused."""
+        self._refusals.setdefault(method, []).extend([refusal] * times)
+
+    def check(self, method: str) -> None:
+        """Let a call pass.
+
+        :raises Refusal: It is to be refused.
+        """
+        with self.store.changed:
+            if self._refusals.get(method):
+                raise self._refusals[method].pop(0)
