@@ -19,7 +19,6 @@ INVOCATIONS = "homing.v1.InvocationService"
 FUNCTIONS = "homing.v1.FunctionService"
 NOT_SERVED = (
     (INVOCATIONS, "StopInvocation"),
-    (INVOCATIONS, "RerunInvocation"),
     (INVOCATIONS, "TailLogs"),
 )
 

@@ -25,10 +25,10 @@ from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError, unavailable
 from homing_server.metrics import Metrics
+from homing_server.store.counting import count_states
 from homing_server.store.dispatching import at_broker
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
-from homing_server.store.reading import states
 from homing_server.store.recording import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import Inbox, eventually, until
@@ -142,7 +142,7 @@ async def test_accepts_that_come_together_are_committed_together(
 async def test_p7_repeats_and_conflicts(bench: Bench, broker: ScriptedBroker) -> None:
     same = await asyncio.gather(*(bench.accept(make_spec(data=b"x"), request_id="r") for _ in range(10)))
     assert len({each.id for each in same}) == 1
-    assert sorted(each.duplicate for each in same) == [False] + [True] * 9
+    assert sorted(each.draft is None for each in same) == [False] + [True] * 9
     with pytest.raises(ApiError) as caught:
         await bench.accept(make_spec(data=b"y"), request_id="r")
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
@@ -452,7 +452,7 @@ async def test_work_goes_through_rabbitmq_and_none_is_lost_when_its_connection_i
 
         await eventually(current, wanted=True)
         with database.reading() as connection:
-            assert states(connection) == {State.ENQUEUED: 601}
+            assert count_states(connection) == {State.ENQUEUED: 601}
     finally:
         await worker.close()
         await broker.close()

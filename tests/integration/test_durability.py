@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from homing_core.lifecycle import State
+from homing_server.store.counting import count_states
 from homing_server.store.dispatching import at_broker
-from homing_server.store.reading import states
 from support.store import accept_sent, count, counters, life, opened, read, record
 
 TESTS = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ async def test_p1_every_acknowledged_accept_outlives_a_kill(tmp_path: Path) -> N
         assert total >= len(acknowledged)
         assert (await counters(database))["accepted"] == total
         with database.reading() as connection:
-            assert states(connection) == {State.ENQUEUED: total}
+            assert count_states(connection) == {State.ENQUEUED: total}
             assert at_broker(connection) == {}
             for table in ("payloads", "labels"):
                 query = text(f"SELECT count(*) FROM {table}")

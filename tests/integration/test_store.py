@@ -30,9 +30,10 @@ from homing_server.errors import ApiError
 from homing_server.store import dispatching, engine, schema
 from homing_server.store.accepting import Outcome, accept
 from homing_server.store.counters import holds_epoch, raise_counters
+from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted
-from homing_server.store.reading import ended_after, results_after, states
+from homing_server.store.reading import ended_after, results_after
 from homing_server.store.recording import Recorded, record_events
 from support.reporter import Reporter
 from support.store import (
@@ -614,6 +615,49 @@ async def test_deliveries_are_claimed_and_settled(database: Database) -> None:
     assert row.custody == Custody.SENT, "the confirm was of an earlier hand-over"
 
 
+# --- The line of events
+
+
+async def test_line_of_events_tells_why_an_attempt_is_followed_by_another_and_what_became_of_deliveries(
+    database: Database,
+) -> None:
+    draft = make_draft(make_spec(callback="http://127.0.0.1/?secret=1"), sent=True)
+    await accept_all(database, draft)
+    worker = Reporter(1, invocation_id=draft.id, time_us=now_us())
+    failed = worker.attempt_ended()
+    failed.attempt_ended.failure.reason = "HTTP_STATUS"
+    failed.attempt_ended.next_delay_us, failed.attempt_ended.delay_reason = 1_500_000, "BACKOFF"
+    await record(database, failed, worker.ended(State.FAILED))
+    with database.writing() as connection:
+        (message,) = dispatching.claim_deliveries(connection, now_us=now_us(), most=10)
+    over = delivery_report(message.delivery_id, api.DELIVERY_STATE_DEAD, now_us(), now_us() + 5)
+    for attempt, (status_code, reason) in zip(
+        over.delivery.attempts, [(503, "HTTP_STATUS"), (0, "CONNECTION_FAILED")], strict=True
+    ):
+        attempt.duration_us, attempt.status_code, attempt.failure.reason = 1000, status_code, reason
+    over.time_us = now_us() + 5000
+    await record(database, over)
+    events = (await read(database, draft.id)).events
+    assert [
+        (api.InvocationEventType.Name(event.type).removeprefix("INVOCATION_EVENT_TYPE_"), event.detail)
+        for event in events
+    ] == [
+        ("ACCEPTED", ""),
+        ("ENQUEUED", ""),
+        ("RUNNING", ""),
+        ("ATTEMPT_ENDED", "HTTP_STATUS; the next one in 1.5 s (BACKOFF)"),
+        ("RETRYING", ""),
+        ("RUNNING", ""),
+        ("ATTEMPT_ENDED", ""),
+        ("ENDED", "FAILED"),
+        ("DELIVERY_FAILED", "CALLBACK, attempt 1: HTTP_STATUS 503"),
+        ("DELIVERY_FAILED", "CALLBACK, attempt 2: CONNECTION_FAILED"),
+        ("DELIVERY_DEAD", "CALLBACK: CONNECTION_FAILED"),
+    ]
+    times = [event.time.ToNanoseconds() for event in events[-4:]]
+    assert times == sorted(times)
+
+
 # --- Conservation
 
 
@@ -634,7 +678,7 @@ async def test_p5_what_was_accepted_is_what_is_there(database: Database) -> None
     with database.writing() as connection:
         invalidate_stored(connection, "figlet", now_us=now_us())
     with database.reading() as connection:
-        by_state = states(connection)
+        by_state = count_states(connection)
         believed = dispatching.at_broker(connection)
         query = text("SELECT custody, count(*) FROM invocations GROUP BY custody")
         custody = {Custody(each): number for each, number in connection.execute(query)}

@@ -85,7 +85,7 @@ def make_draft(
         assert isinstance(handed_over, Record)
         record = handed_over
     return Draft(
-        id=new_id(),
+        id=new_id(create_us),
         spec=spec,
         record=record,
         caller=caller,
@@ -99,7 +99,7 @@ def make_draft(
 
 def again(draft: Draft) -> Draft:
     """Return the same request as it arrives another time."""
-    return replace(draft, id=new_id(), create_us=draft.create_us + 1)
+    return replace(draft, id=new_id(draft.create_us + 1), create_us=draft.create_us + 1)
 
 
 async def accept_all(database: Database, *drafts: Draft) -> list[Verdict]:

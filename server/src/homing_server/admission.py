@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -15,7 +15,6 @@ from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
 from homing_core import lifecycle, limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
-from homing_core.lifecycle import Record
 from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError, function_not_found, unavailable
@@ -33,10 +32,20 @@ class Accepted:
     """An invocation that is durable."""
 
     id: str
-    duplicate: bool
-    record: Record | None
-    """The record of a new one; None for a duplicate, which may be anywhere in its life."""
-    create_us: int
+    draft: Draft | None
+    """What a new one was made of; None where an earlier call made it: it may be anywhere in its life."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerun:
+    """An ended invocation that is to run again."""
+
+    of: str
+    """Its id."""
+    spec: api.InvocationSpec
+    request_id: str
+    due_us: int
+    """When it is to start, in microseconds since the epoch; what is past means now."""
 
 
 class Admission:
@@ -59,16 +68,36 @@ class Admission:
         draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
         return _accepted(draft, await self._submit(draft))
 
+    async def accept_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Accepted:
+        """Make a new invocation of an ended one durable.
+
+        :raises ApiError: As where it were asked for anew.
+        """
+        draft = await self._draft_rerun(rerun, caller=caller, traceparent=traceparent)
+        return _accepted(draft, await self._submit(draft))
+
     async def accept_batch(
         self, requests: Sequence[InvokeAsyncRequest], *, caller: str, traceparent: str
     ) -> list[Accepted | ApiError]:
         """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
+        return await self._accept_all(
+            self._draft(request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent)
+            for request in requests
+        )
+
+    async def accept_reruns(
+        self, reruns: Sequence[Rerun], *, caller: str, traceparent: str
+    ) -> list[Accepted | ApiError]:
+        """Make new invocations of ended ones durable; tell of each, in order, as of a batch."""
+        return await self._accept_all(
+            self._draft_rerun(rerun, caller=caller, traceparent=traceparent) for rerun in reruns
+        )
+
+    async def _accept_all(self, drafting: Iterable[Awaitable[Draft]]) -> list[Accepted | ApiError]:
         submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
-        for request in requests:
+        for drafted in drafting:
             try:
-                draft = await self._draft(
-                    request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent
-                )
+                draft = await drafted
                 submitted.append((draft, self._submit(draft)))
             except ApiError as error:
                 submitted.append(error)
@@ -133,25 +162,50 @@ class Admission:
         self._arrived.set()
         return decided
 
-    async def _draft(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Draft:
+    async def _draft_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Draft:
+        return await self._draft(
+            rerun.spec,
+            request_id=rerun.request_id,
+            caller=caller,
+            traceparent=traceparent,
+            rerun_of=rerun.of,
+            due_us=rerun.due_us,
+        )
+
+    async def _draft(
+        self,
+        spec: api.InvocationSpec,
+        *,
+        request_id: str,
+        caller: str,
+        traceparent: str,
+        rerun_of: str = "",
+        due_us: int = 0,
+    ) -> Draft:
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
         check_spec(checks, spec, sync=False, now_us=time_us)
         checks.done()
         function = await self._catalog.get(spec.function)
-        due_us = max(time_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
+        due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
         return Draft(
-            id=new_id(),
+            id=new_id(time_us),
             spec=spec,
             record=lifecycle.accepted(time_us=time_us, due_us=due_us),
             caller=caller,
             request_id=request_id,
-            fingerprint=hashlib.sha256(spec.SerializeToString(deterministic=True)).digest() if request_id else b"",
+            fingerprint=_fingerprint(spec, rerun_of) if request_id else b"",
             create_us=time_us,
             start_by_us=due_us + _max_age_us(spec, function),
             traceparent=traceparent,
+            rerun_of=rerun_of,
         )
+
+
+def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
+    """Return what is the same in all requests that one request id may stand for."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True) + rerun_of.encode()).digest()
 
 
 def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
@@ -169,10 +223,7 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
                 message=f"request_id {draft.request_id!r} was used for another request; its invocation is {verdict.id}",
                 metadata={"request_id": draft.request_id, "invocation": verdict.id},
             )
-    duplicate = verdict.outcome is Outcome.DUPLICATE
-    return Accepted(
-        id=verdict.id, record=None if duplicate else draft.record, duplicate=duplicate, create_us=draft.create_us
-    )
+    return Accepted(id=verdict.id, draft=None if verdict.outcome is Outcome.DUPLICATE else draft)
 
 
 def _max_age_us(spec: api.InvocationSpec, function: function_pb2.Function) -> int:

@@ -34,6 +34,7 @@ from homing_server.lists import Lists
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
+from homing_server.reruns import Reruns
 from homing_server.settings import ServerSettings
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
@@ -110,6 +111,7 @@ class Server:
             holds=holds,
             hub=self._hub,
             lists=Lists(self._database, holds),
+            reruns=Reruns(self._database, self._admission),
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, self._metrics),
             sync_timeout=settings.sync_timeout,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from sqlalchemy import Connection
+
 from homing_core.broker import Broker
 from homing_core.lifecycle import State
 from homing_core.limits import CONTROL_INTERVAL
@@ -17,11 +19,14 @@ from homing_server.control import ControlChannel
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
-from homing_server.store import dispatching, reading, schema
+from homing_server.store import dispatching, schema
 from homing_server.store.counters import read_counters
+from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
 
 _INTERVAL = 5.0
+_COUNT_SHARE = 0.01
+"""Counting all records may take so much of a processor: with very many they are counted more rarely."""
 
 
 class Conservation:
@@ -45,6 +50,7 @@ class Conservation:
         self._recorder = recorder
         self._presence = presence
         self._metrics = metrics
+        self._count_at = 0.0
 
     async def measure(self) -> None:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
@@ -57,9 +63,10 @@ class Conservation:
             await self._count_broker()
 
     async def _count_records(self) -> None:
-        counters, states = await self._database.read(
-            lambda connection: (read_counters(connection), reading.states(connection))
-        )
+        if time.monotonic() < self._count_at:
+            return
+        counters, states, seconds = await self._database.read(_count)
+        self._count_at = time.monotonic() + seconds / _COUNT_SHARE
         for state in State:
             self._metrics.records.labels(state.name).set(states.get(state, 0))
         drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())
@@ -84,3 +91,10 @@ class Conservation:
 
     async def _change_seq(self) -> int:
         return (await self._database.read(read_counters))[schema.CHANGE_SEQ]
+
+
+def _count(connection: Connection) -> tuple[dict[str, int], dict[State, int], float]:
+    """Return the counters, the records by state, and the seconds of processor time that it took."""
+    begin = time.thread_time()
+    counted = read_counters(connection), count_states(connection)
+    return *counted, time.thread_time() - begin

@@ -34,6 +34,13 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
     checks.text("filter.rerun_of", selection.rerun_of, 36)
 
 
+def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
+    """Check the filter of what is done to many: selecting everything must not come from forgetting something."""
+    if not selection.ListFields():
+        checks.add("filter", "must have at least one field set")
+    check_filter(checks, selection)
+
+
 def matcher(selection: api.InvocationFilter) -> Callable[[api.Invocation], bool]:
     """Return a predicate that tells whether a filter selects an invocation."""
     functions = frozenset(selection.functions)

@@ -1,12 +1,14 @@
-"""Serves lists: which filters are good, what a page token means."""
+"""Serves lists and counts: which filters are good, what a page token means."""
 
 from __future__ import annotations
 
 import hashlib
 
+from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_server.filters import check_filter
 from homing_server.holds import Holds
+from homing_server.store.counting import count_selected
 from homing_server.store.engine import Database
 from homing_server.store.listing import Place, list_invocations
 from homing_server.tokens import decode_token, encode_token
@@ -14,10 +16,11 @@ from homing_server.validation import Checks
 
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 1000
+_MAX_COUNT = 10_000
 
 
 class Lists:
-    """Lists invocations."""
+    """Lists and counts invocations."""
 
     def __init__(self, database: Database, holds: Holds) -> None:
         self._database = database
@@ -56,6 +59,26 @@ class Lists:
             token = encode_token("invocations", place)
         return api.ListInvocationsResponse(
             invocations=[self._holds.explain(invocation) for invocation in page.invocations], next_page_token=token
+        )
+
+    async def count(self, request: api.CountInvocationsRequest) -> api.CountInvocationsResponse:
+        """Return how many there are.
+
+        :raises ApiError: INVALID_ARGUMENT.
+        """
+        checks = Checks()
+        check_filter(checks, request.filter)
+        checks.done()
+        counts = await self._database.read(count_selected, request.filter, most=_MAX_COUNT + 1)
+        return api.CountInvocationsResponse(
+            counts=[
+                api.CountInvocationsResponse.Count(
+                    state=invocation_pb2.InvocationState.ValueType(state),
+                    count=min(count, _MAX_COUNT),
+                    more=count > _MAX_COUNT,
+                )
+                for state, count in counts.items()
+            ]
         )
 
 

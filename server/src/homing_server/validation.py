@@ -146,7 +146,7 @@ def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolic
 def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: bool, now_us: int) -> None:
     """Check what a caller asks to run, whether its function exists apart."""
     checks.function_name("spec.function", spec.function)
-    _check_payload(checks, "spec.payload", spec.payload)
+    check_payload(checks, "spec.payload", spec.payload)
     if spec.HasField("http"):
         _check_http(checks, spec.http)
     checks.labels("spec.labels", spec.labels)
@@ -223,7 +223,8 @@ def check_instances(checks: Checks, function: function_pb2.Function, *, field: s
     checks.integer(f"{field}min_instances", function.min_instances, 0, max(0, most))
 
 
-def _check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> None:
+def check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> None:
+    """Check the body of a request to a function."""
     checks.text(f"{field}.content_type", payload.content_type, 255)
     if payload.WhichOneof("body") == "blob":
         checks.add(f"{field}.blob", "is not served by this server")

@@ -16,6 +16,8 @@ from homing_server.errors import ApiError, Violation, invalid_request, invocatio
 from homing_server.grpc_front.status import Context
 from homing_server.holds import Holds
 from homing_server.lists import Lists
+from homing_server.reruns import Reruns
+from homing_server.store.accepting import Draft
 from homing_server.store.engine import Database
 from homing_server.store.reading import get_invocations
 from homing_server.store.records import accepted_invocation
@@ -45,6 +47,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         holds: Holds,
         hub: WatchHub,
         lists: Lists,
+        reruns: Reruns,
         sync_calls: SyncCalls,
         watching: Watching,
         sync_timeout: float,
@@ -55,6 +58,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._holds = holds
         self._hub = hub
         self._lists = lists
+        self._reruns = reruns
         self._sync_calls = sync_calls
         self._watching = watching
         self._sync_timeout = sync_timeout
@@ -82,11 +86,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         accepted = await self._admission.accept(
             request.spec, request_id=request.request_id, caller="", traceparent=_traceparent(context)
         )
-        if accepted.record is None:
-            invocation = await self._get(accepted.id)
-        else:
-            invocation = self._accepted(accepted, request.spec)
-        return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.duplicate)
+        return api.InvokeAsyncResponse(invocation=await self._shown(accepted), duplicate=accepted.draft is None)
 
     async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
         """Return a record."""
@@ -128,20 +128,20 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         checks.done()
         outcomes = await self._admission.accept_batch(request.requests, caller="", traceparent=_traceparent(context))
         earlier = await self._get_all(
-            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.record is None}
+            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
         )
         response = api.BatchInvokeAsyncResponse()
-        for asked, outcome in zip(request.requests, outcomes, strict=True):
+        for outcome in outcomes:
             result = response.results.add()
             if isinstance(outcome, ApiError):
                 result.refused.CopyFrom(_refusal(outcome))
-            elif outcome.record is None:
+            elif outcome.draft is None:
                 result.accepted.invocation.CopyFrom(earlier[outcome.id])
                 # A thousand results would not fit into one answer; GetInvocation has it.
                 result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
             else:
-                result.accepted.invocation.CopyFrom(self._accepted(outcome, asked.spec))
+                result.accepted.invocation.CopyFrom(self._fresh(outcome.draft))
         return response
 
     async def ListInvocations(
@@ -150,17 +150,19 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Return a page of records."""
         return await self._lists.list(request)
 
-    async def CountInvocations(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("CountInvocations")
+    async def CountInvocations(
+        self, request: api.CountInvocationsRequest, _context: Context
+    ) -> api.CountInvocationsResponse:
+        """Count records."""
+        return await self._lists.count(request)
 
     async def BulkStop(self, _request: object, _context: Context) -> NoReturn:
         """Refuse: not served."""
         raise not_served("BulkStop")
 
-    async def BulkRerun(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("BulkRerun")
+    async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
+        """Run many again."""
+        return await self._reruns.rerun_all(request, caller="", traceparent=_traceparent(context))
 
     async def WritePayload(self, _requests: object, _context: Context) -> NoReturn:
         """Refuse: not served."""
@@ -175,19 +177,25 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Refuse: not served."""
         raise not_served("StopInvocation")
 
-    async def RerunInvocation(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("RerunInvocation")
+    async def RerunInvocation(
+        self, request: api.RerunInvocationRequest, context: Context
+    ) -> api.RerunInvocationResponse:
+        """Run one again."""
+        _check_id(request.id)
+        accepted = await self._reruns.rerun(request, caller="", traceparent=_traceparent(context))
+        return api.RerunInvocationResponse(invocation=await self._shown(accepted))
 
     async def TailLogs(self, _request: object, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
         """Refuse: not served."""
         raise not_served("TailLogs")
         yield  # makes this a stream
 
-    def _accepted(self, accepted: Accepted, spec: invocation_pb2.InvocationSpec) -> invocation_pb2.Invocation:
-        assert accepted.record is not None, "only a new invocation is shown from its request"
+    async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
+        return await self._get(accepted.id) if accepted.draft is None else self._fresh(accepted.draft)
+
+    def _fresh(self, draft: Draft) -> invocation_pb2.Invocation:
         return self._holds.explain(
-            accepted_invocation(accepted.id, accepted.record, spec, create_us=accepted.create_us)
+            accepted_invocation(draft.id, draft.record, draft.spec, create_us=draft.create_us, rerun_of=draft.rerun_of)
         )
 
     async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:

@@ -57,6 +57,8 @@ class Draft:
     create_us: int
     start_by_us: int
     traceparent: str
+    rerun_of: str = ""
+    """The ended invocation that it runs again; empty for none."""
 
     @property
     def size(self) -> int:
@@ -128,6 +130,7 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
             "sent_us": draft.create_us,
             "size": draft.size,
             "traceparent": draft.traceparent,
+            "rerun_of": draft.rerun_of or None,
             "depth": 0,
             "result_seq": None,
             "change_seq": change_seq,

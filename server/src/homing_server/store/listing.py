@@ -6,19 +6,19 @@ while others arrive, whatever their number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, union_all
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.reading import deliveries_of
 from homing_server.store.records import invocation_of
+from homing_server.store.selecting import arms, conditions, labelled
 
 _invocations = schema.invocations
-_AFTER_ALL = "\U0010ffff"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +46,15 @@ def list_invocations(
     size: int,
     include_payload: bool,
     include_result: bool,
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> Page:
     """Return a page of the records that a filter selects.
 
     :param after: The last record of the page before.
     :param size: How many at the most.
+    :param where: What must be true of them besides.
     """
-    query = page_query(selection, oldest_first=oldest_first, after=after, size=size)
+    query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where)
     if include_payload or include_result:
         query = query.add_columns(schema.payloads.c.request, schema.payloads.c.result).join(
             schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id
@@ -76,22 +78,41 @@ def list_invocations(
 
 
 def page_query(
-    selection: api.InvocationFilter, *, oldest_first: bool, after: Place | None, size: int
-) -> Select[tuple[object, ...]]:
-    """Return the query of a page, with one row more than the page has where there is a next one."""
-    query = select(_invocations).where(*_conditions(selection))
-    create_us, id_ = _invocations.c.create_us, _invocations.c.id
-    for number, (key, value) in enumerate(sorted(selection.labels.items())):
-        label = schema.labels.alias()
-        query = query.join(label, label.c.invocation_id == _invocations.c.id)
-        query = query.where(label.c.key == key, label.c.value == value)
-        if number == 0:
+    selection: api.InvocationFilter,
+    *,
+    oldest_first: bool,
+    after: Place | None,
+    size: int,
+    where: Sequence[ColumnElement[bool]] = (),
+) -> Select[Any]:
+    """Return the query of a page, with one row more than the page has where there is a next one.
+
+    :param where: What must be true besides.
+    """
+
+    def ordered(query: Select[Any], create_us: ColumnElement[int], id_: ColumnElement[str]) -> Select[Any]:
+        order = (create_us, id_) if oldest_first else (create_us.desc(), id_.desc())
+        return query.order_by(*order).limit(size + 1)
+
+    def beyond(create_us: ColumnElement[int], id_: ColumnElement[str]) -> list[ColumnElement[bool]]:
+        return [] if after is None else [_beyond(create_us, id_, after, oldest_first=oldest_first)]
+
+    create_us: ColumnElement[int] = _invocations.c.create_us
+    id_: ColumnElement[str] = _invocations.c.id
+    several = arms(selection)
+    if len(several) == 1:
+        query = select(_invocations).where(*conditions(selection, several[0]), *where)
+        query, label = labelled(query, selection)
+        if label is not None:
             # The index of labels has the order too: what carries a rare label is found without looking at the rest.
             create_us, id_ = label.c.create_us, label.c.invocation_id
-    if after is not None:
-        query = query.where(_beyond(create_us, id_, after, oldest_first=oldest_first))
-    order = (create_us, id_) if oldest_first else (create_us.desc(), id_.desc())
-    return query.order_by(*order).limit(size + 1)
+        return ordered(query.where(*beyond(create_us, id_)), create_us, id_)
+    # Each arm is in order by an index; the database merges them and stops when the page is full.
+    places = union_all(
+        *(select(create_us, id_).where(*conditions(selection, arm), *where, *beyond(create_us, id_)) for arm in several)
+    ).subquery()
+    page = ordered(select(places), places.c.create_us, places.c.id).subquery()
+    return ordered(select(_invocations).join(page, page.c.id == id_), page.c.create_us, page.c.id)
 
 
 def _beyond(
@@ -100,31 +121,3 @@ def _beyond(
     if oldest_first:
         return and_(create_us >= place.create_us, or_(create_us > place.create_us, id_ > place.id))
     return and_(create_us <= place.create_us, or_(create_us < place.create_us, id_ < place.id))
-
-
-def _conditions(selection: api.InvocationFilter) -> Iterator[ColumnElement[bool]]:
-    if selection.functions:
-        yield _invocations.c.function.in_(sorted(selection.functions))
-    if selection.states:
-        yield _invocations.c.state.in_(sorted(selection.states))
-    for name in ("create_time", "start_time", "end_time"):
-        if selection.HasField(name):
-            yield from _within(_invocations.c[name.replace("_time", "_us")], getattr(selection, name))
-    if selection.id_prefix:
-        yield _invocations.c.id >= selection.id_prefix
-        yield _invocations.c.id < selection.id_prefix + _AFTER_ALL
-    if selection.rerun_of:
-        yield _invocations.c.rerun_of == selection.rerun_of
-
-
-def _within(column: ColumnElement[int], bounds: api.TimeRange) -> Iterator[ColumnElement[bool]]:
-    yield column > 0
-    if bounds.HasField("start_time"):
-        yield column >= _ceiling_us(bounds.start_time)
-    if bounds.HasField("end_time"):
-        yield column < _ceiling_us(bounds.end_time)
-
-
-def _ceiling_us(time: Timestamp) -> int:
-    """Return the first microsecond that is not before a time, which may be finer."""
-    return time.seconds * 1_000_000 + -(-time.nanos // 1000)

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from homing.v1 import invocation_pb2 as api
-from homing_core.lifecycle import State
 from homing_server.store import schema
 from homing_server.store.records import invocation_of
 
@@ -82,12 +81,6 @@ def ended_after(connection: Connection, seq: int, *, most: int) -> list[tuple[in
     """Return number and id of the invocations that ended after this number, in order."""
     rows = connection.execute(_select_ends, {"seq": seq, "most": most})
     return [(number, invocation_id) for number, invocation_id in rows]
-
-
-def states(connection: Connection) -> dict[State, int]:
-    """Return how many invocations are in each state."""
-    query = select(_invocations.c.state, func.count()).group_by(_invocations.c.state)
-    return {State(state): count for state, count in connection.execute(query)}
 
 
 def deliveries_of(connection: Connection, ids: Iterable[str]) -> dict[str, Sequence[Row[Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +12,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State, Token
-from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, SyncRequest
+from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, HistoryEntry, SyncRequest
 
 Values = dict[str, Any]
 
@@ -92,6 +92,7 @@ def invocation_of(
         depth=row.depth,
     )
     _show_record(invocation, record)
+    _show_deliveries(invocation)
     return invocation
 
 
@@ -104,7 +105,7 @@ def slim(spec: api.InvocationSpec) -> api.InvocationSpec:
 
 
 def accepted_invocation(
-    invocation_id: str, record: Record, spec: api.InvocationSpec, *, create_us: int
+    invocation_id: str, record: Record, spec: api.InvocationSpec, *, create_us: int, rerun_of: str
 ) -> api.Invocation:
     """Return the API's invocation as the answer to its acceptance tells of it, without its history."""
     invocation = api.Invocation(
@@ -113,6 +114,7 @@ def accepted_invocation(
         state=api.InvocationState.ValueType(record.state),
         spec=slim(spec),
         create_time=timestamp(create_us),
+        rerun_of=rerun_of,
     )
     _show_hold(invocation, record)
     return invocation
@@ -155,7 +157,7 @@ def _show_record(invocation: api.Invocation, record: Record) -> None:
             type=entry.type,
             attempt=entry.attempt,
             worker=entry.worker,
-            detail=entry.detail,
+            detail=_detail_of(entry, record),
         )
         for entry in record.entries
     )
@@ -167,6 +169,42 @@ def _show_record(invocation: api.Invocation, record: Record) -> None:
         if value is not None:
             getattr(invocation, field).CopyFrom(value)
     _show_hold(invocation, record)
+
+
+def _detail_of(entry: HistoryEntry, record: Record) -> str:
+    """Return what an entry of the history says more: of an attempt's end also when the next one follows, and why."""
+    if entry.type != api.INVOCATION_EVENT_TYPE_ATTEMPT_ENDED or not 1 <= entry.attempt <= len(record.attempts):
+        return entry.detail
+    attempt = record.attempts[entry.attempt - 1]
+    if not attempt.delay_reason:
+        return entry.detail
+    return f"{entry.detail}; the next one in {attempt.next_delay_us / 1e6:g} s ({attempt.delay_reason})"
+
+
+def _show_deliveries(invocation: api.Invocation) -> None:
+    """Go on with the line of events: deliveries begin when all else has ended."""
+    told = [event for delivery in invocation.deliveries for event in _events_of(delivery)]
+    invocation.events.extend(sorted(told, key=lambda event: event.time.ToNanoseconds()))
+
+
+def _events_of(delivery: api.Delivery) -> Iterator[api.InvocationEvent]:
+    kind = api.DeliveryKind.Name(delivery.kind).removeprefix("DELIVERY_KIND_")
+    why = ""
+    for attempt in delivery.attempts:
+        if attempt.HasField("failure"):
+            why = attempt.failure.reason + (f" {attempt.status_code}" if attempt.status_code else "")
+            event = api.InvocationEvent(
+                type=api.INVOCATION_EVENT_TYPE_DELIVERY_FAILED, detail=f"{kind}, attempt {attempt.number}: {why}"
+            )
+            event.time.FromNanoseconds(attempt.start_time.ToNanoseconds() + attempt.duration.ToNanoseconds())
+            yield event
+    match delivery.state:
+        case api.DELIVERY_STATE_DELIVERED:
+            delivered = api.INVOCATION_EVENT_TYPE_DELIVERED
+            yield api.InvocationEvent(time=delivery.end_time, type=delivered, detail=kind)
+        case api.DELIVERY_STATE_DEAD:
+            dead = api.INVOCATION_EVENT_TYPE_DELIVERY_DEAD
+            yield api.InvocationEvent(time=delivery.end_time, type=dead, detail=f"{kind}: {why}" if why else kind)
 
 
 def _show_hold(invocation: api.Invocation, record: Record) -> None:

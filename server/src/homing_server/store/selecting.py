@@ -1,0 +1,96 @@
+"""Filters as the database understands them: which conditions select what a filter does, so that indexes serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import ColumnElement, FromClause, Select, false, func
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.ids import times_of_ids
+from homing_server.store import schema
+
+_invocations = schema.invocations
+_MAX_ARMS = 200
+_ID_SLACK_US = 60 * 1_000_000
+"""An id tells the time of acceptance; those of earlier versions were made a moment later."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """A part of what a filter selects: one of its functions and one of its states; None for all of them."""
+
+    function: str | None = None
+    state: int | None = None
+
+
+def arms(selection: api.InvocationFilter) -> list[Arm]:
+    """Return what to look for one by one: an index has the order of one function and one state, not of several."""
+    if selection.labels or selection.rerun_of:
+        return [Arm()]
+    functions: Sequence[str | None] = sorted(set(selection.functions)) or [None]
+    states: Sequence[int | None] = sorted(set(selection.states)) or [None]
+    if len(functions) * len(states) > _MAX_ARMS:
+        states = [None]
+    return [Arm(function=function, state=state) for function in functions for state in states]
+
+
+def conditions(selection: api.InvocationFilter, arm: Arm) -> Iterator[ColumnElement[bool]]:
+    """Yield what is true of the records that a filter selects, their labels apart."""
+    if arm.function is not None:
+        yield _invocations.c.function == arm.function
+    elif selection.functions:
+        yield _invocations.c.function.in_(sorted(selection.functions))
+    if arm.state is not None:
+        yield _invocations.c.state == arm.state
+    elif selection.states:
+        yield _invocations.c.state.in_(sorted(selection.states))
+    for name in ("create_time", "start_time", "end_time"):
+        if selection.HasField(name):
+            bounds: api.TimeRange = getattr(selection, name)
+            yield from _within(_invocations.c[name.replace("_time", "_us")], bounds)
+            if bounds.HasField("end_time"):
+                # Nothing starts or ends before it was accepted; the indexes know when that was.
+                yield _invocations.c.create_us < _ceiling_us(bounds.end_time)
+    if selection.id_prefix:
+        yield from _begins(selection.id_prefix)
+    if selection.rerun_of:
+        yield _invocations.c.rerun_of == selection.rerun_of
+
+
+def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Select[Any], FromClause | None]:
+    """Return the query of those that carry the labels of a filter, and the first of these."""
+    first = None
+    for key, value in sorted(selection.labels.items()):
+        label = schema.labels.alias()
+        query = query.join(label, label.c.invocation_id == _invocations.c.id)
+        query = query.where(label.c.key == key, label.c.value == value)
+        first = label if first is None else first
+    return query, first
+
+
+def _begins(prefix: str) -> Iterator[ColumnElement[bool]]:
+    """Yield what is true of ids that begin so; they tell the time, by which all indexes are in order."""
+    times = times_of_ids(prefix)
+    if times is None:
+        yield false()
+        return
+    yield _invocations.c.create_us >= times[0] - _ID_SLACK_US
+    yield _invocations.c.create_us < times[1] + _ID_SLACK_US
+    yield func.substr(_invocations.c.id, 1, len(prefix)) == prefix
+
+
+def _within(column: ColumnElement[int], bounds: api.TimeRange) -> Iterator[ColumnElement[bool]]:
+    yield column > 0
+    if bounds.HasField("start_time"):
+        yield column >= _ceiling_us(bounds.start_time)
+    if bounds.HasField("end_time"):
+        yield column < _ceiling_us(bounds.end_time)
+
+
+def _ceiling_us(time: Timestamp) -> int:
+    """Return the first microsecond that is not before a time, which may be finer."""
+    return time.seconds * 1_000_000 + -(-time.nanos // 1000)
