@@ -37,6 +37,10 @@ DEFAULT_MAX_AGE: Final = 24 * 3600.0
 MIN_MAX_AGE: Final = 1.0
 MAX_MAX_AGE: Final = 30 * 24 * 3600.0
 MAX_DELAY: Final = 30 * 24 * 3600.0
+DEFAULT_RETENTION: Final = 7 * 24 * 3600.0
+MIN_RETENTION: Final = 60.0
+"""Less would take results away from callers who are about to ask for them."""
+MAX_RETENTION: Final = 365 * 24 * 3600.0
 
 DEFAULT_CONCURRENCY: Final = 1
 MAX_CONCURRENCY: Final = 1000

@@ -35,6 +35,7 @@ from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
 from homing_server.reruns import Reruns
+from homing_server.retention import Retention
 from homing_server.settings import ServerSettings
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
@@ -95,6 +96,7 @@ class Server:
         holds = Holds(self._catalog, self._presence)
         self._sync_calls = SyncCalls(self._broker, self._presence, holds)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
+        self._retention = Retention(self._database)
         self._conservation = Conservation(
             self._database,
             self._broker,
@@ -161,6 +163,7 @@ class Server:
             self._sync_calls.look_for_lost_workers,
             self._control.ping,
             self._conservation.measure,
+            self._retention.remove_expired,
         ):
             self._tasks.repeat(step)
         await self._set_serving(serving=False)

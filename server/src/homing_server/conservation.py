@@ -26,7 +26,7 @@ from homing_server.store.engine import Database
 
 _INTERVAL = 5.0
 _COUNT_SHARE = 0.01
-"""Counting all records may take so much of a processor: with very many they are counted more rarely."""
+"""Counting all records may take so much of a processor: very many are counted more rarely."""
 
 
 class Conservation:
@@ -50,11 +50,11 @@ class Conservation:
         self._recorder = recorder
         self._presence = presence
         self._metrics = metrics
-        self._count_at = 0.0
+        self._count_seconds = 0.0
 
     async def measure(self) -> None:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(max(_INTERVAL, self._count_seconds / _COUNT_SHARE))
         self._metrics.workers.set(self._presence.workers)
         await self._count_records()
         # Only the active recorder knows whether events are in its hand.
@@ -63,10 +63,7 @@ class Conservation:
             await self._count_broker()
 
     async def _count_records(self) -> None:
-        if time.monotonic() < self._count_at:
-            return
-        counters, states, seconds = await self._database.read(_count)
-        self._count_at = time.monotonic() + seconds / _COUNT_SHARE
+        counters, states, self._count_seconds = await self._database.read(_count)
         for state in State:
             self._metrics.records.labels(state.name).set(states.get(state, 0))
         drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())

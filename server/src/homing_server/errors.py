@@ -96,6 +96,15 @@ def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
     )
 
 
+def resume_token_expired(why: str) -> ApiError:
+    """Return the error of a watch that cannot go on from where its token says."""
+    return ApiError(
+        code=grpc.StatusCode.OUT_OF_RANGE,
+        reason="RESUME_TOKEN_EXPIRED",
+        message=f"resume_token cannot be resumed from: {why}",
+    )
+
+
 def unavailable(reason: str, message: str, *, retry_after: float = 1.0) -> ApiError:
     """Return the error of a call that cannot be carried out now; trying again may help."""
     return ApiError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)

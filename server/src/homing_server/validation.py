@@ -72,7 +72,7 @@ class Checks:
         seconds = value.seconds + value.nanos / 1e9
         if not (least <= seconds <= most and seconds > 0):
             bound = f"at least {least:g} s" if least else "more than 0 s"
-            self.add(field, f"must be {bound} and at most {most:g} s, is {seconds:g} s")
+            self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
 
     def text(self, field: str, value: str, most: int) -> None:
         """Check that a text is printable and not too long."""
@@ -195,7 +195,7 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         if getattr(function, name):
             checks.add(f"function.{name}", "is not served by this server")
     if function.HasField("retention"):
-        checks.add("function.retention", "is not served by this server, which keeps all records")
+        checks.duration("function.retention", function.retention, limits.MIN_RETENTION, limits.MAX_RETENTION)
     if function.limits.memory_bytes and function.limits.memory_bytes < limits.MIN_MEMORY:
         checks.add("function.limits.memory_bytes", f"must be 0 or at least {limits.MIN_MEMORY}")
     checks.integer("function.limits.cpu_millis", function.limits.cpu_millis, 0, 1_000_000)

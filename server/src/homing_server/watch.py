@@ -15,11 +15,15 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
+from sqlalchemy import Connection
+
 from homing.v1 import invocation_pb2 as api
+from homing_server.errors import resume_token_expired
 from homing_server.store import schema
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.reading import StoredResult, ended_after, get_invocations, results_after
+from homing_server.store.removing import floor_of
 
 _WINDOW = 2000
 _WINDOW_BYTES = 32 * 1024 * 1024
@@ -90,12 +94,16 @@ class WatchHub:
                 self._waiters.pop(invocation_id, None)
         return await self._get(invocation_id)
 
-    async def results(self, seq: int) -> AsyncIterator[Sequence[StoredResult]]:
-        """Yield pages of the results after this number, for ever; an empty page means that none is there now."""
+    async def results(self, seq: int, functions: frozenset[str] = frozenset()) -> AsyncIterator[Sequence[StoredResult]]:
+        """Yield pages of the results after this number, for ever; an empty page means that none is there now.
+
+        :param functions: Those of which results are wanted; none means all.
+        :raises ApiError: OUT_OF_RANGE: results of these functions after this number have been removed.
+        """
         self._watchers += 1
         try:
             while True:
-                page = await self._page(seq)
+                page = await self._page(seq, functions)
                 if page:
                     seq = page[-1].seq
                 yield page
@@ -103,6 +111,13 @@ class WatchHub:
             self._watchers -= 1
             if not self._watchers:
                 self._forget(self._seq)
+
+    async def check_kept(self, seq: int, functions: frozenset[str]) -> None:
+        """Check that the results of these functions after this number are all there.
+
+        :raises ApiError: OUT_OF_RANGE.
+        """
+        _check_floor((await self._database.read(floor_of, functions)).result_seq, seq)
 
     async def moved_past(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
         """Wait until there are results after this number, or so many seconds; tell whether there are."""
@@ -114,26 +129,29 @@ class WatchHub:
                 return False
         return True
 
-    async def _page(self, seq: int) -> Sequence[StoredResult]:
+    async def _page(self, seq: int, functions: frozenset[str]) -> Sequence[StoredResult]:
         if seq >= self._seq:
             return []
         if seq >= self._window_start:
             # Numbers have gaps where retention removed records.
             skip = bisect_right(self._window, seq, key=attrgetter("seq"))
             return list(islice(self._window, skip, skip + _PAGE))
-        return await self._database.read(results_after, seq, most=_PAGE)
+        page, floor = await self._database.read(_results_above_floor, seq, functions)
+        _check_floor(floor, seq)
+        return page
 
     async def _tail_page(self) -> int:
         page: Sequence[StoredResult] = []
+        floor = 0
         if self._watchers:
-            page = await self._database.read(results_after, self._seq, most=_PAGE)
+            page, floor = await self._database.read(_results_above_floor, self._seq, frozenset[str]())
             ended = [(result.seq, result.invocation.id) for result in page]
         else:
             ended = await self._database.read(ended_after, self._seq, most=_PAGE)
         if not ended:
             return 0
         # Watchers come and go at every await: window and number change together, in one step.
-        if page:
+        if page and floor <= self._seq:
             self._remember(page)
         else:
             self._forget(ended[-1][0])
@@ -164,3 +182,15 @@ class WatchHub:
     async def _get(self, invocation_id: str) -> api.Invocation | None:
         found = await self._database.read(get_invocations, [invocation_id], include_payload=False)
         return found[0] if found else None
+
+
+def _check_floor(floor: int, seq: int) -> None:
+    if floor > seq:
+        raise resume_token_expired("results after it were removed, since their retention is over")
+
+
+def _results_above_floor(
+    connection: Connection, seq: int, functions: frozenset[str]
+) -> tuple[Sequence[StoredResult], int]:
+    """Return a page of the results after a number, and up to which number some of these functions were removed."""
+    return results_after(connection, seq, most=_PAGE), floor_of(connection, functions).result_seq

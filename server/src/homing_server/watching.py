@@ -9,7 +9,7 @@ import grpc
 
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
-from homing_server.errors import ApiError, not_served
+from homing_server.errors import ApiError, not_served, resume_token_expired
 from homing_server.filters import check_filter, matcher
 from homing_server.metrics import Metrics
 from homing_server.store import schema
@@ -44,13 +44,14 @@ class Watching:
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()
-        seq = await self._start(request.resume_token)
+        functions = frozenset(request.filter.functions)
+        seq = await self._start(request.resume_token, functions)
         matches = matcher(request.filter)
         self._metrics.watchers.inc()
         try:
             yield self._bookmark(seq)
             told = time.monotonic()
-            async for page in self._hub.results(seq):
+            async for page in self._hub.results(seq, functions):
                 for result in page:
                     seq = result.seq
                     if matches(result.invocation):
@@ -67,18 +68,19 @@ class Watching:
         finally:
             self._metrics.watchers.dec()
 
-    async def _start(self, resume_token: str) -> int:
+    async def _start(self, resume_token: str, functions: frozenset[str]) -> int:
         # The hub may be behind the store; a watch from now on must not begin with what has long ended.
         last = (await self._database.read(read_counters))[schema.RESULT_SEQ]
         if not resume_token:
             return last
         token = decode_token("results", resume_token, field="resume_token")
         if token["store"] != self._database.identity:
-            raise _expired("it belongs to another store")
+            raise resume_token_expired("it belongs to another store")
         seq = int(token["seq"])
         if seq > last:
             # The store was put back to an earlier state: it gives these numbers again.
-            raise _expired("the store is not as far any more")
+            raise resume_token_expired("the store is not as far any more")
+        await self._hub.check_kept(seq, functions)
         return seq
 
     def _bookmark(self, seq: int) -> api.WatchResultsResponse:
@@ -87,14 +89,6 @@ class Watching:
 
     def _token(self, seq: int) -> str:
         return encode_token("results", {"store": self._database.identity, "seq": seq})
-
-
-def _expired(why: str) -> ApiError:
-    return ApiError(
-        code=grpc.StatusCode.OUT_OF_RANGE,
-        reason="RESUME_TOKEN_EXPIRED",
-        message=f"resume_token cannot be resumed from: {why}",
-    )
 
 
 def _slow() -> ApiError:

@@ -157,8 +157,8 @@ bad_specs: list[tuple[Spec, str, str]] = [
     ),
     (spec(attempt_timeout=Duration()), "spec.attempt_timeout", "must be more than 0 s and at most 86400 s, is 0 s"),
     (spec(attempt_timeout=seconds(DAY + 1)), "spec.attempt_timeout", "at most 86400 s, is 86401 s"),
-    (spec(max_age=seconds(0.5)), "spec.max_age", "must be at least 1 s and at most 2.592e+06 s, is 0.5 s"),
-    (spec(max_age=seconds(31 * DAY)), "spec.max_age", "must be at least 1 s and at most 2.592e+06 s"),
+    (spec(max_age=seconds(0.5)), "spec.max_age", "must be at least 1 s and at most 2592000 s, is 0.5 s"),
+    (spec(max_age=seconds(31 * DAY)), "spec.max_age", "must be at least 1 s and at most 2592000 s"),
     (
         spec(schedule_time=Timestamp(seconds=NOW + 31 * DAY)),
         "spec.schedule_time",
@@ -256,7 +256,8 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(labels={"": "x"}), "function.labels['']", "must have a key of 1 to 63 characters"),
     (function(secrets=["s"]), "function.secrets", "is not served by this server"),
     (function(public=True), "function.public", "is not served by this server"),
-    (function(retention=seconds(DAY)), "function.retention", "is not served by this server"),
+    (function(retention=seconds(59)), "function.retention", "must be at least 60 s and at most 31536000 s, is 59 s"),
+    (function(retention=seconds(366 * DAY)), "function.retention", "at most 31536000 s"),
     (
         function(limits=function_pb2.Limits(memory_bytes=6 * 1024 * 1024 - 1)),
         "function.limits.memory_bytes",

@@ -100,7 +100,11 @@ def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | N
     row = connection.execute(select(_functions).where(_functions.c.name == name)).one_or_none()
     if row is None or row.deleted:
         return None
+    last = function_pb2.Function.FromString(row.definition)
     left = function_pb2.Function(name=name, revision=row.revision + 1)
+    if last.HasField("retention"):
+        # Its records are kept as long as it was said when it was there.
+        left.retention.CopyFrom(last.retention)
     statement = update(_functions).where(_functions.c.name == name)
     connection.execute(
         statement.values(revision=left.revision, definition=left.SerializeToString(), deleted=True, drained=False)

@@ -204,6 +204,11 @@ blobs = Table(
 )
 
 
+def ended(table: Table) -> TextClause:
+    """Return the condition of the partial index by end, as :func:`live` that of the one by custody."""
+    return text(f"{table.name}.end_us > 0")
+
+
 def live(table: Table) -> TextClause:
     """Return the condition of the partial index by custody: SQLite uses the index only in queries that repeat it."""
     return text(f"{table.name}.custody > 0")
