@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
-from homing_core.wire.v1 import Control, FunctionState, WorkMessage
+from homing_core.wire.v1 import Control, FunctionLoad, FunctionState, WorkerStatus, WorkMessage
 from homing_server import conservation as conservation_module
 from homing_server import deployment as deployment_module
+from homing_server import presence as presence_module
 from homing_server.catalog import Catalog
 from homing_server.conservation import Conservation
 from homing_server.control import ControlChannel
@@ -71,6 +73,7 @@ class Bench:
             control=control,
             presence=self.presence,
             recorder=recorder,
+            interval=0.01,
         )
         tasks.repeat(self.deployment.settle_group, pause=0.05)
 
@@ -87,8 +90,9 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(deployment_module, "_LOOK", 0.02)
-    monkeypatch.setattr(conservation_module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(conservation_module, "CONTROL_INTERVAL", 0.01)
+    monkeypatch.setattr(conservation_module, "_ON_ITS_WAY", 0.0)
+    monkeypatch.setattr(conservation_module, "_LOOK", 0.01)
+    monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.0)
     async with opened(tmp_path) as database, Tasks() as tasks:
         bench = Bench(database, tasks)
         await bench.catalog.load()
@@ -334,6 +338,39 @@ async def test_p5_drift_is_zero_until_something_is_lost_and_then_it_is_seen(benc
         connection.exec_driver_sql("DELETE FROM invocations WHERE id = ?", (keys[1],))
     await bench.conservation.measure()
     assert gauge("conservation_record_drift") == 1
+
+
+async def test_p5_the_broker_is_counted_once_every_worker_has_spoken_since(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drift() -> float | None:
+        return bench.metrics.registry.get_sample_value("homing_conservation_broker_drift", {"function": "resize"})
+
+    def says(in_hand: int) -> None:
+        load = FunctionLoad(function="resize", in_hand=in_hand)
+        bench.presence.hear(WorkerStatus(worker="w1", functions=[load]))
+
+    await accept_sent(bench.database, 2)
+    bench.broker.depths["resize"] = 1
+    says(in_hand=0)
+    counting = asyncio.create_task(bench.conservation.measure())
+    await asyncio.sleep(0.1)
+    assert not counting.done()
+    says(in_hand=1)
+    await counting
+    assert drift() == 0
+
+    # Who has just connected has not heard all workers yet.
+    monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.1)
+    bench.presence.listen()
+    says(in_hand=1)
+    before = time.monotonic()
+    counting = asyncio.create_task(bench.conservation.measure())
+    while not counting.done():
+        says(in_hand=1)
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - before > 0.2
+    assert drift() == 0
 
 
 async def test_p5_what_moves_is_not_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from homing_server.store.engine import Database
 from homing_server.store.reading import results_after
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching
+from support.inbox import until
 from support.store import accept_sent, deploy, life, opened, record
 
 PATIENCE = 30.0
@@ -237,7 +238,7 @@ async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatc
     messages = station.watch(functions=["figlet"])
     token = await first(messages)
     await station.end(3)
-    await station.hub.moved_past(2, PATIENCE)
+    await until(lambda: station.hub.seq == 3)
     later = token
     async with asyncio.timeout(PATIENCE):
         while later == token:

@@ -61,15 +61,14 @@ class Gauges:
 
     @property
     def settled(self) -> float:
-        """When the broker was last counted exactly, in seconds since the epoch."""
+        """When the last exact count of the broker began, in seconds since the epoch."""
         return self.value("homing_conservation_settled_timestamp_seconds")
 
 
 async def settled_gauges(server: Server, *, within: float = PATIENCE) -> Gauges:
     """Return what a server measured in a count that began after this call."""
     begun = time.time()
-    # A count takes a few seconds; one that ends soon after now had begun before.
-    return await gauges_when(server, lambda gauges: gauges.settled > begun + 5.0, within=within)
+    return await gauges_when(server, lambda gauges: gauges.settled > begun, within=within)
 
 
 async def gauges_when(server: Server, condition: Callable[[Gauges], bool], *, within: float = PATIENCE) -> Gauges:

@@ -253,6 +253,7 @@ class Cluster:
             "HOMING_STORE_URL": self.store_url,
             "HOMING_DATA_DIR": str(self.folder / name),
             "HOMING_LOG_LEVEL": self._log_level,
+            "HOMING_CONSERVATION_INTERVAL": "0.5",
         }
         server = Server(name, settings | environment)
         self.servers.append(server)

@@ -105,6 +105,7 @@ class Server:
             control=self._control,
             presence=self._presence,
             recorder=self._recorder,
+            interval=settings.conservation_interval,
         )
         invocations = InvocationService(
             admission=self._admission,

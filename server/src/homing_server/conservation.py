@@ -24,9 +24,11 @@ from homing_server.store.counters import read_counters
 from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
 
-_INTERVAL = 5.0
 _COUNT_SHARE = 0.01
 """Counting all records may take so much of a processor: very many are counted more rarely."""
+_ON_ITS_WAY = CONTROL_INTERVAL / 2
+"""A worker's word that came within so many seconds may have been said before the count began."""
+_LOOK = 0.1
 
 
 class Conservation:
@@ -42,6 +44,7 @@ class Conservation:
         control: ControlChannel,
         presence: Presence,
         recorder: Recorder,
+        interval: float,
     ) -> None:
         self._database = database
         self._broker = broker
@@ -50,11 +53,12 @@ class Conservation:
         self._recorder = recorder
         self._presence = presence
         self._metrics = metrics
+        self._interval = interval
         self._count_seconds = 0.0
 
     async def measure(self) -> None:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
-        await asyncio.sleep(max(_INTERVAL, self._count_seconds / _COUNT_SHARE))
+        await asyncio.sleep(max(self._interval, self._count_seconds / _COUNT_SHARE))
         self._metrics.workers.set(self._presence.workers)
         await self._count_records()
         # Only the active recorder knows whether events are in its hand.
@@ -70,9 +74,12 @@ class Conservation:
         self._metrics.record_drift.set(drift)
 
     async def _count_broker(self) -> None:
+        began = time.time()
         change_seq = await self._change_seq()
         # What workers have in hand is known from their last word, which must be younger than the last change.
-        await asyncio.sleep(2 * CONTROL_INTERVAL)
+        late = time.monotonic() + _ON_ITS_WAY
+        while not self._presence.all_heard_since(late):
+            await asyncio.sleep(_LOOK)
         believed = await self._database.read(dispatching.at_broker)
         drift = {}
         for state in self._catalog.live():
@@ -84,7 +91,7 @@ class Conservation:
             return
         for name, difference in drift.items():
             self._metrics.broker_drift.labels(name).set(difference)
-        self._metrics.settled.set(time.time())
+        self._metrics.settled.set(began)
 
     async def _change_seq(self) -> int:
         return (await self._database.read(read_counters))[schema.CHANGE_SEQ]

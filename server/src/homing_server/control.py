@@ -78,6 +78,7 @@ class ControlChannel:
     async def _consume(self) -> None:
         await self._broker.consume_control(self._hear)
         await self._catalog.load()  # after listening has begun, so that no change falls in between
+        self._presence.listen()
         await self._broker.consume_status(self._hear_worker)
 
     async def _tell(self, message: Control) -> None:

@@ -41,7 +41,7 @@ class Metrics:
         )
         self.settled = Gauge(
             "homing_conservation_settled_timestamp_seconds",
-            "When the broker was last counted while nothing moved, so that its drift is exact.",
+            "When the last count of the broker began during which nothing moved, so that its drift is exact.",
             registry=self.registry,
         )
         self.workers = Gauge("homing_workers", "Workers that live.", registry=self.registry)

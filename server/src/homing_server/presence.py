@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from homing_core.limits import CONTROL_SILENCE
+from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
 from homing_core.wire.v1 import WorkerStatus
 
 
@@ -21,6 +21,11 @@ class Presence:
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
+        self._since = 0.0
+
+    def listen(self) -> None:
+        """Take note that workers are heard from now on: there is a new connection."""
+        self._since = time.monotonic()
 
     def hear(self, status: WorkerStatus) -> None:
         """Take note of what a worker says."""
@@ -43,6 +48,14 @@ class Presence:
         return sum(
             load.in_hand for heard in self._live() for load in heard.status.functions if load.function == function
         )
+
+    def all_heard_since(self, moment: float) -> bool:
+        """Tell whether every live worker, and none is left that may be unheard yet, has spoken after a moment.
+
+        :param moment: A time of the monotonic clock.
+        """
+        listened = time.monotonic() - self._since
+        return listened > 2 * CONTROL_INTERVAL and all(heard.at > moment for heard in self._live())
 
     @property
     def workers(self) -> int:

@@ -37,6 +37,9 @@ class ServerSettings(CommonSettings):
         description="After how many seconds an accepted invocation that was never confirmed by the broker"
         " is published again.",
     )
+    conservation_interval: float = Field(
+        default=5, gt=0, description="How many seconds pass between two counts of what is there against what went in."
+    )
     drain_timeout: float = Field(
         default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
     )
