@@ -30,16 +30,19 @@ PATIENCE = 120.0
 FAIL_ON_BAD = "read line; case $line in *bad*) exit 1;; esac; echo $line"
 
 
+@pytest.fixture(scope="module")
+def target(shared_cluster: Cluster) -> str:
+    """Return where a server answers that has the functions that these tests call."""
+    functions = shared_cluster.client().functions
+    functions.deploy(name="echo", command=["cat"], max_instances=8)
+    functions.deploy(name="picky", command=["sh", "-c", FAIL_ON_BAD], retry_policy=RetryPolicy(max_attempts=1))
+    return shared_cluster.target
+
+
 @pytest.fixture
-def running(cluster: Cluster) -> Iterator[Client]:
-    """Yield a client of a server with a worker, and the functions that these tests call."""
-    cluster.start_server()
-    cluster.start_worker()
-    with Client(cluster.target, timeout=PATIENCE) as client:
-        client.functions.deploy(name="echo", command=["cat"], max_instances=8)
-        client.functions.deploy(
-            name="picky", command=["sh", "-c", FAIL_ON_BAD], retry_policy=RetryPolicy(max_attempts=1)
-        )
+def running(target: str) -> Iterator[Client]:
+    """Yield a client of that server."""
+    with Client(target, timeout=PATIENCE) as client:
         yield client
 
 
@@ -106,7 +109,12 @@ def test_a_list_is_filtered(running: Client) -> None:
     assert (failed.id, failed.function, failed.payload) == (bad.id, "picky", None)
     whole = list(
         running.list_invocations(
-            function="picky", created_since=before, order="oldest_first", include_payload=True, include_result=True
+            function="picky",
+            labels={"job": "7"},
+            created_since=before,
+            order="oldest_first",
+            include_payload=True,
+            include_result=True,
         )
     )
     assert [record.id for record in whole] == [good.id, bad.id]
@@ -114,7 +122,7 @@ def test_a_list_is_filtered(running: Client) -> None:
     assert whole[0].payload.data == b"good\n"
     assert whole[0].result is not None
     assert whole[0].result.text == "good\n"
-    assert list(running.list_invocations(function="picky", created_until=before)) == []
+    assert list(running.list_invocations(function="picky", labels={"job": "7"}, created_until=before)) == []
 
 
 def test_a_map_streams_in_order(running: Client) -> None:
@@ -134,15 +142,16 @@ def test_a_map_stops_at_the_first_failure(running: Client) -> None:
     assert len(list(running.list_invocations(labels={"map": "yes"}))) <= 5 + 2 * 4 + 1
 
 
-async def test_the_asynchronous_client_does_the_same(running: Client, cluster: Cluster) -> None:
-    async with AsyncClient(cluster.target, timeout=PATIENCE) as client:
-        texts = [result.text async for result in client.map("echo", ["a", "b", "c"], timeout=PATIENCE)]
+async def test_the_asynchronous_client_does_the_same(target: str) -> None:
+    async with AsyncClient(target, timeout=PATIENCE) as client:
+        mine = {"client": "asynchronous"}
+        texts = [result.text async for result in client.map("echo", ["a", "b", "c"], timeout=PATIENCE, labels=mine)]
         assert texts == ["a", "b", "c"]
-        outcomes = await client.invoke_batch("echo", ["x", "y"])
+        outcomes = await client.invoke_batch("echo", ["x", "y"], labels=mine)
         handles = [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
         results = await asyncio.gather(*(handle.result(timeout=PATIENCE) for handle in handles))
         assert [result.text for result in results] == ["x", "y"]
-        assert len([record async for record in client.list_invocations(function="echo", page_size=2)]) == 5
+        assert len([record async for record in client.list_invocations(labels=mine, page_size=2)]) == 5
 
 
 class Color(Enum):
@@ -201,10 +210,11 @@ def test_a_pydantic_model_goes_there_and_back(running: Client) -> None:
 
 def test_a_wrong_value_never_leaves_and_a_wrong_answer_is_kept(running: Client) -> None:
     wrong = Size(width="5", height=None)  # type: ignore[typeddict-item]
+    running.functions.deploy(name="strict", command=["cat"])
 
-    with pytest.raises(InvalidRequestError, match=r"echo: input\.width: must be int, is str '5'"):
-        running.function("echo", input=Size, output=Size)(wrong)
-    assert list(running.list_invocations(function="echo")) == []
+    with pytest.raises(InvalidRequestError, match=r"strict: input\.width: must be int, is str '5'"):
+        running.function("strict", input=Size, output=Size)(wrong)
+    assert list(running.list_invocations(function="strict")) == []
     with pytest.raises(InvalidResultError, match=r"result\.due: ") as caught:
-        running.function("echo", input=Size, output=Model)({"width": 5, "height": 1}, timeout=PATIENCE)
+        running.function("strict", input=Size, output=Model)({"width": 5, "height": 1}, timeout=PATIENCE)
     assert caught.value.result.json() == {"width": 5, "height": 1}

@@ -92,6 +92,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(deployment_module, "_LOOK", 0.02)
     monkeypatch.setattr(conservation_module, "_ON_ITS_WAY", 0.0)
     monkeypatch.setattr(conservation_module, "_LOOK", 0.01)
+    monkeypatch.setattr(conservation_module, "_COUNT_SHARE", 1e9)
     monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.0)
     async with opened(tmp_path) as database, Tasks() as tasks:
         bench = Bench(database, tasks)

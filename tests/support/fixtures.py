@@ -43,7 +43,7 @@ def broker_url(rabbit_node: RabbitNode) -> Iterator[str]:
     yield url
     if not rabbit_node.running:
         rabbit_node.start()
-    rabbit_node.delete_vhost(url)
+    rabbit_node.leave_vhost(url)
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +79,13 @@ def function_images(base_image: str) -> Iterator[FunctionImages]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the report of the test itself, for the fixtures that end after it."""
+    """Keep the report of the test itself for the fixtures that end after it; add the logs of those that do not."""
     report = yield
     if report.when == "call":
         item.stash[CALL_REPORT] = report
+        shared = item.funcargs.get("shared_cluster") if isinstance(item, pytest.Function) else None
+        if report.failed and isinstance(shared, Cluster):
+            report.sections.append(("the shared cluster", shared.logs()))
     return report
 
 
@@ -103,6 +106,17 @@ def cluster(broker_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> 
     """Yield a cluster whose workers run functions as processes; nothing is started yet."""
     with running_cluster(request, Cluster(broker_url, tmp_path)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(rabbit_node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Yield a server with a worker that runs functions as processes, for all tests of a module: none may break them."""
+    url = rabbit_node.new_vhost()
+    with Cluster(url, tmp_path_factory.mktemp("shared")) as made:
+        made.start_server()
+        made.start_worker()
+        yield made
+    rabbit_node.leave_vhost(url)
 
 
 @pytest.fixture

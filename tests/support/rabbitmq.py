@@ -42,6 +42,7 @@ class RabbitNode:
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
+        self._left: list[str] = []
         (folder / "home").mkdir(parents=True)
         cookie = folder / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
@@ -167,7 +168,8 @@ class RabbitNode:
     def new_vhost(self) -> str:
         """Return the AMQP URL of a virtual host that nobody uses yet."""
         if not self._vhosts:
-            # The control program starts slowly, so a number of them are made at a time.
+            # The control program starts slowly, so a number of them are made, and those left deleted, at a time.
+            self.delete_left()
             self._vhosts = [f"v{secrets.token_hex(6)}" for _ in range(VHOSTS_AT_ONCE)]
             everything = {"configure": ".*", "write": ".*", "read": ".*"}
             definitions = {
@@ -177,9 +179,16 @@ class RabbitNode:
             self.ctl("import_definitions", stdin=json.dumps(definitions))
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{self._vhosts.pop()}"
 
-    def delete_vhost(self, url: str) -> None:
-        """Delete a virtual host with all that is in it."""
-        self.ctl("delete_vhost", vhost_of(url))
+    def leave_vhost(self, url: str) -> None:
+        """Give a virtual host up: it is deleted later, with all that is in it."""
+        self._left.append(vhost_of(url))
+
+    def delete_left(self) -> None:
+        """Delete the virtual hosts that were given up."""
+        if self._left:
+            names = ", ".join(f'<<"{name}">>' for name in self._left)
+            self.ctl("eval", f'[rabbit_vhost:delete(Name, <<"tests">>) || Name <- [{names}]], ok.')
+            self._left.clear()
 
     def queues(self, url: str, *columns: str) -> dict[str, dict[str, str]]:
         """Return the queues of a virtual host by name, with what rabbitmqctl list_queues tells in these columns."""

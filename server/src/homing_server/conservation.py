@@ -78,7 +78,7 @@ class Conservation:
         change_seq = await self._change_seq()
         # What workers have in hand is known from their last word, which must be younger than the last change.
         late = time.monotonic() + _ON_ITS_WAY
-        while not self._presence.all_heard_since(late):
+        while not self._presence.all_heard_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
             await asyncio.sleep(_LOOK)
         believed = await self._database.read(dispatching.at_broker)
         drift = {}
