@@ -17,10 +17,7 @@ from support.processes import Cluster
 
 INVOCATIONS = "homing.v1.InvocationService"
 FUNCTIONS = "homing.v1.FunctionService"
-NOT_SERVED = (
-    (INVOCATIONS, "StopInvocation"),
-    (INVOCATIONS, "TailLogs"),
-)
+NOT_SERVED = ((INVOCATIONS, "StopInvocation"),)
 
 
 class Described:

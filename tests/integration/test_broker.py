@@ -13,6 +13,7 @@ import pytest
 from homing_core.broker import Broker, BrokerUnavailableError, Depth, Outgoing, Received, UnroutableError
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.broker.rabbitmq import RabbitBroker
+from homing_core.limits import MAX_BROKER_LOGS, MIB
 from support.inbox import Inbox, eventually
 
 BrokerFactory = Callable[[], Broker]
@@ -81,6 +82,7 @@ async def test_nothing_can_be_done_without_a_connection(broker_factory: BrokerFa
     for attempt in (
         broker.publish_sync("resize", b"x", expires_in=1),
         broker.publish_event(b"x"),
+        broker.publish_logs(b"x"),
         broker.publish_reply("somewhere", b"x"),
         broker.publish_control(b"x"),
         broker.publish_control_to("somewhere", b"x"),
@@ -570,6 +572,39 @@ async def test_refused_events_are_gone(broker: Broker) -> None:
     await broker.publish_event(b"2")
     (await inbox.next()).reject()
     assert (await inbox.next()).body == b"2"
+
+
+# --- Logs
+
+
+async def test_one_consumer_of_logs_is_active_and_gets_them_in_order(
+    broker: Broker, broker_factory: BrokerFactory
+) -> None:
+    standby = broker_factory()
+    await standby.start()
+    active, waiting = Inbox(), Inbox()
+    consumer = await broker.consume_logs(active, prefetch=10)
+    await standby.consume_logs(waiting, prefetch=10)
+    for number in range(20):
+        await standby.publish_logs(str(number).encode())
+    for number in range(20):
+        message = await active.next()
+        assert message.body == str(number).encode()
+        message.ack()
+    assert waiting.count == 0
+    await consumer.cancel()
+    await broker.publish_logs(b"next")
+    (await waiting.next()).ack()
+
+
+async def test_where_many_logs_wait_the_oldest_go(broker: Broker) -> None:
+    size = MIB
+    for number in range(MAX_BROKER_LOGS // size + 5):
+        await broker.publish_logs(str(number).encode().ljust(size))
+    inbox = Inbox()
+    await broker.consume_logs(inbox, prefetch=100)
+    kept = [int(message.body) for message in await inbox.take(MAX_BROKER_LOGS // size)]
+    assert kept == list(range(5, MAX_BROKER_LOGS // size + 5))
 
 
 # --- Deliveries

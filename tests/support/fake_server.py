@@ -21,6 +21,8 @@ from homing_core.wire.v1 import (
     Event,
     EventBatch,
     FunctionState,
+    LogLine,
+    LogMessage,
     Ping,
     Snapshot,
     SyncReply,
@@ -42,6 +44,8 @@ class FakeServer:
         self.functions: dict[str, FunctionState] = {}
         self.events: list[Event] = []
         self.statuses: list[WorkerStatus] = []
+        self.logs: defaultdict[str, list[LogLine]] = defaultdict(list)
+        """By invocation, the lines that it wrote."""
         self.silent = False
         """Whether it tells nothing to workers."""
         self._changed = asyncio.Condition()
@@ -170,6 +174,14 @@ class FakeServer:
         await self._until(lambda: any(event.WhichOneof("kind") in kinds for event in self.of(id_)))
         return next(event for event in self.of(id_) if event.WhichOneof("kind") in kinds)
 
+    async def log(self, id_: str, *texts: str, lines: int = 0) -> list[LogLine]:
+        """Return what an invocation wrote once these lines are there and so many in all."""
+        wanted = set(texts)
+        await self._until(
+            lambda: len(self.logs[id_]) >= lines and wanted <= {line.text for line in self.logs[id_]},
+        )
+        return list(self.logs[id_])
+
     async def status(self, wanted: Callable[[WorkerStatus], bool]) -> WorkerStatus:
         """Return the first status from now on that is as wanted."""
         seen = len(self.statuses)
@@ -191,6 +203,7 @@ class FakeServer:
     async def _connected(self) -> None:
         await self.broker.consume_status(self._on_status)
         await self.broker.consume_events(self._on_events, prefetch=100)
+        await self.broker.consume_logs(self._on_logs, prefetch=100)
         self._reply_address = await self.broker.consume_replies(self._on_reply)
 
     def _on_status(self, received: Received) -> None:
@@ -204,6 +217,12 @@ class FakeServer:
 
     def _on_events(self, received: Received) -> None:
         self.events.extend(EventBatch.FromString(received.body).events)
+        received.ack()
+        self._notify()
+
+    def _on_logs(self, received: Received) -> None:
+        for batch in LogMessage.FromString(received.body).batches:
+            self.logs[batch.invocation_id].extend(batch.lines)
         received.ack()
         self._notify()
 

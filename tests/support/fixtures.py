@@ -75,6 +75,18 @@ def function_images(base_image: str) -> Iterator[FunctionImages]:
         remove_by_label(label)
 
 
+@pytest.fixture(scope="session")
+def odd_image(base_image: str) -> Iterator[str]:
+    """Yield the tag of an image that answers `POST /` with the body, and misbehaves at paths that say how."""
+    run = secrets.token_hex(4)
+    tag, label = f"homing-test-odd:{run}", f"{LABEL}={run}"
+    try:
+        build(ROOT / "tests" / "support" / "images" / "odd", base=base_image, tag=tag, label=label)
+        yield tag
+    finally:
+        remove_by_label(label)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -66,6 +66,7 @@ class ScriptedBroker(Broker):
     opened: list[str] = field(default_factory=list)
     events: list[Consumption] = field(default_factory=list)
     """The consumers of events, the latest last."""
+    logs: list[Consumption] = field(default_factory=list)
     dead: list[Consumption] = field(default_factory=list)
     """The consumers of dead work."""
     taken: dict[str, Consumption] = field(default_factory=dict)
@@ -149,6 +150,9 @@ class ScriptedBroker(Broker):
     async def publish_event(self, body: bytes) -> None:
         raise NotImplementedError
 
+    async def publish_logs(self, body: bytes) -> None:
+        raise NotImplementedError
+
     async def publish_control(self, body: bytes) -> None:
         if not self.connected:
             raise BrokerUnavailableError("not connected")
@@ -169,6 +173,10 @@ class ScriptedBroker(Broker):
 
     async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
         raise NotImplementedError
+
+    async def consume_logs(self, handler: Handler, *, prefetch: int) -> Consumer:
+        self.logs.append(Consumption(handler))
+        return self.logs[-1]
 
     async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:
         self.dead.append(Consumption(handler))

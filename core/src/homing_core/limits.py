@@ -51,6 +51,11 @@ MIN_IDLE_TIMEOUT: Final = 1.0
 MAX_IDLE_TIMEOUT: Final = 24 * 3600.0
 MIN_MEMORY: Final = 6 * MIB
 
+MAX_LOG_LINE: Final = 16 * KIB
+MAX_LOG_LINES: Final = 10_000
+MAX_LOG_SIZE: Final = MIB
+"""So many lines, and bytes of text, of an invocation's log are kept, over all its attempts."""
+
 SHORT_RETRY_DELAY: Final = 2.0
 """Delays up to this one are waited for in the worker, longer ones in the store."""
 
@@ -60,6 +65,9 @@ POISON_STARTS: Final = 3
 MAX_BROKER_MESSAGES: Final = 10_000
 MAX_BROKER_BYTES: Final = 64 * MIB
 """At most so much work of one function is at the broker; the rest waits in the store."""
+
+MAX_BROKER_LOGS: Final = 32 * MIB
+"""At most so many bytes of log lines wait at the broker; where more come the oldest are dropped."""
 
 CONTROL_INTERVAL: Final = 2.0
 """How often servers and workers say that they live."""

@@ -31,6 +31,7 @@ from homing_server.grpc_front.server import GrpcFront
 from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
 from homing_server.lists import Lists
+from homing_server.logs import LogStore
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
@@ -41,6 +42,7 @@ from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.recording import Recorded
 from homing_server.sync_calls import SyncCalls
+from homing_server.tailing import LogTails
 from homing_server.tasks import Tasks
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching
@@ -95,6 +97,7 @@ class Server:
         )
         holds = Holds(self._catalog, self._presence)
         self._sync_calls = SyncCalls(self._broker, self._presence, holds)
+        self._logs = LogStore(self._database, self._broker)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._retention = Retention(self._database)
         self._conservation = Conservation(
@@ -114,6 +117,7 @@ class Server:
             holds=holds,
             hub=self._hub,
             lists=Lists(self._database, holds),
+            log_tails=LogTails(self._database, self._logs),
             reruns=Reruns(self._database, self._admission),
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, self._metrics),
@@ -159,6 +163,8 @@ class Server:
             self._dispatcher.feed_deliveries,
             self._dispatcher.sweep,
             self._recorder.record_group,
+            self._logs.store_group,
+            self._logs.remove_orphans,
             self._hub.tail,
             self._deployment.settle_group,
             self._sync_calls.look_for_lost_workers,

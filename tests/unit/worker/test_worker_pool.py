@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
+from homing_worker.logs import InvocationLog
 from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
 
@@ -33,7 +34,7 @@ class FakeInstance(Instance):
         self.running = False
         self._hook()
 
-    async def call(self, request: Request) -> Answer:
+    async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         raise NotImplementedError
 
     async def verify(self) -> bool:

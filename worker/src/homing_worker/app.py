@@ -25,6 +25,7 @@ from homing_worker.deliverer import Deliverer
 from homing_worker.events import EventPublisher
 from homing_worker.gate import Gate
 from homing_worker.lanes import Lanes
+from homing_worker.logs import LogPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime, StartFailedError
@@ -52,11 +53,13 @@ class Worker:
         self._broker = connect(self.name)
         self._gate = Gate()
         self._events = EventPublisher(self._broker, self._metrics)
+        self._logs = LogPublisher(self._broker)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         surroundings = Surroundings(
             worker=self.name,
             gate=self._gate,
+            logs=self._logs,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
@@ -94,6 +97,7 @@ class Worker:
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
             stack.push_async_callback(self._events.close)
+            stack.push_async_callback(self._logs.close)
             stack.push_async_callback(self._callbacks.close)
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._lanes.close)
@@ -119,7 +123,7 @@ class Worker:
         try:
             async with asyncio.timeout(self._settings.drain_timeout):
                 await asyncio.gather(self._lanes.drain(), self._deliverer.drain())
-                await self._events.flush()
+                await asyncio.gather(self._events.flush(), self._logs.flush())
         except TimeoutError:
             _log.warning("drain_timed_out", worker=self.name)
 

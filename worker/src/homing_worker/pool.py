@@ -321,7 +321,9 @@ class Pool:
         self._serve()
 
     def _start_failed(self, config: _Config, error: StartFailedError) -> None:
-        _log.warning("start_failed", function=config.function.name, reason=error.reason, detail=error.message)
+        # What follows on the first line the function wrote: that is its caller's to see.
+        detail = error.message.partition("\n")[0]
+        _log.warning("start_failed", function=config.function.name, reason=error.reason, detail=detail)
         if self._closed or config.template != self._config.template:
             self._serve()
             self._grow()

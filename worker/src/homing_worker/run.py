@@ -23,6 +23,7 @@ from homing_core.retry import DelayReason, FailedAttempt, RetryDecision, RetryPo
 from homing_core.wire.v1 import AttemptRecord, Token
 from homing_worker import __version__
 from homing_worker.gate import Gate
+from homing_worker.logs import InvocationLog, LogPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, CallFailedError, Request, StartFailedError
@@ -42,6 +43,7 @@ class Surroundings:
 
     worker: str
     gate: Gate
+    logs: LogPublisher
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -95,6 +97,7 @@ class Run(ABC):
         self._policy = pool.policy
         self._timeout = pool.attempt_timeout
         self._headers: dict[str, str] | None = None
+        self._log: InvocationLog | None = surroundings.logs.open(invocation_id)
 
     async def attempts(self) -> Tried:
         """Make attempts until one succeeds, none may follow, or the next one is not to be waited for here."""
@@ -193,7 +196,7 @@ class Run(ABC):
             timeout = self._attempt_timeout()
             try:
                 async with asyncio.timeout(timeout) as scope:
-                    answer = await slot.instance.call(self._request(timeout))
+                    answer = await slot.instance.call(self._request(timeout), self._log)
             except CallFailedError as error:
                 suspect = error.suspect
                 return self._failed(

@@ -64,6 +64,8 @@ class SyncCall(Run):
         self._request_message = request
         self._deadline_us = request.deadline_us
         self._taken = False
+        if not self._recorded:
+            self._log = None
 
     async def run(self) -> bool:
         """Run the request and answer its caller; tell whether the message was let go.
@@ -94,11 +96,16 @@ class SyncCall(Run):
         await self._tell(ended)
         return True
 
+    @property
+    def _recorded(self) -> bool:
+        """Whether there will be a record of the call."""
+        function = self._pool.function
+        return not function.HasField("record_sync") or function.record_sync
+
     async def _tell(self, ended: Ended) -> None:
         """Record the end, where that is wanted, and answer the caller."""
         self._surroundings.metrics.execution("sync", state_name(ended.state))
-        function = self._pool.function
-        if not function.HasField("record_sync") or function.record_sync:
+        if self._recorded:
             self._events.post(
                 Event(
                     invocation_id=self.invocation_id,

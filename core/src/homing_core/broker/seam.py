@@ -3,7 +3,8 @@
 The store is the truth about invocations; a broker only moves them. So a broker promises little, but exactly:
 
 * A publish that returns without error is confirmed: the message survives a restart of the broker
-  (sync calls, replies and control excepted, which may be lost with the process that waits for them).
+  (sync calls, replies and control excepted, which may be lost with the process that waits for them, and logs, of
+  which the broker keeps a bounded part).
 * A message that is consumed and not acknowledged comes again, with a higher ``delivery_count``.
 * An acknowledgement that belongs to a lost connection does nothing; the message comes again.
 
@@ -186,6 +187,13 @@ class Broker(ABC):
         """Publish deliveries; tell for each, in order, why it failed, or None where it is confirmed."""
 
     @abstractmethod
+    async def publish_logs(self, body: bytes) -> None:
+        """Publish log lines. Where many wait the oldest messages are dropped; all are lost with the broker.
+
+        :raises BrokerError: It was not, or perhaps not, published.
+        """
+
+    @abstractmethod
     async def publish_control(self, body: bytes) -> None:
         """Tell all workers and servers. Lost where nobody listens.
 
@@ -221,6 +229,10 @@ class Broker(ABC):
     @abstractmethod
     async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
         """Consume deliveries."""
+
+    @abstractmethod
+    async def consume_logs(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """Consume log lines, in order. One consumer of all servers' is active; another takes over when it goes."""
 
     @abstractmethod
     async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:

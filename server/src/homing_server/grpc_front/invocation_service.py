@@ -22,6 +22,7 @@ from homing_server.store.engine import Database
 from homing_server.store.reading import get_invocations
 from homing_server.store.records import accepted_invocation
 from homing_server.sync_calls import SyncCalls
+from homing_server.tailing import LogTails
 from homing_server.validation import Checks, check_spec
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching
@@ -47,6 +48,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         holds: Holds,
         hub: WatchHub,
         lists: Lists,
+        log_tails: LogTails,
         reruns: Reruns,
         sync_calls: SyncCalls,
         watching: Watching,
@@ -58,6 +60,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._holds = holds
         self._hub = hub
         self._lists = lists
+        self._log_tails = log_tails
         self._reruns = reruns
         self._sync_calls = sync_calls
         self._watching = watching
@@ -185,10 +188,11 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         accepted = await self._reruns.rerun(request, caller="", traceparent=_traceparent(context))
         return api.RerunInvocationResponse(invocation=await self._shown(accepted))
 
-    async def TailLogs(self, _request: object, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
-        """Refuse: not served."""
-        raise not_served("TailLogs")
-        yield  # makes this a stream
+    async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
+        """Stream log lines."""
+        _check_id(request.id)
+        async for response in self._log_tails.tail(request):
+            yield response
 
     async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
         return await self._get(accepted.id) if accepted.draft is None else self._fresh(accepted.draft)

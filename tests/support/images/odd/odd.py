@@ -56,6 +56,17 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
         case ["sleep", seconds]:
             time.sleep(float(seconds))
             connection.sendall(answer(b"slept"))
+        case ["say", times, pause]:
+            for number in range(1, int(times) + 1):
+                sys.stdout.write(f"{body.decode()} {number}\n")
+                time.sleep(float(pause))
+            sys.stderr.write(f"{body.decode()} done\n")
+            connection.sendall(answer(b"said"))
+        case ["shout", seconds]:
+            until = time.monotonic() + float(seconds)
+            while time.monotonic() < until:
+                os.write(1, (b"x" * 99 + b"\n") * 600)
+            connection.sendall(answer(b"shouted"))
         case ["hang"]:
             time.sleep(3600)
         case ["flood"]:

@@ -14,6 +14,8 @@ from aiodocker.containers import DockerContainer
 
 from homing_core.reasons import FailureReason
 from homing_worker.exchange import exchange
+from homing_worker.logs import InvocationLog
+from homing_worker.runtime.container_log import ContainerLog
 from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Request, StartFailedError
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +45,7 @@ class Container(Instance):
         direct: bool,
         session: aiohttp.ClientSession,
         stop_grace: int,
+        log: ContainerLog,
     ) -> None:
         self.name = name
         self.revision = revision
@@ -51,6 +54,7 @@ class Container(Instance):
         self._direct = direct
         self._session = session
         self._stop_grace = stop_grace
+        self._log = log
         self._exit_status: int | None = None
         self._last_words = ""
         self._stopping = False
@@ -85,15 +89,17 @@ class Container(Instance):
                         f"{self._how_it_ended()} before it was ready{self._last_words}",
                     )
                 if probe.result():
+                    self._log.open()
                     return
             finally:
                 probe.cancel()
             await asyncio.wait({self._exited}, timeout=_POLL)
 
-    async def call(self, request: Request) -> Answer:
+    async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         """Send the request to the container's port 8080."""
         try:
-            return await exchange(self._session, self._origin, request)
+            with self._log.serving(log):
+                return await exchange(self._session, self._origin, request)
         except CallFailedError as error:
             if error.suspect:
                 # Of a container that just died the engine soon tells.
@@ -128,6 +134,7 @@ class Container(Instance):
                 _log.warning("container_not_removed", instance=self.name, error=str(error))
         finally:
             self._exited.cancel()
+            await self._log.close()
 
     async def last_lines(self) -> str:
         """Return the last lines that the container wrote, each after a line feed."""

@@ -21,6 +21,7 @@ from homing_core.reasons import FailureReason
 from homing_worker.exchange import open_session
 from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime.container import ENGINE_ERRORS, Container
+from homing_worker.runtime.container_log import ContainerLog
 from homing_worker.runtime.seam import Instance, Runtime, StartFailedError
 
 _log = structlog.get_logger(__name__)
@@ -79,6 +80,9 @@ class DockerRuntime(Runtime):
         self._docker: Docker | None = None
         self._connector: aiohttp.UnixConnector | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._engine: aiohttp.ClientSession | None = None
+        """To the engine, for what aiodocker cannot do: tell the two streams of a log apart."""
+        self._log_turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect, and remove what workers left behind that died.
@@ -91,8 +95,10 @@ class DockerRuntime(Runtime):
             # A request is open for every container, to hear of its end: there may be many.
             self._connector = aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0)
             self._docker = Docker(url="unix://localhost", connector=self._connector)
+            self._engine = aiohttp.ClientSession("http://localhost", connector=self._connector, connector_owner=False)
         else:
             self._docker = Docker(url=self._url)
+            self._engine = aiohttp.ClientSession(self._url, connector=aiohttp.TCPConnector(limit=0))
         try:
             async with asyncio.timeout(_ENGINE_PATIENCE):
                 version = await self._docker.version()
@@ -110,6 +116,8 @@ class DockerRuntime(Runtime):
         if self._docker is not None:
             await self._sweep(lambda owner: owner == self._owner)
             await self._docker.close()
+        if self._engine is not None:
+            await self._engine.close()
         if self._connector is not None:
             await self._connector.close()
         if self._session is not None:
@@ -161,6 +169,7 @@ class DockerRuntime(Runtime):
 
     async def _attach(self, raw: DockerContainer, function: Function, name: str) -> Container:
         assert self._session is not None
+        assert self._engine is not None
         network = (await raw.show())["NetworkSettings"]
         if self._direct:
             addresses = [network.get("IPAddress"), *(n.get("IPAddress") for n in network["Networks"].values())]
@@ -175,6 +184,7 @@ class DockerRuntime(Runtime):
             direct=self._direct,
             session=self._session,
             stop_grace=self._stop_grace,
+            log=ContainerLog(self._engine, raw.id, turn=self._log_turn, same_clock=self._direct),
         )
 
     def _config(self, function: Function) -> dict[str, Any]:

@@ -8,15 +8,20 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final, cast
 from urllib.parse import urlsplit
 
 from homing.v1.function_pb2 import Function
+from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR
 from homing_core import limits
+from homing_core.clock import now_us
 from homing_core.ids import new_id
+from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
 from homing_worker.headers import clean_headers
+from homing_worker.logs import InvocationLog
 from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Request, Runtime
 
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
@@ -67,12 +72,15 @@ class ProcessInstance(Instance):
     async def stop(self) -> None:
         """Do nothing: processes do not outlive their calls."""
 
-    async def call(self, request: Request) -> Answer:
-        """Run the command; kill it, and what it started, where the call is cancelled or it writes too much."""
+    async def call(self, request: Request, log: InvocationLog | None) -> Answer:
+        """Run the command; kill it, and what it started, where the call is cancelled or it writes too much.
+
+        What it writes to stderr is its log.
+        """
         started = time.monotonic()
         try:
             transport, run = await asyncio.get_running_loop().subprocess_exec(
-                _Run,
+                partial(_Run, log),
                 *self._args,
                 env={**self._environment, **http_variables(request)},
                 start_new_session=True,
@@ -116,10 +124,12 @@ class ProcessInstance(Instance):
 
 
 class _Run(asyncio.SubprocessProtocol):
-    """Takes what a command writes: all of stdout, up to the limit, and the end of stderr."""
+    """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: InvocationLog | None) -> None:
         loop = asyncio.get_running_loop()
+        self._log = log
+        self._lines = LineSplitter()
         self.finished: asyncio.Future[None] = loop.create_future()
         """Done once the command has ended and closed its output, or has failed."""
         self.exited: asyncio.Future[None] = loop.create_future()
@@ -155,6 +165,8 @@ class _Run(asyncio.SubprocessProtocol):
                     )
                 )
         else:
+            if self._log is not None and not self._log.full:
+                self._write(self._log, self._lines.feed(data))
             self._errors_size += len(data)
             self._errors.append(data)
             while self._errors_size - len(self._errors[0]) > _KEPT_STDERR:
@@ -162,6 +174,8 @@ class _Run(asyncio.SubprocessProtocol):
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 the base's
         """Note that the command closed a pipe."""
+        if fd == 2 and self._log is not None:
+            self._write(self._log, self._lines.rest())
         self._open.discard(fd)
         self._settle()
 
@@ -170,6 +184,11 @@ class _Run(asyncio.SubprocessProtocol):
         if not self.exited.done():
             self.exited.set_result(None)
         self._settle()
+
+    @staticmethod
+    def _write(log: InvocationLog, lines: Iterator[str]) -> None:
+        for line in lines:
+            log.write(line, LOG_STREAM_STDERR, now_us())
 
     def _settle(self) -> None:
         if not self._open and self.exited.done() and not self.finished.done():

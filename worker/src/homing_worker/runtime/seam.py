@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
+from homing_worker.logs import InvocationLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,9 +88,10 @@ class Instance(ABC):
         """Add a callback that runs once when the instance has gone without having been stopped."""
 
     @abstractmethod
-    async def call(self, request: Request) -> Answer:
+    async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         """Call the function. A call that is cancelled is abandoned.
 
+        :param log: Where to write what the function says meanwhile; None drops it.
         :raises CallFailedError: There is no answer, or none that can be kept.
         """
 

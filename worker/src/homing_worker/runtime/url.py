@@ -11,6 +11,7 @@ import aiohttp
 from homing.v1.function_pb2 import Function
 from homing_core.ids import new_id
 from homing_worker.exchange import exchange, open_session
+from homing_worker.logs import InvocationLog
 from homing_worker.runtime.seam import Answer, Instance, Request, Runtime
 
 
@@ -63,7 +64,7 @@ class UrlInstance(Instance):
     async def stop(self) -> None:
         """Do nothing: what runs there is not this worker's."""
 
-    async def call(self, request: Request) -> Answer:
+    async def call(self, request: Request, log: InvocationLog | None) -> Answer:  # noqa: ARG002 what it writes is not seen
         """Call the URL; the path of the request is below the URL's own."""
         if self._path:
             below = request.target.removeprefix("/")

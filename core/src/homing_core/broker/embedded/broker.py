@@ -115,6 +115,10 @@ class EmbeddedBroker(Broker):
             self._exchange.deliveries.put(Message(body))
         return [None] * len(bodies)
 
+    async def publish_logs(self, body: bytes) -> None:
+        """See :meth:`Broker.publish_logs`."""
+        self._put(self._exchange.logs, body)
+
     async def publish_control(self, body: bytes) -> None:
         """See :meth:`Broker.publish_control`."""
         self._check()
@@ -150,6 +154,10 @@ class EmbeddedBroker(Broker):
     async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
         """See :meth:`Broker.consume_deliveries`."""
         return self._consume(self._exchange.deliveries, handler, prefetch)
+
+    async def consume_logs(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """See :meth:`Broker.consume_logs`."""
+        return self._consume(self._exchange.logs, handler, prefetch)
 
     async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:
         """See :meth:`Broker.consume_dead_work`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from homing_core.broker.embedded.queue import Queue
 from homing_core.broker.seam import Handler
+from homing_core.limits import MAX_BROKER_LOGS
 
 _DELIVERY_LIMIT = 100
 
@@ -16,6 +17,7 @@ class Exchange:
         self.dead = Queue("dead")
         self.events = Queue("events", single_active=True)
         self.deliveries = Queue("deliveries")
+        self.logs = Queue("logs", single_active=True, max_bytes=MAX_BROKER_LOGS)
         self.work: dict[str, Queue] = {}
         self.sync: dict[str, Queue] = {}
         self.control: dict[str, Queue] = {}

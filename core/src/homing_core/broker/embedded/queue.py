@@ -126,17 +126,20 @@ class Queue:
         dead_letters: Queue | None = None,
         delivery_limit: int | None = None,
         single_active: bool = False,
+        max_bytes: int | None = None,
     ) -> None:
         """Make an empty queue.
 
         :param dead_letters: Where what expired or was refused goes; None drops it.
         :param delivery_limit: How often a message may come back before it is refused.
         :param single_active: Whether only the longest consumer gets messages while it has any in hand or consumes.
+        :param max_bytes: How much may wait: where more comes the oldest messages are dropped.
         """
         self.name = name
         self._dead_letters = dead_letters
         self._delivery_limit = delivery_limit
         self._single_active = single_active
+        self._max_bytes = max_bytes
         self._messages: deque[Message] = deque()
         self._consumptions: deque[Consumption] = deque()
         self._pumping = False
@@ -154,6 +157,8 @@ class Queue:
     def put(self, message: Message) -> None:
         """Add a message at the end."""
         self._messages.append(message)
+        if self._max_bytes is not None:
+            self._drop_oldest(self._max_bytes)
         self.wake()
 
     def give_back(self, messages: list[Message]) -> None:
@@ -217,6 +222,11 @@ class Queue:
         now = self._loop.time()
         while self._messages and (at := self._messages[0].expires_at) is not None and at <= now:
             self.bury(self._messages.popleft(), "expired")
+
+    def _drop_oldest(self, max_bytes: int) -> None:
+        size = sum(len(message.body) for message in self._messages)
+        while size > max_bytes:
+            size -= len(self._messages.popleft().body)
 
     def _arm(self) -> None:
         """Wake again when the first message expires."""

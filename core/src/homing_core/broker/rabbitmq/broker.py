@@ -17,6 +17,7 @@ from homing_core.broker.rabbitmq.topology import (
     CONTROL_EXCHANGE,
     DELIVERIES_QUEUE,
     EVENTS_QUEUE,
+    LOGS_QUEUE,
     STATUS_EXCHANGE,
     QueueSpec,
     Topology,
@@ -167,6 +168,11 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.publish_deliveries`."""
         return await self._publisher.publish([Message(queue=DELIVERIES_QUEUE, body=body) for body in bodies])
 
+    async def publish_logs(self, body: bytes) -> None:
+        """See :meth:`Broker.publish_logs`."""
+        # Confirmed, so that who writes faster than the broker takes hears of it.
+        await self._publish_one(Message(queue=LOGS_QUEUE, body=body, persistent=False))
+
     async def publish_control(self, body: bytes) -> None:
         """See :meth:`Broker.publish_control`."""
         await self._publisher.send(CONTROL_EXCHANGE, "", body)
@@ -196,6 +202,10 @@ class RabbitBroker(Broker):
     async def consume_deliveries(self, handler: Handler, *, prefetch: int) -> Consumer:
         """See :meth:`Broker.consume_deliveries`."""
         return await self._consume(self._topology().deliveries(), handler, prefetch=prefetch)
+
+    async def consume_logs(self, handler: Handler, *, prefetch: int) -> Consumer:
+        """See :meth:`Broker.consume_logs`."""
+        return await self._consume(Topology.logs(), handler, prefetch=prefetch)
 
     async def consume_dead_work(self, handler: Handler, *, prefetch: int) -> Consumer:
         """See :meth:`Broker.consume_dead_work`."""

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
 from homing_core.broker.seam import BrokerError
+from homing_core.limits import MAX_BROKER_LOGS
 
 WORK_DELIVERY_LIMIT: Final = 100
 """Each crash of a worker counts for every message it had in hand, so the limit is far above what is poison."""
@@ -23,6 +24,7 @@ DEAD_EXCHANGE: Final = "homing.dead.v1"
 DEAD_QUEUE: Final = "homing.dead.v1"
 EVENTS_QUEUE: Final = "homing.events.v1"
 DELIVERIES_QUEUE: Final = "homing.deliveries.v1"
+LOGS_QUEUE: Final = "homing.logs.v1"
 
 CLASSIC: Final[Mapping[str, Any]] = {"x-queue-type": "classic"}
 """Said outright, because a virtual host may have another default."""
@@ -115,6 +117,19 @@ class Topology:
         return QueueSpec(name=DELIVERIES_QUEUE, arguments={"x-queue-type": "quorum", **self._no_limit})
 
     @staticmethod
+    def logs() -> QueueSpec:
+        """The queue of log lines, which may be lost: bounded, and never in the way of what may not."""
+        return QueueSpec(
+            name=LOGS_QUEUE,
+            arguments={
+                **CLASSIC,
+                "x-single-active-consumer": True,
+                "x-max-length-bytes": MAX_BROKER_LOGS,
+                "x-overflow": "drop-head",
+            },
+        )
+
+    @staticmethod
     def replies() -> QueueSpec:
         """A queue for the answers to one process, new at each call."""
         return QueueSpec(name=f"homing.replies.v1.{uuid4().hex}", exclusive=True)
@@ -137,7 +152,7 @@ class Topology:
         for exchange in (CONTROL_EXCHANGE, STATUS_EXCHANGE, DEAD_EXCHANGE):
             with _explained(f"exchange {exchange!r}"):
                 await channel.declare_exchange(exchange, kind="fanout")
-        for queue in (self.dead(), self.events(), self.deliveries()):
+        for queue in (self.dead(), self.events(), self.deliveries(), self.logs()):
             await queue.declare(channel)
 
 

@@ -806,30 +806,46 @@ class WorkerStatus(google.protobuf.message.Message):
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
 
 @typing.final
+class LogMessage(google.protobuf.message.Message):
+    """LogMessage carries what several functions wrote to the servers. It may be lost."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: builtins.int
+    @property
+    def batches(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogBatch]:
+        """One for each invocation."""
+
+    def __init__(
+        self,
+        *,
+        batches: collections.abc.Iterable[Global___LogBatch] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batches", b"batches"]) -> None: ...
+
+Global___LogMessage: typing_extensions.TypeAlias = LogMessage
+
+@typing.final
 class LogBatch(google.protobuf.message.Message):
-    """LogBatch carries log lines of one invocation to the servers. It may be lost."""
+    """LogBatch has log lines of one invocation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     INVOCATION_ID_FIELD_NUMBER: builtins.int
-    WORKER_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
-    """The id of the invocation."""
-    worker: builtins.str
-    """The worker whose instance wrote them."""
+    """The id of the invocation; not kept in the store, where the row has it."""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogLine]:
-        """In the order in which they were read."""
+        """In the order in which they were written."""
 
     def __init__(
         self,
         *,
         invocation_id: builtins.str = ...,
-        worker: builtins.str = ...,
         lines: collections.abc.Iterable[Global___LogLine] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["invocation_id", b"invocation_id", "lines", b"lines", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["invocation_id", b"invocation_id", "lines", b"lines"]) -> None: ...
 
 Global___LogBatch: typing_extensions.TypeAlias = LogBatch
 
@@ -844,9 +860,9 @@ class LogLine(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     SHARED_FIELD_NUMBER: builtins.int
     time_us: builtins.int
-    """When it was read."""
+    """When it was written."""
     stream: homing.v1.invocation_service_pb2.LogStream.ValueType
-    """Where it was written."""
+    """Where."""
     text: builtins.str
     """The line without its end."""
     shared: builtins.bool

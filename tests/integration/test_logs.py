@@ -1,0 +1,231 @@
+"""What functions wrote, in the store and to those who read along."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import grpc
+import pytest
+from sqlalchemy import Connection, func, select
+
+from homing.v1 import invocation_service_pb2 as api
+from homing_core import limits
+from homing_core.clock import now_us
+from homing_core.ids import new_id
+from homing_core.log_lines import CAPPED
+from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
+from homing_server import logs, tailing
+from homing_server.errors import ApiError, unavailable
+from homing_server.logs import LogStore
+from homing_server.store import schema
+from homing_server.store.engine import Database
+from homing_server.store.logs import append_logs, remove_orphans
+from homing_server.tailing import LogTails
+from homing_server.tasks import Tasks
+from support.inbox import eventually, until
+from support.scripted_broker import Handed, ScriptedBroker
+from support.store import accept_sent, life, opened, record
+
+DAY = 24 * 3600 * 1_000_000
+PATIENCE = 30.0
+
+
+def batch(invocation_id: str, texts: Iterable[str]) -> LogBatch:
+    lines = [LogLine(time_us=now_us(), stream=api.LOG_STREAM_STDOUT, text=text) for text in texts]
+    return LogBatch(invocation_id=invocation_id, lines=lines)
+
+
+class Station:
+    """A server's part that keeps and shows logs."""
+
+    def __init__(self, database: Database, tasks: Tasks) -> None:
+        self.database = database
+        self.broker = ScriptedBroker()
+        self.store = LogStore(database, self.broker)
+        self.tails = LogTails(database, self.store)
+        tasks.repeat(self.store.store_group, pause=0.01)
+
+    def write(self, *batches: LogBatch) -> Handed:
+        """Hand over lines as a worker sends them."""
+        (message,) = self.broker.logs[-1].hand(LogMessage(batches=batches).SerializeToString())
+        return message
+
+    async def stored(self, id_: str, *texts: str) -> None:
+        """Put lines into the store, as another server does."""
+        await self.database.write(append_logs, [batch(id_, texts)], now_us=now_us())
+
+    def tail(self, id_: str, *, follow: bool = False) -> AsyncIterator[api.TailLogsResponse]:
+        return self.tails.tail(api.TailLogsRequest(id=id_, follow=follow))
+
+    async def read(self, id_: str, *, follow: bool = False) -> list[str]:
+        async with asyncio.timeout(PATIENCE):
+            return [line.text async for line in self.tail(id_, follow=follow)]
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with opened(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+async def station(database: Database) -> AsyncIterator[Station]:
+    async with Tasks() as tasks:
+        station = Station(database, tasks)
+        await station.broker.start()
+        yield station
+
+
+async def next_text(lines: AsyncIterator[api.TailLogsResponse]) -> str:
+    async with asyncio.timeout(PATIENCE):
+        return (await anext(lines)).text
+
+
+async def test_what_came_is_kept_in_its_order(station: Station) -> None:
+    one, other = await accept_sent(station.database, 2)
+    first = station.write(batch(one, ["1", "2"]), batch(other, ["a"]))
+    last = station.write(batch(one, ["3"]), batch(one, ["4"]))
+
+    await eventually(lambda: station.read(one), ["1", "2", "3", "4"])
+    assert (first.fate, last.fate) == ("acked", "acked")
+    assert await station.read(other) == ["a"]
+
+
+async def test_a_line_is_shown_as_it_was_written(station: Station) -> None:
+    (id_,) = await accept_sent(station.database, 1)
+    line = LogLine(time_us=1_700_000_000_123_456, stream=api.LOG_STREAM_STDERR, text="text", shared=True)
+    station.write(LogBatch(invocation_id=id_, lines=[line]))
+
+    (seen,) = [await anext(station.tail(id_, follow=True))]
+
+    assert seen.time.ToMicroseconds() == line.time_us
+    assert (seen.stream, seen.text, seen.shared) == (line.stream, line.text, line.shared)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("", limits.MAX_LOG_LINES), ("é" * 8192, limits.MAX_LOG_SIZE // (16 * 1024))]
+)
+async def test_an_invocation_keeps_so_much_over_all_attempts_and_a_line_says_so(
+    station: Station, text: str, kept: int
+) -> None:
+    (id_,) = await accept_sent(station.database, 1)
+    for _ in range(4):
+        await station.stored(id_, *[text] * (kept // 2 - 1))
+
+    assert await station.read(id_) == [text] * kept + [CAPPED]
+
+
+async def test_there_is_no_log_without_a_record(station: Station) -> None:
+    id_ = new_id()
+    await station.stored(id_, "text")
+
+    with pytest.raises(ApiError) as caught:
+        await station.read(id_)
+
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tailing, "_POLL", PATIENCE)
+    (id_,) = await accept_sent(station.database, 1)
+    await station.stored(id_, "before")
+    lines = station.tail(id_, follow=True)
+    assert await next_text(lines) == "before"
+    waiting = asyncio.create_task(next_text(lines))
+    await until(lambda: id_ in station.store._readers)
+    station.write(batch(id_, ["live"]))
+    assert await waiting == "live"
+
+    monkeypatch.setattr(tailing, "_POLL", 0.05)
+    await record(station.database, *life(id_))
+    waiting = asyncio.create_task(next_text(lines))
+    await asyncio.sleep(0.1)
+    station.write(batch(id_, ["late"]))
+
+    assert await waiting == "late"
+    with pytest.raises(StopAsyncIteration):
+        await next_text(lines)
+    assert not station.store._readers
+
+
+async def test_a_follower_hears_of_what_another_server_stores(station: Station) -> None:
+    (id_,) = await accept_sent(station.database, 1)
+    lines = station.tail(id_, follow=True)
+    waiting = asyncio.create_task(next_text(lines))
+    await until(lambda: id_ in station.store._readers)
+    begun = time.monotonic()
+    await station.stored(id_, "elsewhere")
+
+    assert await waiting == "elsewhere"
+    assert time.monotonic() - begun < 1.0
+    await lines.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_follower_of_what_has_long_ended_does_not_wait(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id_,) = await accept_sent(station.database, 1)
+    await station.stored(id_, *map(str, range(500)))
+    for number in range(3 * tailing._PAGE):
+        await station.stored(id_, f"chunk {number}")
+    await record(station.database, *life(id_))
+    monkeypatch.setattr(tailing, "_GRACE", 0.0)
+    monkeypatch.setattr(tailing, "_POLL", PATIENCE)
+
+    assert len(await station.read(id_, follow=True)) == 500 + 3 * tailing._PAGE
+
+
+async def test_lines_wait_for_a_store_that_is_away_and_are_told_once(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id_,) = await accept_sent(station.database, 1)
+    failures = 3
+
+    def fail(*arguments: object, **options: object) -> set[str]:
+        nonlocal failures
+        failures -= 1
+        if not failures:
+            monkeypatch.setattr(logs, "append_logs", append_logs)
+        raise unavailable("STORE_UNAVAILABLE", "away")
+
+    monkeypatch.setattr(logs, "append_logs", fail)
+    first = station.write(batch(id_, ["1"]))
+    await until(lambda: first.fate == "acked")
+    station.broker.lose()
+    await station.broker.start()
+    station.write(batch(id_, ["2"]))
+
+    await eventually(lambda: station.read(id_), ["1", "2"])
+    assert not failures
+
+
+async def test_what_cannot_be_read_is_dropped(station: Station) -> None:
+    (message,) = station.broker.logs[-1].hand(b"\xff\xff")
+
+    assert message.fate == "rejected"
+
+
+async def test_lines_without_a_record_are_removed_page_by_page(database: Database) -> None:
+    kept, lost = await accept_sent(database, 1), [new_id() for _ in range(10)]
+    now = now_us()
+    for number, id_ in enumerate([*lost[:5], *kept, *lost[5:]]):
+        await database.write(append_logs, [batch(id_, ["text"])], now_us=now - 2 * DAY + number)
+    await database.write(append_logs, [batch(new_id(), ["text"])], now_us=now)
+
+    looked: int | None = 0
+    rounds = 0
+    while looked is not None:
+        looked = await database.write(remove_orphans, after_us=looked, until_us=now - DAY, most=4)
+        rounds += 1
+
+    assert rounds == 3
+    assert await database.read(_count) == 2
+
+
+def _count(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(schema.logs)).scalar_one()

@@ -1,0 +1,132 @@
+"""Carries what functions write to the servers: bounded, in batches, lossy where the way is too slow.
+
+Nothing here waits for anything on behalf of a function or an event: a line that does not fit is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import structlog
+
+from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR, LogStream
+from homing_core.broker import Broker, BrokerError
+from homing_core.clock import now_us
+from homing_core.limits import KIB, MIB
+from homing_core.log_lines import LogAllowance
+from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
+
+_log = structlog.get_logger(__name__)
+
+_INTERVAL: Final = 0.1
+"""A message leaves every so many seconds at the most, so logs take a bounded part of the connection."""
+_MESSAGE: Final = 512 * KIB
+_BUFFER: Final = 8 * MIB
+"""About so many bytes go into a message, and wait for one."""
+_LINE: Final = 64
+"""Bytes that a line takes besides its text, roughly."""
+
+
+class InvocationLog:
+    """Takes the lines of one invocation, as many as are kept of it."""
+
+    __slots__ = ("_allowance", "_id", "_publisher")
+
+    def __init__(self, publisher: LogPublisher, invocation_id: str) -> None:
+        self._publisher = publisher
+        self._id = invocation_id
+        self._allowance = LogAllowance()
+
+    @property
+    def full(self) -> bool:
+        """Whether more is dropped in any case."""
+        return self._allowance.used_up
+
+    def write(self, text: str, stream: LogStream.ValueType, time_us: int, *, shared: bool = False) -> None:
+        """Take a line.
+
+        :param time_us: When it was written.
+        :param shared: Whether it may belong to another invocation.
+        """
+        if self._allowance.used_up:
+            return
+        # The first line that is not kept goes along: by it the server knows that there were more.
+        self._allowance.take(text)
+        self._publisher.add(self._id, LogLine(time_us=time_us, stream=stream, text=text, shared=shared))
+
+
+class LogPublisher:
+    """Publishes the lines of all invocations of a worker."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._pending: deque[tuple[str, LogLine]] = deque()
+        self._pending_size = 0
+        self._lost: dict[str, int] = {}
+        """How many lines of which invocations were dropped since one of them was published."""
+        self._sending: asyncio.Task[None] | None = None
+
+    def open(self, invocation_id: str) -> InvocationLog:
+        """Return what takes the lines of an invocation."""
+        return InvocationLog(self, invocation_id)
+
+    def add(self, invocation_id: str, line: LogLine) -> None:
+        """Publish a line soon, or drop it where too many wait."""
+        size = len(line.text) + _LINE
+        if self._pending_size + size > _BUFFER:
+            self._lost[invocation_id] = self._lost.get(invocation_id, 0) + 1
+            return
+        self._pending.append((invocation_id, line))
+        self._pending_size += size
+        if self._sending is None:
+            self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    async def flush(self) -> None:
+        """Wait until everything is published or dropped."""
+        if self._sending is not None:
+            await self._sending
+
+    async def close(self) -> None:
+        """Drop what is not published."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def _send(self) -> None:
+        while self._pending or self._lost:
+            await asyncio.sleep(_INTERVAL)
+            message = self._take()
+            try:
+                await self._broker.publish_logs(message.SerializeToString())
+            except BrokerError as error:
+                lines = sum(len(batch.lines) for batch in message.batches)
+                _log.info("log_lines_lost", lines=lines, error=str(error) or type(error).__name__)
+                for batch in message.batches:
+                    self._lost[batch.invocation_id] = self._lost.get(batch.invocation_id, 0) + len(batch.lines)
+        self._sending = None
+
+    def _take(self) -> LogMessage:
+        batches: dict[str, LogBatch] = {}
+        taken = 0
+        while self._pending and taken < _MESSAGE:
+            invocation_id, line = self._pending.popleft()
+            taken += len(line.text) + _LINE
+            batch = batches.get(invocation_id)
+            if batch is None:
+                batch = batches[invocation_id] = LogBatch(invocation_id=invocation_id)
+            batch.lines.append(line)
+        self._pending_size -= taken
+        if not self._pending:
+            # What was dropped came after all that waited.
+            for invocation_id, count in self._lost.items():
+                batch = batches.setdefault(invocation_id, LogBatch(invocation_id=invocation_id))
+                batch.lines.append(_lost_line(count))
+            self._lost.clear()
+        return LogMessage(batches=batches.values())
+
+
+def _lost_line(count: int) -> LogLine:
+    text = f"… {count} {'line was' if count == 1 else 'lines were'} lost on the way here"
+    return LogLine(time_us=now_us(), stream=LOG_STREAM_STDERR, text=text)

@@ -1,0 +1,126 @@
+"""Follows what a container writes and gives it to the invocations that the container served at the time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import datetime
+from typing import Final
+
+import aiohttp
+
+from homing.v1.invocation_service_pb2 import LogStream
+from homing_core.clock import now_us
+from homing_core.limits import KIB
+from homing_core.log_lines import LineSplitter
+from homing_worker.logs import InvocationLog
+from homing_worker.runtime.attribution import Attribution
+
+_STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
+_HEADER: Final = 8
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
+_PAUSE: Final = 1.0
+_MUCH: Final = 16 * KIB
+_REST: Final = 9
+"""After a large read nothing is read for so many times the time that it took: a flood costs a tenth of the worker.
+What is behind by then the engine drops, without ever making the function wait."""
+
+
+class ContainerLog:
+    """What one container writes."""
+
+    def __init__(
+        self, engine: aiohttp.ClientSession, container_id: str, *, turn: asyncio.Lock, same_clock: bool
+    ) -> None:
+        """Prepare to follow a container.
+
+        :param engine: A session whose base URL is the engine's.
+        :param turn: Held by the one log of all that is in the middle of a flood.
+        :param same_clock: Whether the engine's time stamps can be held against this process's clock.
+        """
+        self._engine = engine
+        self._id = container_id
+        self._turn = turn
+        self._same_clock = same_clock
+        self._attribution = Attribution()
+        self._following: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Follow the container from now on."""
+        self._following = asyncio.create_task(self._follow())
+
+    def serving(self, log: InvocationLog | None) -> AbstractContextManager[None]:
+        """Note that the container serves an invocation for as long as the context is open."""
+        return nullcontext() if log is None else self._attribution.serving(log)
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            # Where the engine is away, or the container is gone and this is about to be closed, it is asked again.
+            with suppress(aiohttp.ClientError, OSError):
+                await self._read_stream()
+            await asyncio.sleep(_PAUSE)
+
+    async def _read_stream(self) -> None:
+        """Read what the container writes from now on, until the engine ends the stream."""
+        frames = Frames()
+        splitters = {stream: LineSplitter() for stream in _STREAMS}
+        async with self._engine.get(
+            f"/containers/{self._id}/logs",
+            params={"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "since": f"{time.time():.6f}"},
+            timeout=_NO_TIMEOUT,
+        ) as response:
+            response.raise_for_status()
+            async for data in response.content.iter_any():
+                if len(data) < _MUCH:
+                    self._take(frames.feed(data), splitters)
+                    continue
+                async with self._turn:
+                    begun = time.perf_counter()
+                    self._take(frames.feed(data), splitters)
+                    await asyncio.sleep(_REST * (time.perf_counter() - begun))
+
+    def _take(self, frames: Iterator[tuple[int, bytes]], splitters: Mapping[int, LineSplitter]) -> None:
+        for stream, written in frames:
+            if stream not in splitters:
+                continue
+            stamp, _, text = written.partition(b" ")
+            time_us = _microseconds(stamp) if self._same_clock else now_us()
+            logs = self._attribution.at(time_us)
+            for line in splitters[stream].feed(text):
+                for log in logs:
+                    log.write(line, _STREAMS[stream], time_us, shared=len(logs) > 1)
+
+
+class Frames:
+    """Takes the engine's multiplexed stream apart."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield stream number and content of the frames that these bytes complete."""
+        data = self._begun + data
+        start = 0
+        while len(data) >= start + _HEADER:
+            end = start + _HEADER + int.from_bytes(data[start + 4 : start + _HEADER], "big")
+            if len(data) < end:
+                break
+            yield data[start], data[start + _HEADER : end]
+            start = end
+        self._begun = data[start:]
+
+
+def _microseconds(stamp: bytes) -> int:
+    """Return the time of a stamp like ``2026-11-22T11:37:19.343165683Z``; now where it is none."""
+    try:
+        return round(datetime.fromisoformat(stamp.decode()).timestamp() * 1e6)
+    except ValueError:
+        return now_us()
