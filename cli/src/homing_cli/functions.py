@@ -10,6 +10,7 @@ import typer
 from homing import Client, Function, Limits, RetryPolicy
 from homing.v1 import DeleteFunctionResponse
 from homing_cli import output
+from homing_cli.filters import complete_function
 from homing_cli.options import Json, Labels, Target, connect, cpu, duration, memory, pairs, wants_json
 
 
@@ -54,6 +55,9 @@ def deploy(
     max_age: Annotated[
         float | None,
         typer.Option(parser=duration, metavar="DURATION", help="How long an invocation may wait to start; 24h."),
+    ] = None,
+    retention: Annotated[
+        float | None, typer.Option(parser=duration, metavar="DURATION", help="How long ended records are kept; 7d.")
     ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts in all; 3. 1 means no retry.")] = None,
     initial_backoff: Annotated[
@@ -100,6 +104,7 @@ def deploy(
             idle_timeout=idle_timeout,
             attempt_timeout=attempt_timeout,
             max_age=max_age,
+            retention=retention,
             retry_policy=policy,
             record_sync=record_sync,
         )
@@ -113,7 +118,10 @@ def show(
     ctx: typer.Context,
     *,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The name of a function; by default all.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="The name of a function; by default all.", autocompletion=complete_function
+        ),
     ] = None,
     target: Target = None,
     json: Json = False,
@@ -139,7 +147,9 @@ def show(
 def remove(
     ctx: typer.Context,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the function.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the function.", autocompletion=complete_function)
+    ],
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -172,7 +182,7 @@ def _source(function: Function) -> str:
 
 def _show_all(client: Client) -> None:
     output.table(
-        ("NAME", "SOURCE", "CONCURRENCY", "INSTANCES", "REVISION", "CHANGED"),
+        ("NAME", "SOURCE", "CONCURRENCY", "INSTANCES", "REVISION", "CHANGED", "STATE"),
         (
             (
                 function.name,
@@ -181,6 +191,7 @@ def _show_all(client: Client) -> None:
                 f"{function.min_instances} to {function.max_instances or 4}",
                 str(function.revision),
                 output.moment(function.update_time),
+                "PAUSED" if function.paused else "",
             )
             for function in client.functions.list()
         ),
@@ -196,6 +207,7 @@ def _show_one(function: Function, *, json: bool) -> None:
     output.fields(
         (
             ("name", function.name),
+            ("state", "PAUSED" if function.paused else ""),
             ("source", _source(function)),
             ("environment", output.pairs(function.env)),
             ("labels", output.pairs(function.labels)),
@@ -208,6 +220,7 @@ def _show_one(function: Function, *, json: bool) -> None:
             ("idle time-out", output.span(function.idle_timeout)),
             ("attempt time-out", output.span(function.attempt_timeout)),
             ("max age", output.span(function.max_age)),
+            ("retention", output.span(function.retention)),
             ("attempts", str(attempts or "")),
             ("records", "" if function.record_sync else "asynchronous invocations only"),
             ("revision", str(function.revision)),

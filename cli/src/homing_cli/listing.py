@@ -1,68 +1,105 @@
-"""The command that lists invocations."""
+"""The commands that list and count invocations."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import itertools
 from typing import Annotated
 
 import typer
 
 from homing import Invocation
 from homing_cli import output
-from homing_cli.options import Json, Labels, Target, any_state, connect, moment, pairs, wants_json
+from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.options import Json, Target, connect, wants_json
 
 
 def show(
     ctx: typer.Context,
     *,
-    function: Annotated[
-        list[str] | None, typer.Option("--function", "-f", help="Only this function; may be repeated.")
-    ] = None,
-    states: Annotated[
-        list[str] | None,
-        typer.Option("--state", "-s", metavar="STATE", help="Only this state, for example FAILED; may be repeated."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=moment, metavar="TIME", help="Accepted since then: 2026-11-22T08:00, or 90m for so long ago."
-        ),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(parser=moment, metavar="TIME", help="Accepted before then; the same.")
-    ] = None,
+    function: Functions = None,
+    state: States = None,
+    since: Since = None,
+    until: Until = None,
     label: Labels = None,
-    id_prefix: Annotated[str | None, typer.Option(help="Only ids that start so.")] = None,
+    id_prefix: IdPrefix = None,
+    rerun_of: RerunOf = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show so many at the most.")] = 50,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
     target: Target = None,
     json: Json = False,
 ) -> None:
-    """List invocations, the newest first.
+    """List invocations, the newest first. Where there are more than are shown, standard error says so.
 
     \b
     Examples:
       homing list
       homing list --function figlet --state FAILED --since 2h
       homing list --label job=7 --oldest-first --limit 1000
+      homing list --rerun-of 01935000-0000-7000-8000-000000000001
       homing list --json --state RUNNING | jq -r .id
     """  # noqa: D301 - click wants the character
+    chosen = conditions(
+        function=function,
+        states=state,
+        since=since,
+        until=until,
+        label=label,
+        id_prefix=id_prefix,
+        rerun_of=rerun_of,
+    )
     with connect(ctx, target) as client:
         found = client.list_invocations(
-            function=function,
-            states=[any_state(name) for name in states or ()],
-            labels=pairs("--label", label),
-            id_prefix=id_prefix,
-            created_since=since,
-            created_until=until,
-            order="oldest_first" if oldest_first else "newest_first",
-            limit=limit,
+            **chosen, order="oldest_first" if oldest_first else "newest_first", limit=limit + 1
         )
+        shown = itertools.islice(found, limit)
         if wants_json(ctx, json=json):
-            for record in found:
+            for record in shown:
                 output.print_json(record.message)
         else:
-            output.table(("ID", "FUNCTION", "STATE", "ACCEPTED", "TOOK", "ATTEMPTS", "DETAIL"), map(_row, found))
+            output.table(("ID", "FUNCTION", "STATE", "ACCEPTED", "TOOK", "ATTEMPTS", "DETAIL"), map(_row, shown))
+        if next(found, None) is not None:
+            output.complain(f"there are more than these {limit}; see --limit, or homing count")
+
+
+def count(
+    ctx: typer.Context,
+    *,
+    function: Functions = None,
+    state: States = None,
+    since: Since = None,
+    until: Until = None,
+    label: Labels = None,
+    id_prefix: IdPrefix = None,
+    rerun_of: RerunOf = None,
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """Count invocations by state. Counting stops at 10,000 for each state; a + says that there are more.
+
+    \b
+    Examples:
+      homing count
+      homing count --function figlet --since 24h
+      homing count --json --label job=7 | jq .SUCCEEDED.count
+    """  # noqa: D301 - click wants the character
+    chosen = conditions(
+        function=function,
+        states=state,
+        since=since,
+        until=until,
+        label=label,
+        id_prefix=id_prefix,
+        rerun_of=rerun_of,
+    )
+    with connect(ctx, target) as client:
+        counts = client.count(**chosen)
+    if wants_json(ctx, json=json):
+        output.print_json(
+            {str(one): {"count": number, "more": one in counts.more} for one, number in counts.by_state.items()}
+        )
+        return
+    rows = [(str(one), f"{number}{'+' if one in counts.more else ''}") for one, number in counts.by_state.items()]
+    output.table(("STATE", "COUNT"), [*rows, ("all", f"{counts.total}{'+' if counts.more else ''}")])
 
 
 def _row(record: Invocation) -> tuple[str, ...]:
@@ -73,5 +110,5 @@ def _row(record: Invocation) -> tuple[str, ...]:
         output.moment(record.create_time),
         output.span(output.took(record)),
         str(record.attempt_count or ""),
-        record.failure.message if record.failure else str(record.hold_reason or ""),
+        record.failure.message if record.failure else str(record.hold_reason or output.progress_of(record)),
     )

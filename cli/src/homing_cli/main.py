@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import homing
-from homing_cli import dev, functions, invocations, listing, watch
+from homing_cli import dev, functions, invoke, listing, logs, record, rerun, scaling, stop, watch
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
@@ -18,7 +18,7 @@ from homing_cli.output import complain
 EPILOG = """\b
 Exit codes:
   0    done
-  1    the invocation ended without success; with --each, one of them did
+  1    the invocation ended without success; with --each, one of them did; or you said no
   2    wrong usage, or a request that breaks a rule
   3    the server is unavailable or busy, or the time is over
   4    there is no such function or invocation
@@ -74,10 +74,17 @@ def options(
 
 app.command("deploy")(functions.deploy)
 app.command("functions")(functions.show)
+app.command("pause")(scaling.pause)
+app.command("resume")(scaling.resume)
+app.command("scale")(scaling.scale)
 app.command("remove")(functions.remove)
-app.command("invoke")(invocations.invoke)
-app.command("get")(invocations.get)
+app.command("invoke")(invoke.invoke)
+app.command("get")(record.get)
+app.command("logs")(logs.logs)
+app.command("stop")(stop.stop)
+app.command("rerun")(rerun.rerun)
 app.command("list")(listing.show)
+app.command("count")(listing.count)
 app.command("watch")(watch.watch)
 app.command("dev")(dev.dev)
 

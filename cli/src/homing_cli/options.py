@@ -115,26 +115,3 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(
             f"{text!r} is neither a time such as 2026-11-22T08:00 nor so long ago, as 90m"
         ) from None
-
-
-def state(text: str) -> homing.InvocationState:
-    """Return the end of a name.
-
-    :raises typer.BadParameter: There is none of this name.
-    """
-    return _named(text, [name for name in homing.InvocationState if name.ended])
-
-
-def any_state(text: str) -> homing.InvocationState:
-    """Return the state of a name.
-
-    :raises typer.BadParameter: There is none of this name.
-    """
-    return _named(text, [name for name in homing.InvocationState if name is not homing.InvocationState.UNKNOWN])
-
-
-def _named(text: str, states: Sequence[homing.InvocationState]) -> homing.InvocationState:
-    for known in states:
-        if known.value == text.upper():
-            return known
-    raise typer.BadParameter(f"{text!r} is none of {', '.join(known.value for known in states)}")

@@ -30,6 +30,8 @@ _STYLES: Final[Mapping[str, str]] = {
     "EXPIRED": "red",
     "DEAD": "red",
     "STOPPED": "yellow",
+    "STOPPING": "yellow",
+    "PAUSED": "yellow",
     "RETRYING": "yellow",
     "RUNNING": "cyan",
 }
@@ -53,6 +55,12 @@ def print_raw(data: bytes) -> None:
 def print_line(text: str) -> None:
     """Print a line at once."""
     typer.echo(plain(text))
+
+
+def print_styled(text: str, style: str) -> None:
+    """Print a line in a colour, where the terminal has any; tabs stay."""
+    made = Text("\t".join(plain(part) for part in text.split("\t")), style=style)
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=True).print(made)
 
 
 def print_json(item: Message | Mapping[str, object]) -> None:
@@ -147,6 +155,21 @@ def span(length: timedelta | None) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def after(time: datetime | None, start: datetime | None) -> str:
+    """Return how long after a start something happened."""
+    if time is None or start is None:
+        return ""
+    seconds = (time - start).total_seconds()
+    return f"{seconds:+.3f} s" if abs(seconds) < 60 else f"+{span(time - start)}"
+
+
+def progress_of(record: Invocation) -> str:
+    """Return how far a function says that it is."""
+    if record.progress is None:
+        return ""
+    return f"{record.progress.percent:g} % {record.progress.text}".rstrip()
 
 
 def took(record: Invocation) -> timedelta | None:

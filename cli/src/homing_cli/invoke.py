@@ -1,0 +1,118 @@
+"""The command that runs functions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from homing import InvocationError, RunOptions
+from homing_cli.each import invoke_each
+from homing_cli.filters import complete_function
+from homing_cli.options import Json, Labels, Target, connect, duration, pairs, wants_json
+from homing_cli.payload import read_payload
+from homing_cli.results import print_accepted, print_failure, print_result, wait_and_print
+
+
+def invoke(
+    ctx: typer.Context,
+    *,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the function.", autocompletion=complete_function)
+    ],
+    payload: Annotated[str | None, typer.Argument(metavar="[PAYLOAD]", help="The payload, as text.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="The payload: a text, @FILE, or @- for standard input.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(help="The media type of the payload.")] = None,
+    each: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Run it for each line of a file, - for standard input; one result a line."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --each: so many are under way at a time.")
+    ] = 50,
+    later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
+    callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="With --async: makes it safe to say this again.")] = None,
+    label: Labels = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="KEY=VALUE", help="A header of the request; may be repeated."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration, metavar="DURATION", help="How long to wait; 1m, with --each or --async --wait for ever."
+        ),
+    ] = None,
+    attempt_timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="DURATION", help="How long an attempt may run.")
+    ] = None,
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """Run a function with a payload from the arguments, from a file or from what is piped in, and print its output.
+
+    \b
+    Examples:
+      homing invoke figlet hello
+      homing invoke resize -d @photo.jpg > small.jpg
+      cat words.txt | homing invoke figlet
+      homing invoke report --async --callback-url http://localhost:9000/done
+      homing invoke report --async --wait --timeout 10m
+      homing invoke resize --each names.txt --concurrency 20 > sizes.txt
+    """  # noqa: D301 - click wants the character
+    if not later:
+        given = {"--callback-url": callback_url, "--request-id": request_id, "--wait": wait or None}
+        for option, value in given.items():
+            if value is not None:
+                raise typer.BadParameter("needs --async", param_hint=option)
+    as_json = wants_json(ctx, json=json)
+    if each is not None:
+        given = {"PAYLOAD": payload, "--data": data, "--async": later or None}
+        for option, value in given.items():
+            if value is not None:
+                raise typer.BadParameter("cannot be given together with --each", param_hint=option)
+        options: RunOptions = {
+            "content_type": content_type,
+            "headers": pairs("--header", header) or None,
+            "labels": pairs("--label", label),
+            "attempt_timeout": attempt_timeout,
+        }
+        with connect(ctx, target) as client:
+            invoke_each(client, name, each, options, concurrency=concurrency, timeout=timeout, as_json=as_json)
+        return
+    body, guessed = read_payload(payload, data)
+    with connect(ctx, target) as client:
+        if later:
+            handle = client.invoke_async(
+                name,
+                body,
+                content_type=content_type or guessed,
+                headers=pairs("--header", header) or None,
+                labels=pairs("--label", label),
+                callback_url=callback_url,
+                request_id=request_id,
+                attempt_timeout=attempt_timeout,
+            )
+            if wait:
+                wait_and_print(handle, timeout, as_json=as_json)
+            else:
+                print_accepted(handle, as_json=as_json)
+            return
+        try:
+            result = client.invoke(
+                name,
+                body,
+                content_type=content_type or guessed,
+                headers=pairs("--header", header) or None,
+                labels=pairs("--label", label),
+                timeout=60.0 if timeout is None else timeout,
+                attempt_timeout=attempt_timeout,
+            )
+        except InvocationError as error:
+            print_failure(error, as_json=as_json)
+            raise
+    print_result(result, as_json=as_json)

@@ -1,0 +1,127 @@
+"""The command that runs invocations again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from homing import Client, FilterOptions
+from homing_cli import output
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
+from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.options import Json, Target, connect, duration, wants_json
+from homing_cli.payload import read_payload
+from homing_cli.results import print_accepted, wait_and_print
+
+
+def rerun(
+    ctx: typer.Context,
+    *,
+    invocation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The id of an ended invocation.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", help="Another payload than before: a text, @FILE, or @- for standard input."),
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(help="With --data: its media type.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="With an id: wait, and print the result.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="DURATION", help="With --wait: how long; for ever.")
+    ] = None,
+    function: Functions = None,
+    state: States = None,
+    since: Since = None,
+    until: Until = None,
+    label: Labels = None,
+    id_prefix: IdPrefix = None,
+    rerun_of: RerunOf = None,
+    max_per_second: Annotated[
+        float | None, typer.Option(min=0, help="With a filter: so many start in a second at the most.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option(help="Makes it safe to say this again.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """Run ended invocations again, as new ones: one with the same or another payload, or all that match a filter.
+
+    The id of the new one is printed. With a filter the number is told and confirmed on the terminal first.
+
+    \b
+    Examples:
+      homing rerun 01935000-0000-7000-8000-000000000001
+      homing rerun 01935000-0000-7000-8000-000000000001 -d @corrected.json --wait
+      homing rerun --function resize --state FAILED --since 2h --dry-run
+      homing rerun --label job=7 --state FAILED --max-per-second 10 --yes
+    """  # noqa: D301 - click wants the character
+    chosen = conditions(
+        function=function,
+        states=state,
+        since=since,
+        until=until,
+        label=label,
+        id_prefix=id_prefix,
+        rerun_of=rerun_of,
+    )
+    check_choice(
+        ids=invocation_id is not None,
+        chosen=chosen,
+        only_with_filter={"--dry-run": dry_run, "--max-per-second": max_per_second is not None},
+    )
+    as_json = wants_json(ctx, json=json)
+    if invocation_id is None:
+        for option, given in {"--data": data is not None, "--wait": wait}.items():
+            if given:
+                raise typer.BadParameter("needs an id", param_hint=option)
+        with connect(ctx, target) as client:
+            if dry_run:
+                matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+                tell_count(matched, "run again", as_json=as_json)
+            else:
+                _rerun_all(client, chosen, max_per_second, request_id, yes=yes, as_json=as_json)
+        return
+    if content_type is not None and data is None:
+        raise typer.BadParameter("needs --data", param_hint="--content-type")
+    with connect(ctx, target) as client:
+        if data is None:
+            handle = client.rerun(invocation_id, request_id=request_id)
+        else:
+            body, guessed = read_payload(None, data)
+            handle = client.rerun(
+                invocation_id, payload=body, content_type=content_type or guessed, request_id=request_id
+            )
+        if wait:
+            wait_and_print(handle, timeout, as_json=as_json)
+        else:
+            print_accepted(handle, as_json=as_json)
+
+
+def _rerun_all(
+    client: Client,
+    chosen: FilterOptions,
+    max_per_second: float | None,
+    request_id: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    if not yes:
+        matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+        if matched:
+            confirm(f"Run {several(matched)} again?")
+    done = client.bulk_rerun(max_per_second=max_per_second, request_id=request_id, timeout=BULK_TIMEOUT, **chosen)
+    if as_json:
+        output.print_json(
+            {
+                "matched": done.matched,
+                "accepted": done.accepted,
+                "duplicates": done.duplicates,
+                "refused": done.refused,
+            }
+        )
+        return
+    rest = [f"{done.duplicates:,} did so already" if done.duplicates else ""]
+    rest += [f"{done.refused:,} cannot, since their functions are gone" if done.refused else ""]
+    told = ", ".join(part for part in (f"{done.accepted:,} run again", *rest) if part)
+    output.print_line(f"{several(done.matched)}: {told}")

@@ -1,0 +1,98 @@
+"""The command that stops invocations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from homing import Client, FailedPreconditionError, FilterOptions, NotFoundError
+from homing_cli import output
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
+from homing_cli.exits import exit_code
+from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.options import Json, Target, connect, wants_json
+
+
+def stop(
+    ctx: typer.Context,
+    *,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="The ids of invocations.")] = None,
+    function: Functions = None,
+    state: States = None,
+    since: Since = None,
+    until: Until = None,
+    label: Labels = None,
+    id_prefix: IdPrefix = None,
+    rerun_of: RerunOf = None,
+    reason: Annotated[str | None, typer.Option("--reason", "-m", help="Why, for the records.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """Stop invocations that have not ended, by their ids or all that match a filter.
+
+    What a worker has in hand is STOPPING first; it may still finish. With a filter the number is told and confirmed
+    on the terminal first.
+
+    \b
+    Examples:
+      homing stop 01935000-0000-7000-8000-000000000001 --reason "wrong input"
+      homing stop --function resize --state ENQUEUED --since 1h --dry-run
+      homing stop --label job=7 --yes
+    """  # noqa: D301 - click wants the character
+    chosen = conditions(
+        function=function,
+        states=state,
+        since=since,
+        until=until,
+        label=label,
+        id_prefix=id_prefix,
+        rerun_of=rerun_of,
+    )
+    check_choice(ids=bool(ids), chosen=chosen, only_with_filter={"--dry-run": dry_run})
+    as_json = wants_json(ctx, json=json)
+    with connect(ctx, target) as client:
+        if ids:
+            _stop_each(client, ids, reason, as_json=as_json)
+        elif dry_run:
+            tell_count(
+                client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched, "be stopped", as_json=as_json
+            )
+        else:
+            _stop_all(client, chosen, reason, yes=yes, as_json=as_json)
+
+
+def _stop_each(client: Client, ids: Sequence[str], reason: str | None, *, as_json: bool) -> None:
+    """Stop one after the other; go on where one cannot be stopped.
+
+    :raises typer.Exit: One could not.
+    """
+    failed = 0
+    for invocation_id in ids:
+        try:
+            record = client.stop(invocation_id, reason=reason)
+        except (NotFoundError, FailedPreconditionError) as error:
+            output.complain(str(error))
+            failed = exit_code(error)
+            continue
+        if as_json:
+            output.print_json(record.message)
+        else:
+            output.print_line(f"{record.id} {record.state}")
+    if failed:
+        raise typer.Exit(failed)
+
+
+def _stop_all(client: Client, chosen: FilterOptions, reason: str | None, *, yes: bool, as_json: bool) -> None:
+    if not yes:
+        matched = client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+        if matched:
+            confirm(f"Stop {several(matched)}?")
+    done = client.bulk_stop(reason=reason, timeout=BULK_TIMEOUT, **chosen)
+    if as_json:
+        output.print_json({"matched": done.matched, "stopped": done.stopped, "stopping": done.stopping})
+    else:
+        output.print_line(f"{several(done.matched)}: {done.stopped:,} STOPPED, {done.stopping:,} STOPPING")

@@ -1,0 +1,107 @@
+"""The command that shows an invocation, against a real server that answers as told."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from homing.v1 import (
+    invocation_pb2,
+    invocation_service_pb2,
+)
+from support import records
+from support.cli import homing, rows
+from support.scripted_server import ScriptedServer
+
+pytestmark = pytest.mark.usefixtures("scripted_target")
+
+
+def test_get_shows_the_record(scripted_server: ScriptedServer) -> None:
+    record = records.invocation("FAILED", status_code=503, body="schön\n[bold]no markup[/bold]".encode())
+    record.attempts[0].next_delay.CopyFrom(records.span(0.75))
+    record.attempts[0].delay_reason = "BACKOFF"
+    delivery = record.deliveries.add(
+        id="d",
+        kind=invocation_pb2.DELIVERY_KIND_CALLBACK,
+        uri="http://localhost/hook",
+        state=invocation_pb2.DELIVERY_STATE_DEAD,
+    )
+    delivery.attempts.add(number=1, status_code=500, failure=record.failure)
+    scripted_server.script("GetInvocation", invocation_service_pb2.GetInvocationResponse(invocation=record))
+
+    scripted_server.script(
+        "ListInvocations",
+        invocation_service_pb2.ListInvocationsResponse(
+            invocations=[records.invocation(number=number) for number in (3, 2)]
+        ),
+    )
+
+    result = homing("get", "some-id")
+
+    assert result.exit_code == 0
+    lines = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
+    assert ["state", "FAILED"] in lines
+    assert ["failure", "it answered 503 [HTTP_STATUS]"] in lines
+    attempt = lines[lines.index(["Attempts"]) + 2]
+    assert (attempt[0], attempt[2:7]) == ("1", ["1 s", "FAILED", "503", "it answered 503", "0.75 s BACKOFF"])
+    assert ["run again as", *(f"01935000-0000-7000-8000-00000000000{number}" for number in (3, 2))] in [
+        [part for cell in line for part in (cell.split() if cell.startswith("0193") else [cell])] for line in lines
+    ]
+    assert ["History"] not in lines
+    assert lines[lines.index(["Deliveries"]) + 2] == [
+        "CALLBACK", "http://localhost/hook", "DEAD", "1", "500", "it answered 503"
+    ]  # fmt: skip
+    assert lines[-3:] == [
+        ["Result: status 503, 29 bytes of text/plain"],
+        ["schön"],
+        ["[bold]no markup[/bold]"],
+    ]
+
+
+def test_get_tells_why_it_waits(scripted_server: ScriptedServer) -> None:
+    record = records.invocation("RETRYING")
+    record.hold_reason = invocation_pb2.HOLD_REASON_BACKOFF
+    record.hold_until.CopyFrom(records.stamp(records.CREATED))
+    scripted_server.script("GetInvocation", invocation_service_pb2.GetInvocationResponse(invocation=record))
+
+    assert re.search(r"waits for +BACKOFF until 20\d\d-", homing("get", "some-id").stdout)
+
+
+def test_get_tells_its_whole_history(scripted_server: ScriptedServer) -> None:
+    record = records.invocation("STOPPING")
+    record.rerun_of = "0192"
+    record.progress.percent = 40
+    record.progress.text = "page 4 of 10"
+    record.stop_request.CopyFrom(
+        invocation_pb2.StopRequest(time=records.stamp(records.CREATED), caller="me", reason="enough")
+    )
+    told: list[tuple[float, str, str]] = [
+        (0, "ACCEPTED", ""),
+        (0.0125, "RUNNING", ""),
+        (59.9, "LEASED", ""),
+        (3725, "STOP_REQUESTED", "by me: enough"),
+    ]
+    for after, name, detail in told:
+        record.events.add(
+            time=records.stamp(records.CREATED + timedelta(seconds=after)),
+            type=invocation_pb2.InvocationEventType.Value(f"INVOCATION_EVENT_TYPE_{name}"),
+            attempt=int(name == "RUNNING"),
+            detail=detail,
+        )
+    scripted_server.script("GetInvocation", invocation_service_pb2.GetInvocationResponse(invocation=record))
+
+    lines = rows(homing("get", "some-id", "--events"))
+
+    assert ["progress", "40 % page 4 of 10"] in lines
+    assert ["runs again", "0192"] in lines
+    assert next(line[1] for line in lines if line[0] == "stop asked for").endswith(" by me: enough")
+    history = lines[lines.index(["History"]) + 1 :]
+    assert history == [
+        ["AFTER", "EVENT", "ATTEMPT", "WORKER", "DETAIL"],
+        ["+0.000 s", "ACCEPTED"],
+        ["+0.013 s", "RUNNING", "1"],
+        ["+59.900 s", "LEASED"],
+        ["+1 h 2 min 5 s", "STOP_REQUESTED", "by me: enough"],
+    ]
