@@ -21,7 +21,9 @@ from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
 from homing_server import dispatcher
 from homing_server.admission import Accepted, Admission
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
+from homing_server.data_urls import DataUrls
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError, unavailable
 from homing_server.metrics import Metrics
@@ -57,9 +59,15 @@ class Bench:
         self.catalog = Catalog(database)
         self.announced: list[Recorded] = []
         self.dispatcher = Dispatcher(
-            database, broker, self.catalog, announce=self.announced.append, resend_after=resend_after
+            database,
+            broker,
+            self.catalog,
+            urls=DataUrls(),
+            announce=self.announced.append,
+            resend_after=resend_after,
         )
-        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics())
+        blobs = Blobs(database, Path("/nowhere"))
+        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics(), blobs)
 
     async def run(self, tasks: Tasks) -> None:
         await self.catalog.load()

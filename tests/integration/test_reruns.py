@@ -19,7 +19,9 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, Custody, State
 from homing_server import reruns as reruns_module
 from homing_server.admission import Admission
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
+from homing_server.data_urls import DataUrls
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError
 from homing_server.holds import Holds
@@ -43,8 +45,10 @@ class Bench:
     def __init__(self, database: Database) -> None:
         self.database = database
         catalog = Catalog(database)
-        dispatcher = Dispatcher(database, ScriptedBroker(up=False), catalog, announce=lambda _: None, resend_after=600)
-        self.admission = Admission(database, catalog, dispatcher, Metrics())
+        dispatcher = Dispatcher(
+            database, ScriptedBroker(up=False), catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600
+        )
+        self.admission = Admission(database, catalog, dispatcher, Metrics(), Blobs(database, Path("/nowhere")))
         self.reruns = Reruns(database, self.admission)
         self.lists = Lists(database, Holds(catalog, Presence()))
 

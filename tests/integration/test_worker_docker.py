@@ -98,7 +98,7 @@ async def test_an_answer_that_cannot_be_kept_is_a_failure(server: FakeServer, wo
     reasons = {
         "/flood": "RESULT_TOO_LARGE",
         "/flood-length": "RESULT_TOO_LARGE",
-        f"/size/{limits.MAX_INLINE_RESULT + 1}": "RESULT_TOO_LARGE",
+        f"/size/{limits.MAX_PAYLOAD + 1}": "RESULT_TOO_LARGE",
         "/garbage": "BAD_RESPONSE",
         "/headers": "BAD_RESPONSE",
         "/long-header": "BAD_RESPONSE",

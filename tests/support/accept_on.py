@@ -14,7 +14,9 @@ from pathlib import Path
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.admission import Admission
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
+from homing_server.data_urls import DataUrls
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError
 from homing_server.metrics import Metrics
@@ -31,8 +33,8 @@ async def main(folder: Path, limit: int) -> None:
         catalog = Catalog(database)
         await catalog.load()
         broker = ScriptedBroker(up=False)
-        dispatcher = Dispatcher(database, broker, catalog, announce=lambda _: None, resend_after=600)
-        admission = Admission(database, catalog, dispatcher, Metrics())
+        dispatcher = Dispatcher(database, broker, catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600)
+        admission = Admission(database, catalog, dispatcher, Metrics(), Blobs(database, folder))
         tasks.repeat(admission.commit_group, pause=0.01)
         if limit:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,6 +11,10 @@ FUNCTION_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 MAX_INLINE_PAYLOAD: Final = 256 * KIB
 MAX_INLINE_RESULT: Final = 256 * KIB
+MAX_PAYLOAD: Final = 64 * MIB
+"""A body over the inline limit is kept in a file, and has at most so many bytes."""
+MAX_PART: Final = 1 * MIB
+"""Such a body travels in parts of at most so many bytes."""
 MAX_REQUEST_ID: Final = 128
 MAX_LABELS: Final = 16
 MAX_LABEL_KEY: Final = 63

@@ -24,6 +24,12 @@ class FailureReason(StrEnum):
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
     """The body of the answer is over the limit."""
 
+    PAYLOAD_UNAVAILABLE = "PAYLOAD_UNAVAILABLE"
+    """The payload, or the result that a callback is to carry, is stored apart and could not be read."""
+
+    RESULT_NOT_STORED = "RESULT_NOT_STORED"
+    """The body of the answer is too large for a message and could not be stored."""
+
     START_FAILED = "START_FAILED"
     """An instance of the function could not be started, or did not become ready."""
 

@@ -15,9 +15,10 @@ from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
 from homing_core import lifecycle, limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
-from homing_server.errors import ApiError, function_not_found, unavailable
+from homing_server.errors import ApiError, blob_not_found, function_not_found, unavailable
 from homing_server.metrics import Metrics
 from homing_server.store.accepting import Draft, Outcome, Verdict, accept
 from homing_server.store.dispatching import Work, work_of
@@ -51,8 +52,11 @@ class Rerun:
 class Admission:
     """Takes invocations in. Those that arrive while a group is being committed form the next group."""
 
-    def __init__(self, database: Database, catalog: Catalog, dispatcher: Dispatcher, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, catalog: Catalog, dispatcher: Dispatcher, metrics: Metrics, blobs: Blobs
+    ) -> None:
         self._database = database
+        self._blobs = blobs
         self._catalog = catalog
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -188,6 +192,8 @@ class Admission:
         check_spec(checks, spec, sync=False, now_us=time_us)
         checks.done()
         function = await self._catalog.get(spec.function)
+        if spec.payload.HasField("blob"):
+            await self._blobs.resolve(spec.payload)
         due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
         return Draft(
             id=new_id(time_us),
@@ -204,7 +210,12 @@ class Admission:
 
 
 def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
-    """Return what is the same in all requests that one request id may stand for."""
+    """Return what is the same in all requests that one request id may stand for; a stored body counts by its digest."""
+    if spec.payload.HasField("blob"):
+        content = api.InvocationSpec()
+        content.CopyFrom(spec)
+        content.payload.blob.ClearField("id")
+        spec = content
     return hashlib.sha256(spec.SerializeToString(deterministic=True) + rerun_of.encode()).digest()
 
 
@@ -216,6 +227,8 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
     match verdict.outcome:
         case Outcome.NO_FUNCTION:
             raise function_not_found(draft.spec.function)
+        case Outcome.NO_BLOB:
+            raise blob_not_found(draft.blob_id)
         case Outcome.CONFLICT:
             raise ApiError(
                 code=grpc.StatusCode.ALREADY_EXISTS,

@@ -19,9 +19,12 @@ from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.settings import settings_of_process
 from homing_server.admission import Admission
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.conservation import Conservation
 from homing_server.control import ControlChannel
+from homing_server.data_port import DataPort
+from homing_server.data_urls import DataUrls
 from homing_server.deployment import Deployment
 from homing_server.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.errors import ApiError
@@ -73,6 +76,8 @@ class Server:
         self._metrics = Metrics()
         self._database = Database(settings.database_url)
         self._broker = connect(self._name)
+        self._blobs = Blobs(self._database, settings.blob_dir)
+        self._urls = DataUrls()
         self._presence = Presence()
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
@@ -88,15 +93,16 @@ class Server:
             self._database,
             self._broker,
             self._catalog,
+            urls=self._urls,
             announce=self._announce,
             resend_after=settings.resend_after,
         )
-        self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics)
+        self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics, self._blobs)
         self._deployment = Deployment(
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
         )
         holds = Holds(self._catalog, self._presence)
-        self._sync_calls = SyncCalls(self._broker, self._presence, holds)
+        self._sync_calls = SyncCalls(self._broker, self._presence, holds, self._urls)
         self._logs = LogStore(self._database, self._broker)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._retention = Retention(self._database)
@@ -112,6 +118,7 @@ class Server:
         )
         invocations = InvocationService(
             admission=self._admission,
+            blobs=self._blobs,
             catalog=self._catalog,
             database=self._database,
             holds=holds,
@@ -124,7 +131,7 @@ class Server:
             sync_timeout=settings.sync_timeout,
         )
         self._grpc = GrpcFront(settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment))
-        self._http = HttpFront(settings.http_listen, self._metrics)
+        self._http = HttpFront(settings.http_listen, self._metrics, DataPort(self._blobs, self._urls))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
@@ -171,11 +178,14 @@ class Server:
             self._control.ping,
             self._conservation.measure,
             self._retention.remove_expired,
+            self._blobs.sweep,
         ):
             self._tasks.repeat(step)
         await self._set_serving(serving=False)
         self.grpc_address = await self._grpc.start()
         self.http_address = await self._http.start()
+        # Before the broker is reached, and with it the first worker.
+        self._urls.open(self._settings.data_url or f"http://{self.http_address}", self._database.data_key)
         await self._broker.start()
         self._tasks.repeat(self._watch_health)
         await self._set_serving(serving=True)

@@ -21,6 +21,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.catalog import Catalog
+from homing_server.data_urls import DataUrls
 from homing_server.store import dispatching
 from homing_server.store.accepting import Draft
 from homing_server.store.dispatching import Work
@@ -83,11 +84,13 @@ class Dispatcher:
         broker: Broker,
         catalog: Catalog,
         *,
+        urls: DataUrls,
         announce: Callable[[Recorded], None],
         resend_after: float,
     ) -> None:
         """Prepare to dispatch.
 
+        :param urls: Signs what lets workers read and write large bodies.
         :param announce: Told of what ended here: what waited too long.
         :param resend_after: Seconds after which what was never seen confirmed is published again.
         """
@@ -95,6 +98,7 @@ class Dispatcher:
         self._database = database
         self._broker = broker
         self._catalog = catalog
+        self._urls = urls
         self._resend_after_us = int(resend_after * 1e6)
         self._loads: dict[str, _Load] = {}
         self._reserved: dict[str, Draft] = {}
@@ -252,6 +256,10 @@ class Dispatcher:
 
     async def _publish(self, function: str, batch: Sequence[Work]) -> None:
         now = now_us()
+        for item in batch:
+            message = item.message
+            access = self._urls.access(message.invocation_id, message.spec.payload, start_by_us=message.start_by_us)
+            message.bodies.CopyFrom(access)
         outgoing = [
             Outgoing(function=function, body=item.message.SerializeToString(), expires_in=_expiry(item, now))
             for item in batch
@@ -330,6 +338,8 @@ class Dispatcher:
         self.wake(function, due_us)
 
     async def _publish_deliveries(self, messages: Sequence[DeliveryMessage]) -> None:
+        for message in messages:
+            message.result_url = self._urls.reading(message.result.payload)
         outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])
         keys = [(message.delivery_id, message.generation) for message in messages]
         sent = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is None]

@@ -76,6 +76,16 @@ def invocation_not_found(invocation_id: str) -> ApiError:
     )
 
 
+def blob_not_found(blob_id: str) -> ApiError:
+    """Return the error of a call that names a stored body which does not exist."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="BLOB_NOT_FOUND",
+        message=f"there is no stored body {shown(blob_id)}; one that no invocation refers to is removed after an hour",
+        metadata={"blob": blob_id[:_SHOWN]},
+    )
+
+
 def invocation_ended(invocation_id: str, state: str) -> ApiError:
     """Return the error of a request that only an invocation can take which has not ended."""
     return ApiError(

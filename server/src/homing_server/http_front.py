@@ -1,4 +1,4 @@
-"""The HTTP front: health for load balancers and metrics for Prometheus."""
+"""The HTTP front: health for load balancers, metrics for Prometheus, and the data port for workers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from homing_server.data_port import DataPort
 from homing_server.metrics import Metrics
 
 
 class HttpFront:
     """An HTTP server."""
 
-    def __init__(self, listen: str, metrics: Metrics) -> None:
+    def __init__(self, listen: str, metrics: Metrics, data_port: DataPort) -> None:
         self._host, _, port = listen.rpartition(":")
         self._port = int(port)
         self._metrics = metrics
@@ -20,6 +21,7 @@ class HttpFront:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._show_metrics)
+        data_port.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -9,6 +10,8 @@ from pydantic import Field, StringConstraints
 from homing_core.settings import CommonSettings
 
 ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
+
+DataUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#\s]+[^?#\s]*)?$")]
 
 
 class ServerSettings(CommonSettings):
@@ -18,7 +21,14 @@ class ServerSettings(CommonSettings):
         default="127.0.0.1:50051", description="Where gRPC is served: host:port; port 0 takes a free one."
     )
     http_listen: ListenAddress = Field(
-        default="127.0.0.1:8080", description="Where health and metrics are served: host:port; port 0 takes a free one."
+        default="127.0.0.1:8080",
+        description="Where health, metrics and, for workers, large bodies are served: host:port;"
+        " port 0 takes a free one.",
+    )
+    data_url: DataUrl = Field(
+        default="",
+        description="How workers reach http_listen: http://HOST:PORT, or https:// where a proxy ends TLS."
+        " The default is http_listen itself, which workers on other hosts may not reach.",
     )
     allow_unauthenticated: bool = Field(
         default=False,
@@ -43,6 +53,11 @@ class ServerSettings(CommonSettings):
     drain_timeout: float = Field(
         default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
     )
+
+    @property
+    def blob_dir(self) -> Path:
+        """Return the folder of large bodies."""
+        return self.data_dir / "blobs"
 
     @property
     def database_url(self) -> str:

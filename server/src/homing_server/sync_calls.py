@@ -13,6 +13,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
+from homing_server.data_urls import DataUrls
 from homing_server.errors import ApiError, unavailable
 from homing_server.holds import Holds
 from homing_server.presence import Presence
@@ -34,10 +35,11 @@ class _Call:
 class SyncCalls:
     """Sends calls to workers and brings their answers back."""
 
-    def __init__(self, broker: Broker, presence: Presence, holds: Holds) -> None:
+    def __init__(self, broker: Broker, presence: Presence, holds: Holds, urls: DataUrls) -> None:
         self._broker = broker
         self._presence = presence
         self._holds = holds
+        self._urls = urls
         self._address = ""
         self._calls: dict[str, _Call] = {}
         broker.on_connected(self._consume)
@@ -66,6 +68,7 @@ class SyncCalls:
             deadline_us=now + int(timeout * 1e6),
             caller=caller,
             traceparent=traceparent,
+            bodies=self._urls.access(invocation_id, spec.payload),
         )
         call = _Call(asyncio.get_running_loop().create_future())
         self._calls[invocation_id] = call

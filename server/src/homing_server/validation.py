@@ -227,10 +227,13 @@ def check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> N
     """Check the body of a request to a function."""
     checks.text(f"{field}.content_type", payload.content_type, 255)
     if payload.WhichOneof("body") == "blob":
-        checks.add(f"{field}.blob", "is not served by this server")
+        if not payload.blob.id:
+            checks.add(f"{field}.blob.id", "must not be empty")
     elif len(payload.data) > limits.MAX_INLINE_PAYLOAD:
         checks.add(
-            f"{field}.data", f"must have at most {limits.MAX_INLINE_PAYLOAD} bytes (256 KiB), has {len(payload.data)}"
+            f"{field}.data",
+            f"must have at most {limits.MAX_INLINE_PAYLOAD} bytes (256 KiB), has {len(payload.data)};"
+            " a larger body goes by WritePayload",
         )
 
 

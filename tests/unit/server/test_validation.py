@@ -87,9 +87,9 @@ bad_specs: list[tuple[Spec, str, str]] = [
     (spec(function="a" * 64), "spec.function", NAME_RULE),
     (spec(payload=data(256 * 1024 + 1)), "spec.payload.data", "must have at most 262144 bytes (256 KiB), has 262145"),
     (
-        spec(payload=payload_pb2.Payload(blob=payload_pb2.Blob(id="b"))),
-        "spec.payload.blob",
-        "is not served by this server",
+        spec(payload=payload_pb2.Payload(blob=payload_pb2.Blob(size=1))),
+        "spec.payload.blob.id",
+        "must not be empty",
     ),
     (
         spec(payload=payload_pb2.Payload(content_type="t" * 256)),

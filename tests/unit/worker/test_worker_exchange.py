@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -10,8 +14,9 @@ import pytest
 from homing_core import limits
 from homing_worker.exchange import exchange, open_session
 from homing_worker.runtime import CallFailedError, Request
+from homing_worker.spool import Spool, SpoolError, Spools
 
-REQUEST = Request(method="POST", target="/", headers={"X-Mine": "yes"}, body=b"hello")
+REQUEST = Request(method="POST", target="/", headers={"X-Mine": "yes"}, body=b"hello", spools=Spools(Path("/nowhere")))
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -78,10 +83,36 @@ async def test_the_limit_itself_is_kept(session: aiohttp.ClientSession, length: 
         assert len((await exchange(session, origin, REQUEST)).body) == limits.MAX_INLINE_RESULT
 
 
+async def test_a_larger_answer_goes_to_a_file_and_leaves_none_behind(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    body = b"0123456789abcdef" * (limits.MAX_INLINE_RESULT // 8)
+
+    async with serving(sending(b"HTTP/1.1 200 OK\r\n\r\n", body)) as origin, Spools(tmp_path) as spools:
+        kept = (await exchange(session, origin, replace(REQUEST, spools=spools))).body
+        assert isinstance(kept, Spool)
+        assert (len(kept), kept.sha256) == (len(body), hashlib.sha256(body).digest())
+        assert b"".join([part async for part in kept.parts()]) == body
+
+    with pytest.raises(SpoolError):
+        await kept.write(b"more")
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 in a test that is async
+
+
+async def test_an_answer_over_the_limit_is_cut_off(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    part = bytes(limits.MIB)
+    script = sending(b"HTTP/1.1 200 OK\r\n\r\n", *[part] * (limits.MAX_PAYLOAD // limits.MIB), b"x")
+
+    async with serving(script) as origin, Spools(tmp_path) as spools:
+        with pytest.raises(CallFailedError) as failed:
+            await exchange(session, origin, replace(REQUEST, spools=spools))
+
+    assert (failed.value.reason, failed.value.permanent) == ("RESULT_TOO_LARGE", True)
+
+
 @pytest.mark.parametrize(
     ("chunks", "reason"),
     [
-        ((b"HTTP/1.1 200 OK\r\n\r\n", b"x" * (limits.MAX_INLINE_RESULT + 1)), "RESULT_TOO_LARGE"),
         ((b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",), "RESULT_TOO_LARGE"),
         ((b"SSH-2.0-OpenSSH\r\n",), "BAD_RESPONSE"),
         ((b"HTTP/1.1 abc\r\n\r\n",), "BAD_RESPONSE"),

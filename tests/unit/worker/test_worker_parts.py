@@ -21,6 +21,7 @@ from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime import Request
 from homing_worker.runtime.process import http_variables
 from homing_worker.settings import WorkerSettings
+from homing_worker.spool import Spools
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -130,7 +131,11 @@ def test_an_owner_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
 
 def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
     request = Request(
-        method="PUT", target="/a/b?c=d", headers={"x-call-id": "1", "Content-Type": "text/plain"}, body=b"four"
+        method="PUT",
+        target="/a/b?c=d",
+        headers={"x-call-id": "1", "Content-Type": "text/plain"},
+        body=b"four",
+        spools=Spools(Path("/nowhere")),
     )
 
     assert http_variables(request) == {

@@ -18,6 +18,7 @@ from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.settings import settings_of_process
+from homing_worker.bodies import Bodies
 from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
 from homing_worker.control import ControlLink
@@ -52,6 +53,7 @@ class Worker:
         self._metrics = Metrics()
         self._broker = connect(self.name)
         self._gate = Gate()
+        self._bodies = Bodies(settings.data_dir / "spool")
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
@@ -60,12 +62,13 @@ class Worker:
             worker=self.name,
             gate=self._gate,
             logs=self._logs,
+            bodies=self._bodies,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
         self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
         self._metrics.watch(lambda: self._lanes)
-        self._callbacks = CallbackClient(settings.networks)
+        self._callbacks = CallbackClient(settings.networks, self._bodies)
         self._deliverer = Deliverer(
             self._broker,
             self._events,
@@ -98,6 +101,7 @@ class Worker:
             stack.push_async_callback(self._broker.close)
             stack.push_async_callback(self._events.close)
             stack.push_async_callback(self._logs.close)
+            stack.push_async_callback(self._bodies.close)
             stack.push_async_callback(self._callbacks.close)
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._lanes.close)

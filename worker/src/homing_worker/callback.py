@@ -11,16 +11,21 @@ import aiohttp
 from yarl import URL
 
 from homing.v1 import invocation_pb2 as api
-from homing_core.limits import KIB
+from homing_core.limits import KIB, MIB
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryMessage
+from homing_worker.bodies import Bodies
 from homing_worker.guard import ForbiddenAddressError, GuardedResolver
 from homing_worker.headers import HOP_BY_HOP
 from homing_worker.metrics import state_name
 from homing_worker.run import USER_AGENT
+from homing_worker.runtime import Body, CallFailedError
 from homing_worker.settings import Network
+from homing_worker.spool import Spool
 
 TIMEOUT: Final = 15.0
+SLOWEST: Final = 1 * MIB
+"""A receiver of a large body has a second more for so many bytes."""
 MAX_RESPONSE: Final = 64 * KIB
 PER_HOST: Final = 8
 
@@ -42,7 +47,8 @@ class CallbackOutcome:
 class CallbackClient:
     """Posts results to callbacks, within the networks that are allowed."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Network], bodies: Bodies) -> None:
+        self._bodies = bodies
         self._resolver = GuardedResolver(networks)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -60,16 +66,32 @@ class CallbackClient:
         await self._session.close()
         await self._resolver.close()
 
-    async def post(self, message: DeliveryMessage) -> CallbackOutcome:  # noqa: PLR0911 one for each way to fail
+    async def post(self, message: DeliveryMessage) -> CallbackOutcome:
         """Post a result to its callback, once. Redirects are not followed: they are failures."""
+        payload = message.result.payload
+        if not payload.HasField("blob"):
+            return await self._post(message, payload.data, TIMEOUT)
+        try:
+            async with self._bodies.spools() as spools:
+                body = await self._bodies.fetch(message.result_url, payload.blob, spools)
+                return await self._post(message, body, TIMEOUT + len(body) / SLOWEST)
+        except CallFailedError as error:
+            return _failed(error.reason, error.message)
+
+    async def _post(  # noqa: PLR0911 one for each way to fail
+        self,
+        message: DeliveryMessage,
+        body: Body,
+        timeout: float,  # noqa: ASYNC109 it is a part of what failed
+    ) -> CallbackOutcome:
         try:
             url = URL(message.callback.url)
             self._resolver.check_literal(url.host or "")
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(timeout):
                 async with self._session.post(
                     url,
-                    data=message.result.payload.data or None,
-                    headers=callback_headers(message),
+                    data=body.parts() if isinstance(body, Spool) else body or None,
+                    headers={**callback_headers(message), "content-length": str(len(body))},
                     allow_redirects=False,
                 ) as response:
                     await _drain(response)
@@ -77,7 +99,7 @@ class CallbackClient:
         except ForbiddenAddressError as error:
             return _failed(FailureReason.CALLBACK_FORBIDDEN, f"callbacks may not go to {error}", retryable=False)
         except TimeoutError:
-            return _failed(FailureReason.TIMEOUT, f"the receiver did not answer within {TIMEOUT:g} s")
+            return _failed(FailureReason.TIMEOUT, f"the receiver did not answer within {timeout:g} s")
         except aiohttp.ClientConnectorError as error:
             return _failed(FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}")
         except aiohttp.InvalidURL as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import aiohttp
 from yarl import URL
 
 from homing_core import limits
 from homing_core.reasons import FailureReason
 from homing_worker.headers import clean_headers
-from homing_worker.runtime.seam import Answer, CallFailedError, Request
+from homing_worker.runtime.seam import Answer, Body, CallFailedError, Request
+from homing_worker.spool import Spool, Spools
 
 _KEEPALIVE = 1.0
 """Seconds that an idle connection is kept: less than servers keep theirs, so that none closes under a request."""
@@ -32,18 +35,22 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
 
     :param origin: Scheme, host and port.
     :raises CallFailedError: There is no answer, or none that can be kept.
+    :raises SpoolError: This worker has no room for a large one.
     """
     url = URL(origin + request.target, encoded=True)
+    headers = dict(request.headers)
+    if isinstance(request.body, Spool):
+        headers["Content-Length"] = str(len(request.body))
     try:
         async with session.request(
-            request.method, url, data=request.body or None, headers=request.headers, allow_redirects=False
+            request.method, url, data=_sent(request.body), headers=headers, allow_redirects=False
         ) as response:
-            body = await _read(response)
-            headers = clean_headers(response.headers.items())
+            body = await _read(response, request.spools)
+            kept = clean_headers(response.headers.items())
             return Answer(
                 status_code=response.status,
-                headers=headers,
-                content_type=headers.get("content-type", ""),
+                headers=kept,
+                content_type=kept.get("content-type", ""),
                 body=body,
             )
     except aiohttp.ClientConnectorError as error:
@@ -64,21 +71,36 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
         ) from error
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body up to the limit.
+def _sent(body: Body) -> bytes | AsyncIterator[bytes] | None:
+    return body.parts() if isinstance(body, Spool) else body or None
+
+
+async def _read(response: aiohttp.ClientResponse, spools: Spools) -> Body:
+    """Read a body up to the limit, a large one into a file.
 
     :raises CallFailedError: It is larger.
+    :raises SpoolError: There is no room for it.
     """
-    if (response.content_length or 0) > limits.MAX_INLINE_RESULT and response.method != "HEAD":
+    if (response.content_length or 0) > limits.MAX_PAYLOAD and response.method != "HEAD":
         raise _too_large(response)
     size, chunks = 0, []
     while not response.content.at_eof():
         chunk = await response.content.readany()
         size += len(chunk)
-        if size > limits.MAX_INLINE_RESULT:
-            raise _too_large(response)
         chunks.append(chunk)
+        if size > limits.MAX_INLINE_RESULT:
+            return await _spool(response, chunks, await spools.open())
     return b"".join(chunks)
+
+
+async def _spool(response: aiohttp.ClientResponse, chunks: list[bytes], spool: Spool) -> Spool:
+    """Move a body into a file: what was read of it, then the rest."""
+    await spool.write(b"".join(chunks))
+    async for chunk in response.content.iter_chunked(limits.MAX_PART):
+        if len(spool) + len(chunk) > limits.MAX_PAYLOAD:
+            raise _too_large(response)
+        await spool.write(chunk)
+    return spool
 
 
 def _too_large(response: aiohttp.ClientResponse) -> CallFailedError:
@@ -86,7 +108,7 @@ def _too_large(response: aiohttp.ClientResponse) -> CallFailedError:
     response.close()
     return CallFailedError(
         FailureReason.RESULT_TOO_LARGE,
-        f"the body of the answer is larger than the limit of {limits.MAX_INLINE_RESULT} bytes",
+        f"the body of the answer is larger than the limit of {limits.MAX_PAYLOAD} bytes",
         status_code=response.status,
         permanent=True,
     )

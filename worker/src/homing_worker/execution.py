@@ -57,6 +57,7 @@ class Execution(Run):
             token=Token(generation=message.generation, delivery=received.delivery_count),
             create_us=message.create_us,
             traceparent=message.traceparent,
+            bodies=message.bodies,
             prior_attempts=message.prior_attempts,
         )
         self._events = events

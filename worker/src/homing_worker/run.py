@@ -20,13 +20,15 @@ from homing.v1.payload_pb2 import Payload
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
 from homing_core.retry import DelayReason, FailedAttempt, RetryDecision, RetryPolicy, resolve_attempt_timeout
-from homing_core.wire.v1 import AttemptRecord, Token
+from homing_core.wire.v1 import AttemptRecord, BodyAccess, Token
 from homing_worker import __version__
+from homing_worker.bodies import Bodies
 from homing_worker.gate import Gate
 from homing_worker.logs import InvocationLog, LogPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.runtime import Answer, CallFailedError, Request, StartFailedError
+from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
+from homing_worker.spool import Spool, SpoolError, Spools
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ class Surroundings:
     worker: str
     gate: Gate
     logs: LogPublisher
+    bodies: Bodies
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -79,6 +82,7 @@ class Run(ABC):
         token: Token,
         create_us: int,
         traceparent: str,
+        bodies: BodyAccess,
         prior_attempts: int = 0,
     ) -> None:
         self.invocation_id = invocation_id
@@ -92,6 +96,7 @@ class Run(ABC):
         self._spec = spec
         self._create_us = create_us
         self._traceparent = traceparent
+        self._access = bodies
         self._prior_attempts = prior_attempts
         self._ordinal = 0
         self._policy = pool.policy
@@ -195,8 +200,11 @@ class Run(ABC):
             await self._announce(record)
             timeout = self._attempt_timeout()
             try:
-                async with asyncio.timeout(timeout) as scope:
-                    answer = await slot.instance.call(self._request(timeout), self._log)
+                async with self._surroundings.bodies.spools() as spools, asyncio.timeout(timeout) as scope:
+                    answer = await slot.instance.call(await self._request(time.time() + timeout, spools), self._log)
+                    payload = await self._kept(answer)
+            except SpoolError as error:
+                return self._failed(record, FailureReason.RESULT_NOT_STORED, str(error))
             except CallFailedError as error:
                 suspect = error.suspect
                 return self._failed(
@@ -211,7 +219,7 @@ class Run(ABC):
                 return self._failed(
                     record, FailureReason.WORKER_ERROR, f"the worker failed: {type(error).__name__}", permanent=True
                 )
-            return self._answered(record, answer)
+            return self._answered(record, answer, payload)
         finally:
             self._pool.release(slot, retire=retire, suspect=suspect)
 
@@ -231,20 +239,39 @@ class Run(ABC):
             else pool.attempt_timeout
         )
 
-    def _request(self, timeout: float) -> Request:
+    async def _request(self, deadline: float, spools: Spools) -> Request:
+        """Return the request to the function.
+
+        :raises CallFailedError: Its body is stored apart and could not be read.
+        """
         if self._headers is None:
             self._headers = self._common_headers()
-        deadline = datetime.fromtimestamp(time.time() + timeout, UTC)
         headers = {
             **self._headers,
             "X-Homing-Attempt": str(self._prior_attempts + self._ordinal + self.token.delivery),
-            "X-Homing-Deadline": deadline.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "X-Homing-Deadline": datetime.fromtimestamp(deadline, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
         }
         http = self._spec.http
         target = quote(http.path, safe=_SAFE_IN_PATH) if http.path else "/"
         if http.query:
             target += "?" + quote(http.query, safe=_SAFE_IN_QUERY)
-        return Request(method=http.method or "POST", target=target, headers=headers, body=self._spec.payload.data)
+        payload = self._spec.payload
+        body: Body = payload.data
+        if payload.HasField("blob"):
+            body = await self._surroundings.bodies.fetch(self._access.payload_url, payload.blob, spools)
+        return Request(method=http.method or "POST", target=target, headers=headers, body=body, spools=spools)
+
+    async def _kept(self, answer: Answer) -> Payload:
+        """Return the body of an answer as messages carry it, once a large one is stored.
+
+        :raises CallFailedError: It could not be stored.
+        """
+        if not isinstance(answer.body, Spool):
+            return Payload(content_type=answer.content_type, data=answer.body)
+        blob = await self._surroundings.bodies.store(self._access.result_url, answer.body)
+        return Payload(content_type=answer.content_type, blob=blob)
 
     def _common_headers(self) -> dict[str, str]:
         own = {
@@ -260,12 +287,8 @@ class Run(ABC):
         taken = {name.lower() for name in own}
         return {**{name: value for name, value in self._spec.http.headers.items() if name.lower() not in taken}, **own}
 
-    def _answered(self, record: AttemptRecord, answer: Answer) -> Tried:
-        self.result = api.Result(
-            status_code=answer.status_code,
-            headers=answer.headers,
-            payload=Payload(content_type=answer.content_type, data=answer.body),
-        )
+    def _answered(self, record: AttemptRecord, answer: Answer, payload: Payload) -> Tried:
+        self.result = api.Result(status_code=answer.status_code, headers=answer.headers, payload=payload)
         if 200 <= answer.status_code < 300:
             record.end_us = now_us()
             record.outcome = api.ATTEMPT_OUTCOME_SUCCEEDED

@@ -13,6 +13,7 @@ from homing_core.clock import now_us
 from homing_core.retry import FinalReason, RetryDecision
 from homing_core.wire.v1 import (
     AttemptRecord,
+    BodyAccess,
     Ended,
     Event,
     SyncEnded,
@@ -57,11 +58,14 @@ class SyncCall(Run):
             token=Token(generation=1, delivery=0),
             create_us=request.create_us,
             traceparent=request.traceparent,
+            bodies=BodyAccess.FromString(request.bodies.SerializeToString()),
         )
         self._broker = broker
         self._events = events
         self._received = received
         self._request_message = request
+        # The record of the call has no use for them.
+        request.ClearField("bodies")
         self._deadline_us = request.deadline_us
         self._taken = False
         if not self._recorded:

@@ -11,8 +11,10 @@ from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_server.admission import Accepted, Admission
+from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found, not_served
+from homing_server.grpc_front.payloads import read_payload, write_payload
 from homing_server.grpc_front.status import Context
 from homing_server.holds import Holds
 from homing_server.lists import Lists
@@ -43,6 +45,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self,
         *,
         admission: Admission,
+        blobs: Blobs,
         catalog: Catalog,
         database: Database,
         holds: Holds,
@@ -55,6 +58,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         sync_timeout: float,
     ) -> None:
         self._admission = admission
+        self._blobs = blobs
         self._catalog = catalog
         self._database = database
         self._holds = holds
@@ -73,6 +77,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         checks.done()
         await self._catalog.get(request.spec.function)
         invocation_id = new_id()
+        if request.spec.payload.HasField("blob"):
+            await self._blobs.hold(invocation_id, request.spec.payload)
         await context.send_initial_metadata(((ID_METADATA, invocation_id),))
         remaining = context.time_remaining()
         invocation = await self._sync_calls.call(
@@ -167,14 +173,18 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Run many again."""
         return await self._reruns.rerun_all(request, caller="", traceparent=_traceparent(context))
 
-    async def WritePayload(self, _requests: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("WritePayload")
+    async def WritePayload(
+        self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
+    ) -> api.WritePayloadResponse:
+        """Store a body that is too large for a message."""
+        return await write_payload(self._blobs, requests)
 
-    async def ReadPayload(self, _request: object, _context: Context) -> AsyncIterator[api.ReadPayloadResponse]:
-        """Refuse: not served."""
-        raise not_served("ReadPayload")
-        yield  # makes this a stream
+    async def ReadPayload(
+        self, request: api.ReadPayloadRequest, _context: Context
+    ) -> AsyncIterator[api.ReadPayloadResponse]:
+        """Stream a body that is stored apart."""
+        async for response in read_payload(self._blobs, request):
+            yield response
 
     async def StopInvocation(self, _request: object, _context: Context) -> NoReturn:
         """Refuse: not served."""

@@ -57,7 +57,13 @@ def _guard(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMet
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-    assert handler.unary_stream is not None, "the API has no calls with streams of requests"
+    if handler.stream_unary is not None:
+        return grpc.stream_unary_rpc_method_handler(
+            _guard_unary(cast("_Unary", handler.stream_unary), method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+    assert handler.unary_stream is not None, "the API has no calls with streams both ways"
     return grpc.unary_stream_rpc_method_handler(
         _guard_stream(cast("_Stream", handler.unary_stream), method),
         request_deserializer=handler.request_deserializer,

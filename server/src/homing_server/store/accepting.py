@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import Record
 from homing_server.store import schema
+from homing_server.store.blobs import known_blobs, use_blobs
 from homing_server.store.counters import raise_counters
 from homing_server.store.records import Values, slim, values_of
 
@@ -42,6 +43,8 @@ class Outcome(enum.Enum):
     """An earlier call with the same request id had other content."""
     NO_FUNCTION = enum.auto()
     """Its function has been deleted."""
+    NO_BLOB = enum.auto()
+    """Its payload has been removed, since no invocation referred to it for long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,11 @@ class Draft:
     """The ended invocation that it runs again; empty for none."""
 
     @property
+    def blob_id(self) -> str:
+        """Return the id of the payload that is stored apart; empty where it is not."""
+        return self.spec.payload.blob.id
+
+    @property
     def size(self) -> int:
         """Return about how many bytes the invocation takes at the broker."""
         return len(self.spec.payload.data) + 512
@@ -78,6 +86,7 @@ def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
     """Record those drafts that are new; tell what became of each, in order."""
     known = _known_requests(connection, drafts)
     functions = _live_functions(connection, {draft.spec.function for draft in drafts})
+    blobs = _known_blobs(connection, drafts)
     verdicts: list[Verdict] = []
     fresh: list[Draft] = []
     for draft in drafts:
@@ -87,6 +96,8 @@ def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
             verdicts.append(Verdict(outcome=outcome, id=earlier[0]))
         elif draft.spec.function not in functions:
             verdicts.append(Verdict(outcome=Outcome.NO_FUNCTION, id=draft.id))
+        elif draft.blob_id and draft.blob_id not in blobs:
+            verdicts.append(Verdict(outcome=Outcome.NO_BLOB, id=draft.id))
         else:
             verdicts.append(Verdict(outcome=Outcome.ACCEPTED, id=draft.id))
             known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
@@ -111,6 +122,11 @@ def _known_requests(connection: Connection, drafts: Sequence[Draft]) -> dict[tup
 
 def _live_functions(connection: Connection, names: set[str]) -> set[str]:
     return set(connection.execute(_select_functions, {"names": list(names)}).scalars())
+
+
+def _known_blobs(connection: Connection, drafts: Sequence[Draft]) -> set[str]:
+    wanted = {draft.blob_id for draft in drafts if draft.blob_id}
+    return known_blobs(connection, wanted) if wanted else set()
 
 
 def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
@@ -140,6 +156,9 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
     connection.execute(insert_invocation, rows)
     payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
     connection.execute(insert_payload, payloads)
+    uses = [(draft.id, draft.blob_id) for draft in drafts if draft.blob_id]
+    if uses:
+        use_blobs(connection, uses, now_us=drafts[0].create_us)
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
         connection.execute(insert_label, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -52,12 +53,15 @@ class Database:
         self._read_threads = ThreadPoolExecutor(_READERS, "store-reader")
         self.identity = ""
         """Tells this database from every other; resume tokens carry it."""
+        self.data_key = b""
+        """A secret that the servers of this database share: it signs the URLs of the data port."""
 
     async def open(self) -> None:
         """Make the file where there is none and bring its schema up to date."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
-        self.identity = await self.write(_identity)
+        self.identity = await self.write(_property, "identity", uuid.uuid4().hex[:16])
+        self.data_key = bytes.fromhex(await self.write(_property, "data_key", secrets.token_hex(32)))
 
     async def close(self) -> None:
         """Let the transactions under way end, then close all connections."""
@@ -168,10 +172,10 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _identity(connection: Connection) -> str:
-    query = select(schema.properties.c.value).where(schema.properties.c.name == "identity")
-    identity = connection.execute(query).scalar_one_or_none()
-    if identity is None:
-        identity = uuid.uuid4().hex[:16]
-        connection.execute(insert(schema.properties).values(name="identity", value=identity))
-    return identity
+def _property(connection: Connection, name: str, new: str) -> str:
+    """Return a property of the database; where it has none yet, it is the new one from now on."""
+    query = select(schema.properties.c.value).where(schema.properties.c.name == name)
+    value = connection.execute(query).scalar_one_or_none()
+    if value is None:
+        connection.execute(insert(schema.properties).values(name=name, value=new))
+    return new if value is None else value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
 
 from homing_server.store import schema
+from homing_server.store.blobs import release_blobs
 from homing_server.store.counters import raise_counters
 
 _invocations = schema.invocations
@@ -61,6 +62,7 @@ def remove(connection: Connection, function: str, ids: Collection[str]) -> int:
         )
     )
     connection.execute(_delete_logs, asked)
+    release_blobs(connection, ids)
     # Payloads, labels and deliveries go with their invocation.
     count = connection.execute(_delete_invocations, asked).rowcount
     raise_counters(connection, {schema.REMOVED: count})

@@ -200,9 +200,19 @@ blobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", LargeBinary, nullable=False),
     Column("create_us", BigInteger, nullable=False),
-    Column("uses", Integer, nullable=False, comment="how many invocations refer to it"),
-    Index("ix_blobs_unused", "create_us", sqlite_where=text("uses = 0")),
+    Index("ix_blobs_create_us", "create_us"),
 )
+"""Bodies that are kept in files, since they are too large for messages and rows."""
+
+blob_uses = Table(
+    "blob_uses",
+    metadata,
+    Column("invocation_id", String(36), primary_key=True),
+    Column("blob_id", String(36), primary_key=True),
+    Column("create_us", BigInteger, nullable=False),
+    Index("ix_blob_uses_blob_id", "blob_id"),
+)
+"""Which invocations refer to a blob, by their payload or by a result. A blob that none refers to is removed."""
 
 
 def ended(table: Table) -> TextClause:

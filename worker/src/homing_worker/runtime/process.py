@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,8 @@ from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
 from homing_worker.headers import clean_headers
 from homing_worker.logs import InvocationLog
-from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Request, Runtime
+from homing_worker.runtime.seam import Answer, Body, CallFailedError, Instance, Request, Runtime
+from homing_worker.spool import Spool, SpoolError, Spools
 
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 """What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""
@@ -80,8 +82,9 @@ class ProcessInstance(Instance):
         started = time.monotonic()
         try:
             transport, run = await asyncio.get_running_loop().subprocess_exec(
-                partial(_Run, log),
+                partial(_Run, request.spools, log),
                 *self._args,
+                stdin=request.body.rewind() if isinstance(request.body, Spool) else subprocess.PIPE,
                 env={**self._environment, **http_variables(request)},
                 start_new_session=True,
             )
@@ -92,9 +95,10 @@ class ProcessInstance(Instance):
             # A command may end without reading what it is given.
             with contextlib.suppress(OSError, RuntimeError):
                 # uvloop's transport is no WriteTransport by its class, only by its methods.
-                stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
-                stdin.write(request.body)
-                stdin.close()
+                if not isinstance(request.body, Spool):
+                    stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+                    stdin.write(request.body)
+                    stdin.close()
             await run.finished
             over = True
         finally:
@@ -124,30 +128,44 @@ class ProcessInstance(Instance):
 
 
 class _Run(asyncio.SubprocessProtocol):
-    """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it."""
+    """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it.
 
-    def __init__(self, log: InvocationLog | None) -> None:
+    Output that is too large for memory goes on into a file; the command waits while more than a part is on its way.
+    """
+
+    def __init__(self, spools: Spools, log: InvocationLog | None) -> None:
         loop = asyncio.get_running_loop()
         self._log = log
         self._lines = LineSplitter()
         self.finished: asyncio.Future[None] = loop.create_future()
         """Done once the command has ended and closed its output, or has failed."""
         self.exited: asyncio.Future[None] = loop.create_future()
+        self._spools = spools
+        self._stdout: asyncio.ReadTransport | None = None
+        self._spool: Spool | None = None
+        self._spooling: asyncio.Task[None] | None = None
         self._output: list[bytes] = []
+        self._unspooled = 0
         self._output_size = 0
         self._errors: deque[bytes] = deque()
         self._errors_size = 0
         self._open = {1, 2}
 
     @property
-    def body(self) -> bytes:
+    def body(self) -> Body:
         """What the command wrote to stdout."""
-        return b"".join(self._output)
+        return b"".join(self._output) if self._spool is None else self._spool
 
     @property
     def last_lines(self) -> list[str]:
         """The last lines that the command wrote to stderr."""
         return b"".join(self._errors)[-_KEPT_STDERR:].decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the end of stdout's pipe, to let the command wait."""
+        # uvloop's transports are none of asyncio's by their classes, only by their methods.
+        pipe = cast(asyncio.SubprocessTransport, transport).get_pipe_transport(1)
+        self._stdout = cast(asyncio.ReadTransport, pipe)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Keep what may be kept."""
@@ -156,14 +174,20 @@ class _Run(asyncio.SubprocessProtocol):
         if fd == 1:
             self._output_size += len(data)
             self._output.append(data)
-            if self._output_size > limits.MAX_INLINE_RESULT:
+            self._unspooled += len(data)
+            if self._output_size > limits.MAX_PAYLOAD:
                 self.finished.set_exception(
                     CallFailedError(
                         FailureReason.RESULT_TOO_LARGE,
-                        f"the output is larger than the limit of {limits.MAX_INLINE_RESULT} bytes",
+                        f"the output is larger than the limit of {limits.MAX_PAYLOAD} bytes",
                         permanent=True,
                     )
                 )
+            elif self._output_size > limits.MAX_INLINE_RESULT:
+                if self._unspooled > limits.MAX_PART and self._stdout is not None:
+                    self._stdout.pause_reading()
+                if self._spooling is None:
+                    self._spooling = asyncio.ensure_future(self._move())
         else:
             if self._log is not None and not self._log.full:
                 self._write(self._log, self._lines.feed(data))
@@ -191,8 +215,27 @@ class _Run(asyncio.SubprocessProtocol):
             log.write(line, LOG_STREAM_STDERR, now_us())
 
     def _settle(self) -> None:
-        if not self._open and self.exited.done() and not self.finished.done():
+        if not self._open and self.exited.done() and not self.finished.done() and self._spooling is None:
             self.finished.set_result(None)
+
+    async def _move(self) -> None:
+        """Move what was read into the file."""
+        try:
+            if self._spool is None:
+                self._spool = await self._spools.open()
+            while self._output and not self.finished.done():
+                data = b"".join(self._output)
+                self._output.clear()
+                self._unspooled = 0
+                if 1 in self._open and self._stdout is not None:
+                    self._stdout.resume_reading()
+                await self._spool.write(data)
+        except SpoolError as error:
+            if not self.finished.done():
+                self.finished.set_exception(error)
+        finally:
+            self._spooling = None
+            self._settle()
 
 
 def http_variables(request: Request) -> dict[str, str]:

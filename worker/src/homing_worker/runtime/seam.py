@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
 from homing_worker.logs import InvocationLog
+from homing_worker.spool import Spool, Spools
+
+Body = bytes | Spool
+"""A body in memory, or in a file where it is too large for that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +27,9 @@ class Request:
     target: str
     """The path, with the query where there is one."""
     headers: Mapping[str, str]
-    body: bytes
+    body: Body
+    spools: Spools
+    """Where a large answer is kept; its caller closes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +40,7 @@ class Answer:
     headers: Mapping[str, str]
     """Names in lower case; bounded in number and size."""
     content_type: str
-    body: bytes
+    body: Body
     failure: tuple[FailureReason, str] | None = None
     """Why the call failed, in words that fit it better than its status code."""
 
@@ -93,6 +99,7 @@ class Instance(ABC):
 
         :param log: Where to write what the function says meanwhile; None drops it.
         :raises CallFailedError: There is no answer, or none that can be kept.
+        :raises SpoolError: This worker has no room for a large answer.
         """
 
     @abstractmethod

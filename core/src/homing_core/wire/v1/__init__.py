@@ -1,6 +1,7 @@
 """Version 1 of the messages that travel over AMQP, generated from ``proto/homing_core/wire/v1``."""
 
 from homing_core.wire.v1.messages_pb2 import (
+    BodyAccess,
     Control,
     Deferred,
     DeliveryMessage,
@@ -36,6 +37,7 @@ from homing_core.wire.v1.record_pb2 import (
 
 __all__ = [
     "AttemptRecord",
+    "BodyAccess",
     "Control",
     "Deferred",
     "DeliveryAttemptRecord",

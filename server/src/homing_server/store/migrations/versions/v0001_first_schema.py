@@ -135,11 +135,19 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         sa.Column("create_us", sa.BigInteger(), nullable=False),
-        sa.Column("uses", sa.Integer(), nullable=False, comment="how many invocations refer to it"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
     )
     with op.batch_alter_table("blobs", schema=None) as batch_op:
-        batch_op.create_index("ix_blobs_unused", ["create_us"], unique=False, sqlite_where=sa.text("uses = 0"))
+        batch_op.create_index("ix_blobs_create_us", ["create_us"], unique=False)
+    op.create_table(
+        "blob_uses",
+        sa.Column("invocation_id", sa.String(length=36), nullable=False),
+        sa.Column("blob_id", sa.String(length=36), nullable=False),
+        sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("invocation_id", "blob_id", name=op.f("pk_blob_uses")),
+    )
+    with op.batch_alter_table("blob_uses", schema=None) as batch_op:
+        batch_op.create_index("ix_blob_uses_blob_id", ["blob_id"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -198,7 +206,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove all tables."""
-    for name in ("blobs", "logs", "leaders", "workers", "tombstones"):
+    for name in ("blob_uses", "blobs", "logs", "leaders", "workers", "tombstones"):
         op.drop_table(name)
     op.drop_table("payloads")
     with op.batch_alter_table("labels", schema=None) as batch_op:

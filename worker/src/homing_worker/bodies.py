@@ -1,0 +1,140 @@
+"""Bodies that are too large for messages: read from and written to the server's data port, by signed URLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from yarl import URL
+
+from homing.v1.payload_pb2 import Blob
+from homing_core.limits import MAX_PART
+from homing_core.reasons import FailureReason
+from homing_worker.runtime.seam import CallFailedError
+from homing_worker.spool import Spool, SpoolError, Spools
+
+PATIENCE: Final = 60.0
+"""For so many seconds a server that is away is asked again, unless the attempt ends before."""
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
+
+
+class _AwayError(Exception):
+    """The server cannot be reached, or says that it cannot serve now."""
+
+
+class _RefusedError(Exception):
+    """The server does not do it, and asking again does not help."""
+
+
+class Bodies:
+    """Moves bodies between the server and files of this worker."""
+
+    def __init__(self, folder: Path, *, patience: float = PATIENCE) -> None:
+        """Prepare to move bodies.
+
+        :param folder: Where the files are; it is made when it is first needed.
+        :param patience: For how many seconds a server that is away is asked again.
+        """
+        self._folder = folder
+        self._patience = patience
+        self._session = aiohttp.ClientSession(
+            timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+        )
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._session.close()
+
+    def spools(self) -> Spools:
+        """Return the place for the bodies of one attempt."""
+        return Spools(self._folder)
+
+    async def fetch(self, url: str, blob: Blob, spools: Spools) -> Spool:
+        """Read a body.
+
+        :raises CallFailedError: It could not be read.
+        """
+        try:
+            return await self._persist()(self._get, url, blob, spools)
+        except (_AwayError, _RefusedError, SpoolError) as error:
+            raise CallFailedError(
+                FailureReason.PAYLOAD_UNAVAILABLE, f"the stored body could not be read: {error}"
+            ) from error
+
+    async def store(self, url: str, spool: Spool) -> Blob:
+        """Write a body and return what refers to it.
+
+        :raises CallFailedError: It could not be written.
+        """
+        try:
+            return await self._persist()(self._put, url, spool)
+        except (_AwayError, _RefusedError, SpoolError) as error:
+            raise CallFailedError(
+                FailureReason.RESULT_NOT_STORED, f"the answer of {len(spool)} bytes could not be stored: {error}"
+            ) from error
+
+    def _persist(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            stop=stop_after_delay(self._patience),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            retry=retry_if_exception_type(_AwayError),
+            reraise=True,
+        )
+
+    async def _get(self, url: str, blob: Blob, spools: Spools) -> Spool:
+        spool = await spools.open()
+        try:
+            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+                _check(response)
+                async for part in response.content.iter_chunked(MAX_PART):
+                    await spool.write(part)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _AwayError(_told(error)) from error
+        if (len(spool), spool.sha256) != (blob.size, blob.sha256):
+            raise _AwayError("what came is not the body that was stored")
+        return spool
+
+    async def _put(self, url: str, spool: Spool) -> Blob:
+        headers = {"Content-Length": str(len(spool)), "Content-Type": "application/octet-stream"}
+        try:
+            async with self._session.put(
+                URL(url, encoded=True), data=spool.parts(), headers=headers, allow_redirects=False
+            ) as response:
+                _check(response)
+                blob = Blob.FromString(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _AwayError(_told(error)) from error
+        except DecodeError as error:
+            raise _RefusedError("the server's answer cannot be read") from error
+        if (blob.size, blob.sha256) != (len(spool), spool.sha256):
+            raise _AwayError("what the server stored is not the body")
+        return blob
+
+
+def _check(response: aiohttp.ClientResponse) -> None:
+    match response.status:
+        case 200:
+            return
+        case 403:
+            raise _RefusedError("the server does not allow it: the signed URL has expired, or is another server's")
+        case 404:
+            raise _RefusedError("the server does not have it")
+        case 507:
+            raise _AwayError("the server's disk is full")
+        case status if status >= 500:
+            raise _AwayError(f"the server answered with status {status}")
+        case status:
+            raise _RefusedError(f"the server answered with status {status}")
+
+
+def _told(error: BaseException) -> str:
+    """Return what went wrong, without the URL: it is signed."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to the server's data port at {error.host}:{error.port}: {error.os_error}"
+    if isinstance(error, TimeoutError):
+        return "the server's data port did not answer in time"
+    return f"the connection to the server's data port was lost ({type(error).__name__})"
