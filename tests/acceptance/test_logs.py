@@ -1,63 +1,18 @@
-"""What functions write, as callers see it: live and stored, whatever restarts meanwhile."""
+"""What functions write, as callers see it: live and stored."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
+import pytest
 
-from homing.v1 import (
-    function_pb2,
-    function_service_pb2,
-    function_service_pb2_grpc,
-    invocation_pb2,
-    invocation_service_pb2_grpc,
-)
 from homing.v1 import invocation_service_pb2 as api
-from homing.v1.invocation_pb2 import InvocationSpec
-from homing.v1.payload_pb2 import HttpOptions, Payload
+from support.caller import calling
 from support.processes import Cluster
 
 STDOUT, STDERR = api.LOG_STREAM_STDOUT, api.LOG_STREAM_STDERR
-
-
-class Caller:
-    """Calls a server with the generated stubs."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.stub: Any = invocation_service_pb2_grpc.InvocationServiceStub(channel)
-        self._functions: Any = function_service_pb2_grpc.FunctionServiceStub(channel)
-
-    async def deploy(self, **fields: Any) -> None:
-        function = function_pb2.Function(**fields)
-        await self._functions.DeployFunction(function_service_pb2.DeployFunctionRequest(function=function))
-
-    async def send(self, function: str, path: str = "", data: bytes = b"") -> str:
-        spec = InvocationSpec(function=function, http=HttpOptions(path=path), payload=Payload(data=data))
-        answer = await self.stub.InvokeAsync(api.InvokeAsyncRequest(spec=spec))
-        return str(answer.invocation.id)
-
-    async def end(self, id_: str) -> invocation_pb2.Invocation:
-        while True:
-            answer: api.WaitInvocationResponse = await self.stub.WaitInvocation(api.WaitInvocationRequest(id=id_))
-            if answer.invocation.HasField("end_time"):
-                return answer.invocation
-
-    def tail(self, id_: str, *, follow: bool = True) -> Any:
-        return self.stub.TailLogs(api.TailLogsRequest(id=id_, follow=follow), timeout=60)
-
-    async def log(self, id_: str, *, follow: bool = True) -> list[api.TailLogsResponse]:
-        return [line async for line in self.tail(id_, follow=follow)]
-
-
-@contextlib.asynccontextmanager
-async def calling(cluster: Cluster) -> AsyncIterator[Caller]:
-    async with grpc.aio.insecure_channel(cluster.target) as channel:
-        yield Caller(channel)
 
 
 def texts(lines: list[api.TailLogsResponse]) -> list[tuple[str, int]]:
@@ -87,3 +42,8 @@ async def test_a_follower_sees_lines_while_they_are_written_and_ends_with_the_in
         begun = time.monotonic()
         assert await caller.log(id_, follow=True) == seen
         assert time.monotonic() - begun < 2.0
+
+        for unknown, code in (("", grpc.StatusCode.INVALID_ARGUMENT), ("unknown", grpc.StatusCode.NOT_FOUND)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await caller.log(unknown)
+            assert caught.value.code() is code

@@ -104,6 +104,7 @@ class Server:
         holds = Holds(self._catalog, self._presence)
         self._sync_calls = SyncCalls(self._broker, self._presence, holds, self._urls)
         self._logs = LogStore(self._database, self._broker)
+        self._log_tails = LogTails(self._database, self._logs)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._retention = Retention(self._database)
         self._conservation = Conservation(
@@ -124,7 +125,7 @@ class Server:
             holds=holds,
             hub=self._hub,
             lists=Lists(self._database, holds),
-            log_tails=LogTails(self._database, self._logs),
+            log_tails=self._log_tails,
             reruns=Reruns(self._database, self._admission),
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, self._metrics),
@@ -196,6 +197,7 @@ class Server:
         _log.info("stopping")
         self._draining = True
         await self._set_serving(serving=False)
+        self._log_tails.close()
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.wire.v1 import LogLine
-from homing_server.errors import invocation_not_found
+from homing_server.errors import invocation_not_found, unavailable
 from homing_server.logs import LogStore
 from homing_server.store.engine import Database
 from homing_server.store.logs import LogPage, read_logs
@@ -33,11 +33,17 @@ class LogTails:
     def __init__(self, database: Database, logs: LogStore) -> None:
         self._database = database
         self._logs = logs
+        self._closed = False
+
+    def close(self) -> None:
+        """End all tails, within the time between two looks: who reads along asks another server."""
+        self._closed = True
 
     async def tail(self, request: api.TailLogsRequest) -> AsyncIterator[api.TailLogsResponse]:
         """Yield the lines of an invocation, those that are stored and, where it is asked for, those that come.
 
         :raises ApiError: NOT_FOUND: there is no record of it, or none yet, of a synchronous call that runs.
+            UNAVAILABLE: the server stops.
         """
         number = 0
         last_look: float | None = None
@@ -52,10 +58,12 @@ class LogTails:
                 number = page.number
                 for line in page.lines:
                     yield _response(line)
+                if page.complete and (late or not request.follow):
+                    return
+                if self._closed:
+                    raise unavailable("SERVER_STOPPING", "the server stops; tail again")
                 if not page.complete:
                     continue
-                if not request.follow or late:
-                    return
                 if page.end_us and last_look is None:
                     last_look = time.monotonic() + _left(page)
                     if last_look <= time.monotonic():
