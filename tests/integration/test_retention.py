@@ -15,10 +15,13 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
+from homing_server import follower
 from homing_server import retention as retention_module
-from homing_server import watch
+from homing_server.catalog import Catalog
 from homing_server.errors import ApiError
+from homing_server.holds import Holds
 from homing_server.metrics import Metrics
+from homing_server.presence import Presence
 from homing_server.retention import Retention
 from homing_server.store import schema
 from homing_server.store.counting import count_states
@@ -113,26 +116,32 @@ async def test_p6_a_record_stays_until_its_deliveries_have_ended(database: Datab
 
 async def tail(database: Database, hub: WatchHub) -> None:
     """Let the hub take notice of all that has ended."""
-    hub.tell((await counters(database))[schema.RESULT_SEQ])
-    await hub.tail()
+    counted = await counters(database)
+    hub.tell(result_seq=counted[schema.RESULT_SEQ], change_seq=counted[schema.CHANGE_SEQ])
+    await hub.follow_results()
+    await hub.follow_changes()
 
 
 def watching_of(
-    database: Database, hub: WatchHub, token: str = "", *functions: str
+    database: Database, hub: WatchHub, token: str = "", *functions: str, transitions: bool = False
 ) -> AsyncIterator[service.WatchResultsResponse]:
     request = service.WatchResultsRequest(
-        resume_token=token, filter=invocation_pb2.InvocationFilter(functions=functions)
+        resume_token=token,
+        filter=invocation_pb2.InvocationFilter(functions=functions),
+        include_transitions=transitions,
     )
-    return Watching(database, hub, Metrics()).watch(request)
+    watching = Watching(database, hub, Holds(Catalog(database), Presence()), Metrics())
+    return (service.WatchResultsResponse.FromString(message) async for message in watching.watch(request))
 
 
-async def test_p8_a_token_from_before_what_was_removed_is_refused(database: Database) -> None:
+@pytest.mark.parametrize("transitions", [False, True])
+async def test_p8_a_token_from_before_what_was_removed_is_refused(database: Database, *, transitions: bool) -> None:
     hub = WatchHub(database)
     await hub.open()
-    before = (await anext(watching_of(database, hub))).resume_token
+    before = (await anext(watching_of(database, hub, transitions=transitions))).resume_token
     await ended(database, 3, days_ago=8)
     await tail(database, hub)
-    between = (await anext(watching_of(database, hub))).resume_token
+    between = (await anext(watching_of(database, hub, transitions=transitions))).resume_token
     (other,) = await ended(database, 1, days_ago=1, function="figlet")
     (young,) = await ended(database, 1, days_ago=1)
     await kept(database, [])
@@ -141,14 +150,14 @@ async def test_p8_a_token_from_before_what_was_removed_is_refused(database: Data
 
     for functions in ((), ("resize",), ("figlet", "resize")):
         with pytest.raises(ApiError, match="their retention is over") as caught:
-            await anext(watching_of(database, hub, before, *functions))
+            await anext(watching_of(database, hub, before, *functions, transitions=transitions))
         assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
     for token, functions, wanted in (
         (before, ("figlet",), [other]),
         (between, (), [other, young]),
         (between, ("resize",), [young]),
     ):
-        messages = watching_of(database, hub, token, *functions)
+        messages = watching_of(database, hub, token, *functions, transitions=transitions)
         await anext(messages)
         assert [(await anext(messages)).invocation.id for _ in wanted] == wanted
 
@@ -157,8 +166,8 @@ async def test_p8_a_slow_reader_is_told_that_it_missed_something(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that has begun, whose next page was removed from the store and is in memory no more."""
-    monkeypatch.setattr(watch, "_PAGE", 2)
-    monkeypatch.setattr(watch, "_WINDOW", 2)
+    monkeypatch.setattr(follower, "_PAGE", 2)
+    monkeypatch.setattr(follower, "_WINDOW", 2)
     hub = WatchHub(database)
     await hub.open()
     messages = watching_of(database, hub)

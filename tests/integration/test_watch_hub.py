@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import grpc
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
 from homing_core.lifecycle import State
-from homing_server import watch, watching
+from homing_core.wire.v1 import Event
+from homing_server import follower, watching
+from homing_server.catalog import Catalog
 from homing_server.errors import ApiError
+from homing_server.holds import Holds
 from homing_server.metrics import Metrics
-from homing_server.store import schema
+from homing_server.presence import Presence
+from homing_server.store import reading, schema
 from homing_server.store.engine import Database
-from homing_server.store.reading import results_after
+from homing_server.store.reading import Numbered, results_after
+from homing_server.store.recording import Change, Recorded, store_changes
+from homing_server.store.records import record_of
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching
 from support.inbox import until
-from support.store import accept_sent, deploy, life, opened, record
+from support.reporter import Reporter
+from support.store import accept_sent, deploy, life, opened, record, row_of
 
 PATIENCE = 30.0
 
@@ -35,37 +44,50 @@ class Station:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.hub = WatchHub(database)
-        self.watching = Watching(database, self.hub, Metrics())
+        self.watching = Watching(database, self.hub, Holds(Catalog(database), Presence()), Metrics())
         self.ended: list[str] = []
         """All that has ended, in the order of its numbers."""
-        self._tailing: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         await self.hub.open()
-        self._tailing = asyncio.create_task(self._tail())
+        for step in (self.hub.follow_results, self.hub.follow_changes):
+            self._following.append(asyncio.create_task(self._follow(step)))
 
     async def close(self) -> None:
-        assert self._tailing is not None
-        self._tailing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._tailing
+        for task in self._following:
+            task.cancel()
+        await asyncio.gather(*self._following, return_exceptions=True)
 
     async def end(self, count: int, *, tell: bool = True, **fields: object) -> list[str]:
         """End so many invocations in one transaction."""
         keys = await accept_sent(self.database, count, **fields)
-        recorded = await record(self.database, *(event for key in keys for event in life(key)))
-        if tell:
-            self.hub.tell(recorded.result_seq)
+        await self.record(*(event for key in keys for event in life(key)), tell=tell)
         self.ended += keys
         return keys
 
-    def watch(self, token: str = "", **selection: object) -> AsyncIterator[api.WatchResultsResponse]:
-        chosen = invocation_pb2.InvocationFilter(**selection)  # type: ignore[arg-type]
-        return self.watching.watch(api.WatchResultsRequest(resume_token=token, filter=chosen))
+    async def record(self, *events: Event, tell: bool = True) -> None:
+        """Record events in one transaction."""
+        recorded = await record(self.database, *events)
+        if tell:
+            self.hub.tell(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
 
-    async def _tail(self) -> None:
+    async def watch(
+        self, token: str = "", *, transitions: bool = False, **selection: object
+    ) -> AsyncGenerator[api.WatchResultsResponse]:
+        chosen = invocation_pb2.InvocationFilter(**selection)  # type: ignore[arg-type]
+        request = api.WatchResultsRequest(resume_token=token, filter=chosen, include_transitions=transitions)
+        messages = self.watching.watch(request)
+        try:
+            async for message in messages:
+                yield api.WatchResultsResponse.FromString(message)
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]
+
+    @staticmethod
+    async def _follow(step: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self.hub.tail()
+            await step()
 
 
 @pytest.fixture
@@ -84,8 +106,8 @@ async def station(database: Database) -> AsyncIterator[Station]:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_WINDOW", 8)
-    monkeypatch.setattr(watch, "_PAGE", 5)
+    monkeypatch.setattr(follower, "_WINDOW", 8)
+    monkeypatch.setattr(follower, "_PAGE", 5)
 
 
 async def first(messages: AsyncIterator[api.WatchResultsResponse]) -> str:
@@ -174,7 +196,7 @@ async def test_p8_watchers_come_and_go_while_results_come(station: Station) -> N
                     await asyncio.sleep(pace * random.random())
                 if cut <= 0 or len(seen) >= total:
                     break
-            await messages.aclose()  # type: ignore[attr-defined]
+            await messages.aclose()
 
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         group.create_task(producer())
@@ -193,13 +215,13 @@ async def test_p8_no_repeats_after_all_watchers_had_left(station: Station) -> No
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await messages.aclose()  # type: ignore[attr-defined]
+        await messages.aclose()
         await station.end(3)
         again = station.watch(token)
         await first(again)
         await station.end(4)
         assert ids(await take(again, 9)) == station.ended[-9:]
-        await again.aclose()  # type: ignore[attr-defined]
+        await again.aclose()
 
 
 async def test_p8_token_outlives_the_server(database: Database) -> None:
@@ -238,7 +260,7 @@ async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatc
     messages = station.watch(functions=["figlet"])
     token = await first(messages)
     await station.end(3)
-    await until(lambda: station.hub.seq == 3)
+    await until(lambda: station.hub.results.seq == 3)
     later = token
     async with asyncio.timeout(PATIENCE):
         while later == token:
@@ -314,9 +336,181 @@ async def test_token_that_is_ahead_of_this_server_alone_is_taken(database: Datab
     await behind.close()
 
 
-async def test_transitions_are_not_served(station: Station) -> None:
-    with pytest.raises(ApiError, match="include_transitions"):
-        await anext(station.watching.watch(api.WatchResultsRequest(include_transitions=True)))
+# --- All changes
+
+
+async def changes(messages: AsyncIterator[api.WatchResultsResponse], count: int) -> list[invocation_pb2.Invocation]:
+    """Return what the next messages tell of."""
+    seen: list[invocation_pb2.Invocation] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(seen) < count:
+            message = await anext(messages)
+            if message.WhichOneof("event") == "invocation":
+                seen.append(message.invocation)
+    return seen
+
+
+async def test_every_change_is_told_with_the_whole_invocation_as_it_is_then(station: Station) -> None:
+    messages = station.watch(transitions=True)
+    await first(messages)
+    (key,) = await accept_sent(station.database, 1)
+    station.hub.changes.look()
+    (accepted,) = await changes(messages, 1)
+    assert (accepted.id, accepted.state) == (key, invocation_pb2.INVOCATION_STATE_ENQUEUED)
+    assert accepted.hold_reason == invocation_pb2.HOLD_REASON_NO_WORKER
+    worker = Reporter(1, invocation_id=key, time_us=now_us())
+    progress = Event(invocation_id=key, token=worker.token, time_us=now_us())
+    progress.progress.percent = 40
+    progress.progress.time.FromMicroseconds(now_us())
+    seen = []
+    for event in (worker.dequeued(), worker.running(), progress, worker.attempt_ended(), worker.ended(State.FAILED)):
+        await station.record(event)
+        seen += await changes(messages, 1)
+    assert [State(one.state) for one in seen] == [
+        State.DEQUEUED,
+        State.RUNNING,
+        State.RUNNING,
+        State.RETRYING,
+        State.FAILED,
+    ]
+    assert seen[2].progress.percent == 40
+    assert seen[-1].result.status_code == 500
+    assert seen[-1].attempt_count == len(seen[-1].attempts) == 2
+    assert seen[-1].events[0].type == invocation_pb2.INVOCATION_EVENT_TYPE_ACCEPTED
+
+
+async def test_changes_that_are_recorded_together_are_told_as_one(station: Station) -> None:
+    messages = station.watch(transitions=True)
+    await first(messages)
+    keys = await station.end(3)
+    seen = await changes(messages, 3)
+    assert [one.id for one in seen] == keys
+    assert {State(one.state) for one in seen} == {State.SUCCEEDED}
+
+
+async def test_a_filter_of_states_is_about_the_state_at_the_change(station: Station) -> None:
+    messages = station.watch(transitions=True, states=[invocation_pb2.INVOCATION_STATE_RUNNING])
+    await first(messages)
+    keys = await accept_sent(station.database, 2)
+    for key in keys:
+        worker = Reporter(1, invocation_id=key, time_us=now_us())
+        for event in (worker.running(), worker.ended(State.SUCCEEDED)):
+            await station.record(event)
+            if event.HasField("running"):
+                (told,) = await changes(messages, 1)
+                assert (told.id, told.state) == (key, invocation_pb2.INVOCATION_STATE_RUNNING)
+
+
+async def cut_and_resume(
+    station: Station, token: str, total: int, random: Random, *, pace: float, patience: int
+) -> list[tuple[str, int]]:
+    """Watch changes until so many invocations have ended; return id and length of the history, as they came."""
+    seen: list[tuple[str, int]] = []
+    ended = 0
+    while ended < total:
+        messages = station.watch(token, transitions=True)
+        cut = random.randint(1, patience)
+        async for message in messages:
+            token = message.resume_token
+            if message.WhichOneof("event") == "invocation":
+                seen.append((message.invocation.id, len(message.invocation.events)))
+                ended += message.invocation.HasField("end_time")
+                cut -= 1
+            await asyncio.sleep(pace * random.random())
+            if cut <= 0 or ended == total:
+                break
+        await messages.aclose()
+    return seen
+
+
+@pytest.mark.usefixtures("small_window")
+async def test_p8_watchers_of_changes_come_and_go_while_changes_come(station: Station) -> None:
+    """None sees a change twice, or goes back in time, and each sees every invocation as it is in the end."""
+    random = Random(9)
+    origin = await first(station.watch(transitions=True))
+    total = 80
+
+    async def producer() -> None:
+        moving: list[list[Event]] = []
+        made = 0
+        while made < total or moving:
+            if made < total:
+                (key,) = await accept_sent(station.database, 1)
+                worker = Reporter(1, invocation_id=key, time_us=now_us())
+                moving.append([worker.dequeued(), worker.running(), worker.ended(State.SUCCEEDED)])
+                made += 1
+            chosen = random.sample(moving, min(len(moving), random.randint(1, 5)))
+            await station.record(*(events.pop(0) for events in chosen), tell=random.random() < 0.8)
+            moving = [events for events in moving if events]
+            await asyncio.sleep(random.random() * 0.005)
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(producer())
+        watchers = [
+            group.create_task(cut_and_resume(station, origin, total, random, pace=pace, patience=patience))
+            for pace, patience in [(0.0, 1000), (0.0, 3), (0.005, 1000), (0.003, 40), (0.0, 7)]
+        ]
+    for watcher in watchers:
+        told: Counter[str] = Counter()
+        for key, events in watcher.result():
+            assert events > told[key], "none twice, and none goes back"
+            told[key] = events
+        assert len(told) == total
+
+
+async def test_tokens_of_results_and_of_changes_do_not_pass_for_each_other(station: Station) -> None:
+    for transitions in (False, True):
+        token = await first(station.watch(transitions=transitions))
+        with pytest.raises(ApiError, match="resume_token: is not a token that this server gave out") as caught:
+            await first(station.watch(token, transitions=not transitions))
+        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_changes_are_not_read_while_nobody_watches_them(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    after = station.hub.changes._read_after
+
+    def counting(connection: Connection, seq: int, *, most: int) -> Sequence[Numbered]:
+        read.append(seq)
+        return after(connection, seq, most=most)
+
+    monkeypatch.setattr(station.hub.changes, "_read_after", counting)
+    monkeypatch.setattr(follower, "_POLL", 0.01)
+    results = station.watch()
+    await first(results)
+    keys = await station.end(5)
+    assert ids(await take(results, 5)) == keys
+    await station.end(5, tell=False)
+    await take(results, 5)
+    assert read == []
+    messages = station.watch(transitions=True)
+    await first(messages)
+    (last,) = await station.end(1)
+    assert [one.id for one in await changes(messages, 1)] == [last], "and nothing of what was before"
+
+
+async def test_a_renewed_lease_is_no_change_to_tell_of(station: Station) -> None:
+    (key,) = await accept_sent(station.database, 1)
+    row = await row_of(station.database, key)
+    before = record_of(row)
+    recorded = Recorded()
+    with station.database.writing() as connection:
+        renewed = Change(row=row, before=before, after=replace(before, due_us=1))
+        store_changes(connection, [renewed], recorded)
+    after = await row_of(station.database, key)
+    assert (after.due_us, after.change_seq, recorded.change_seq) == (1, row.change_seq, 0)
+
+
+async def test_a_page_from_the_store_is_bounded_in_bytes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_PAGE_BYTES", 1000)
+    station = Station(database)
+    await station.end(20)
+    with database.reading() as connection:
+        page = results_after(connection, 0, most=500)
+        assert 1000 <= sum(item.size for item in page) < 2000
+        assert [item.seq for item in page] == list(range(1, len(page) + 1))
 
 
 # --- Waiting for one
@@ -326,8 +520,7 @@ async def test_wait_returns_at_the_end(station: Station) -> None:
     keys = await accept_sent(station.database, 20)
     waits = [asyncio.create_task(station.hub.wait_ended(key, PATIENCE)) for key in keys for _ in range(2)]
     await asyncio.sleep(0)
-    recorded = await record(station.database, *(event for key in keys for event in life(key, State.FAILED)))
-    station.hub.tell(recorded.result_seq)
+    await station.record(*(event for key in keys for event in life(key, State.FAILED)))
     for wait in waits:
         invocation = await wait
         assert invocation is not None

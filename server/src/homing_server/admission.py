@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -62,6 +62,11 @@ class Admission:
         self._metrics = metrics
         self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
         self._arrived = asyncio.Event()
+        self._hooks: list[Callable[[], None]] = []
+
+    def on_accepted(self, hook: Callable[[], None]) -> None:
+        """Call a hook after each commit."""
+        self._hooks.append(hook)
 
     async def accept(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Accepted:
         """Make an invocation durable.
@@ -127,6 +132,8 @@ class Admission:
             raise
         self._metrics.accepted.inc(sum(1 for verdict in verdicts if verdict.outcome is Outcome.ACCEPTED))
         self._hand_on(drafts, verdicts)
+        for hook in self._hooks:
+            hook()
         for (_, decided), verdict in zip(group, verdicts, strict=True):
             if not decided.done():
                 decided.set_result(verdict)

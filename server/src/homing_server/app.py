@@ -98,6 +98,7 @@ class Server:
             resend_after=settings.resend_after,
         )
         self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics, self._blobs)
+        self._admission.on_accepted(self._hub.changes.look)
         self._deployment = Deployment(
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
         )
@@ -128,7 +129,7 @@ class Server:
             log_tails=self._log_tails,
             reruns=Reruns(self._database, self._admission),
             sync_calls=self._sync_calls,
-            watching=Watching(self._database, self._hub, self._metrics),
+            watching=Watching(self._database, self._hub, holds, self._metrics),
             sync_timeout=settings.sync_timeout,
         )
         self._grpc = GrpcFront(settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment))
@@ -173,7 +174,8 @@ class Server:
             self._recorder.record_group,
             self._logs.store_group,
             self._logs.remove_orphans,
-            self._hub.tail,
+            self._hub.follow_results,
+            self._hub.follow_changes,
             self._deployment.settle_group,
             self._sync_calls.look_for_lost_workers,
             self._control.ping,

@@ -67,12 +67,13 @@ class ControlChannel:
         return not any(time.monotonic() - at < CONTROL_SILENCE for at in self._others.values())
 
     def recorded(self, recorded: Recorded) -> None:
-        """Tell the other servers that results were recorded here."""
-        if recorded.result_seq:
-            self._hub.tell(recorded.result_seq)
+        """Tell the other servers that results and changes were recorded here."""
+        if recorded.change_seq:
+            self._hub.tell(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
             # One that was not heard of yet looks by itself until it is.
             if self._broker.connected and not self.alone:
-                message = Control(results=ResultsRecorded(result_seq=recorded.result_seq))
+                results = ResultsRecorded(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
+                message = Control(results=results)
                 self._tasks.run(self._tell(message), "tell results")
 
     async def _consume(self) -> None:
@@ -100,7 +101,8 @@ class ControlChannel:
             case "function":
                 self._catalog.learn(message.function)
             case "results":
-                self._hub.tell(message.results.result_seq)
+                told = message.results
+                self._hub.tell(result_seq=told.result_seq, change_seq=told.change_seq)
 
     def _hear_worker(self, received: Received) -> None:
         try:

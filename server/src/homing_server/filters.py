@@ -52,6 +52,9 @@ def matcher(selection: api.InvocationFilter) -> Callable[[api.Invocation], bool]
         if selection.HasField(field)
     ]
 
+    if not selection.ByteSize():
+        return lambda _: True
+
     def matches(invocation: api.Invocation) -> bool:
         return (
             (not functions or invocation.function in functions)

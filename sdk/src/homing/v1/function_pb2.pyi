@@ -208,7 +208,9 @@ class Function(google.protobuf.message.Message):
 
     @property
     def retention(self) -> google.protobuf.duration_pb2.Duration:
-        """How long ended records are kept; unset means 7 days."""
+        """How long ended records are kept, 1 min to 365 days; unset means 7 days. Those of a deleted function are kept as
+        long. A record stays until its deliveries have ended.
+        """
 
     @property
     def on_success(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:

@@ -490,7 +490,10 @@ class WatchResultsRequest(google.protobuf.message.Message):
     resume_token: builtins.str
     """The token of the last message seen; empty means from now on."""
     include_transitions: builtins.bool
-    """Whether every change of state is wanted and not only ends."""
+    """Whether every change of state, and of progress, is wanted and not only ends. Changes that are recorded together are
+    told as one. A watch that is behind sees an invocation that has changed several times once, as it is. A filter of
+    states is about the state after the change. The tokens of such watches are not those of watches of ends.
+    """
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; unset means all."""
@@ -524,7 +527,7 @@ class WatchResultsResponse(google.protobuf.message.Message):
 
     @property
     def invocation(self) -> homing.v1.invocation_pb2.Invocation:
-        """The invocation that ended, with its result."""
+        """The invocation that ended, with its result; or, with include_transitions, that changed, as it was after it."""
 
     def __init__(
         self,
@@ -723,7 +726,9 @@ class BulkRerunRequest(google.protobuf.message.Message):
     max_per_second: builtins.float
     """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
     request_id: builtins.str
-    """Makes the call safe to repeat, as in InvokeAsyncRequest; at most 64 characters."""
+    """Makes the call safe to repeat: under one id no invocation is run again twice, nor what the call itself made.
+    At most 64 printable characters.
+    """
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; at least one field must be set. Those that have not ended are left out."""

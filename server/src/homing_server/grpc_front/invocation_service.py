@@ -120,12 +120,11 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             raise invocation_not_found(request.id)
         return api.WaitInvocationResponse(invocation=self._holds.explain(invocation))
 
-    async def WatchResults(
+    def WatchResults(  # type: ignore[override]  # its messages are serialised already
         self, request: api.WatchResultsRequest, _context: Context
-    ) -> AsyncIterator[api.WatchResultsResponse]:
-        """Stream ends."""
-        async for response in self._watching.watch(request):
-            yield response
+    ) -> AsyncIterator[bytes]:
+        """Stream ends, or all changes."""
+        return self._watching.watch(request)
 
     async def BatchInvokeAsync(
         self, request: api.BatchInvokeAsyncRequest, context: Context

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -67,8 +68,13 @@ def _guard(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMet
     return grpc.unary_stream_rpc_method_handler(
         _guard_stream(cast("_Stream", handler.unary_stream), method),
         request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
+        response_serializer=_serialize,
     )
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    """Return a message as it travels. What goes to many is serialised once, before it comes here."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:

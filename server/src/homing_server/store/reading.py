@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
@@ -17,6 +17,8 @@ _invocations = schema.invocations
 
 # Making a statement costs more than running it: those that run often are made once.
 _ended_after = _invocations.c.result_seq > bindparam("seq")
+_PAGE_BYTES = 1024 * 1024
+"""A page of results or changes ends after about so many bytes: those who read are many, and each has a page in hand."""
 _select_invocations = (
     select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
     .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
@@ -27,6 +29,13 @@ _select_results = (
     .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
     .where(_ended_after)
     .order_by(_invocations.c.result_seq)
+    .limit(bindparam("most"))
+)
+_select_changes = (
+    select(_invocations, schema.payloads.c.result)
+    .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+    .where(_invocations.c.change_seq > bindparam("seq"))
+    .order_by(_invocations.c.change_seq)
     .limit(bindparam("most"))
 )
 _select_ends = (
@@ -42,12 +51,16 @@ _select_deliveries = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredResult:
-    """An invocation that has ended, with its place in the order of results."""
+@dataclass(kw_only=True, slots=True)
+class Numbered:
+    """An invocation with its place in the order of results, or of changes."""
 
     seq: int
     invocation: api.Invocation
+    size: int
+    """Bytes that it takes, about."""
+    message: bytes = b""
+    """What tells a watcher of it, serialised once for all of them; empty until it is needed."""
 
 
 def get_invocations(connection: Connection, ids: Collection[str], *, include_payload: bool) -> list[api.Invocation]:
@@ -65,15 +78,34 @@ def get_invocations(connection: Connection, ids: Collection[str], *, include_pay
     ]
 
 
-def results_after(connection: Connection, seq: int, *, most: int) -> list[StoredResult]:
+def results_after(connection: Connection, seq: int, *, most: int) -> list[Numbered]:
     """Return the results that were numbered after this one, in order."""
-    rows = connection.execute(_select_results, {"seq": seq, "most": most}).all()
+    return _page(connection, _select_results, "result_seq", seq=seq, most=most)
+
+
+def changes_after(connection: Connection, seq: int, *, most: int) -> list[Numbered]:
+    """Return the invocations whose last change was numbered after this one, in the order of these changes."""
+    return _page(connection, _select_changes, "change_seq", seq=seq, most=most)
+
+
+def _page(connection: Connection, query: Select[Any], number: str, *, seq: int, most: int) -> list[Numbered]:
+    rows: list[Row[Any]] = []
+    sizes: list[int] = []
+    total = 0
+    for row in connection.execute(query, {"seq": seq, "most": most}):
+        rows.append(row)
+        sizes.append(len(row.spec) + len(row.history) + len(row.result or b""))
+        total += sizes[-1]
+        if total >= _PAGE_BYTES:
+            break
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
-        StoredResult(
-            seq=row.result_seq, invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id])
+        Numbered(
+            seq=getattr(row, number),
+            invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id]),
+            size=size,
         )
-        for row in rows
+        for row, size in zip(rows, sizes, strict=True)
     ]
 
 

@@ -53,6 +53,8 @@ class Recorded:
 
     result_seq: int = 0
     """The highest number given to a result; 0 where none ended."""
+    change_seq: int = 0
+    """The highest number given to a change; 0 where none was told."""
     ended: dict[str, State] = field(default_factory=dict)
     """The invocations that ended."""
     left_broker: list[tuple[str, str, int]] = field(default_factory=list)
@@ -94,19 +96,31 @@ class Change:
     before: Record
     after: Record
 
+    @property
+    def told(self) -> bool:
+        """Whether watchers are told of it: not of a lease that was renewed."""
+        before, after = self.before, self.after
+        return not (
+            after.state is before.state
+            and after.entries is before.entries
+            and after.attempts is before.attempts
+            and after.progress is before.progress
+        )
+
 
 def store_changes(connection: Connection, changes: Sequence[Change], recorded: Recorded) -> None:
     """Write changed records, number those that ended and make their deliveries."""
     if not changes:
         return
     ends = [change for change in changes if change.after.ended]
-    counted = raise_counters(connection, {schema.CHANGE_SEQ: len(changes), schema.RESULT_SEQ: len(ends)})
-    change_seq = counted[schema.CHANGE_SEQ] - len(changes)
+    told = sum(1 for change in changes if change.told)
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: told, schema.RESULT_SEQ: len(ends)})
+    change_seq = counted[schema.CHANGE_SEQ] - told
     result_seq = counted[schema.RESULT_SEQ] - len(ends)
     rows: list[Values] = []
     for change in changes:
-        change_seq += 1
         after = change.after
+        change_seq += change.told
         if after.ended:
             result_seq += 1
             recorded.ended[change.row.id] = after.state
@@ -115,7 +129,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
             {
                 "key": change.row.id,
                 **values_of(after),
-                "change_seq": change_seq,
+                "change_seq": change_seq if change.told else change.row.change_seq,
                 "result_seq": result_seq if after.ended else None,
             }
         )
@@ -127,6 +141,8 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
     ]
     if results:
         connection.execute(_update_result, results)
+    if told:
+        recorded.change_seq = change_seq
     if ends:
         recorded.result_seq = result_seq
         _make_deliveries(connection, ends, recorded)
@@ -233,6 +249,7 @@ def _record_sync(connection: Connection, events: dict[str, Event], recorded: Rec
     if labels:
         connection.execute(insert_label, labels)
     recorded.result_seq = result_seq + len(fresh)
+    recorded.change_seq = change_seq + len(fresh)
 
 
 def _end_of_call(event: Event) -> Event:
