@@ -6,7 +6,7 @@ from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
-from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, HandedBack
+from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, HandedBack, Leased
 from homing_core.wire.v1 import Token as WireToken
 
 NOW: Final = 1_700_000_000_000_000
@@ -49,6 +49,9 @@ class Reporter:
         self._close(api.ATTEMPT_OUTCOME_FAILED, status_code)
         result = api.Result(status_code=status_code)
         return self._event(deferred=Deferred(attempts=self.attempts, due_us=due_us, result=result))
+
+    def leased(self, term_us: int = 60_000_000) -> Event:
+        return self._event(leased=Leased(term_us=term_us))
 
     def handed_back(self, reason: str = "DRAINING") -> Event:
         return self._event(handed_back=HandedBack(reason=reason, attempts=self.attempts))
@@ -94,6 +97,7 @@ class Reporter:
         deferred: Deferred | None = None,
         handed_back: HandedBack | None = None,
         ended: Ended | None = None,
+        leased: Leased | None = None,
     ) -> Event:
         return Event(
             invocation_id=self.invocation_id,
@@ -106,4 +110,5 @@ class Reporter:
             deferred=deferred,
             handed_back=handed_back,
             ended=ended,
+            leased=leased,
         )

@@ -66,6 +66,8 @@ class ScriptedBroker(Broker):
     opened: list[str] = field(default_factory=list)
     events: list[Consumption] = field(default_factory=list)
     """The consumers of events, the latest last."""
+    marks: list[bytes] = field(default_factory=list)
+    """What the server itself published with the events; it comes back when the test hands it to a consumer."""
     logs: list[Consumption] = field(default_factory=list)
     dead: list[Consumption] = field(default_factory=list)
     """The consumers of dead work."""
@@ -148,7 +150,7 @@ class ScriptedBroker(Broker):
         raise NotImplementedError
 
     async def publish_event(self, body: bytes) -> None:
-        raise NotImplementedError
+        self.marks.append(body)
 
     async def publish_logs(self, body: bytes) -> None:
         raise NotImplementedError

@@ -210,6 +210,43 @@ def test_suspected_poison_that_never_started_is_none() -> None:
     assert (record.state, record.custody) == (State.ENQUEUED, Custody.STORE)
 
 
+def test_a_lease_takes_the_message_from_the_broker_and_is_renewed_without_a_trace() -> None:
+    worker = Reporter(1)
+    leased = report(hand_over(accept()), worker.dequeued(), worker.running(), worker.leased())
+    assert (leased.state, leased.custody, leased.due_us) == (State.RUNNING, Custody.LEASE, 0)
+    assert history(leased)[-1] == ("LEASED", 1)
+    assert lifecycle.reported(leased, worker.leased()) is Refusal.DUPLICATE
+    record = report(leased, worker.attempt_ended(), worker.running())
+    assert (record.state, record.custody) == (State.RUNNING, Custody.LEASE)
+    assert report(record, worker.ended(State.SUCCEEDED)).custody is Custody.NONE
+    assert report(record, worker.deferred(due_us=NOW)).custody is Custody.STORE
+
+
+def test_a_lease_that_ends_or_is_returned_loses_the_attempt() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.running(), worker.leased())
+    ended = lifecycle.lease_ended(record, time_us=NOW)
+    assert isinstance(ended, Record)
+    assert lifecycle.lease_ended(ended, time_us=NOW) is Refusal.DUPLICATE
+    assert lifecycle.reported(ended, worker.leased()) is Refusal.DUPLICATE
+    returned = report(record, worker.leased(term_us=0))
+    for record in (ended, returned):
+        assert (record.state, record.custody, outcomes(record)) == (State.RETRYING, Custody.STORE, ["LOST"])
+        assert report(hand_over(record), Reporter(2).running()).state is State.RUNNING
+
+
+def test_three_leases_that_end_are_poison() -> None:
+    record = accept()
+    for generation in range(1, limits.POISON_STARTS + 1):
+        worker = Reporter(generation)
+        record = report(hand_over(record), worker.running(), worker.leased())
+        after = lifecycle.lease_ended(record, time_us=NOW)
+        assert isinstance(after, Record)
+        record = after
+    assert (record.state, record.failure and record.failure.reason) == (State.FAILED, "POISON")
+    assert lifecycle.lease_ended(record, time_us=NOW) is Refusal.ENDED
+
+
 def test_the_last_answer_is_kept_when_the_end_brings_none() -> None:
     """The acknowledgement of a deferral was lost, and the redelivery times out, all in one batch of events."""
     deferred = Reporter(1, 0).deferred(due_us=NOW + 60 * SECOND, status_code=503)
@@ -344,6 +381,8 @@ class Holder:
     message: Message
     worker: Reporter
     said: list[Event] = field(default_factory=list)
+    lease: Event | None = None
+    """Confirmed where it was said, so that the message may go."""
     last: bool = False
     """Whether it has said its last, which is confirmed; only the acknowledgement is missing."""
 
@@ -408,7 +447,7 @@ class Lives(RuleBasedStateMachine):
         failure = api.Failure(reason="GONE")
         self._become(lifecycle.ended(self.record, state=state, failure=failure, time_us=next(self.time)))
 
-    @precondition(lambda self: self.record.custody in {Custody.SENT, Custody.BROKER})
+    @precondition(lambda self: self.record.custody in {Custody.SENT, Custody.BROKER, Custody.LEASE})
     @rule()
     def forget(self) -> None:
         """The broker was one that keeps nothing, and everything starts anew; only what workers published may linger."""
@@ -442,7 +481,7 @@ class Lives(RuleBasedStateMachine):
         holder = data.draw(st.sampled_from(self._busy()))
         worker = holder.worker
         if worker.attempts and not worker.attempts[-1].end_us:
-            step = data.draw(st.sampled_from(["fail", "defer", *ends_while_running]))
+            step = data.draw(st.sampled_from(["fail", "defer", "lease", "return", *ends_while_running]))
         else:
             step = data.draw(st.sampled_from(self._steps_between_attempts(holder)))
         match step:
@@ -456,6 +495,13 @@ class Lives(RuleBasedStateMachine):
                 self._say(holder, worker.deferred(due_us=next(self.time)), last=True)
             case "hand back":
                 self._say(holder, worker.handed_back(), last=True)
+            case "lease" if holder.holds or holder.lease:
+                holder.lease = worker.leased()
+                self._say(holder, holder.lease)
+            case "return" if holder.lease and holder.message not in self.messages:
+                self._say(holder, worker.leased(term_us=0), last=True)
+            case "lease" | "return":
+                pass
             case end:
                 self._say(holder, worker.ended(State[end]), last=True)
 
@@ -467,6 +513,21 @@ class Lives(RuleBasedStateMachine):
         if holder.holds:
             self.messages.remove(holder.message)
         self.holders.remove(holder)
+
+    @precondition(lambda self: any(holder.lease and holder.holds for holder in self.holders))
+    @rule(data=st.data())
+    def acknowledge_lease(self, data: st.DataObject) -> None:
+        """That a worker answers for its message is confirmed, so it lets it go."""
+        holder = data.draw(st.sampled_from([each for each in self.holders if each.lease and each.holds]))
+        self.messages.remove(holder.message)
+        holder.message.holder = None
+        holder.said.clear()
+
+    @precondition(lambda self: self.record.custody is Custody.LEASE)
+    @rule()
+    def end_lease(self) -> None:
+        """The worker was not heard of for long, whether it lives or not."""
+        self._become(lifecycle.lease_ended(self.record, time_us=next(self.time)))
 
     @precondition(lambda self: self.holders)
     @rule(data=st.data())
@@ -546,12 +607,11 @@ class Lives(RuleBasedStateMachine):
                 if isinstance(after, Record):
                     self._become(after)
             self.events = []
+            if self.record.custody is Custody.LEASE:
+                self.end_lease()
             if self.record.ended:
                 return
-            if self.record.custody is Custody.SENT:
-                self.take_back()
-            if self.record.custody is Custody.STORE:
-                self.hand_over("confirmed")
+            self._back_to_the_broker()
             for holder in self.holders:
                 if holder.holds:
                     self._redeliver(holder.message)
@@ -566,6 +626,12 @@ class Lives(RuleBasedStateMachine):
         raise AssertionError("it never ends")
 
     # Helpers
+
+    def _back_to_the_broker(self) -> None:
+        if self.record.custody is Custody.SENT:
+            self.take_back()
+        if self.record.custody is Custody.STORE:
+            self.hand_over("confirmed")
 
     def _queued(self) -> list[Message]:
         return [message for message in self.messages if message.holder is None]
@@ -618,7 +684,7 @@ def _key(attempt: AttemptRecord) -> tuple[int, int, int]:
 
 
 def _lets_go(event: Event) -> bool:
-    return event.WhichOneof("kind") in {"deferred", "handed_back", "ended"}
+    return event.WhichOneof("kind") in {"deferred", "handed_back", "ended", "leased"}
 
 
 # --- The table

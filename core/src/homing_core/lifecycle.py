@@ -72,7 +72,7 @@ class Custody(enum.IntEnum):
     BROKER = 3
     """The broker: waiting in a queue, or in the hand of a worker."""
     LEASE = 4
-    """Its worker, until the lease ends unless it is renewed; the broker has no message of it any more."""
+    """Its worker, for as long as it renews its lease; the broker has no message of it any more."""
 
 
 class Refusal(enum.Enum):
@@ -104,7 +104,7 @@ class Record:
     token: Token
     custody: Custody
     due_us: int
-    """When the next hand-over is due, while the store holds the invocation; when its lease ends, while it has one."""
+    """When the next hand-over is due, while the store holds the invocation."""
     start_us: int = 0
     end_us: int = 0
     attempts: tuple[AttemptRecord, ...] = ()
@@ -236,7 +236,7 @@ def _dequeued(record: Record, event: Event) -> Record | Refusal:
     entries = [_entry(event, api.INVOCATION_EVENT_TYPE_DEQUEUED)]
     if event.dequeued.cold_start:
         entries.append(_entry(event, api.INVOCATION_EVENT_TYPE_INSTANCE_STARTING))
-    return replace(record, state=State.DEQUEUED, custody=Custody.BROKER, entries=(*record.entries, *entries))
+    return replace(record, state=State.DEQUEUED, custody=_in_hand(record), entries=(*record.entries, *entries))
 
 
 def _running(record: Record, event: Event) -> Record | Refusal:
@@ -245,8 +245,7 @@ def _running(record: Record, event: Event) -> Record | Refusal:
     merged = _merge(record, [event.running], event.worker)
     if _key(merged.attempts[-1]) > _key(event.running):
         return merged  # overtaken by a later attempt
-    custody = Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
-    return replace(merged, state=_unless_stopping(record, State.RUNNING), custody=custody)
+    return replace(merged, state=_unless_stopping(record, State.RUNNING), custody=_in_hand(record))
 
 
 def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
@@ -258,9 +257,8 @@ def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
         return merged  # overtaken by a later attempt
     if record.state is State.STOPPING:
         return merged
-    custody = Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
-    return replace(merged, state=State.RETRYING, custody=custody, entries=(*merged.entries, entry))
+    return replace(merged, state=State.RETRYING, custody=_in_hand(record), entries=(*merged.entries, entry))
 
 
 def _deferred(record: Record, event: Event) -> Record:
@@ -276,15 +274,15 @@ def _handed_back(record: Record, event: Event) -> Record:
 
 
 def _leased(record: Record, event: Event) -> Record | Refusal:
+    leased = record.custody is Custody.LEASE
     if not event.leased.term_us:
-        if record.custody is not Custody.LEASE:
+        if not leased:
             return Refusal.DUPLICATE
         return _let_go(record, time_us=event.time_us, worker=event.worker, reason="LEASE_RETURNED")
-    due_us = event.time_us + event.leased.term_us
-    if record.custody is Custody.LEASE:
-        return replace(record, due_us=due_us) if due_us > record.due_us else Refusal.DUPLICATE
+    if leased:
+        return Refusal.DUPLICATE  # a renewal: the record does not age, whoever watches over the lease does
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_LEASED, attempt=len(record.attempts))
-    return replace(record, custody=Custody.LEASE, due_us=due_us, entries=(*record.entries, entry))
+    return replace(record, custody=Custody.LEASE, entries=(*record.entries, entry))
 
 
 def _progressed(record: Record, event: Event) -> Record | Refusal:
@@ -352,6 +350,11 @@ def _stop(record: Record, time_us: int, worker: str = "") -> Record:
     reason = record.stop_request.reason if record.stop_request is not None else ""
     message = f"stopped by request: {reason}" if reason else "stopped by request"
     return _end(record, State.STOPPED, api.Failure(reason="STOPPED", message=message), None, time_us, worker)
+
+
+def _in_hand(record: Record) -> Custody:
+    """Return who has the invocation that a worker speaks of: the broker, unless the worker answers for it."""
+    return Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
 
 
 def _unless_stopping(record: Record, state: State) -> State:

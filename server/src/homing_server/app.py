@@ -33,6 +33,7 @@ from homing_server.grpc_front.invocation_service import InvocationService
 from homing_server.grpc_front.server import GrpcFront
 from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
+from homing_server.leases import Leases
 from homing_server.lists import Lists
 from homing_server.logs import LogStore
 from homing_server.metrics import Metrics
@@ -108,6 +109,7 @@ class Server:
         self._log_tails = LogTails(self._database, self._logs)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._retention = Retention(self._database)
+        self._leases = Leases(self._database, self._broker, self._recorder, grace=settings.lease_grace)
         self._conservation = Conservation(
             self._database,
             self._broker,
@@ -172,6 +174,7 @@ class Server:
             self._dispatcher.feed_deliveries,
             self._dispatcher.sweep,
             self._recorder.record_group,
+            self._leases.sweep,
             self._logs.store_group,
             self._logs.remove_orphans,
             self._hub.follow_results,
@@ -205,6 +208,7 @@ class Server:
 
     def _announce(self, recorded: Recorded) -> None:
         self._dispatcher.recorded(recorded)
+        self._leases.recorded(recorded)
         self._control.recorded(recorded)
 
     async def _watch_health(self) -> None:

@@ -22,7 +22,7 @@ from homing_core.lifecycle import Custody, Record
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.catalog import Catalog
 from homing_server.data_urls import DataUrls
-from homing_server.store import dispatching
+from homing_server.store import dispatching, functions
 from homing_server.store.accepting import Draft
 from homing_server.store.dispatching import Work
 from homing_server.store.engine import Database
@@ -301,7 +301,9 @@ class Dispatcher:
 
     async def _feed_function(self, function: str) -> None:
         if self._catalog.is_deleted(function):
+            # It came back to the store after its function was deleted: a worker let it go, or was lost with it.
             self._due.pop(function, None)
+            self._announce(await self._database.write(functions.invalidate_deleted, function, now_us=now_us()))
             return
         load = self._loads.setdefault(function, _Load())
         messages, size = load.room()

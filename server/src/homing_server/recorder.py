@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from homing_core.broker import Broker, Consumer, Received
+from homing_core.ids import new_id
 from homing_core.wire.v1 import Event, EventBatch
 from homing_server.errors import ApiError
 from homing_server.metrics import Metrics
@@ -30,12 +31,14 @@ _log = structlog.get_logger(__name__)
 _PREFETCH = 200
 _EVENTS = 500
 """About so many events go into one transaction."""
-_PATIENT = frozenset({"dequeued", "running", "attempt_ended", "sync_ended"})
+_PATIENT = frozenset({"dequeued", "running", "attempt_ended", "sync_ended", "leased", "progress"})
 """The kinds of events that nobody waits for: they are recorded with the next one that somebody may wait for..."""
 _PATIENCE = 0.02
 """...or after so many seconds. So the start of a short run is recorded together with its end."""
 _GATHER = 0.003
 """After a commit events gather for so many seconds: a transaction costs about as much as twenty events in it."""
+_MARK_PATIENCE = 10.0
+"""A mark that takes more seconds than this went to another recorder, or this one is far behind."""
 
 
 class _SupersededError(Exception):
@@ -64,10 +67,11 @@ class Recorder:
         self._term = 0
         """Counts the consumptions: what came by an earlier one must not be recorded under the epoch of a later one."""
         self._consumer: Consumer | None = None
-        self._in_hand: list[tuple[Received, Sequence[Event]]] = []
+        self._in_hand: list[tuple[Received, EventBatch]] = []
         self._arrived = asyncio.Event()
         self._awaited = asyncio.Event()
         self._busy = False
+        self._marks: dict[str, asyncio.Future[int | None]] = {}
         self._until_written = AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
@@ -80,6 +84,11 @@ class Recorder:
     def active(self) -> bool:
         """Whether this recorder is, as far as it knows, the active one."""
         return self._epoch is not None
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that this recorder records under; every connection, and every take-over, begins a new one."""
+        return self._epoch
 
     @property
     def idle(self) -> bool:
@@ -98,10 +107,43 @@ class Recorder:
         self._term += 1
         self._consumer = None
         self._in_hand.clear()
+        for mark in self._marks.values():
+            if not mark.done():
+                mark.set_result(None)
+
+    async def mark(self) -> int | None:
+        """Publish a mark, and return the epoch once it came back here: all that was published before is recorded.
+
+        None where it does not come back soon: another recorder is active, or this one is behind. A recorder that has
+        nothing to record becomes active by it.
+
+        :raises BrokerError: The mark was not, or perhaps not, published.
+        """
+        key = new_id()
+        self._marks[key] = asyncio.get_running_loop().create_future()
+        try:
+            await self._broker.publish_event(EventBatch(mark=key).SerializeToString())
+            async with asyncio.timeout(_MARK_PATIENCE):
+                return await self._marks[key]
+        except TimeoutError:
+            return None
+        finally:
+            del self._marks[key]
+
+    async def write(self, epoch: int, work: Callable[[Connection], Recorded]) -> bool:
+        """Commit what follows from what was recorded, and announce it; tell whether the epoch still is the last one."""
+
+        def under_epoch(connection: Connection) -> Recorded | None:
+            return work(connection) if holds_epoch(connection, epoch) else None
+
+        recorded = await self._database.write(under_epoch)
+        if recorded is not None:
+            self._announce(recorded)
+        return recorded is not None
 
     async def record_group(self) -> None:
         """Wait for events and commit what has come. One step of the recorder's loop."""
-        group: Sequence[tuple[Received, Sequence[Event]]] = []
+        group: Sequence[tuple[Received, EventBatch]] = []
         while not group:
             if not self._in_hand:
                 self._arrived.clear()
@@ -126,29 +168,32 @@ class Recorder:
 
     def _take(self, message: Received) -> None:
         try:
-            events = EventBatch.FromString(message.body).events
+            batch = EventBatch.FromString(message.body)
         except DecodeError:
             _log.error("an event message that cannot be read was dropped", size=len(message.body))
             message.reject()
             return
-        self._in_hand.append((message, events))
+        self._in_hand.append((message, batch))
         self._arrived.set()
-        if not all(event.WhichOneof("kind") in _PATIENT for event in events):
+        if not all(event.WhichOneof("kind") in _PATIENT for event in batch.events):
             self._awaited.set()
 
-    def _next_group(self) -> list[tuple[Received, Sequence[Event]]]:
+    def _next_group(self) -> list[tuple[Received, EventBatch]]:
         messages = events = 0
         while messages < len(self._in_hand) and events < _EVENTS:
-            events += len(self._in_hand[messages][1])
+            events += len(self._in_hand[messages][1].events)
             messages += 1
         group = self._in_hand[:messages]
         del self._in_hand[:messages]
         return group
 
-    async def _record(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
-        await self._record_events([event for _, events in group for event in events], self._term)
-        for message, _ in group:
+    async def _record(self, group: Sequence[tuple[Received, EventBatch]]) -> None:
+        await self._record_events([event for _, batch in group for event in batch.events], self._term)
+        for message, batch in group:
             message.ack()
+            mark = self._marks.get(batch.mark)
+            if mark is not None and not mark.done():
+                mark.set_result(self._epoch)
 
     async def _record_events(self, events: Sequence[Event], term: int) -> None:
         """Commit events. One that cannot be recorded at all is found by halving and left out, so that others go on."""
@@ -195,7 +240,7 @@ class Recorder:
             raise _SupersededError if term == self._term else _LostError
         return record_events(connection, events)
 
-    async def _resign(self, group: Sequence[tuple[Received, Sequence[Event]]]) -> None:
+    async def _resign(self, group: Sequence[tuple[Received, EventBatch]]) -> None:
         """Give back what is in hand and queue up behind the recorder that is active now."""
         _log.warning("another recorder is active", epoch=self._epoch)
         consumer, self._consumer = self._consumer, None

@@ -50,6 +50,12 @@ class ServerSettings(CommonSettings):
     conservation_interval: float = Field(
         default=5, gt=0, description="How many seconds pass between two counts of what is there against what went in."
     )
+    lease_grace: float = Field(
+        default=60,
+        gt=0,
+        description="How many seconds workers have, after the server or the broker was away, to say that they still"
+        " run what has left the broker; what nobody answers for then runs again.",
+    )
     drain_timeout: float = Field(
         default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
     )

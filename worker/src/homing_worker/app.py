@@ -26,6 +26,7 @@ from homing_worker.deliverer import Deliverer
 from homing_worker.events import EventPublisher
 from homing_worker.gate import Gate
 from homing_worker.lanes import Lanes
+from homing_worker.leases import Leases
 from homing_worker.logs import LogPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.run import Surroundings
@@ -36,6 +37,9 @@ from homing_worker.runtime.url import UrlRuntime
 from homing_worker.settings import WorkerSettings
 
 _log = structlog.get_logger(__name__)
+
+_LAST_WORDS = 3.0
+"""Seconds that the last events may take to be confirmed when the worker leaves."""
 
 
 class Worker:
@@ -100,11 +104,14 @@ class Worker:
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
             stack.push_async_callback(self._events.close)
+            stack.push_async_callback(self._tell_the_rest)
             stack.push_async_callback(self._logs.close)
             stack.push_async_callback(self._bodies.close)
             stack.push_async_callback(self._callbacks.close)
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._lanes.close)
+            leases = Leases(self._lanes, self._gate, after=self._settings.lease_after, term=self._settings.lease_term)
+            stack.push_async_callback(leases.close)
             stack.push_async_callback(self._control.close)
             for runtime in self._runtimes.values():
                 await runtime.open()
@@ -130,6 +137,14 @@ class Worker:
                 await asyncio.gather(self._events.flush(), self._logs.flush())
         except TimeoutError:
             _log.warning("drain_timed_out", worker=self.name)
+
+    async def _tell_the_rest(self) -> None:
+        """See confirmed what was reported last, that leases are given back say, where that is soon done."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._events.flush()
+        except TimeoutError:
+            _log.warning("events_not_confirmed", worker=self.name)
 
     async def _consume(self) -> None:
         await self._deliverer.consume()

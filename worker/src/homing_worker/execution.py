@@ -18,6 +18,7 @@ from homing_core.wire.v1 import (
     Ended,
     Event,
     HandedBack,
+    Leased,
     Token,
     WorkMessage,
 )
@@ -37,6 +38,7 @@ class Execution(Run):
     """Runs a work message. Whatever it reports last is confirmed before the message is acknowledged.
 
     The slot of the function is free again as soon as the function has answered; confirms are waited for after that.
+    No message stays unacknowledged for long: an execution that runs is leased, one that waits is handed back.
     """
 
     sync = False
@@ -60,34 +62,86 @@ class Execution(Run):
             bodies=message.bodies,
             prior_attempts=message.prior_attempts,
         )
+        self.settled = False
+        """Whether the message was acknowledged or given back."""
         self._events = events
         self._received = received
+        self._requeued = False
+        self._handing_back = False
+        self._done = False
         self._start_by_us = message.start_by_us
         self._lost_starts = message.prior_lost_starts + received.delivery_count
         # Not every hand-out was a start. Before the last one that might be, the store is asked how many there were.
         self._suspected = max(self._lost_starts, received.delivery_count + 1) >= limits.POISON_STARTS
 
-    async def run(self) -> bool:
-        """Run the invocation, report how it went and let the message go; tell whether it did.
+    @property
+    def waits(self) -> bool:
+        """Whether no attempt has begun, so that it can be given back by cancelling it."""
+        return not (self.started or self._handing_back or self._done)
 
-        Otherwise the message was given back, as it is where this is cancelled before an attempt has begun.
+    @property
+    def runs(self) -> bool:
+        """Whether an attempt has begun and the end is not known yet."""
+        return self.started and not self._done
+
+    async def run(self) -> None:
+        """Run the invocation, report how it went and let the message go.
+
+        The message is given back where this is cancelled before an attempt has begun.
         """
         try:
             last = await self._run()
         except asyncio.CancelledError:
-            if not self.started:
-                self._received.requeue()
-            raise
+            if not self._handing_back:
+                if not self.started:
+                    self._let_go(requeue=True)
+                raise
+            self._surroundings.metrics.execution("async", "HANDED_BACK")
+            last = self._event(handed_back=HandedBack(reason="WAITED", attempts=self.records))
         except GiveBackError:
-            self._received.requeue()
-            return False
+            self._let_go(requeue=True)
+            return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("execution_broke", invocation_id=self.invocation_id)
-            self._received.requeue()
-            return False
+            self.return_lease()
+            self._let_go(requeue=True)
+            return
+        self._done = True
         await self._events.publish(last)
-        self._received.ack()
-        return True
+        self._let_go()
+
+    def receive_again(self, received: Received) -> None:
+        """Take the message that came again, after what it came by before was lost."""
+        self._received = received
+        if self.settled:
+            self._settle()
+
+    def lease(self, term_us: int) -> None:
+        """Answer for the invocation for so long, from now on instead of the broker, once the store will know of it."""
+        leased = self._events.publish(self._event(leased=Leased(term_us=term_us)))
+        if not self.settled:
+            leased.add_done_callback(lambda _: self._let_go())
+
+    def return_lease(self) -> None:
+        """Answer no more for an invocation that was leased and did not end: it is to be run again."""
+        if self.settled and not (self._requeued or self._done):
+            self._events.post(self._event(leased=Leased(term_us=0)))
+
+    def hand_back(self) -> None:
+        """Prepare to be cancelled while it waits: it then goes back to the store, and not to the broker's queue."""
+        self._handing_back = True
+
+    def _let_go(self, *, requeue: bool = False) -> None:
+        """Acknowledge the message or give it back, unless that was done before."""
+        if not self.settled:
+            self.settled, self._requeued = True, requeue
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._requeued:
+            self._received.requeue()
+        else:
+            self._received.ack()
 
     async def _run(self) -> Event:
         if self._suspected:
@@ -162,6 +216,7 @@ class Execution(Run):
         deferred: Deferred | None = None,
         handed_back: HandedBack | None = None,
         ended: Ended | None = None,
+        leased: Leased | None = None,
     ) -> Event:
         return Event(
             invocation_id=self.invocation_id,
@@ -174,4 +229,5 @@ class Execution(Run):
             deferred=deferred,
             handed_back=handed_back,
             ended=ended,
+            leased=leased,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -23,21 +23,22 @@ from homing_worker.sync_call import SyncCall
 
 _log = structlog.get_logger(__name__)
 
+RENEWALS: Final = 3
+"""How often a lease is renewed in its term."""
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What is known of a message in hand."""
 
-    invocation_id: str
+@dataclass(slots=True, eq=False)
+class Work:
+    """An asynchronous invocation in the hand of this worker."""
+
+    task: asyncio.Task[None]
+    execution: Execution
     epoch: int
     """Counts the connections: the messages of earlier ones are not in hand any more."""
-    run: Run | None = None
-    """None for a message that only repeats one that is run already."""
-
-    @property
-    def started(self) -> bool:
-        """Whether it is not to be given back; a repetition goes as what it repeats goes."""
-        return self.run is None or self.run.started
+    since: float
+    """When it came, in the loop's time."""
+    leased_at: float = 0.0
+    """When it was last leased, in the loop's time; 0 where it was not."""
 
 
 class Lane:
@@ -62,16 +63,19 @@ class Lane:
         self._consumed_capacity = 0
         self._consuming = asyncio.Lock()
         self._epoch = 0
-        self._runs: dict[asyncio.Task[bool], _Run] = {}
-        self._executions: dict[tuple[str, int], asyncio.Task[bool]] = {}
+        self._runs: dict[asyncio.Task[None], Run] = {}
+        self._work: dict[tuple[str, int], Work] = {}
         self._loop = asyncio.get_running_loop()
 
     @property
     def in_hand(self) -> int:
         """Work messages that are not acknowledged yet."""
-        return sum(
-            1 for run in self._runs.values() if run.epoch == self._epoch and (run.run is None or not run.run.sync)
-        )
+        return sum(1 for work in self._work.values() if work.epoch == self._epoch and not work.execution.settled)
+
+    @property
+    def leased(self) -> int:
+        """Executions that this worker answers for instead of the broker."""
+        return sum(1 for work in self._work.values() if work.execution.settled)
 
     @property
     def busy(self) -> int:
@@ -129,8 +133,30 @@ class Lane:
     def give_back(self) -> None:
         """Give back what has not begun."""
         for task, run in self._runs.items():
-            if not run.started:
+            if run.waits:
                 task.cancel()
+
+    def relieve(self, now: float, *, after: float, term: float, renew: bool) -> None:
+        """Take from the broker what has been in hand for long: what runs is leased, what waits is handed back.
+
+        :param now: The loop's time.
+        :param after: Seconds that a message may be in hand.
+        :param term: Seconds that a lease lasts.
+        :param renew: Whether leases are renewed now.
+        """
+        term_us = round(term * 1e6)
+        for work in list(self._work.values()):
+            execution = work.execution
+            if work.leased_at:
+                due = renew and execution.runs and now - work.leased_at >= term / RENEWALS
+            else:
+                due = work.epoch == self._epoch and now - work.since >= after
+            if due and execution.runs:
+                work.leased_at = now
+                execution.lease(term_us)
+            elif due and execution.waits:
+                execution.hand_back()
+                work.task.cancel()
 
     async def finish(self) -> None:
         """Wait until everything that runs has ended."""
@@ -151,11 +177,15 @@ class Lane:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel what runs and stop all instances."""
+        """Cancel what runs, stop all instances, and answer no more for what was leased."""
+        left = list(self._work.values())
         for task in self._runs:
             task.cancel()
         await asyncio.gather(*self._runs, return_exceptions=True)
         await self.pool.close()
+        for work in left:
+            if work.task.cancelled():
+                work.execution.return_lease()
 
     async def _stop_consuming(self) -> None:
         consumers, self._consumers = self._consumers, []
@@ -170,15 +200,16 @@ class Lane:
             received.reject()
             return
         key = message.invocation_id, message.generation
-        same = self._executions.get(key)
+        same = self._work.get(key)
         if same is not None:
-            # The connection was lost while it ran here: it is not run twice at a time.
-            self._begin(self._follow(same, received), _Run(message.invocation_id, self._epoch))
+            # The connection was lost while it was here: it is not run twice at a time.
+            same.epoch = self._epoch
+            same.execution.receive_again(received)
             return
         execution = Execution(self._surroundings, self.pool, self._events, received, message)
-        task = self._begin(execution.run(), _Run(message.invocation_id, self._epoch, execution))
-        self._executions[key] = task
-        task.add_done_callback(lambda _: self._executions.pop(key))
+        task = self._begin(execution.run(), execution)
+        self._work[key] = Work(task, execution, self._epoch, self._loop.time())
+        task.add_done_callback(lambda _: self._work.pop(key))
 
     def _on_sync(self, received: Received) -> None:
         try:
@@ -188,28 +219,15 @@ class Lane:
             received.reject()
             return
         call = SyncCall(self._surroundings, self.pool, self._broker, self._events, received, request)
-        self._begin(call.run(), _Run(request.invocation_id, self._epoch, call))
+        self._begin(call.run(), call)
 
-    async def _follow(self, execution: asyncio.Task[bool], received: Received) -> bool:
-        """Let a message go, or give it back, as the execution of the message did that it repeats."""
-        try:
-            await asyncio.wait({execution})
-        except asyncio.CancelledError:
-            received.requeue()
-            raise
-        if execution.cancelled() or execution.exception() is not None or not execution.result():
-            received.requeue()
-            return False
-        received.ack()
-        return True
-
-    def _begin(self, work: Coroutine[Any, Any, bool], run: _Run) -> asyncio.Task[bool]:
+    def _begin(self, work: Coroutine[Any, Any, None], run: Run) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._runs[task] = run
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[bool]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         run = self._runs.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("run_broke", invocation_id=run.invocation_id, exc_info=error)

@@ -22,6 +22,10 @@ class LaneFigures(Protocol):
         """Work messages that are not acknowledged yet."""
 
     @property
+    def leased(self) -> int:
+        """Executions that this worker answers for instead of the broker."""
+
+    @property
     def busy(self) -> int:
         """Attempts that run."""
 
@@ -88,13 +92,15 @@ class _LaneCollector(Collector):
         in_hand = GaugeMetricFamily(
             "homing_worker_in_hand", "Work messages taken and not acknowledged.", labels=["function"]
         )
+        leased = GaugeMetricFamily("homing_worker_leased", "Executions that have left the broker.", labels=["function"])
         busy = GaugeMetricFamily("homing_worker_busy", "Attempts that run.", labels=["function"])
         instances = GaugeMetricFamily("homing_worker_instances", "Running instances.", labels=["function"])
         for lane in self._lanes():
             in_hand.add_metric([lane.name], lane.in_hand)
+            leased.add_metric([lane.name], lane.leased)
             busy.add_metric([lane.name], lane.busy)
             instances.add_metric([lane.name], lane.instances)
-        return in_hand, busy, instances
+        return in_hand, leased, busy, instances
 
 
 def state_name(state: InvocationState.ValueType) -> str:

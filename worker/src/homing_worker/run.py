@@ -104,6 +104,11 @@ class Run(ABC):
         self._headers: dict[str, str] | None = None
         self._log: InvocationLog | None = surroundings.logs.open(invocation_id)
 
+    @property
+    def waits(self) -> bool:
+        """Whether no attempt has begun, so that it can be given back by cancelling it."""
+        return not self.started
+
     async def attempts(self) -> Tried:
         """Make attempts until one succeeds, none may follow, or the next one is not to be waited for here."""
         tried = await self._attempt()

@@ -66,6 +66,17 @@ class WorkerSettings(CommonSettings):
     drain_timeout: float = Field(
         default=60.0, ge=0, description="Seconds that running invocations have to end when the worker is stopped."
     )
+    lease_after: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds after which work that runs leaves the broker, so that this worker answers for it, and"
+        " work that waits here is handed back. Must be well under RabbitMQ's consumer_timeout (30 min).",
+    )
+    lease_term: float = Field(
+        default=60.0,
+        ge=1,
+        description="Seconds after its last word that a worker is taken for lost with what it answers for.",
+    )
     callback_networks: Annotated[str, AfterValidator(_check_networks)] = Field(
         default="127.0.0.0/8,::1/128",
         description="The networks that callbacks may go to, comma-separated, as in 127.0.0.0/8,::1/128.",

@@ -71,11 +71,8 @@ class SyncCall(Run):
         if not self._recorded:
             self._log = None
 
-    async def run(self) -> bool:
-        """Run the request and answer its caller; tell whether the message was let go.
-
-        Otherwise it was given back, as it is where this is cancelled before it has begun.
-        """
+    async def run(self) -> None:
+        """Run the request and answer its caller. The message is given back where this is cancelled before it began."""
         try:
             ended = await self._run()
         except asyncio.CancelledError:
@@ -86,19 +83,18 @@ class SyncCall(Run):
             if not self._taken:
                 self._received.ack()
             self._surroundings.metrics.execution("sync", "TOO_LATE")
-            return True
+            return
         except GiveBackError:
             self._received.requeue()
-            return False
+            return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in hand
             _log.exception("sync_call_broke", invocation_id=self.invocation_id)
             if not self._taken:
                 self._received.ack()
-            return True
+            return
         if not self._taken:
             self._received.ack()
         await self._tell(ended)
-        return True
 
     @property
     def _recorded(self) -> bool:

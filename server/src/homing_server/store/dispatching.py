@@ -13,7 +13,7 @@ from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_core.wire.v1 import DeliveryMessage, WorkMessage
 from homing_server.store import schema
-from homing_server.store.recording import Change, Recorded, store_changes
+from homing_server.store.recording import Change, Recorded, select_invocations, store_changes
 from homing_server.store.records import record_of
 
 _invocations = schema.invocations
@@ -184,8 +184,8 @@ def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple
 
 
 def take_back_all(connection: Connection, *, due_us: int) -> int:
-    """Return everything that was at a broker which kept nothing to the store's custody; tell how many there were."""
-    gone = [int(Custody.SENT), int(Custody.BROKER)]
+    """Return what was at a broker which kept nothing, or leased by its workers, to the store's custody; count it."""
+    gone = [int(Custody.SENT), int(Custody.BROKER), int(Custody.LEASE)]
     work = connection.execute(
         update(_invocations)
         .where(schema.live(_invocations), _invocations.c.custody.in_(gone))
@@ -197,6 +197,25 @@ def take_back_all(connection: Connection, *, due_us: int) -> int:
         .values(custody=int(Custody.STORE))
     )
     return work.rowcount + deliveries.rowcount
+
+
+def leased(connection: Connection) -> list[str]:
+    """Return the invocations that their workers answer for."""
+    query = select(_invocations.c.id).where(schema.live(_invocations), _invocations.c.custody == int(Custody.LEASE))
+    return list(connection.execute(query).scalars())
+
+
+def end_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> Recorded:
+    """Take invocations back whose workers are lost, to hand them over again, unless they have gone further since."""
+    changes = []
+    for row in select_invocations(connection, ids):
+        before = record_of(row)
+        after = lifecycle.lease_ended(before, time_us=now_us)
+        if isinstance(after, Record):
+            changes.append(Change(row=row, before=before, after=after))
+    recorded = Recorded()
+    store_changes(connection, changes, recorded)
+    return recorded
 
 
 def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:

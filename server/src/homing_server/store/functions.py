@@ -141,6 +141,11 @@ def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> Reco
     return recorded
 
 
+def invalidate_deleted(connection: Connection, name: str, *, now_us: int) -> Recorded:
+    """End a batch of a function's invocations that wait in the store, where the function is deleted."""
+    return invalidate_stored(connection, name, now_us=now_us) if is_deleted(connection, name) else Recorded()
+
+
 def invalidated(row: Row[Any], *, now_us: int) -> Change:
     """Return the end of a waiting invocation whose function is gone: INVALID, or FAILED where it has run before."""
     before = record_of(row)

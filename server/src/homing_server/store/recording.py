@@ -61,6 +61,8 @@ class Recorded:
     """Id, function and size of the invocations that the broker holds no more."""
     due: dict[str, int] = field(default_factory=dict)
     """By function, when the earliest of the invocations that came back to the store is due."""
+    leases: dict[str, float] = field(default_factory=dict)
+    """The invocations that were leased, or whose leases were renewed, and for how many seconds from now."""
     deliveries: int = 0
     """How many deliveries were made."""
     refused: int = 0
@@ -150,7 +152,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
 
 def _note_custody(change: Change, recorded: Recorded) -> None:
     before, after = change.before.custody, change.after.custody
-    if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE}:
+    if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE, Custody.LEASE}:
         recorded.left_broker.append((change.row.id, change.row.function, change.row.size))
     if after is Custody.STORE:
         due = recorded.due.get(change.row.function)
@@ -170,10 +172,12 @@ def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recor
         before = record = record_of(row)
         for event in lives[row.id]:
             after = lifecycle.reported(record, event)
-            if isinstance(after, Refusal):
-                recorded.refused += 1
-            else:
+            if isinstance(after, Record):
                 record = after
+            if event.HasField("leased") and record.custody is Custody.LEASE and after is not Refusal.STALE:
+                recorded.leases[row.id] = event.leased.term_us / 1e6
+            elif isinstance(after, Refusal):
+                recorded.refused += 1
         if record is not before:
             changes.append(Change(row=row, before=before, after=record))
     return changes

@@ -215,6 +215,9 @@ class EventBatch(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: builtins.int
+    MARK_FIELD_NUMBER: builtins.int
+    mark: builtins.str
+    """A server's mark, without events: when it comes back, all that was published before it has been recorded."""
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]:
         """In the order in which they happened at the worker."""
@@ -223,8 +226,9 @@ class EventBatch(google.protobuf.message.Message):
         self,
         *,
         events: collections.abc.Iterable[Global___Event] | None = ...,
+        mark: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "mark", b"mark"]) -> None: ...
 
 Global___EventBatch: typing_extensions.TypeAlias = EventBatch
 

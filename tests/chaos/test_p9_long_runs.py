@@ -1,0 +1,114 @@
+"""P9: an execution may last for long, whatever restarts meanwhile; only a worker that is lost has it repeated.
+
+Times are scaled: what runs leaves the broker after a second, and a worker that says nothing for three is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from homing import AsyncClient, AttemptOutcome, Invocation, InvocationState
+from support.gauges import settled_gauges
+from support.ledger import PATIENCE, Ledger
+from support.processes import Cluster
+from support.rabbitmq import RabbitNode
+
+TERM = 3.0
+RENEWED = TERM / 3 + 0.5
+"""Seconds within which a lease is renewed, at the latest."""
+SERVER = {"HOMING_LEASE_GRACE": str(TERM)}
+WORKER = {"HOMING_LEASE_AFTER": "1", "HOMING_LEASE_TERM": str(TERM)}
+RUN = 'echo "$Http_X_Call_Id" >> "$0/starts"; while [ ! -e "$0/gate" ]; do sleep 0.05; done'
+
+
+def starts(folder: Path) -> list[str]:
+    """Return the ids of the invocations that were started, as often as they were."""
+    return (folder / "starts").read_text().split()
+
+
+def told(record: Invocation, kind: str) -> list[str]:
+    """Return the details of the events of that kind."""
+    return [event.detail for event in record.events if event.type.name == kind]
+
+
+async def record_when(client: AsyncClient, invocation_id: str, wanted: Callable[[Invocation], bool]) -> Invocation:
+    """Return the record as soon as it is as wanted."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            record = await client.get(invocation_id)
+            if wanted(record):
+                return record
+            await asyncio.sleep(0.1)
+
+
+async def test_p9_a_long_run_outlasts_its_broker_and_its_server(
+    cluster: Cluster, rabbit_node: RabbitNode, tmp_path: Path
+) -> None:
+    server = await asyncio.to_thread(cluster.start_server, **SERVER)
+    await asyncio.to_thread(cluster.start_worker, **WORKER)
+    ledger = Ledger()
+    async with AsyncClient(cluster.target, timeout=60) as client, ledger.watching(client):
+        await client.functions.deploy(name="long", command=["sh", "-c", RUN, str(tmp_path)], max_instances=1)
+        (long,) = await ledger.accept(client, "long")
+        await record_when(client, long, lambda record: record.state is InvocationState.RUNNING)
+        waiting = await ledger.accept(client, "long", 3)
+        await record_when(client, long, lambda record: bool(told(record, "LEASED")))
+        for each in waiting:
+            await record_when(client, each, lambda record: told(record, "HANDED_BACK") == ["WAITED"])
+
+        await asyncio.to_thread(rabbit_node.sync)
+        await asyncio.to_thread(rabbit_node.kill)
+        await asyncio.to_thread(rabbit_node.start)
+        await asyncio.to_thread(server.kill)
+        # Away for longer than a lease lasts, and then there for longer than that and the grace.
+        await asyncio.sleep(TERM + 1)
+        await asyncio.to_thread(server.start)
+        before = len(told(await client.get(waiting[0]), "HANDED_BACK"))
+        await record_when(client, waiting[0], lambda record: len(told(record, "HANDED_BACK")) > before)
+        await asyncio.sleep(2 * TERM)
+
+        record = await client.get(long)
+        assert (record.state, record.attempt_count) == (InvocationState.RUNNING, 1)
+        assert starts(tmp_path) == [long]
+        (tmp_path / "gate").touch()
+        await ledger.close(client, "long")
+        record = await client.get(long)
+
+    assert ledger.states() == {InvocationState.SUCCEEDED: 5}
+    assert sorted(starts(tmp_path)) == sorted(ledger.accepted)
+    assert len(told(record, "LEASED")) == 1
+    assert not told(record, "HANDED_BACK")
+    gauges = await settled_gauges(server)
+    assert (gauges.record_drift, gauges.broker_drift) == (0, {})
+
+
+async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_ended(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(cluster.start_server, **SERVER)
+    lost = await asyncio.to_thread(cluster.start_worker, **WORKER)
+    async with AsyncClient(cluster.target, timeout=60) as client:
+        await client.functions.deploy(name="long", command=["sh", "-c", RUN, str(tmp_path)], max_instances=1)
+        handle = await client.invoke_async("long")
+        await record_when(client, handle.id, lambda record: bool(told(record, "LEASED")))
+        other = await asyncio.to_thread(cluster.start_worker, **WORKER)
+        # It answers for the execution still, long after the lease was given.
+        await asyncio.sleep(2 * TERM)
+        killed = datetime.now(UTC)
+        await asyncio.to_thread(lost.kill)
+        record = await record_when(client, handle.id, lambda record: record.attempt_count == 2)
+        (tmp_path / "gate").touch()
+        assert (await handle.wait(PATIENCE)).state is InvocationState.SUCCEEDED
+        first, second = record.attempts
+
+    assert [(each.worker, each.outcome) for each in (first, second)] == [
+        (lost.worker, AttemptOutcome.LOST),
+        (other.worker, None),
+    ]
+    assert told(record, "HANDED_BACK") == ["LEASE_ENDED"]
+    assert second.start_time is not None
+    assert second.start_time - killed >= timedelta(seconds=TERM - RENEWED)
+    assert starts(tmp_path) == [handle.id] * 2
