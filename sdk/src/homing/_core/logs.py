@@ -25,36 +25,27 @@ class LogLine:
 
 
 class LogProgress:
-    """What a reader asks for, and the last line it has seen.
+    """What a reader asks for, and how many lines it has seen.
 
-    A server tells the lines from the beginning, always. One that was reached again has told those up to the last one
-    before; lines are known by their times, since a server that was lost may have lost lines too.
+    A server tells the lines from the first one on, always in the same order; so one that is asked again has told those
+    that were seen before.
     """
 
     def __init__(self, invocation_id: str, *, follow: bool) -> None:
         self.request = invocation_service_pb2.TailLogsRequest(id=invocation_id, follow=follow)
-        self._last = -1
-        self._seen_at_last = 0
-        self._skip_at_last = 0
-        self._resuming = False
+        self._seen = 0
+        self._told = 0
 
     def resume(self) -> None:
-        """Expect the lines from the beginning again."""
-        self._resuming = True
-        self._skip_at_last = self._seen_at_last
+        """Expect the lines from the first one on again."""
+        self._told = 0
 
     def accept(self, message: invocation_service_pb2.TailLogsResponse) -> LogLine | None:
         """Take a message; return its line, or None for one that was seen before."""
-        time = message.time.ToNanoseconds()
-        if self._resuming:
-            if time < self._last:
-                return None
-            if time == self._last and self._skip_at_last:
-                self._skip_at_last -= 1
-                return None
-            self._resuming = False
-        self._seen_at_last = self._seen_at_last + 1 if time == self._last else 1
-        self._last = time
+        self._told += 1
+        if self._told <= self._seen:
+            return None
+        self._seen = self._told
         return LogLine(
             time=convert.time(message, "time"),
             stream=convert.log_stream(message.stream),

@@ -192,7 +192,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
             raise Refusal(
                 code=grpc.StatusCode.INVALID_ARGUMENT,
                 reason="INVALID_REQUEST",
-                message="filter: at least one field must be set",
+                message="filter: must have at least one field set",
                 field="filter",
             )
         return self._store.find(wanted)
