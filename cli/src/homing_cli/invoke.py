@@ -35,6 +35,10 @@ def invoke(
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
     callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
+    delay: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="DURATION", help="With --async: start it so much later, up to 30d."),
+    ] = None,
     request_id: Annotated[str | None, typer.Option(help="With --async: makes it safe to say this again.")] = None,
     label: Labels = None,
     header: Annotated[
@@ -62,10 +66,16 @@ def invoke(
       cat words.txt | homing invoke figlet
       homing invoke report --async --callback-url http://localhost:9000/done
       homing invoke report --async --wait --timeout 10m
+      homing invoke report --async --delay 12h
       homing invoke resize --each names.txt --concurrency 20 > sizes.txt
     """  # noqa: D301 - click wants the character
     if not later:
-        given = {"--callback-url": callback_url, "--request-id": request_id, "--wait": wait or None}
+        given = {
+            "--callback-url": callback_url,
+            "--delay": delay,
+            "--request-id": request_id,
+            "--wait": wait or None,
+        }
         for option, value in given.items():
             if value is not None:
                 raise typer.BadParameter("needs --async", param_hint=option)
@@ -94,6 +104,7 @@ def invoke(
                 headers=pairs("--header", header) or None,
                 labels=pairs("--label", label),
                 callback_url=callback_url,
+                delay=delay,
                 request_id=request_id,
                 attempt_timeout=attempt_timeout,
             )

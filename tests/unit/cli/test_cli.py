@@ -84,6 +84,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
         (["invoke", "f", "--label", "job"], "'job' is not KEY=VALUE"),
         (["invoke", "f", "--callback-url", "http://x"], "needs --async"),
         (["invoke", "f", "--wait"], "needs --async"),
+        (["invoke", "f", "--delay", "1h"], "needs --async"),
         (["deploy", "f"], "exactly one of them must be given; none is given"),
         (["deploy", "f", "--image", "a", "--url", "b"], "image and url are given"),
         (["deploy", "f", "--command", "a", "b"], "the program is given twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,15 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
 
     result = homing(
         *("invoke", "figlet", "x", "--async", "--callback-url", "http://localhost/hook", "--request-id", "r1"),
-        *("--label", "job=7", "-H", "X-One=1", "--attempt-timeout", "5s", "--content-type", "a/b"),
+        *("--label", "job=7", "-H", "X-One=1", "--attempt-timeout", "5s", "--content-type", "a/b", "--delay", "1h"),
     )
 
     assert (result.exit_code, result.stdout) == (0, f"{records.INVOCATION_ID}\n")
     [request] = scripted_server.requests["InvokeAsync"]
     assert request.request_id == "r1"
+    due = request.spec.schedule_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)
+    assert timedelta(minutes=59) < due < timedelta(hours=1)
+    request.spec.ClearField("schedule_time")
     assert request.spec == invocation_pb2.InvocationSpec(
         function="figlet",
         payload=payload_pb2.Payload(content_type="a/b", data=b"x"),
