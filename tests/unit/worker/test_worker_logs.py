@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from homing_core import limits
-from homing_core.broker import Broker, BrokerError, BrokerUnavailableError
+from homing_core.broker import Broker, BrokerUnavailableError
 from homing_core.log_lines import CUT, LineSplitter, LogAllowance
 from homing_core.wire.v1 import LogMessage
 from homing_worker import logs
 from homing_worker.logs import InvocationLog, LogPublisher
+from homing_worker.metrics import Metrics
 from homing_worker.runtime import attribution
 from homing_worker.runtime.attribution import Attribution
 from homing_worker.runtime.container_log import Frames
@@ -133,13 +134,13 @@ class FakeBroker:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
         self.messages = 0
-        self.error: BrokerError | None = None
+        self.failures = 0
 
     async def publish_logs(self, body: bytes) -> None:
         await asyncio.sleep(0)
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+        if self.failures:
+            self.failures -= 1
+            raise BrokerUnavailableError("away")
         self.messages += 1
         batches = LogMessage.FromString(body).batches
         self.lines += [(batch.invocation_id, line.text) for batch in batches for line in batch.lines]
@@ -153,7 +154,7 @@ def broker() -> FakeBroker:
 @pytest.fixture
 def publisher(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> LogPublisher:
     monkeypatch.setattr(logs, "_INTERVAL", 0.001)
-    return LogPublisher(cast(Broker, broker))
+    return LogPublisher(cast(Broker, broker), Metrics())
 
 
 def write(log: InvocationLog, *lines: str) -> None:
@@ -213,18 +214,18 @@ async def test_where_too_many_wait_lines_are_dropped_and_counted(
 
 
 async def test_what_the_broker_does_not_take_is_counted(broker: FakeBroker, publisher: LogPublisher) -> None:
-    broker.error = BrokerUnavailableError("away")
-    write(publisher.open("a"), "one")
+    broker.failures = 3
+    write(publisher.open("a"), "one", "two")
 
     await publisher.flush()
 
-    assert broker.lines == [("a", "… 1 line was lost on the way here")]
+    assert broker.lines == [("a", "… 2 lines were lost on the way here")]
 
 
 async def test_a_line_tells_where_and_when_it_was_written(publisher: LogPublisher) -> None:
     publisher.open("a").write("text", LOG_STREAM_STDERR, 123, shared=True)
 
-    (batch,) = publisher._take().batches
+    (batch,) = LogMessage.FromString(publisher._take().body).batches
 
     assert (batch.lines[0].stream, batch.lines[0].time_us, batch.lines[0].shared) == (LOG_STREAM_STDERR, 123, True)
     await publisher.close()

@@ -59,7 +59,7 @@ class Worker:
         self._gate = Gate()
         self._bodies = Bodies(settings.data_dir / "spool")
         self._events = EventPublisher(self._broker, self._metrics)
-        self._logs = LogPublisher(self._broker)
+        self._logs = LogPublisher(self._broker, self._metrics)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         surroundings = Surroundings(

@@ -6,7 +6,8 @@ Nothing here waits for anything on behalf of a function or an event: a line that
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -17,6 +18,7 @@ from homing_core.clock import now_us
 from homing_core.limits import KIB, MIB
 from homing_core.log_lines import LogAllowance
 from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
+from homing_worker.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -57,15 +59,25 @@ class InvocationLog:
         self._publisher.add(self._id, LogLine(time_us=time_us, stream=stream, text=text, shared=shared))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Message:
+    body: bytes
+    lines: Counter[str]
+    """How many lines of each invocation are in it."""
+    told: Counter[str]
+    """Of how many lost lines of each invocation it tells."""
+
+
 class LogPublisher:
     """Publishes the lines of all invocations of a worker."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, metrics: Metrics) -> None:
         self._broker = broker
+        self._metrics = metrics
         self._pending: deque[tuple[str, LogLine]] = deque()
         self._pending_size = 0
-        self._lost: dict[str, int] = {}
-        """How many lines of which invocations were dropped since one of them was published."""
+        self._lost: Counter[str] = Counter()
+        """How many lines of which invocations were lost and are not told of yet."""
         self._sending: asyncio.Task[None] | None = None
 
     def open(self, invocation_id: str) -> InvocationLog:
@@ -76,7 +88,8 @@ class LogPublisher:
         """Publish a line soon, or drop it where too many wait."""
         size = len(line.text) + _LINE
         if self._pending_size + size > _BUFFER:
-            self._lost[invocation_id] = self._lost.get(invocation_id, 0) + 1
+            self._lost[invocation_id] += 1
+            self._metrics.log_lines("lost", 1)
             return
         self._pending.append((invocation_id, line))
         self._pending_size += size
@@ -98,17 +111,20 @@ class LogPublisher:
         while self._pending or self._lost:
             await asyncio.sleep(_INTERVAL)
             message = self._take()
+            lines = message.lines.total()
             try:
-                await self._broker.publish_logs(message.SerializeToString())
+                await self._broker.publish_logs(message.body)
             except BrokerError as error:
-                lines = sum(len(batch.lines) for batch in message.batches)
                 _log.info("log_lines_lost", lines=lines, error=str(error) or type(error).__name__)
-                for batch in message.batches:
-                    self._lost[batch.invocation_id] = self._lost.get(batch.invocation_id, 0) + len(batch.lines)
+                self._metrics.log_lines("lost", lines)
+                self._lost += message.lines + message.told
+            else:
+                self._metrics.log_lines("published", lines)
         self._sending = None
 
-    def _take(self) -> LogMessage:
+    def _take(self) -> _Message:
         batches: dict[str, LogBatch] = {}
+        lines: Counter[str] = Counter()
         taken = 0
         while self._pending and taken < _MESSAGE:
             invocation_id, line = self._pending.popleft()
@@ -117,14 +133,16 @@ class LogPublisher:
             if batch is None:
                 batch = batches[invocation_id] = LogBatch(invocation_id=invocation_id)
             batch.lines.append(line)
+            lines[invocation_id] += 1
         self._pending_size -= taken
+        told: Counter[str] = Counter()
         if not self._pending:
             # What was dropped came after all that waited.
-            for invocation_id, count in self._lost.items():
-                batch = batches.setdefault(invocation_id, LogBatch(invocation_id=invocation_id))
-                batch.lines.append(_lost_line(count))
-            self._lost.clear()
-        return LogMessage(batches=batches.values())
+            told, self._lost = self._lost, told
+        for invocation_id, count in told.items():
+            batch = batches.setdefault(invocation_id, LogBatch(invocation_id=invocation_id))
+            batch.lines.append(_lost_line(count))
+        return _Message(body=LogMessage(batches=batches.values()).SerializeToString(), lines=lines, told=told)
 
 
 def _lost_line(count: int) -> LogLine:

@@ -57,6 +57,12 @@ class Metrics:
             buckets=(1, 2, 5, 10, 20, 50, 100, 200),
             registry=self.registry,
         )
+        self._lines = Counter(
+            "homing_worker_log_lines",
+            "Lines that functions wrote, by what became of them: published, or lost because the way was too slow.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._outcomes: dict[tuple[str, str], Counter] = {}
 
     def watch(self, lanes: Callable[[], Iterable[LaneFigures]]) -> None:
@@ -78,6 +84,10 @@ class Metrics:
     def delivery(self, state: str) -> None:
         """Count a delivery that ended."""
         self._deliveries.labels(state).inc()
+
+    def log_lines(self, outcome: str, number: int) -> None:
+        """Count so many log lines."""
+        self._lines.labels(outcome).inc(number)
 
     def events(self, number: int) -> None:
         """Count a batch of so many events."""
