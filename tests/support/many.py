@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -55,7 +56,7 @@ def fill(path: Path, count: int, *, days: float = 6.0) -> None:
         connection.execute(f"DROP INDEX {name}")
     counters = dict(connection.execute("SELECT name, value FROM counters"))
     rows = _rows(count, counters, int(days * DAY))
-    while chunk := [row for row, _ in zip(rows, range(_CHUNK), strict=False)]:
+    while chunk := list(islice(rows, _CHUNK)):
         for table in (schema.invocations, schema.payloads, schema.labels, schema.deliveries):
             statement = str(table.insert().compile(dialect=sqlite.dialect(paramstyle="named")))
             connection.executemany(statement, [values for row in chunk for values in row[table.name]])

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, literal, select
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
 from homing_server.store import schema
-from homing_server.store.selecting import Arm, conditions, labelled
+from homing_server.store.selecting import Arm, conditions, labelled, span_of
 
 _invocations = schema.invocations
 
@@ -23,7 +23,8 @@ def count_selected(connection: Connection, selection: api.InvocationFilter, *, m
     if selection.labels or selection.rerun_of:
         # There are few of them, most often: all are looked at once, whatever their states.
         query = select(_invocations.c.state, func.count()).where(*conditions(selection, Arm()))
-        query, _ = labelled(query, selection)
+        query, label = labelled(query, selection)
+        query = query.where(*span_of(selection).of(_invocations.c.create_us if label is None else label.c.create_us))
         counts = {State(state): count for state, count in connection.execute(query.group_by(_invocations.c.state))}
     else:
         counts = {
@@ -34,5 +35,6 @@ def count_selected(connection: Connection, selection: api.InvocationFilter, *, m
 
 
 def _count_state(connection: Connection, selection: api.InvocationFilter, state: int, *, most: int) -> int:
-    some = select(literal(1)).where(*conditions(selection, Arm(state=state))).limit(most).subquery()
+    accepted = span_of(selection).of(_invocations.c.create_us)
+    some = select(literal(1)).where(*conditions(selection, Arm(state=state)), *accepted).limit(most).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one()

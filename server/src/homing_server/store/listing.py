@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, union_all
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.reading import deliveries_of
 from homing_server.store.records import invocation_of
-from homing_server.store.selecting import arms, conditions, labelled
+from homing_server.store.selecting import Span, arms, conditions, labelled, span_of
 
 _invocations = schema.invocations
 
@@ -89,13 +89,17 @@ def page_query(
 
     :param where: What must be true besides.
     """
+    span = span_of(selection)
+    if after is not None:
+        span &= Span(first=after.create_us) if oldest_first else Span(end=after.create_us + 1)
 
     def ordered(query: Select[Any], create_us: ColumnElement[int], id_: ColumnElement[str]) -> Select[Any]:
         order = (create_us, id_) if oldest_first else (create_us.desc(), id_.desc())
         return query.order_by(*order).limit(size + 1)
 
     def beyond(create_us: ColumnElement[int], id_: ColumnElement[str]) -> list[ColumnElement[bool]]:
-        return [] if after is None else [_beyond(create_us, id_, after, oldest_first=oldest_first)]
+        at_once = [] if after is None else [_beyond(create_us, id_, after, oldest_first=oldest_first)]
+        return [*span.of(create_us), *at_once]
 
     create_us: ColumnElement[int] = _invocations.c.create_us
     id_: ColumnElement[str] = _invocations.c.id
@@ -118,6 +122,7 @@ def page_query(
 def _beyond(
     create_us: ColumnElement[int], id_: ColumnElement[str], place: Place, *, oldest_first: bool
 ) -> ColumnElement[bool]:
+    """Return what is true behind a place, of the times from that of the place on."""
     if oldest_first:
-        return and_(create_us >= place.create_us, or_(create_us > place.create_us, id_ > place.id))
-    return and_(create_us <= place.create_us, or_(create_us < place.create_us, id_ < place.id))
+        return or_(create_us > place.create_us, id_ > place.id)
+    return or_(create_us < place.create_us, id_ < place.id)

@@ -11,7 +11,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import ENDS
 from homing_server.store import schema
 from homing_server.store.listing import Page, Place, list_invocations
-from homing_server.store.selecting import Arm, conditions, labelled
+from homing_server.store.selecting import Arm, conditions, labelled, span_of
 
 _invocations = schema.invocations
 
@@ -38,7 +38,9 @@ def count_rerunnable(connection: Connection, wanted: Rerunnable) -> int:
     selection = _ended_of(wanted.selection)
     if selection is None:
         return 0
-    query = select(func.count()).select_from(_invocations).where(*conditions(selection, Arm()), *_where(wanted))
+    accepted = span_of(selection).of(_invocations.c.create_us)
+    query = select(func.count()).select_from(_invocations)
+    query = query.where(*conditions(selection, Arm()), *accepted, *_where(wanted))
     count: int = connection.execute(labelled(query, selection)[0]).scalar_one()
     return count
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, FromClause, Select, false, func
+from sqlalchemy import ColumnElement, FromClause, Select, func
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.ids import times_of_ids
@@ -15,6 +15,7 @@ from homing_server.store import schema
 
 _invocations = schema.invocations
 _MAX_ARMS = 200
+_FOREVER_US = 2**63 - 1
 _ID_SLACK_US = 60 * 1_000_000
 """An id tells the time of acceptance; those of earlier versions were made a moment later."""
 
@@ -25,6 +26,45 @@ class Arm:
 
     function: str | None = None
     state: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A range of times of acceptance, in microseconds since the epoch: by these all indexes are in order.
+
+    There is one lower and one upper bound, since SQLite makes use of one.
+    """
+
+    first: int = 0
+    end: int = _FOREVER_US
+
+    def __and__(self, other: Span) -> Span:
+        """Return what is in both."""
+        return Span(first=max(self.first, other.first), end=min(self.end, other.end))
+
+    def of(self, create_us: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
+        """Yield what is true of a time in the range."""
+        if self.first:
+            yield create_us >= self.first
+        if self.end < _FOREVER_US:
+            yield create_us < self.end
+
+
+def span_of(selection: api.InvocationFilter) -> Span:
+    """Return when what a filter selects was accepted, as far as the filter tells."""
+    span = Span()
+    bounds = selection.create_time
+    if bounds.HasField("start_time"):
+        span &= Span(first=_ceiling_us(bounds.start_time))
+    # Nothing starts or ends before it was accepted.
+    for bounds in (selection.create_time, selection.start_time, selection.end_time):
+        if bounds.HasField("end_time"):
+            span &= Span(end=_ceiling_us(bounds.end_time))
+    if selection.id_prefix:
+        # Ids tell the time. What is no beginning of an id selects nothing.
+        first, end = times_of_ids(selection.id_prefix) or (0, 0)
+        span &= Span(first=first - _ID_SLACK_US, end=end + _ID_SLACK_US)
+    return span
 
 
 def arms(selection: api.InvocationFilter) -> list[Arm]:
@@ -39,7 +79,7 @@ def arms(selection: api.InvocationFilter) -> list[Arm]:
 
 
 def conditions(selection: api.InvocationFilter, arm: Arm) -> Iterator[ColumnElement[bool]]:
-    """Yield what is true of the records that a filter selects, their labels apart."""
+    """Yield what is true of the records that a filter selects, the times of acceptance and labels apart."""
     if arm.function is not None:
         yield _invocations.c.function == arm.function
     elif selection.functions:
@@ -48,15 +88,11 @@ def conditions(selection: api.InvocationFilter, arm: Arm) -> Iterator[ColumnElem
         yield _invocations.c.state == arm.state
     elif selection.states:
         yield _invocations.c.state.in_(sorted(selection.states))
-    for name in ("create_time", "start_time", "end_time"):
+    for name in ("start_time", "end_time"):
         if selection.HasField(name):
-            bounds: api.TimeRange = getattr(selection, name)
-            yield from _within(_invocations.c[name.replace("_time", "_us")], bounds)
-            if bounds.HasField("end_time"):
-                # Nothing starts or ends before it was accepted; the indexes know when that was.
-                yield _invocations.c.create_us < _ceiling_us(bounds.end_time)
+            yield from _within(_invocations.c[name.replace("_time", "_us")], getattr(selection, name))
     if selection.id_prefix:
-        yield from _begins(selection.id_prefix)
+        yield func.substr(_invocations.c.id, 1, len(selection.id_prefix)) == selection.id_prefix
     if selection.rerun_of:
         yield _invocations.c.rerun_of == selection.rerun_of
 
@@ -72,21 +108,8 @@ def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Selec
     return query, first
 
 
-def _begins(prefix: str) -> Iterator[ColumnElement[bool]]:
-    """Yield what is true of ids that begin so; they tell the time, by which all indexes are in order."""
-    times = times_of_ids(prefix)
-    if times is None:
-        yield false()
-        return
-    yield _invocations.c.create_us >= times[0] - _ID_SLACK_US
-    yield _invocations.c.create_us < times[1] + _ID_SLACK_US
-    yield func.substr(_invocations.c.id, 1, len(prefix)) == prefix
-
-
 def _within(column: ColumnElement[int], bounds: api.TimeRange) -> Iterator[ColumnElement[bool]]:
-    yield column > 0
-    if bounds.HasField("start_time"):
-        yield column >= _ceiling_us(bounds.start_time)
+    yield column >= (_ceiling_us(bounds.start_time) if bounds.HasField("start_time") else 1)
     if bounds.HasField("end_time"):
         yield column < _ceiling_us(bounds.end_time)
 
