@@ -69,7 +69,7 @@ async def _recording(folders: dict[int, Path], tell: Tell) -> list[tuple[str, st
                 seconds[count].append(await _record(database))
     rates = {count: _PER_ROUND / median(taken) for count, taken in seconds.items()}
     rows = [(f"recording, {count:,} records before", rate(_PER_ROUND, median(seconds[count]))) for count in folders]
-    rows.append(("recording, share of the rate that is kept", f"{min(rates.values()) / rates[0]:.0%}"))
+    rows.append(("recording, share of the rate that is kept", f"{rates[max(rates)] / rates[0]:.0%}"))
     for row in rows:
         tell(": ".join(row))
     return rows

@@ -52,7 +52,10 @@ async def ended(
     with database.writing() as connection:
         end_us = now_us() - int(days_ago * DAY)
         connection.execute(update(table).where(table.c.id.in_(keys)).values(end_us=end_us))
-        rows = [{"invocation_id": key, "number": 1, "size": 1, "lines": b"", "create_us": end_us} for key in keys]
+        rows = [
+            {"invocation_id": key, "number": 1, "total_lines": 1, "total_size": 1, "lines": b"", "create_us": end_us}
+            for key in keys
+        ]
         connection.execute(insert(schema.logs), rows)
     return keys
 

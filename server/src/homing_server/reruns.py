@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
@@ -117,7 +119,7 @@ def _count(response: api.BulkRerunResponse, outcome: Accepted | ApiError) -> Non
             response.duplicates += 1
         else:
             response.accepted += 1
-    elif outcome.reason == "FUNCTION_NOT_FOUND":
+    elif outcome.code is grpc.StatusCode.NOT_FOUND:
         response.refused += 1
     else:
         raise outcome
