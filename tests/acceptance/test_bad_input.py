@@ -21,6 +21,7 @@ from homing.v1 import invocation_service_pb2, invocation_service_pb2_grpc
 from support.processes import Cluster
 
 TOO_LARGE = 256 * 1024 + 1
+TOO_LARGE_IN_ALL = 64 * 2**20 + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +60,12 @@ CASES = [
         request={"spec": {"function": "cat", "payload": {"data": "QUFB" * (TOO_LARGE // 3 + 1)}}},
         field="spec.payload.data",
         limit="at most 262144 bytes",
-        sdk=lambda client: client.invoke_async("cat", b"x" * TOO_LARGE),
+        sdk=lambda client: client.invoke_async("cat", b"x" * TOO_LARGE_IN_ALL),
         sdk_error=homing.PayloadTooLargeError,
-        sdk_says="262144",
+        sdk_says="67108864",
         cli=["invoke", "cat", "--async"],
-        cli_input=b"x" * TOO_LARGE,
-        cli_says="262144",
+        cli_input=b"x" * TOO_LARGE_IN_ALL,
+        cli_says="67108864",
     ),
     Case(
         name="bad callback URL",

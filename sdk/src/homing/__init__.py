@@ -40,6 +40,7 @@ from homing._core.policy import RetryPolicy
 from homing._core.values import (
     Answer,
     Attempt,
+    Blob,
     Delivery,
     DeliveryAttempt,
     Event,
@@ -107,6 +108,7 @@ __all__ = [
     "AsyncTypedFunction",
     "Attempt",
     "AttemptOutcome",
+    "Blob",
     "BulkRerun",
     "BulkStopped",
     "Call",

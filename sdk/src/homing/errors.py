@@ -149,7 +149,7 @@ class PayloadTooLargeError(InvalidRequestError):
     """The largest size that is carried, in bytes."""
 
     def __init__(self, *, size: int, limit: int, field: str = "payload") -> None:
-        rule = f"must have at most {limit} bytes ({limit / 1024:g} KiB), has {size}"
+        rule = f"must have at most {limit} bytes ({_shown(limit)}), has {size}"
         super().__init__(
             f"{field}: {rule}",
             code=grpc.StatusCode.INVALID_ARGUMENT,
@@ -314,3 +314,8 @@ class ForkedClientError(ClientUseError):
 
 class WrongLoopError(ClientUseError):
     """The AsyncClient was used from another event loop than the one of its first use. Make a client in each loop."""
+
+
+def _shown(size: int) -> str:
+    mebibytes = size / 2**20
+    return f"{mebibytes:g} MiB" if mebibytes >= 1 else f"{size / 1024:g} KiB"

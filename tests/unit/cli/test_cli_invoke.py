@@ -182,7 +182,8 @@ def test_a_wait_that_is_over_tells_the_id(scripted_server: ScriptedServer) -> No
 
 def test_a_payload_that_is_too_large_is_refused_at_once(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     file = tmp_path / "large"
-    file.write_bytes(b"x" * 300_000)
+    with file.open("wb") as sparse:
+        sparse.truncate(70_000_000)
 
     from_file = program("invoke", "f", "-d", f"@{file}")
     with Path("/dev/zero").open("rb") as endless:
@@ -190,8 +191,8 @@ def test_a_payload_that_is_too_large_is_refused_at_once(scripted_server: Scripte
             [*PROGRAM, "invoke", "f", "-d", "@-"], stdin=endless, capture_output=True, timeout=30, check=False
         )
 
-    rule = "must have at most 262144 bytes (256 KiB), has"
+    rule = "must have at most 67108864 bytes (64 MiB), has"
     assert (from_file.returncode, from_stdin.returncode) == (2, 2)
-    assert from_file.stderr.decode() == f"homing: payload from {file}: {rule} 300000\n"
-    assert from_stdin.stderr.decode() == f"homing: payload from stdin: {rule} 262145\n"
+    assert from_file.stderr.decode() == f"homing: payload from {file}: {rule} 70000000\n"
+    assert from_stdin.stderr.decode() == f"homing: payload from stdin: {rule} 67108865\n"
     assert scripted_server.requests == {}

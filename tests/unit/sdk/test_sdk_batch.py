@@ -10,6 +10,7 @@ import pytest
 
 import homing
 from homing import InvocationRequest
+from homing._core.payload import MAX_INLINE
 from homing.v1 import invocation_service_pb2
 from support import records
 from support.scripted_server import Refusal, ScriptedServer
@@ -104,7 +105,7 @@ def test_more_than_a_call_carries_is_cut(driver: Driver, client: Any, scripted_s
 
 def test_calls_stay_below_the_limit_of_a_message(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
     scripted_server.script("BatchInvokeAsync", accept)
-    payload = b"0" * homing.MAX_PAYLOAD
+    payload = b"0" * MAX_INLINE
 
     handles = driver.do(client.invoke_batch, "figlet", [payload] * 100)
 
@@ -121,7 +122,7 @@ def test_an_answer_that_is_too_large_is_asked_for_in_parts(
         response = accepted(request.requests)
         for result in response.results:  # as for invocations that ended long ago
             result.accepted.duplicate = True
-            result.accepted.invocation.result.payload.data = b"x" * homing.MAX_PAYLOAD
+            result.accepted.invocation.result.payload.data = b"x" * MAX_INLINE
         return response
 
     scripted_server.script("BatchInvokeAsync", answer)

@@ -43,6 +43,7 @@ def test_the_public_names_are_these() -> None:
         "AsyncTypedFunction",
         "Attempt",
         "AttemptOutcome",
+        "Blob",
         "BulkRerun",
         "BulkStopped",
         "Call",
@@ -189,6 +190,7 @@ def test_options_are_keyword_only(cls: type) -> None:
         "pause(name)",
         "resume(name)",
         "scale(name)",
+        "read_payload(body)",
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import homing
 from homing import InvocationState
+from homing._core.payload import MAX_INLINE
 from homing.v1 import invocation_pb2, invocation_service_pb2
 from support import records
 from support.scripted_server import Refusal, ScriptedServer
@@ -118,7 +119,7 @@ def test_a_page_that_is_too_large_is_fetched_in_parts(
         start = int(request.page_token or 0)
         response = page(*range(start, min(start + request.page_size, 80)))
         for invocation in response.invocations:
-            invocation.result.payload.data = b"x" * homing.MAX_PAYLOAD
+            invocation.result.payload.data = b"x" * MAX_INLINE
         if start + request.page_size < 80:
             response.next_page_token = str(start + request.page_size)
         return response

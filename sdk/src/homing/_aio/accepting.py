@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from homing._aio.bodies import send_large
 from homing._aio.connection import AioConnection
 from homing._aio.handle import AsyncInvocationHandle
 from homing._core import convert
@@ -25,6 +26,7 @@ async def accept(
     """Hand over one invocation. See ``AsyncClient.invoke_async``."""
     message = accept_request(request)
     try:
+        await send_large(connection, message.spec.payload, deadline=deadline)
         response = await connection.call_again(connection.invocations.InvokeAsync, message, deadline=deadline)
     except RequestError as err:
         err.request_id = message.request_id
@@ -36,6 +38,11 @@ async def accept_batch(
     connection: AioConnection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> list[AsyncInvocationHandle[Out] | RequestError]:
     """Hand over many invocations. See ``AsyncClient.invoke_batch``."""
+    for place, payload in batch.large():
+        try:
+            await send_large(connection, payload, deadline=deadline)
+        except RequestError as error:  # noqa: PERF203 - one may be refused without the others
+            batch.refuse(place, error)
     while (chunk := batch.next_chunk()) is not None:
         try:
             await connection.again(partial(_send, connection, batch, chunk, deadline), deadline=deadline)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from homing._aio.bodies import AsyncBodies
 from homing._aio.by_filter import AsyncByFilter
 from homing._aio.by_id import AsyncById
 from homing._aio.connection import AioConnection
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter):
+class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
     """A connection to a homing server for asyncio. It belongs to the event loop of its first use.
 
     ::

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic
 
+from homing._aio.bodies import send_large, whole
 from homing._aio.connection import AioConnection
 from homing._aio.logs import AsyncLogTail
 from homing._core import calls, check, control, convert
@@ -76,16 +77,14 @@ class AsyncInvocationHandle(Generic[Out]):
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.
         """
-        return await self._get(
-            deadline=Deadline.after(self._connection.settings.timeout), include_payload=include_payload
-        )
+        return await self._whole(await self._get(deadline=self._patience(), include_payload=include_payload))
 
     async def done(self) -> bool:
         """Tell whether the invocation has ended.
 
         :raises RequestError: The call failed.
         """
-        return (self._seen is not None and self._seen.ended) or (await self.describe()).ended
+        return (self._seen is not None and self._seen.ended) or (await self._get(deadline=self._patience())).ended
 
     async def wait(self, timeout: Seconds | None = None) -> Invocation:
         """Wait for the end and return the record, however the invocation ended.
@@ -97,7 +96,7 @@ class AsyncInvocationHandle(Generic[Out]):
         """
         deadline = Deadline.of(timeout, None, zero=True)
         if self._seen is not None and self._seen.ended:
-            return self._seen
+            return await self._whole(self._seen)
         if timeout is not None and deadline.near():
             seen = await self.describe()
             if seen.ended:
@@ -106,7 +105,7 @@ class AsyncInvocationHandle(Generic[Out]):
         while True:
             invocation = await self._poll(deadline)
             if invocation is not None and invocation.ended:
-                return invocation
+                return await self._whole(invocation)
             if deadline.remaining() == 0:
                 raise result_timeout(self._id, self.function)
 
@@ -179,6 +178,7 @@ class AsyncInvocationHandle(Generic[Out]):
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = control.rerun_request(self._id, payload=payload, content_type=content_type, request_id=request_id)
         try:
+            await send_large(self._connection, request.payload, deadline=deadline)
             response = await self._connection.call_again(
                 self._connection.invocations.RerunInvocation, request, deadline=deadline
             )
@@ -214,6 +214,14 @@ class AsyncInvocationHandle(Generic[Out]):
             LogProgress(self._id, follow=check.flag("follow", follow)),
             find_server=lambda: self._get(deadline=Deadline.after(patience)),
         )
+
+    def _patience(self) -> Deadline:
+        return Deadline.after(self._connection.settings.timeout)
+
+    async def _whole(self, invocation: Invocation) -> Invocation:
+        """Return a record with the bodies that were not in it."""
+        self._seen = await whole(self._connection, invocation, deadline=self._patience())
+        return self._seen
 
     async def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
         request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)

@@ -10,9 +10,10 @@ from typing import Final
 import grpc
 
 from homing._core import status
+from homing._core.bodies import is_large
 from homing._core.options import AsyncOptions, InvocationRequest, accept_request
 from homing.errors import InvalidRequestError, PayloadTooLargeError, RequestError, UnavailableError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import invocation_service_pb2, payload_pb2
 
 MAX_BATCH: Final = 1000
 """So many invocations go in one call at the most."""
@@ -48,10 +49,22 @@ class Batch:
             except InvalidRequestError as err:  # this one is refused here instead of by the server
                 self._requests.append(Request(request_id=request.request_id or ""))
                 self._outcomes.append(err)
-        self._chunks = deque(self._cut())
+        self._chunks: deque[Chunk] | None = None
+
+    def large(self) -> Iterator[tuple[int, payload_pb2.Payload]]:
+        """Yield the payloads that must be stored before the first call, each with its place."""
+        for place, request in enumerate(self._requests):
+            if is_large(request.spec.payload):
+                yield place, request.spec.payload
+
+    def refuse(self, place: int, error: RequestError) -> None:
+        """Keep that a request cannot be made."""
+        self._outcomes[place] = self._told(place, error)
 
     def next_chunk(self) -> Chunk | None:
         """Return what goes in the next call; None when all is done."""
+        if self._chunks is None:
+            self._chunks = deque(self._cut())
         while self._chunks:
             chunk = self._chunks.popleft()
             if self._open(chunk):
@@ -80,6 +93,7 @@ class Batch:
         """Keep the failure of the whole call; where smaller messages may help, send them instead."""
         if isinstance(error, PayloadTooLargeError) and len(chunk) > 1:
             half = len(chunk) // 2
+            assert self._chunks is not None, "the chunk came from there"
             self._chunks.extendleft((chunk[half:], chunk[:half]))
             return
         for at in chunk:

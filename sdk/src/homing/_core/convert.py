@@ -24,6 +24,7 @@ from homing._core.policy import RetryPolicy
 from homing._core.values import (
     Answer,
     Attempt,
+    Blob,
     Delivery,
     DeliveryAttempt,
     Event,
@@ -33,7 +34,7 @@ from homing._core.values import (
     Progress,
     StopRequest,
 )
-from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, policy_pb2
+from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, payload_pb2, policy_pb2
 
 Name = TypeVar("Name", InvocationState, HoldReason, AttemptOutcome, EventType, DeliveryKind, DeliveryState, LogStream)
 
@@ -101,8 +102,8 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         caller=message.caller,
         labels=dict(spec.labels),
         payload=(
-            Payload(content_type=spec.payload.content_type, data=spec.payload.data)
-            if spec.payload.HasField("data")
+            Payload(content_type=spec.payload.content_type, data=spec.payload.data, blob=_blob(spec.payload))
+            if spec.payload.WhichOneof("body")
             else None
         ),
         retry_policy=_policy(spec.retry_policy) if spec.HasField("retry_policy") else None,
@@ -132,7 +133,14 @@ def _answer(message: invocation_pb2.Result) -> Answer:
         headers=dict(message.headers),
         content_type=message.payload.content_type,
         data=message.payload.data,
+        blob=_blob(message.payload),
     )
+
+
+def _blob(message: payload_pb2.Payload) -> Blob | None:
+    if not message.HasField("blob"):
+        return None
+    return Blob(id=message.blob.id, size=message.blob.size, sha256=message.blob.sha256)
 
 
 def _attempt(message: invocation_pb2.Attempt) -> Attempt:

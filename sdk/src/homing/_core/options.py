@@ -44,7 +44,7 @@ class InvocationRequest:
     function: str
     """The name of the function."""
     payload: object = field(default=None, repr=False)
-    """str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB."""
+    """str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB."""
     request_id: str | None = None
     """The same id with the same content is the same invocation; by default a new one."""
     callback_url: str | None = None

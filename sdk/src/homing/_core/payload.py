@@ -9,8 +9,10 @@ from homing._core import check
 from homing.errors import PayloadTooLargeError
 from homing.v1 import payload_pb2
 
-MAX_PAYLOAD: Final = 256 * 1024
-"""The largest payload that a call carries, in bytes."""
+MAX_PAYLOAD: Final = 64 * 1024 * 1024
+"""The largest payload of an invocation, in bytes; larger results there are none either."""
+MAX_INLINE: Final = 256 * 1024
+"""The largest payload that goes along with a call; a larger one is stored first."""
 
 
 def encode_payload(value: object, content_type: str | None) -> payload_pb2.Payload | None:
@@ -18,7 +20,7 @@ def encode_payload(value: object, content_type: str | None) -> payload_pb2.Paylo
 
     :raises TypeError: The value is none that JSON can carry.
     :raises InvalidRequestError: The same, for a value such as NaN.
-    :raises PayloadTooLargeError: It has more than 256 KiB.
+    :raises PayloadTooLargeError: It has more than 64 MiB.
     """
     given = None if content_type is None else check.text("content_type", content_type)
     if value is None:

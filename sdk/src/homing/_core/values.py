@@ -34,6 +34,18 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """Refers to a body over 256 KiB, which is stored apart from its record; ``client.read_payload`` fetches it."""
+
+    id: str
+    """The id that the server gave it."""
+    size: int
+    """Its size in bytes."""
+    sha256: bytes = field(repr=False)
+    """Its digest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Payload:
     """The body of a request to a function."""
 
@@ -41,6 +53,8 @@ class Payload:
     """Its media type; empty where none was given."""
     data: bytes = field(repr=False)
     """The body."""
+    blob: Blob | None = None
+    """Refers to a large body where it was not fetched, as in lists; ``data`` is empty then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +69,8 @@ class Answer:
     """The media type of the body."""
     data: bytes = field(repr=False)
     """The body."""
+    blob: Blob | None = None
+    """Refers to a large body where it was not fetched, as in lists and watches; ``data`` is empty then."""
 
     @property
     def text(self) -> str:
@@ -274,5 +290,6 @@ def result_of(invocation: Invocation) -> Result:
         headers=answer.headers if answer else {},
         content_type=answer.content_type if answer else "",
         data=answer.data if answer else b"",
+        blob=answer.blob if answer else None,
         invocation=invocation,
     )

@@ -11,6 +11,7 @@ from homing._core.batch import Batch, Chunk
 from homing._core.calls import Deadline
 from homing._core.options import InvocationRequest, accept_request
 from homing._core.values import Result
+from homing._sync.bodies import send_large
 from homing._sync.connection import Connection
 from homing._sync.handle import InvocationHandle
 from homing.errors import RequestError
@@ -25,6 +26,7 @@ def accept(
     """Hand over one invocation. See ``Client.invoke_async``."""
     message = accept_request(request)
     try:
+        send_large(connection, message.spec.payload, deadline=deadline)
         response = connection.call_again(connection.invocations.InvokeAsync, message, deadline=deadline)
     except RequestError as err:
         err.request_id = message.request_id
@@ -36,6 +38,11 @@ def accept_batch(
     connection: Connection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> list[InvocationHandle[Out] | RequestError]:
     """Hand over many invocations. See ``Client.invoke_batch``."""
+    for place, payload in batch.large():
+        try:
+            send_large(connection, payload, deadline=deadline)
+        except RequestError as error:  # noqa: PERF203 - one may be refused without the others
+            batch.refuse(place, error)
     while (chunk := batch.next_chunk()) is not None:
         try:
             connection.again(partial(_send, connection, batch, chunk, deadline), deadline=deadline)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from homing._core.interceptors import Interceptor, checked
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
 from homing._core.spec import Seconds
+from homing._sync.bodies import Bodies
 from homing._sync.by_filter import ByFilter
 from homing._sync.by_id import ById
 from homing._sync.connection import Connection
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Client(Invoking, ById, ByFilter):
+class Client(Invoking, ById, ByFilter, Bodies):
     """A connection to a homing server. Safe to use from several threads, but not from a forked process.
 
     ::

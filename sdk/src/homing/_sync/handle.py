@@ -11,6 +11,7 @@ from homing._core.logs import LogProgress
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.spec import Seconds
 from homing._core.values import Invocation, Result
+from homing._sync.bodies import send_large, whole
 from homing._sync.connection import Connection
 from homing._sync.logs import LogTail
 from homing.errors import DeadlineExceededError, InvocationEndedError, RequestError, UnavailableError
@@ -76,15 +77,14 @@ class InvocationHandle(Generic[Out]):
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.
         """
-        deadline = Deadline.after(self._connection.settings.timeout)
-        return self._get(deadline=deadline, include_payload=include_payload)
+        return self._whole(self._get(deadline=self._patience(), include_payload=include_payload))
 
     def done(self) -> bool:
         """Tell whether the invocation has ended.
 
         :raises RequestError: The call failed.
         """
-        return (self._seen is not None and self._seen.ended) or self.describe().ended
+        return (self._seen is not None and self._seen.ended) or self._get(deadline=self._patience()).ended
 
     def wait(self, timeout: Seconds | None = None) -> Invocation:
         """Wait for the end and return the record, however the invocation ended.
@@ -96,7 +96,7 @@ class InvocationHandle(Generic[Out]):
         """
         deadline = Deadline.of(timeout, None, zero=True)
         if self._seen is not None and self._seen.ended:
-            return self._seen
+            return self._whole(self._seen)
         if timeout is not None and deadline.near():
             seen = self.describe()
             if seen.ended:
@@ -105,7 +105,7 @@ class InvocationHandle(Generic[Out]):
         while True:
             invocation = self._poll(deadline)
             if invocation is not None and invocation.ended:
-                return invocation
+                return self._whole(invocation)
             if deadline.remaining() == 0:
                 raise result_timeout(self._id, self.function)
 
@@ -178,6 +178,7 @@ class InvocationHandle(Generic[Out]):
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = control.rerun_request(self._id, payload=payload, content_type=content_type, request_id=request_id)
         try:
+            send_large(self._connection, request.payload, deadline=deadline)
             response = self._connection.call_again(
                 self._connection.invocations.RerunInvocation, request, deadline=deadline
             )
@@ -213,6 +214,14 @@ class InvocationHandle(Generic[Out]):
             LogProgress(self._id, follow=check.flag("follow", follow)),
             find_server=lambda: self._get(deadline=Deadline.after(patience)),
         )
+
+    def _patience(self) -> Deadline:
+        return Deadline.after(self._connection.settings.timeout)
+
+    def _whole(self, invocation: Invocation) -> Invocation:
+        """Return a record with the bodies that were not in it."""
+        self._seen = whole(self._connection, invocation, deadline=self._patience())
+        return self._seen
 
     def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
         request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)

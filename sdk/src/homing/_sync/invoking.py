@@ -18,6 +18,7 @@ from homing._core.spec import Query, Seconds, invocation_spec
 from homing._core.typed import Signature, raw
 from homing._core.values import Result
 from homing._sync.accepting import accept, accept_batch
+from homing._sync.bodies import send_large, whole
 from homing._sync.connection import Connection
 from homing._sync.handle import InvocationHandle
 from homing._sync.typed import TypedFunction
@@ -56,7 +57,7 @@ class Invoking:
         The call is never repeated by itself: when the server is lost meanwhile, the outcome is unknown.
 
         :param function: The name of the function.
-        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB.
+        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.
         :param timeout: How long to wait, in seconds or as a timedelta; by default the client's. None waits for as long
             as the server does.
         :param attempt_timeout: How long one attempt may run; by default the function's.
@@ -88,12 +89,14 @@ class Invoking:
             retry_policy=retry_policy,
             attempt_timeout=attempt_timeout,
         )
+        send_large(self._connection, spec.payload, deadline=deadline)
         request = invocation_service_pb2.InvokeRequest(spec=spec)
         try:
             response = self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
         except DeadlineExceededError as err:
             raise result_timeout(_told_id(err), function) from err
-        return outcome_of(convert.invocation(response.invocation))
+        ended = convert.invocation(response.invocation)
+        return outcome_of(whole(self._connection, ended, deadline=deadline))
 
     def invoke_async(
         self,
@@ -121,7 +124,7 @@ class Invoking:
         A request id always goes along, so the call is repeated safely while the server is unavailable.
 
         :param function: The name of the function.
-        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 256 KiB.
+        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.
         :param callback_url: An http or https URL that receives the function's output.
         :param callback_headers: Further headers of the callback.
         :param request_id: An id of your choice, at most 128 printable characters: the same id with the same content

@@ -162,6 +162,18 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
             response.accepted += not duplicate
         return response
 
+    @served
+    def WritePayload(  # noqa: N802
+        self, requests: Iterator[api.WritePayloadRequest], _context: grpc.ServicerContext
+    ) -> api.WritePayloadResponse:
+        return api.WritePayloadResponse(blob=self._store.bodies.write(requests))
+
+    @served
+    def ReadPayload(  # noqa: N802
+        self, request: api.ReadPayloadRequest, _context: grpc.ServicerContext
+    ) -> Iterator[api.ReadPayloadResponse]:
+        return self._store.bodies.read(request.blob_id)
+
     def TailLogs(  # noqa: N802
         self, request: api.TailLogsRequest, context: grpc.ServicerContext
     ) -> Iterator[api.TailLogsResponse]:

@@ -77,12 +77,12 @@ def copy(record: Invocation) -> Invocation:
     return made
 
 
-def call_of(record: Invocation, request_id: str) -> FakeCall:
+def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
     """Return what a test sees of an invocation."""
     spec = record.spec
     return FakeCall(
         function=record.function,
-        payload=spec.payload.data,
+        payload=body,
         content_type=spec.payload.content_type,
         headers=dict(spec.http.headers),
         method=spec.http.method or "POST",

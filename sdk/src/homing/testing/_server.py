@@ -14,7 +14,6 @@ from homing._core.values import Invocation
 from homing.testing._function import FakeCall, FakeFunction, stream_of
 from homing.testing._function_service import Functions
 from homing.testing._invocation_service import Invocations
-from homing.testing._records import slim
 from homing.testing._refusal import Refusal
 from homing.testing._state import State
 from homing.v1 import InvocationFilter, function_service_pb2_grpc, invocation_service_pb2_grpc
@@ -40,8 +39,7 @@ class FakeServer:
             ThreadPoolExecutor(_THREADS, thread_name_prefix="homing-fake"),
             options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MESSAGE)),
         )
-        # What they leave out answers UNIMPLEMENTED, as with a real server that does not serve it.
-        invocations = Invocations(self._state)  # type: ignore[abstract]
+        invocations = Invocations(self._state)
         functions = Functions(self._state)
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
@@ -105,7 +103,7 @@ class FakeServer:
     def invocations(self) -> Sequence[Invocation]:
         """Return the records of all invocations, in the order of their acceptance."""
         found = self._state.store.find(InvocationFilter())
-        return tuple(convert.invocation(slim(record, payload=True)) for record in found)
+        return tuple(convert.invocation(self._state.store.bodies.whole(record)) for record in found)
 
     def log(self, invocation_id: str, text: str, *, stderr: bool = False) -> None:
         """Let an invocation write a line, for example one that is held.

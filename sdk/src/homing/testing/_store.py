@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from homing.testing._bodies import Bodies
 from homing.testing._function import FakeCall, FakeFunction, Outcome
 from homing.testing._records import ENDS, add_attempt, add_stopped_attempt, call_of, copy, matches, new_record
 from homing.testing._refusal import Refusal
@@ -30,6 +31,7 @@ class Store:
         """Each record as it was after a change; an end is the last change of a record."""
         self.logs: defaultdict[str, list[api.TailLogsResponse]] = defaultdict(list)
         self.calls: list[FakeCall] = []
+        self.bodies = Bodies()
         self._requests: dict[str, str] = {}
         self._functions: dict[str, FakeFunction] = {}
         self._begun: set[str] = set()
@@ -41,6 +43,7 @@ class Store:
 
         :raises Refusal: The request id was used for something else.
         """
+        body = self.bodies.data_of(spec.payload)
         with self.changed:
             if request_id in self._requests:
                 earlier = self.records[self._requests[request_id]]
@@ -56,7 +59,7 @@ class Store:
             self._functions[record.id] = function
             if request_id:
                 self._requests[request_id] = record.id
-            self.calls.append(call_of(record, request_id))
+            self.calls.append(call_of(record, request_id, body))
             self._changed(record)
             return copy(record), False
 
@@ -208,6 +211,7 @@ class Store:
             record.result.status_code = outcome.status
             record.result.headers.update({name.lower(): value for name, value in outcome.headers.items()})
             record.result.payload.CopyFrom(outcome.payload)
+            self.bodies.set_aside(record.result.payload)
         if 200 <= outcome.status < 300:
             self._finish(record, invocation_pb2.INVOCATION_STATE_SUCCEEDED)
             return

@@ -1,0 +1,92 @@
+"""Sends and fetches bodies that are too large for a message."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import chain
+from typing import Any
+
+from homing._aio.connection import AioConnection
+from homing._core import convert
+from homing._core.bodies import beginning_of, blob_of, is_large, parts_of, stored_apart
+from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.spec import Seconds
+from homing._core.values import Answer, Blob, Invocation, Payload
+from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
+
+
+class AsyncBodies:
+    """The part of the asynchronous client that fetches bodies which a list or a watch left where they are."""
+
+    _connection: AioConnection
+
+    async def read_payload(self, body: Answer | Payload | Blob, *, timeout: Seconds | Unset | None = UNSET) -> bytes:
+        """Return the body of an answer or a payload, fetched where its ``blob`` is set.
+
+        :param body: The answer or payload of a record, or what refers to its body.
+        :param timeout: How long it may take, in seconds or as a timedelta; by default the client's.
+        :raises TypeError: It is none of these.
+        :raises NotFoundError: The body has been removed, with the records that referred to it.
+        :raises RequestError: The call failed.
+        """
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        blob = blob_of(body)
+        if blob is not None:
+            return await fetch(self._connection, blob.id, deadline=deadline)
+        assert not isinstance(body, Blob)
+        return body.data
+
+
+async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *, deadline: Deadline) -> None:
+    """Store a payload that does not fit into a request, and let it refer to that.
+
+    :raises RequestError: It could not be stored.
+    """
+    if not is_large(payload):
+        return
+    data = payload.data
+
+    def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
+        return connection.invocations.WritePayload(chain([first], parts_of(data)), **options)
+
+    response: invocation_service_pb2.WritePayloadResponse = await connection.call_again(
+        write,  # type: ignore[arg-type]  # called as the method of a single request is
+        beginning_of(data),
+        deadline=deadline,
+    )
+    payload.blob.CopyFrom(response.blob)
+
+
+async def whole(connection: AioConnection, invocation: Invocation, *, deadline: Deadline) -> Invocation:
+    """Return a record with the bodies that were not in it.
+
+    :raises RequestError: They could not be fetched.
+    """
+    if not stored_apart(invocation.message):
+        return invocation
+    message = invocation_pb2.Invocation()
+    message.CopyFrom(invocation.message)
+    for payload in stored_apart(message):
+        payload.data = await fetch(connection, payload.blob.id, deadline=deadline)
+    return convert.invocation(message)
+
+
+async def fetch(connection: AioConnection, blob_id: str, *, deadline: Deadline) -> bytes:
+    """Return a stored body.
+
+    :raises RequestError: It could not be fetched.
+    """
+
+    def read(request: invocation_service_pb2.ReadPayloadRequest, **options: Any) -> Any:
+        return connection.invocations.ReadPayload(request, **options | {"timeout": deadline.remaining()})
+
+    async def once() -> bytes:
+        request = invocation_service_pb2.ReadPayloadRequest(blob_id=blob_id)
+        parts: AsyncIterator[invocation_service_pb2.ReadPayloadResponse] = await connection.stream(
+            read,  # type: ignore[arg-type]  # the method, with a deadline
+            request,
+            opened=lambda _: None,
+        )
+        return b"".join([part.data async for part in parts])
+
+    return await connection.again(once, deadline=deadline)
