@@ -71,7 +71,7 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. Running calls end with ClosedClientError, watches just end."""
+        """Close the connection. Running calls end with ClosedClientError, watches and logs just end."""
         await self._connection.close()
 
     @property

@@ -71,7 +71,7 @@ class Client(Invoking, ById, ByFilter, Bodies):
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Running calls end with ClosedClientError, watches just end."""
+        """Close the connection. Running calls end with ClosedClientError, watches and logs just end."""
         self._connection.close()
 
     @property
