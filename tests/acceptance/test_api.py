@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -17,7 +15,6 @@ from support.processes import Cluster
 
 INVOCATIONS = "homing.v1.InvocationService"
 FUNCTIONS = "homing.v1.FunctionService"
-NOT_SERVED = ((INVOCATIONS, "StopInvocation"),)
 
 
 class Described:
@@ -43,13 +40,6 @@ class Described:
         return MessageToDict(unary(message, timeout=30))
 
 
-def error_info(error: Any) -> error_details_pb2.ErrorInfo:
-    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    info = error_details_pb2.ErrorInfo()
-    assert any(detail.Unpack(info) for detail in status_pb2.Status.FromString(packed).details)
-    return info
-
-
 def test_a_server_describes_itself_so_that_anybody_can_call_it(cluster: Cluster) -> None:
     server = cluster.start_server()
     cluster.start_worker()
@@ -70,15 +60,6 @@ def test_a_server_describes_itself_so_that_anybody_can_call_it(cluster: Cluster)
         accepted = described.call(INVOCATIONS, "InvokeAsync", {"spec": spec, "requestId": "once"})
         ended = described.call(INVOCATIONS, "WaitInvocation", {"id": accepted["invocation"]["id"]})
         assert ended["invocation"]["result"]["payload"]["data"] == "SE9NSU5H"
-
-        for service, method in NOT_SERVED:
-            with pytest.raises(grpc.RpcError) as caught:
-                described.call(service, method, {})
-            error: Any = caught.value
-            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-            assert method in error.details()
-            assert error_info(error).reason == "NOT_SERVED"
-            assert error_info(error).domain == "homing.dev"
 
         health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", INVOCATIONS, FUNCTIONS):

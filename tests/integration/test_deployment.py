@@ -26,6 +26,7 @@ from homing_server.errors import ApiError, unavailable
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
+from homing_server.registry import WorkerRegistry
 from homing_server.store.engine import Database
 from homing_server.store.recording import Recorded
 from homing_server.tasks import Tasks
@@ -59,7 +60,13 @@ class Bench:
         self.announced: list[Recorded] = []
         hub = WatchHub(database)
         self.control = control = ControlChannel(
-            "server", self.broker, catalog=self.catalog, hub=hub, presence=self.presence, tasks=tasks
+            "server",
+            self.broker,
+            catalog=self.catalog,
+            hub=hub,
+            presence=self.presence,
+            registry=WorkerRegistry(database),
+            tasks=tasks,
         )
         self.deployment = Deployment(
             database, self.broker, self.catalog, control, tasks=tasks, announce=self.announced.append

@@ -61,7 +61,9 @@ async def test_it_says_how_it_is_and_that_it_leaves(server: FakeServer, broker_u
     assert "command" in status.sources
     # Two for each slot and two more are taken at a time.
     assert 0 < status.functions[0].in_hand <= 4
-    assert [status.worker for status in leaving] == [worker.name]
+    assert {status.worker for status in leaving} == {worker.name}
+    # Its last word is that it has nothing in hand any more.
+    assert [bool(status.functions) for status in leaving] == [True] * (len(leaving) - 1) + [False]
 
 
 async def test_it_waits_for_a_server_before_it_takes_work(server: FakeServer, broker_url: str, tmp_path: Path) -> None:

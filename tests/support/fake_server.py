@@ -25,6 +25,8 @@ from homing_core.wire.v1 import (
     LogMessage,
     Ping,
     Snapshot,
+    Stop,
+    Stops,
     SyncReply,
     SyncRequest,
     WorkerStatus,
@@ -46,6 +48,8 @@ class FakeServer:
         self.statuses: list[WorkerStatus] = []
         self.logs: defaultdict[str, list[LogLine]] = defaultdict(list)
         """By invocation, the lines that it wrote."""
+        self.stops: dict[str, Stop] = {}
+        """By invocation, the tombstones that snapshots have."""
         self.silent = False
         """Whether it tells nothing to workers."""
         self._changed = asyncio.Condition()
@@ -105,6 +109,20 @@ class FakeServer:
         )
         assert outcomes == [None] * len(specs)
         return ids
+
+    async def stop(self, id_: str, *, generation: int = 1) -> None:
+        """Tell that an invocation is to be stopped."""
+        self.remember(id_, generation=generation)
+        await self._control(Control(stops=Stops(stops=[self.stops[id_]])))
+
+    def remember(self, id_: str, *, generation: int = 1) -> None:
+        """Have snapshots tell that an invocation is to be stopped."""
+        self.stops[id_] = Stop(invocation_id=id_, generation=generation)
+
+    async def obeyed(self, id_: str) -> WorkerStatus:
+        """Return the first word of a worker that it does not hold an invocation and will not start it."""
+        await self._until(lambda: any(id_ in status.stops_obeyed for status in self.statuses))
+        return next(status for status in self.statuses if id_ in status.stops_obeyed)
 
     async def call(self, spec: InvocationSpec, *, seconds: float = 30.0) -> str:
         """Make a synchronous call that may take so long; return its id."""
@@ -212,7 +230,7 @@ class FakeServer:
         self.statuses.append(status)
         self._notify()
         if status.hello and not self.silent:
-            snapshot = Control(snapshot=Snapshot(functions=self.functions.values()))
+            snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), stops=self.stops.values()))
             self._spawn(self._control(snapshot, status.control_address))
 
     def _on_events(self, received: Received) -> None:

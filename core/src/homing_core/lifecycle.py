@@ -170,8 +170,9 @@ def ended(record: Record, *, state: State, failure: api.Failure, time_us: int) -
 def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) -> Record | Refusal:
     """Return the record after a request to stop it.
 
-    It is STOPPED where the store holds it. Else it is STOPPING: whoever has it in hand decides between stop and
-    finish, and :func:`stopped` ends it where it turns out that nobody has.
+    It is STOPPED where it was never handed over. Else it is STOPPING: whoever has it in hand decides between stop and
+    finish, and :func:`stopped` ends it where it turns out that nobody has. What came back to the store is among those:
+    a message of an earlier hand-over may linger, and a worker may be about to start it.
     """
     if record.ended:
         return Refusal.ENDED
@@ -181,9 +182,11 @@ def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) ->
     request.time.FromMicroseconds(time_us)
     entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_STOP_REQUESTED, detail=reason)
     asked = replace(record, stop_request=request, entries=(*record.entries, entry))
-    if record.custody is Custody.STORE:
+    if record.custody is not Custody.STORE:
+        return replace(asked, state=State.STOPPING)
+    if not record.token.generation:
         return _stop(asked, time_us)
-    return replace(asked, state=State.STOPPING)
+    return replace(asked, state=State.STOPPING, custody=Custody.SENT, due_us=0)
 
 
 def stopped(record: Record, *, time_us: int) -> Record | Refusal:

@@ -25,6 +25,7 @@ MAX_URL: Final = 2048
 MAX_BATCH: Final = 1000
 MAX_BULK_REQUEST_ID: Final = 64
 MAX_BULK_RATE: Final = 10_000.0
+MAX_STOP_REASON: Final = 1024
 
 MAX_ATTEMPTS: Final = 100
 DEFAULT_ATTEMPTS: Final = 3
@@ -78,3 +79,13 @@ CONTROL_INTERVAL: Final = 2.0
 
 CONTROL_SILENCE: Final = 10.0
 """A worker that has not heard a server for so long starts nothing; a worker not heard of for so long is lost."""
+
+WORKER_LOST: Final = 2 * CONTROL_SILENCE
+"""A worker that was not heard of for so long holds nothing and starts nothing: it has closed its own gate before."""
+
+TOMBSTONE_KEPT: Final = 300.0
+"""So long after its message was let go a stopped invocation is remembered: the broker may have been killed just then,
+and hand the message out again."""
+
+MAX_STOPS: Final = 1000
+"""At most so many stops are told in one message."""

@@ -45,6 +45,9 @@ class FailureReason(StrEnum):
     EXPIRED = "EXPIRED"
     """The invocation waited for its first start longer than it may."""
 
+    STOPPED = "STOPPED"
+    """The invocation was stopped by request."""
+
     CALLBACK_FORBIDDEN = "CALLBACK_FORBIDDEN"
     """The callback's host is, or resolves to, an address outside of the networks that are allowed."""
 

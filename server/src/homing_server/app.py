@@ -39,9 +39,11 @@ from homing_server.logs import LogStore
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
+from homing_server.registry import WorkerRegistry
 from homing_server.reruns import Reruns
 from homing_server.retention import Retention
 from homing_server.settings import ServerSettings
+from homing_server.stopping import Stopping
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.recording import Recorded
@@ -82,12 +84,14 @@ class Server:
         self._presence = Presence()
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
+        self._registry = WorkerRegistry(self._database)
         self._control = ControlChannel(
             self._name,
             self._broker,
             catalog=self._catalog,
             hub=self._hub,
             presence=self._presence,
+            registry=self._registry,
             tasks=tasks,
         )
         self._dispatcher = Dispatcher(
@@ -104,6 +108,7 @@ class Server:
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
         )
         holds = Holds(self._catalog, self._presence)
+        self._stopping = Stopping(self._database, self._broker, self._control, self._registry, announce=self._announce)
         self._sync_calls = SyncCalls(self._broker, self._presence, holds, self._urls)
         self._logs = LogStore(self._database, self._broker)
         self._log_tails = LogTails(self._database, self._logs)
@@ -130,6 +135,7 @@ class Server:
             lists=Lists(self._database, holds),
             log_tails=self._log_tails,
             reruns=Reruns(self._database, self._admission),
+            stopping=self._stopping,
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, holds, self._metrics),
             sync_timeout=settings.sync_timeout,
@@ -180,6 +186,8 @@ class Server:
             self._hub.follow_results,
             self._hub.follow_changes,
             self._deployment.settle_group,
+            self._stopping.settle,
+            self._stopping.forget,
             self._sync_calls.look_for_lost_workers,
             self._control.ping,
             self._conservation.measure,

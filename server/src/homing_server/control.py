@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
 
 from homing_core.broker import Broker, BrokerUnavailableError, Received
 from homing_core.clock import now_us
-from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
-from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, WorkerStatus
+from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE, MAX_STOPS
+from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, Stop, Stops, WorkerStatus
 from homing_server.catalog import Catalog
 from homing_server.presence import Presence
+from homing_server.registry import WorkerRegistry
 from homing_server.store.recording import Recorded
 from homing_server.tasks import Tasks
 from homing_server.watch import WatchHub
@@ -26,18 +28,28 @@ class ControlChannel:
     """This server's end of the control channel."""
 
     def __init__(
-        self, name: str, broker: Broker, *, catalog: Catalog, hub: WatchHub, presence: Presence, tasks: Tasks
+        self,
+        name: str,
+        broker: Broker,
+        *,
+        catalog: Catalog,
+        hub: WatchHub,
+        presence: Presence,
+        registry: WorkerRegistry,
+        tasks: Tasks,
     ) -> None:
         self._name = name
         self._broker = broker
         self._catalog = catalog
         self._hub = hub
         self._presence = presence
+        self._registry = registry
         self._tasks = tasks
         self._others: dict[str, float] = {}
         self._untold: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
         broker.on_connected(self._consume)
+        broker.on_lost(registry.lost)
 
     async def ping(self) -> None:
         """Say that this server lives, and what it could not say before. One step of a loop."""
@@ -61,6 +73,12 @@ class ControlChannel:
         except BrokerUnavailableError:
             self._untold[state.function.name] = state
 
+    async def tell_stops(self, stops: Sequence[Stop]) -> None:
+        """Tell all workers of invocations that are to be stopped. Where the broker is away nobody hears it."""
+        with contextlib.suppress(BrokerUnavailableError):
+            for start in range(0, len(stops), MAX_STOPS):
+                await self._tell(Control(stops=Stops(stops=stops[start : start + MAX_STOPS])))
+
     @property
     def alone(self) -> bool:
         """Whether no other server was heard of lately."""
@@ -81,6 +99,7 @@ class ControlChannel:
         await self._catalog.load()  # after listening has begun, so that no change falls in between
         self._presence.listen()
         await self._broker.consume_status(self._hear_worker)
+        self._registry.listen()
 
     async def _tell(self, message: Control) -> None:
         message.server = self._name
@@ -113,9 +132,15 @@ class ControlChannel:
         finally:
             received.ack()
         self._presence.hear(status)
-        if status.hello:
-            _log.info("worker connected", worker=status.worker)
-            snapshot = Control(server=self._name, time_us=now_us(), snapshot=Snapshot(functions=self._catalog.live()))
-            self._tasks.run(
-                self._broker.publish_control_to(status.control_address, snapshot.SerializeToString()), "snapshot"
-            )
+        self._registry.hear(status)
+        if status.hello or self._registry.is_unknown(status):
+            self._tasks.run(self._welcome(status), "snapshot")
+
+    async def _welcome(self, status: WorkerStatus) -> None:
+        """Enroll a worker, and tell it what there is to know."""
+        time_us = now_us()
+        stops = await self._registry.enroll(status.worker)
+        _log.info("worker connected", worker=status.worker)
+        snapshot = Snapshot(functions=self._catalog.live(), stops=stops)
+        message = Control(server=self._name, time_us=time_us, snapshot=snapshot)
+        await self._broker.publish_control_to(status.control_address, message.SerializeToString())

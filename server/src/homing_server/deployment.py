@@ -20,9 +20,10 @@ from homing_server.catalog import Catalog
 from homing_server.control import ControlChannel
 from homing_server.errors import function_not_found
 from homing_server.store import functions as stored
+from homing_server.store import tombstones
 from homing_server.store.engine import Database
-from homing_server.store.recording import Change, Recorded, select_invocations, store_changes
-from homing_server.store.records import record_of
+from homing_server.store.recording import Recorded, select_invocations, store_changes
+from homing_server.store.records import Change, record_of
 from homing_server.tasks import Tasks
 from homing_server.validation import Checks, check_instances
 
@@ -240,14 +241,18 @@ def _read(message: Received) -> WorkMessage | None:
 
 def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Received]]) -> Recorded:
     changes = []
+    gone = []
     for row in select_invocations(connection, work):
         before = record_of(row)
         item, message = work[row.id]
+        if before.stop_request is not None:
+            gone.append((row.id, item.generation))
         after = _end_of(before, item, message.dead_reason)
         if after is not None:
             changes.append(Change(row=row, before=before, after=after))
     recorded = Recorded()
     store_changes(connection, changes, recorded)
+    tombstones.note_gone(connection, gone, now_us=now_us())
     return recorded
 
 

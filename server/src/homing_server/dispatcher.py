@@ -22,7 +22,7 @@ from homing_core.lifecycle import Custody, Record
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.catalog import Catalog
 from homing_server.data_urls import DataUrls
-from homing_server.store import dispatching, functions
+from homing_server.store import dispatching, functions, stopping
 from homing_server.store.accepting import Draft
 from homing_server.store.dispatching import Work
 from homing_server.store.engine import Database
@@ -122,9 +122,14 @@ class Dispatcher:
         """Take back, before anything is published, what was at a broker that keeps nothing between two starts."""
         if self._broker.keeps_messages:
             return
-        count = await self._database.write(dispatching.take_back_all, due_us=now_us())
-        if count:
-            _log.info("publishing again what was under way", count=count)
+        stopped, count = await self._database.write(
+            lambda connection: (
+                stopping.stop_all_lost(connection, now_us=now_us()),
+                dispatching.take_back_all(connection, due_us=now_us()),
+            )
+        )
+        if stopped or count:
+            _log.info("publishing again what was under way", count=count, stopped=stopped)
 
     def reserve(self, draft: Draft) -> Draft:
         """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""

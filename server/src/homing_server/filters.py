@@ -35,8 +35,17 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
 
 
 def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
-    """Check the filter of what is done to many: selecting everything must not come from forgetting something."""
-    if not selection.ListFields():
+    """Check the filter of a call that changes all that it selects: it must not select everything by oversight."""
+    ranges = (selection.create_time, selection.start_time, selection.end_time)
+    bounded = any(bounds.HasField("start_time") or bounds.HasField("end_time") for bounds in ranges)
+    if not (
+        bounded
+        or selection.functions
+        or selection.states
+        or selection.labels
+        or selection.id_prefix
+        or selection.rerun_of
+    ):
         checks.add("filter", "must have at least one field set")
     check_filter(checks, selection)
 

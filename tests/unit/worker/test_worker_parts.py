@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from homing.v1.function_pb2 import Function
 from homing.v1.invocation_pb2 import Result
 from homing_core import limits
-from homing_core.wire.v1 import FunctionState, Snapshot
+from homing_core.wire.v1 import FunctionState, Snapshot, Stop
 from homing_worker.catalogue import Catalogue
 from homing_worker.gate import Gate
 from homing_worker.guard import ForbiddenAddressError, GuardedResolver
@@ -22,6 +22,7 @@ from homing_worker.runtime import Request
 from homing_worker.runtime.process import http_variables
 from homing_worker.settings import WorkerSettings
 from homing_worker.spool import Spools
+from homing_worker.tombstones import Tombstones
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -104,18 +105,51 @@ def test_a_snapshot_removes_what_it_does_not_name_unless_it_was_heard_of_since()
     assert changes.seen == [("old", 1), ("new", 1), ("old", None), ("other", 1)]
 
 
-async def test_the_gate_opens_with_a_word_and_closes_with_silence() -> None:
+async def test_the_gate_opens_with_a_snapshot_and_closes_with_silence() -> None:
     gate = Gate(silence=0.05)
-    assert not gate.open
     gate.heard()
+    assert not gate.open
+    gate.informed()
     assert gate.open
     await asyncio.sleep(0.06)
     assert not gate.open
+    gate.heard()
+    assert not gate.open
     waiting = asyncio.create_task(gate.wait())
     await asyncio.sleep(0)
-    gate.heard()
+    gate.informed()
     async with asyncio.timeout(5):
         await waiting
+
+
+async def test_the_gate_goes_by_when_a_word_was_said() -> None:
+    gate = Gate(silence=10.0)
+    gate.informed(age=11.0)
+    assert not gate.open
+    gate.informed(age=9.0)
+    assert gate.open
+    gate.heard(age=9.5)
+    gate.heard(age=60.0)
+    assert gate.open
+
+
+def test_tombstones_are_kept_as_long_as_servers_tell_of_them() -> None:
+    now = 100.0
+    tombstones = Tombstones(clock=lambda: now)
+    tombstones.add([Stop(invocation_id="old", generation=2)])
+    assert tombstones.covers("old", 1)
+    assert tombstones.covers("old", 2)
+    assert not tombstones.covers("old", 3)
+    assert not tombstones.covers("other", 1)
+    now += 60.0
+    tombstones.add([Stop(invocation_id="news", generation=1), Stop(invocation_id="old", generation=1)])
+    assert tombstones.covers("old", 2), "an earlier word does not take back a later one"
+    tombstones.merge([Stop(invocation_id="more", generation=1)])
+    # A snapshot may have been made before the latest news.
+    assert [tombstones.covers(each, 1) for each in ("old", "news", "more")] == [True] * 3
+    now += 60.0
+    tombstones.merge([Stop(invocation_id="more", generation=1)])
+    assert [tombstones.covers(each, 1) for each in ("old", "news", "more")] == [False, False, True]
 
 
 def test_an_owner_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ class FakeInstance(Instance):
     async def verify(self) -> bool:
         return self.running
 
+    async def kill(self) -> bool:
+        await self.stop()
+        return True
+
     async def stop(self) -> None:
         self.running = False
         self.stopped.set()

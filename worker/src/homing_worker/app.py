@@ -35,6 +35,7 @@ from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.runtime.url import UrlRuntime
 from homing_worker.settings import WorkerSettings
+from homing_worker.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
 
@@ -62,11 +63,13 @@ class Worker:
         self._logs = LogPublisher(self._broker, self._metrics)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
+        tombstones = Tombstones()
         surroundings = Surroundings(
             worker=self.name,
             gate=self._gate,
             logs=self._logs,
             bodies=self._bodies,
+            tombstones=tombstones,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
@@ -85,9 +88,11 @@ class Worker:
             self._broker,
             Catalogue(self._lanes.change),
             self._gate,
+            tombstones,
             worker=self.name,
             sources=list(self._runtimes),
             loads=lambda: self._lanes.loads,
+            stop=self._lanes.stop,
             consume=self._consume,
         )
         self._broker.on_connected(self._control.connected)
@@ -135,6 +140,7 @@ class Worker:
             async with asyncio.timeout(self._settings.drain_timeout):
                 await asyncio.gather(self._lanes.drain(), self._deliverer.drain())
                 await asyncio.gather(self._events.flush(), self._logs.flush())
+            await self._control.left()
         except TimeoutError:
             _log.warning("drain_timed_out", worker=self.name)
 

@@ -13,13 +13,18 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Control, FunctionLoad, WorkerStatus
+from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Stop, WorkerStatus
 from homing_worker.catalogue import Catalogue
 from homing_worker.gate import Gate
+from homing_worker.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
 
 _HELLO_INTERVAL: Final = 1.0
+_REFRESH_INTERVAL: Final = 600.0
+"""A worker that knows of stops asks anew this often, in seconds, to forget those that servers have forgotten."""
+_GATHER: Final = 0.02
+"""What is obeyed is told this late, in seconds: so much of it goes in one message."""
 
 
 class ControlLink:
@@ -34,24 +39,37 @@ class ControlLink:
         broker: Broker,
         catalogue: Catalogue,
         gate: Gate,
+        tombstones: Tombstones,
         *,
         worker: str,
         sources: Sequence[str],
         loads: Callable[[], list[FunctionLoad]],
+        stop: Callable[[Sequence[Stop]], set[str]],
         consume: Callable[[], Awaitable[None]],
     ) -> None:
+        """Prepare to talk.
+
+        :param loads: Returns what this worker does for each function.
+        :param stop: Stops what is in hand of these; returns the ids of what is.
+        :param consume: Begins to consume work.
+        """
         self._broker = broker
         self._catalogue = catalogue
         self._gate = gate
+        self._tombstones = tombstones
         self._worker = worker
         self._sources = sources
         self._loads = loads
+        self._stop = stop
         self._consume = consume
         self._address = ""
         self._servers: set[str] = set()
         self._snapshot = asyncio.Event()
         self._greeting: asyncio.Task[None] | None = None
         self._status: asyncio.Task[None] | None = None
+        self._obeying: asyncio.Task[None] | None = None
+        self._obeyed: set[str] = set()
+        self._informed_at = 0.0
         self._leaving = False
 
     async def connected(self) -> None:
@@ -73,9 +91,13 @@ class ControlLink:
             self._greeting.cancel()
         await self._say()
 
+    async def left(self) -> None:
+        """Tell the servers that this worker has nothing in hand any more, as its last word."""
+        await self._say(last=True)
+
     async def close(self) -> None:
         """Stop talking."""
-        tasks = [task for task in (self._greeting, self._status) if task is not None]
+        tasks = [task for task in (self._greeting, self._status, self._obeying) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,15 +112,44 @@ class ControlLink:
             received.ack()
         missed = not self._gate.open or control.server not in self._servers
         self._servers.add(control.server)
-        self._gate.heard()
+        age = max(0.0, (now_us() - control.time_us) / 1e6)
+        self._gate.heard(age)
         kind = control.WhichOneof("kind")
         if kind == "function":
             self._catalogue.apply(control.function, control.time_us)
-        elif kind == "snapshot":
-            self._catalogue.merge(control.snapshot, control.time_us)
-            self._snapshot.set()
+        elif kind == "stops":
+            self._heed(control.stops.stops)
+        if kind == "snapshot":
+            self._learn(control.snapshot, control.time_us, age)
         elif missed and not self._leaving and (self._greeting is None or self._greeting.done()):
             self._greet(consume=False)
+
+    def _learn(self, snapshot: Snapshot, time_us: int, age: float) -> None:
+        if age >= self._gate.silence:
+            # Either it was long on its way or the clocks differ; what is in it cannot be relied on.
+            _log.warning("snapshot_is_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
+            return
+        self._tombstones.merge(snapshot.stops)
+        self._stop(snapshot.stops)
+        self._catalogue.merge(snapshot, time_us)
+        self._gate.informed(age)
+        self._informed_at = asyncio.get_running_loop().time()
+        self._snapshot.set()
+
+    def _heed(self, stops: Sequence[Stop]) -> None:
+        """Stop what is in hand; of the rest tell that it is not, and will not be started."""
+        self._tombstones.add(stops)
+        held = self._stop(stops)
+        self._obeyed.update(stop.invocation_id for stop in stops if stop.invocation_id not in held)
+        if self._obeyed and (self._obeying is None or self._obeying.done()):
+            self._obeying = asyncio.create_task(self._tell_obeyed())
+
+    async def _tell_obeyed(self) -> None:
+        while self._obeyed:
+            await asyncio.sleep(_GATHER)
+            told = [self._obeyed.pop() for _ in range(min(len(self._obeyed), limits.MAX_STOPS))]
+            # Where this does not arrive the servers tell of the stops again.
+            await self._say(obeyed=told)
 
     def _greet(self, *, consume: bool) -> None:
         if self._greeting is not None:
@@ -127,8 +178,16 @@ class ControlLink:
         while True:
             await asyncio.sleep(limits.CONTROL_INTERVAL)
             await self._say()
+            old = asyncio.get_running_loop().time() - self._informed_at > _REFRESH_INTERVAL
+            if (
+                old
+                and len(self._tombstones)
+                and not self._leaving
+                and (self._greeting is None or self._greeting.done())
+            ):
+                self._greet(consume=False)
 
-    async def _say(self, *, hello: bool = False) -> None:
+    async def _say(self, *, hello: bool = False, last: bool = False, obeyed: Sequence[str] = ()) -> None:
         status = WorkerStatus(
             worker=self._worker,
             time_us=now_us(),
@@ -136,7 +195,8 @@ class ControlLink:
             hello=hello,
             leaving=self._leaving,
             sources=self._sources,
-            functions=self._loads(),
+            functions=() if last else self._loads(),
+            stops_obeyed=obeyed,
         )
         try:
             await self._broker.publish_status(status.SerializeToString())

@@ -34,6 +34,10 @@ class _ExpiredError(Exception):
     """The invocation waited for its first start longer than it may."""
 
 
+class _StoppedError(Exception):
+    """The invocation was stopped before it could start."""
+
+
 class Execution(Run):
     """Runs a work message. Whatever it reports last is confirmed before the message is acknowledged.
 
@@ -73,6 +77,15 @@ class Execution(Run):
         self._lost_starts = message.prior_lost_starts + received.delivery_count
         # Not every hand-out was a start. Before the last one that might be, the store is asked how many there were.
         self._suspected = max(self._lost_starts, received.delivery_count + 1) >= limits.POISON_STARTS
+        self._task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Heed that the invocation is to be stopped. Where its end is decided already, that one counts."""
+        if self._done or self.stopping:
+            return
+        self.stopping = True
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def waits(self) -> bool:
@@ -89,8 +102,9 @@ class Execution(Run):
 
         The message is given back where this is cancelled before an attempt has begun.
         """
+        self._task = asyncio.current_task()
         try:
-            last = await self._run()
+            last = await self._until_decided()
         except asyncio.CancelledError:
             if not self._handing_back:
                 if not self.started:
@@ -143,6 +157,17 @@ class Execution(Run):
         else:
             self._received.ack()
 
+    async def _until_decided(self) -> Event:
+        try:
+            self._check_stopped()
+            return await self._run()
+        except _StoppedError:
+            return self._stopped()
+        except asyncio.CancelledError:
+            if not self.stopping or self._task is None or self._task.uncancel():
+                raise  # it is to be given back, or the worker leaves
+            return self._stopped()
+
     async def _run(self) -> Event:
         if self._suspected:
             self._surroundings.metrics.execution("async", "HANDED_BACK")
@@ -186,6 +211,7 @@ class Execution(Run):
             raise _ExpiredError from error
 
     async def _admit(self) -> None:
+        self._check_stopped()
         if self._start_by_us and not self.started and not self.records and now_us() > self._start_by_us:
             raise _ExpiredError
 
@@ -202,6 +228,14 @@ class Execution(Run):
 
     def _will_retry(self, record: AttemptRecord) -> None:
         self._events.post(self._event(attempt_ended=record))
+
+    def _check_stopped(self) -> None:
+        if self._surroundings.tombstones.covers(self.invocation_id, self.token.generation):
+            raise _StoppedError
+
+    def _stopped(self) -> Event:
+        failure = api.Failure(reason=FailureReason.STOPPED, message="it was stopped by request")
+        return self._over(api.INVOCATION_STATE_STOPPED, failure)
 
     def _over(self, state: api.InvocationState.ValueType, failure: api.Failure) -> Event:
         self._surroundings.metrics.execution("async", state_name(state))

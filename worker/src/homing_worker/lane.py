@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -157,6 +157,15 @@ class Lane:
             elif due and execution.waits:
                 execution.hand_back()
                 work.task.cancel()
+
+    def stop(self, stops: Mapping[str, int]) -> set[str]:
+        """Stop what is in hand of these invocations, up to their generations; return the ids of what is."""
+        held = set()
+        for (invocation_id, generation), work in self._work.items():
+            if generation <= stops.get(invocation_id, 0):
+                work.execution.stop()
+                held.add(invocation_id)
+        return held
 
     async def finish(self) -> None:
         """Wait until everything that runs has ended."""

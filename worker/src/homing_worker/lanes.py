@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from homing.v1.function_pb2 import Function
 from homing_core.broker import Broker, BrokerError
-from homing_core.wire.v1 import FunctionLoad
+from homing_core.wire.v1 import FunctionLoad, Stop
 from homing_worker.events import EventPublisher
 from homing_worker.lane import Lane
 from homing_worker.run import Surroundings
@@ -85,6 +85,11 @@ class Lanes:
                 failed = error
         if failed is not None:
             raise failed
+
+    def stop(self, stops: Sequence[Stop]) -> set[str]:
+        """Stop what is in hand of these; return the ids of what is."""
+        wanted = {stop.invocation_id: stop.generation for stop in stops}
+        return set[str]().union(*(lane.stop(wanted) for lane in self._all())) if wanted else set()
 
     def lost(self) -> None:
         """Heed that the connection was lost."""

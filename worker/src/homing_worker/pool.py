@@ -42,6 +42,15 @@ class Slot:
     instance: Instance
     member: _Member
 
+    async def abandon(self) -> bool:
+        """See to it that a call which was cancelled ends; tell whether it surely has.
+
+        An instance that served this call alone is killed, and is to be retired.
+        """
+        if self.instance.isolates_calls:
+            return True
+        return self.member.concurrency == 1 and await self.instance.kill()
+
 
 @dataclass(slots=True, eq=False)
 class _Member:
@@ -220,6 +229,8 @@ class Pool:
             elif self._idle_timer is None and not self._closed:
                 self._arm_idle_timer(self._config.idle_timeout)
         self._serve()
+        if retire:
+            self._grow()
 
     async def close(self) -> None:
         """Let waiting callers go and stop all instances, busy ones too."""

@@ -29,6 +29,7 @@ from homing_worker.metrics import Metrics
 from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
 from homing_worker.spool import Spool, SpoolError, Spools
+from homing_worker.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class Surroundings:
     gate: Gate
     logs: LogPublisher
     bodies: Bodies
+    tombstones: Tombstones
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -91,6 +93,8 @@ class Run(ABC):
         self.result: api.Result | None = None
         self.started = False
         """Whether an attempt of it has begun: from then on it is not given back."""
+        self.stopping = False
+        """Whether it was told to stop, and cancelled for that reason."""
         self._surroundings = surroundings
         self._pool = pool
         self._spec = spec
@@ -225,6 +229,11 @@ class Run(ABC):
                     record, FailureReason.WORKER_ERROR, f"the worker failed: {type(error).__name__}", permanent=True
                 )
             return self._answered(record, answer, payload)
+        except asyncio.CancelledError:
+            if self.stopping and record.instance:
+                retire = slot.member.concurrency == 1
+                self._stop_attempt(record, over=await slot.abandon())
+            raise
         finally:
             self._pool.release(slot, retire=retire, suspect=suspect)
 
@@ -305,6 +314,21 @@ class Run(ABC):
             f"the function answered with status {answer.status_code}",
         )
         return self._failed(record, reason, message, status_code=answer.status_code, headers=answer.headers)
+
+    def _stop_attempt(self, record: AttemptRecord, *, over: bool) -> None:
+        """Complete the record of an attempt that was stopped.
+
+        :param over: Whether the function surely does not go on with it.
+        """
+        record.end_us = now_us()
+        record.outcome = api.ATTEMPT_OUTCOME_STOPPED
+        record.failure.reason = FailureReason.STOPPED
+        record.failure.message = (
+            "it was stopped by request"
+            if over
+            else "it was stopped by request: its call was abandoned, and the function may go on with it"
+        )
+        self.records.append(record)
 
     def _timed_out(self, record: AttemptRecord, timeout: float) -> Tried:
         tried = self._failed(record, FailureReason.TIMEOUT, f"there was no whole answer within {timeout:g} s")

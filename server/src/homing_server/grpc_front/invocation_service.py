@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import NoReturn
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
@@ -13,12 +12,13 @@ from homing_core.ids import new_id
 from homing_server.admission import Accepted, Admission
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
-from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found, not_served
+from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
 from homing_server.grpc_front.payloads import read_payload, write_payload
 from homing_server.grpc_front.status import Context
 from homing_server.holds import Holds
 from homing_server.lists import Lists
 from homing_server.reruns import Reruns
+from homing_server.stopping import Stopping
 from homing_server.store.accepting import Draft
 from homing_server.store.engine import Database
 from homing_server.store.reading import get_invocations
@@ -53,6 +53,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         lists: Lists,
         log_tails: LogTails,
         reruns: Reruns,
+        stopping: Stopping,
         sync_calls: SyncCalls,
         watching: Watching,
         sync_timeout: float,
@@ -66,6 +67,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._lists = lists
         self._log_tails = log_tails
         self._reruns = reruns
+        self._stopping = stopping
         self._sync_calls = sync_calls
         self._watching = watching
         self._sync_timeout = sync_timeout
@@ -164,9 +166,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Count records."""
         return await self._lists.count(request)
 
-    async def BulkStop(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("BulkStop")
+    async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
+        """Stop all that a filter selects."""
+        return await self._stopping.stop_selected(request, caller="")
 
     async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
         """Run many again."""
@@ -185,9 +187,11 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         async for response in read_payload(self._blobs, request):
             yield response
 
-    async def StopInvocation(self, _request: object, _context: Context) -> NoReturn:
-        """Refuse: not served."""
-        raise not_served("StopInvocation")
+    async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
+        """Stop an invocation."""
+        _check_id(request.id)
+        await self._stopping.stop(request.id, caller="", reason=request.reason)
+        return api.StopInvocationResponse(invocation=await self._get(request.id))
 
     async def RerunInvocation(
         self, request: api.RerunInvocationRequest, context: Context

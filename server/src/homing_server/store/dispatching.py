@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_core.wire.v1 import DeliveryMessage, WorkMessage
-from homing_server.store import schema
-from homing_server.store.recording import Change, Recorded, select_invocations, store_changes
-from homing_server.store.records import record_of
+from homing_server.store import schema, tombstones
+from homing_server.store.recording import Recorded, select_invocations, store_changes
+from homing_server.store.records import Change, record_of
 
 _invocations = schema.invocations
 _deliveries = schema.deliveries
@@ -142,7 +142,11 @@ def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> N
 
 
 def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
-    """Return hand-overs that were not, or perhaps not, published to the store's custody."""
+    """Return hand-overs that were not, or perhaps not, published to the store's custody.
+
+    What is STOPPING is not published again: it stays with the broker until it is certain that nobody has it.
+    """
+    stopping = _invocations.c.state == int(State.STOPPING)
     statement = (
         update(_invocations)
         .where(
@@ -150,9 +154,13 @@ def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *,
             _invocations.c.generation == bindparam("claimed"),
             _invocations.c.custody == int(Custody.SENT),
         )
-        .values(custody=int(Custody.STORE), due_us=due_us)
+        .values(
+            custody=case((stopping, int(Custody.BROKER)), else_=int(Custody.STORE)),
+            due_us=case((stopping, 0), else_=due_us),
+        )
     )
     connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
+    tombstones.note_gone(connection, keys, now_us=due_us)
 
 
 def take_back(
@@ -184,7 +192,10 @@ def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple
 
 
 def take_back_all(connection: Connection, *, due_us: int) -> int:
-    """Return what was at a broker which kept nothing, or leased by its workers, to the store's custody; count it."""
+    """Return what was at a broker which kept nothing, or leased by its workers, to the store's custody; count it.
+
+    What is STOPPING must have been stopped before.
+    """
     gone = [int(Custody.SENT), int(Custody.BROKER), int(Custody.LEASE)]
     work = connection.execute(
         update(_invocations)
@@ -225,7 +236,11 @@ def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
         .where(schema.live(_invocations), _invocations.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
         .group_by(_invocations.c.function)
     )
-    return {name: (count, size) for name, count, size in connection.execute(query)}
+    loads = {name: (count, size) for name, count, size in connection.execute(query)}
+    for name, (count, size) in tombstones.at_broker(connection).items():
+        others = loads.get(name, (0, 0))
+        loads[name] = others[0] + count, others[1] + size
+    return loads
 
 
 def claim_deliveries(connection: Connection, *, now_us: int, most: int) -> list[DeliveryMessage]:

@@ -12,9 +12,9 @@ from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
-from homing_server.store import schema
-from homing_server.store.recording import Change, Recorded, store_changes
-from homing_server.store.records import record_of
+from homing_server.store import schema, tombstones
+from homing_server.store.recording import Recorded, store_changes
+from homing_server.store.records import Change, record_of
 
 _functions = schema.functions
 _invocations = schema.invocations
@@ -116,6 +116,7 @@ def mark_drained(connection: Connection, name: str) -> None:
     """Note that the queues of a deleted function are gone."""
     statement = update(_functions).where(_functions.c.name == name, _functions.c.deleted.is_(True))
     connection.execute(statement.values(drained=True))
+    tombstones.forget_function(connection, name)
 
 
 def is_deleted(connection: Connection, name: str) -> bool:

@@ -14,7 +14,7 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, Record, Refusal, State, Token
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
-from homing_server.store import schema
+from homing_server.store import schema, tombstones
 from homing_server.store.accepting import (
     insert_invocation,
     insert_label,
@@ -23,8 +23,9 @@ from homing_server.store.accepting import (
     row_of_spec,
 )
 from homing_server.store.counters import raise_counters
-from homing_server.store.records import Values, record_of, record_of_call, values_of
+from homing_server.store.records import Change, Values, record_of, record_of_call, values_of
 
+_LAST = frozenset({"ended", "deferred", "handed_back"})
 _RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
 
 _select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
@@ -90,26 +91,6 @@ def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
     return recorded
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """A row and the record that shall be in its place."""
-
-    row: Row[Any]
-    before: Record
-    after: Record
-
-    @property
-    def told(self) -> bool:
-        """Whether watchers are told of it: not of a lease that was renewed."""
-        before, after = self.before, self.after
-        return not (
-            after.state is before.state
-            and after.entries is before.entries
-            and after.attempts is before.attempts
-            and after.progress is before.progress
-        )
-
-
 def store_changes(connection: Connection, changes: Sequence[Change], recorded: Recorded) -> None:
     """Write changed records, number those that ended and make their deliveries."""
     if not changes:
@@ -168,8 +149,11 @@ def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recor
     if not lives:
         return []
     changes = []
+    let_go: list[tuple[str, int]] = []
     for row in select_invocations(connection, lives):
         before = record = record_of(row)
+        if before.stop_request is not None:
+            let_go.extend((row.id, each.token.generation) for each in lives[row.id] if _lets_go(each))
         for event in lives[row.id]:
             after = lifecycle.reported(record, event)
             if isinstance(after, Record):
@@ -180,7 +164,13 @@ def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recor
                 recorded.refused += 1
         if record is not before:
             changes.append(Change(row=row, before=before, after=record))
+    tombstones.note_gone(connection, let_go, now_us=now_us())
     return changes
+
+
+def _lets_go(event: Event) -> bool:
+    """Tell whether the worker lets the work message go, which it does once its event is confirmed."""
+    return event.WhichOneof("kind") in _LAST or (event.HasField("leased") and event.leased.term_us > 0)
 
 
 def _make_deliveries(connection: Connection, ends: Sequence[Change], recorded: Recorded) -> None:

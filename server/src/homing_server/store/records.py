@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +16,26 @@ from homing_core.lifecycle import Custody, Record, State, Token
 from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, HistoryEntry, SyncRequest
 
 Values = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A row and the record that shall be in its place."""
+
+    row: Row[Any]
+    before: Record
+    after: Record
+
+    @property
+    def told(self) -> bool:
+        """Whether watchers are told of it: not of a lease that was renewed."""
+        before, after = self.before, self.after
+        return not (
+            after.state is before.state
+            and after.entries is before.entries
+            and after.attempts is before.attempts
+            and after.progress is before.progress
+        )
 
 
 def record_of(row: Row[Any]) -> Record:

@@ -161,8 +161,10 @@ tombstones = Table(
     Column("generation", Integer, nullable=False, comment="its hand-overs up to this one must not start"),
     Column("size", Integer, nullable=False, comment="bytes of the work message, roughly"),
     Column("create_us", BigInteger, nullable=False),
+    Column("gone_us", BigInteger, nullable=False, comment="when its message was let go; 0 while it is at the broker"),
+    Index("ix_tombstones_there", "function", "size", sqlite_where=text("gone_us = 0")),
 )
-"""Stopped invocations whose work messages may still be at the broker."""
+"""Invocations that were stopped, or finished first, whose work messages may still be at the broker or come again."""
 
 workers = Table(
     "workers",

@@ -30,6 +30,7 @@ _EXIT_PATIENCE: Final = 0.5
 _TOLD_LINES: Final = 10
 _TOLD_CHARACTERS: Final = 3000
 _REMOVE_PATIENCE: Final = 30.0
+_KILL_PATIENCE: Final = 10.0
 
 
 class Container(Instance):
@@ -120,6 +121,18 @@ class Container(Instance):
         except (*ENGINE_ERRORS, TimeoutError):
             return self.alive
         return bool(state["Running"])
+
+    async def kill(self) -> bool:
+        """Kill the container with SIGKILL, and remove it."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(_KILL_PATIENCE):
+                await self._container.delete(force=True, v=True)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            if not (isinstance(error, DockerError) and error.status == 404):
+                _log.warning("container_not_killed", instance=self.name, error=str(error))
+                return False
+        return True
 
     async def stop(self) -> None:
         """Stop and remove the container: SIGTERM, then SIGKILL after the grace."""

@@ -52,6 +52,8 @@ class ProcessRuntime(Runtime):
 class ProcessInstance(Instance):
     """A place for calls of a function that is a command."""
 
+    isolates_calls = True
+
     def __init__(self, function: Function) -> None:
         self.name = f"process-{new_id()[-8:]}"
         self.revision = function.revision
@@ -69,6 +71,10 @@ class ProcessInstance(Instance):
 
     async def verify(self) -> bool:
         """A place is always there."""
+        return True
+
+    async def kill(self) -> bool:
+        """Do nothing: processes do not outlive their calls."""
         return True
 
     async def stop(self) -> None:

@@ -83,6 +83,8 @@ class Instance(ABC):
     name: str
     revision: int
     """The revision of the function that it runs."""
+    isolates_calls: bool = False
+    """Whether each call runs by itself, so that one that is cancelled is over and harms no other."""
 
     @property
     @abstractmethod
@@ -105,6 +107,10 @@ class Instance(ABC):
     @abstractmethod
     async def verify(self) -> bool:
         """Find out whether the instance still runs."""
+
+    @abstractmethod
+    async def kill(self) -> bool:
+        """End the instance at once, in the middle of its calls; tell whether it surely has. Never raises."""
 
     @abstractmethod
     async def stop(self) -> None:

@@ -61,6 +61,10 @@ class UrlInstance(Instance):
         """A place is always there."""
         return True
 
+    async def kill(self) -> bool:
+        """Do nothing: what runs there is not this worker's, and may go on."""
+        return False
+
     async def stop(self) -> None:
         """Do nothing: what runs there is not this worker's."""
 

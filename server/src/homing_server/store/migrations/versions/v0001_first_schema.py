@@ -102,8 +102,18 @@ def upgrade() -> None:
         sa.Column("generation", sa.Integer(), nullable=False, comment="its hand-overs up to this one must not start"),
         sa.Column("size", sa.Integer(), nullable=False, comment="bytes of the work message, roughly"),
         sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "gone_us",
+            sa.BigInteger(),
+            nullable=False,
+            comment="when its message was let go; 0 while it is at the broker",
+        ),
         sa.PrimaryKeyConstraint("invocation_id", name=op.f("pk_tombstones")),
     )
+    with op.batch_alter_table("tombstones", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_tombstones_there", ["function", "size"], unique=False, sqlite_where=sa.text("gone_us = 0")
+        )
     op.create_table(
         "workers",
         sa.Column("name", sa.String(length=255), nullable=False),
