@@ -7,7 +7,7 @@ help:
 	@echo '                   RUNTIME=process, or one of them, without RabbitMQ and Docker'
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
-	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run)'
+	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million for lists)'
 	@echo 'make gen           generate the Python code of proto/'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'

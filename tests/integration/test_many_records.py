@@ -184,6 +184,7 @@ def test_counts_are_right(connection: Connection) -> None:
 
 def test_what_is_old_enough_to_be_removed_is_found_at_once(connection: Connection) -> None:
     for days, count in ((10, 0), (5, 50), (0, 50)):
-        cost, found = cost_of(expired, connection, "f03", ended_before_us=now_us() - days * DAY, most=50)
+        before_us = dict.fromkeys(FUNCTIONS[:2], now_us() - days * DAY)
+        cost, found = cost_of(expired, connection, before_us, most=25)
         assert cost < CHEAP
         assert len(found) == count

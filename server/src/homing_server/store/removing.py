@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
@@ -15,7 +15,7 @@ _invocations = schema.invocations
 _functions = schema.functions
 
 _select_expired = (
-    select(_invocations.c.id)
+    select(_invocations.c.end_us, _invocations.c.id)
     .where(
         schema.ended(_invocations),
         _invocations.c.function == bindparam("function"),
@@ -28,7 +28,19 @@ _select_expired = (
     .limit(bindparam("most"))
 )
 _among_these = _invocations.c.id.in_(bindparam("ids", expanding=True))
-_select_last = select(func.max(_invocations.c.result_seq), func.max(_invocations.c.change_seq)).where(_among_these)
+_select_last = (
+    select(_invocations.c.function, func.max(_invocations.c.result_seq), func.max(_invocations.c.change_seq))
+    .where(_among_these)
+    .group_by(_invocations.c.function)
+)
+_raise_floor = (
+    update(_functions)
+    .where(_functions.c.name == bindparam("function"))
+    .values(
+        removed_result_seq=func.max(_functions.c.removed_result_seq, bindparam("result_seq")),
+        removed_change_seq=func.max(_functions.c.removed_change_seq, bindparam("change_seq")),
+    )
+)
 _delete_logs = delete(schema.logs).where(schema.logs.c.invocation_id.in_(bindparam("ids", expanding=True)))
 _delete_invocations = delete(_invocations).where(_among_these)
 
@@ -41,26 +53,25 @@ class Floor:
     change_seq: int
 
 
-def expired(connection: Connection, function: str, *, ended_before_us: int, most: int) -> list[str]:
-    """Return the ids of a function's records that ended before a time and have nothing to deliver, the oldest first."""
-    asked = {"function": function, "ended_before_us": ended_before_us, "most": most}
-    return list(connection.execute(_select_expired, asked).scalars())
+def expired(connection: Connection, ended_before_us: Mapping[str, int], *, most: int) -> list[str]:
+    """Return the ids of records that ended before a time and have nothing to deliver, the oldest first.
+
+    :param ended_before_us: The time for each function.
+    :param most: How many of each function at the most.
+    """
+    found: list[tuple[int, str]] = []
+    for function, time_us in ended_before_us.items():
+        asked = {"function": function, "ended_before_us": time_us, "most": most}
+        found.extend((end_us, key) for end_us, key in connection.execute(_select_expired, asked))
+    return [key for _, key in sorted(found)]
 
 
-def remove(connection: Connection, function: str, ids: Collection[str]) -> int:
-    """Remove ended records of a function with all that belongs to them; return how many of them there were."""
+def remove(connection: Connection, ids: Collection[str]) -> int:
+    """Remove ended records with all that belongs to them; return how many of them there were."""
     asked = {"ids": list(ids)}
-    result_seq, change_seq = connection.execute(_select_last, asked).one()
-    if result_seq is None:
-        return 0
-    connection.execute(
-        update(_functions)
-        .where(_functions.c.name == function)
-        .values(
-            removed_result_seq=func.max(_functions.c.removed_result_seq, result_seq),
-            removed_change_seq=func.max(_functions.c.removed_change_seq, change_seq),
-        )
-    )
+    for function, result_seq, change_seq in connection.execute(_select_last, asked).all():
+        last = {"function": function, "result_seq": result_seq, "change_seq": change_seq}
+        connection.execute(_raise_floor, last)
     connection.execute(_delete_logs, asked)
     release_blobs(connection, ids)
     # Payloads, labels and deliveries go with their invocation.
