@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
-from google.rpc import error_details_pb2, status_pb2
 
 import homing
 from homing.v1 import invocation_service_pb2, invocation_service_pb2_grpc
+from support.grpc_errors import violated_fields
 from support.processes import Cluster
 
 TOO_LARGE = 256 * 1024 + 1
@@ -122,7 +122,7 @@ def test_every_front_names_the_field_and_the_limit(cluster: Cluster, tmp_path: P
             error: Any = refused.value
             assert error.code() is case.code, case.name
             assert case.limit in error.details(), case.name
-            assert _violated(error) == ([case.field] if case.field else []), case.name
+            assert violated_fields(error) == ([case.field] if case.field else []), case.name
 
             with pytest.raises(case.sdk_error) as told:
                 case.sdk(client)
@@ -147,15 +147,6 @@ def test_the_sdk_refuses_wrong_types_before_it_calls(cluster: Cluster) -> None:
     for name, call in wrong:
         with pytest.raises((TypeError, homing.InvalidRequestError), match=name):
             call()
-
-
-def _violated(error: Any) -> list[str]:
-    bad = error_details_pb2.BadRequest()
-    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    for detail in status_pb2.Status.FromString(packed).details:
-        if detail.Unpack(bad):
-            return [violation.field for violation in bad.field_violations]
-    return []
 
 
 def _cli(target: str, arguments: list[str], given: bytes, folder: Path) -> subprocess.CompletedProcess[bytes]:
