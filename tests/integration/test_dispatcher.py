@@ -72,7 +72,14 @@ class Bench:
     async def run(self, tasks: Tasks) -> None:
         await self.catalog.load()
         parts = self.dispatcher
-        for step in (parts.publish_outbox, parts.note_confirms, parts.feed, parts.feed_deliveries, parts.sweep):
+        for step in (
+            parts.publish_outbox,
+            parts.note_confirms,
+            parts.survey,
+            parts.feed,
+            parts.feed_deliveries,
+            parts.sweep,
+        ):
             tasks.repeat(step, pause=0.05)
         tasks.repeat(self.admission.commit_group, pause=0.05)
 
@@ -260,9 +267,9 @@ async def test_broker_holds_a_bounded_number_of_messages(
     await until(lambda: len(broker.work) >= limits.MAX_BROKER_MESSAGES + 3)
     for _ in range(3):
         await bench.accept()
-    # Two sweeps pass, which count anew.
-    await bench.dispatcher.sweep()
-    await bench.dispatcher.sweep()
+    # Two surveys pass, which count anew.
+    await bench.dispatcher.survey()
+    await bench.dispatcher.survey()
     assert len(broker.work) == limits.MAX_BROKER_MESSAGES + 3
     assert sum(message.spec.function == "figlet" for message in broker.work) == 3, "the other function is not held up"
     with database.reading() as connection:
@@ -275,7 +282,7 @@ async def test_broker_holds_a_bounded_number_of_bytes(bench: Bench, broker: Scri
     for start in range(0, most + 12, 20):
         await asyncio.gather(*(bench.accept(make_spec(data=data)) for _ in range(min(20, most + 12 - start))))
     await until(lambda: len(broker.work) >= most)
-    await bench.dispatcher.sweep()
+    await bench.dispatcher.survey()
     assert most <= len(broker.work) <= most + 1
     first = broker.work[0].invocation_id
     bench.dispatcher.recorded(await record(bench.database, *life(first)))
@@ -291,7 +298,7 @@ async def test_count_of_what_is_at_the_broker_misses_nothing_that_is_under_way(
 
     async def sweep() -> None:
         while sweeping:
-            await bench.dispatcher.sweep()
+            await bench.dispatcher.survey()
 
     monkeypatch.setattr(dispatcher, "_POLL", 0.001)
     sweeps = asyncio.create_task(sweep())
@@ -481,7 +488,7 @@ async def test_work_of_a_paused_function_stays_in_the_store_until_it_is_resumed(
     await until(lambda: [message.invocation_id for message in broker.work] == [other.id])
     for _ in range(3):
         # What is due is looked for, and left.
-        await bench.dispatcher.sweep()
+        await bench.dispatcher.survey()
     for accepted in held:
         assert await bench.custody(accepted.id) is Custody.STORE
     assert len(broker.work) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import secrets
 import signal
@@ -33,6 +34,7 @@ from homing_server.grpc_front.invocation_service import InvocationService
 from homing_server.grpc_front.server import GrpcFront
 from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
+from homing_server.leadership import Leadership
 from homing_server.leases import Leases
 from homing_server.lists import Lists
 from homing_server.logs import LogStore
@@ -103,6 +105,7 @@ class Server:
             resend_after=settings.resend_after,
         )
         self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics, self._blobs)
+        self._leadership = Leadership(self._database, "dispatcher", self._name, self._metrics.dispatching)
         self._admission.on_accepted(self._hub.changes.look)
         self._deployment = Deployment(
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
@@ -176,9 +179,11 @@ class Server:
             self._admission.commit_group,
             *[self._dispatcher.publish_outbox] * PUBLISHERS,
             self._dispatcher.note_confirms,
-            self._dispatcher.feed,
+            self._dispatcher.survey,
             self._dispatcher.feed_deliveries,
-            self._dispatcher.sweep,
+            self._leadership.renew,
+            self._leadership.led(self._dispatcher.feed),
+            self._leadership.led(self._dispatcher.sweep),
             self._recorder.record_group,
             self._leases.sweep,
             self._logs.store_group,
@@ -209,6 +214,8 @@ class Server:
     async def _stop(self) -> None:
         _log.info("stopping")
         self._draining = True
+        with contextlib.suppress(ApiError):
+            await self._leadership.resign()
         await self._set_serving(serving=False)
         self._log_tails.close()
         await self._grpc.stop(self._settings.drain_timeout)

@@ -4,6 +4,9 @@ What admission has just committed goes to the broker at once where there is room
 fed from the store when it is due, unless its function is paused. What was committed as sent and is not seen confirmed,
 because this server or another died in between, or the broker did, is taken back and published again under a new
 generation.
+
+Of several servers one feeds and sweeps; each publishes what it accepts. That two feed for a moment, as one takes over,
+does no harm: what is claimed is claimed in a transaction, and what is taken back is of a generation.
 """
 
 from __future__ import annotations
@@ -217,10 +220,11 @@ class Dispatcher:
                 await self._feed_function(function)
 
     async def feed_deliveries(self) -> None:
-        """Publish the deliveries that wait in the store. One step of a loop."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
-                await self._deliveries_due.wait()
+        """Wait until the store has deliveries, and publish them. One step of a loop.
+
+        Every server does this for the ends that it records itself; the one that sweeps finds those of others.
+        """
+        await self._deliveries_due.wait()
         self._deliveries_due.clear()
         if not self._broker.connected:
             return
@@ -229,23 +233,31 @@ class Dispatcher:
             await self._publish_deliveries(messages)
 
     async def sweep(self) -> None:
-        """Take back what nobody has seen confirmed, and count anew what is at the broker. One step of a loop."""
+        """Take back what nobody has seen confirmed, and look for deliveries. One step of a loop."""
         await asyncio.sleep(_POLL)
         before = now_us() - self._resend_after_us
-        for name, load in self._loads.items():
-            load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
-        work, deliveries, due, loads = await self._database.read(
+        work, deliveries, waiting = await self._database.read(
             lambda connection: (
                 dispatching.forgotten_work(connection, sent_before_us=before),
                 dispatching.forgotten_deliveries(connection, sent_before_us=before),
-                dispatching.next_due(connection),
-                dispatching.at_broker(connection),
+                dispatching.deliveries_wait(connection),
             )
         )
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
         if forgotten or deliveries:
             _log.info("publishing again", invocations=len(forgotten), deliveries=len(deliveries))
             await self._database.write(dispatching.take_back, forgotten, deliveries, now_us=now_us())
+        if waiting or deliveries:
+            self._deliveries_due.set()
+
+    async def survey(self) -> None:
+        """Look in the store for what is due, and count anew what is at the broker. One step of a loop."""
+        await asyncio.sleep(_POLL)
+        for name, load in self._loads.items():
+            load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
+        due, loads = await self._database.read(
+            lambda connection: (dispatching.next_due(connection), dispatching.at_broker(connection))
+        )
         for name in self._loads.keys() | loads.keys():
             self._loads.setdefault(name, _Load()).end_count(*loads.get(name, (0, 0)))
         for function, due_us in due.items():

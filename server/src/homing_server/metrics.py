@@ -48,4 +48,7 @@ class Metrics:
         self.events_waiting = Gauge(
             "homing_events_waiting", "Event messages that wait for the recorder.", registry=self.registry
         )
+        self.dispatching = Gauge(
+            "homing_dispatching", "Whether this is the server that feeds the broker: 1 or 0.", registry=self.registry
+        )
         self.watchers = Gauge("homing_watchers", "Watches that are open.", registry=self.registry)

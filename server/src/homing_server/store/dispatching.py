@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, exists, func, select, update
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
@@ -285,6 +285,12 @@ def claim_deliveries(connection: Connection, *, now_us: int, most: int) -> list[
         rows = [{"key": message.delivery_id, "claimed": message.generation} for message in messages]
         connection.execute(statement, rows)
     return messages
+
+
+def deliveries_wait(connection: Connection) -> bool:
+    """Tell whether deliveries wait in the store."""
+    query = select(exists().where(schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE)))
+    return bool(connection.execute(query).scalar_one())
 
 
 def settle_deliveries(
