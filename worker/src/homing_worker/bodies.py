@@ -7,7 +7,7 @@ from typing import Final
 
 import aiohttp
 from google.protobuf.message import DecodeError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 from yarl import URL
 
 from homing.v1.payload_pb2 import Blob
@@ -79,7 +79,7 @@ class Bodies:
 
     def _persist(self) -> AsyncRetrying:
         return AsyncRetrying(
-            stop=stop_after_delay(self._patience),
+            stop=stop_before_delay(self._patience),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
             retry=retry_if_exception_type(_AwayError),
             reraise=True,
