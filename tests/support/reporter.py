@@ -50,6 +50,11 @@ class Reporter:
         result = api.Result(status_code=status_code)
         return self._event(deferred=Deferred(attempts=self.attempts, due_us=due_us, result=result))
 
+    def progressed(self, percent: float, text: str = "") -> Event:
+        progress = api.Progress(percent=percent, text=text)
+        progress.time.FromMicroseconds(self._tick())
+        return self._event(progress=progress)
+
     def leased(self, term_us: int = 60_000_000) -> Event:
         return self._event(leased=Leased(term_us=term_us))
 
@@ -98,6 +103,7 @@ class Reporter:
         handed_back: HandedBack | None = None,
         ended: Ended | None = None,
         leased: Leased | None = None,
+        progress: api.Progress | None = None,
     ) -> Event:
         return Event(
             invocation_id=self.invocation_id,
@@ -111,4 +117,5 @@ class Reporter:
             handed_back=handed_back,
             ended=ended,
             leased=leased,
+            progress=progress,
         )

@@ -210,6 +210,19 @@ def test_suspected_poison_that_never_started_is_none() -> None:
     assert (record.state, record.custody) == (State.ENQUEUED, Custody.STORE)
 
 
+def test_progress_is_the_last_that_was_said_since_the_hand_over() -> None:
+    worker = Reporter(1)
+    base = report(hand_over(accept()), worker.running())
+    early, late = worker.progressed(40), worker.progressed(50, "half")
+    record = report(base, late)
+    assert record.progress is not None
+    assert (record.progress.percent, record.progress.text) == (50, "half")
+    assert lifecycle.reported(record, early) is Refusal.DUPLICATE
+    assert report(record, worker.ended(State.FAILED)).progress == record.progress
+    assert report(record, Reporter(1, 1).running()).progress is None
+    assert hand_over(report(record, worker.deferred(due_us=NOW))).progress is None
+
+
 def test_a_lease_takes_the_message_from_the_broker_and_is_renewed_without_a_trace() -> None:
     worker = Reporter(1)
     leased = report(hand_over(accept()), worker.dequeued(), worker.running(), worker.leased())

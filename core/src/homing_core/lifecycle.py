@@ -153,6 +153,7 @@ def handed_over(record: Record, *, time_us: int) -> Record | Refusal:
         token=Token(generation=record.token.generation + 1, delivery=0),
         custody=Custody.SENT,
         due_us=0,
+        progress=None,
         attempts=_close_lost(record.attempts, time_us),
         entries=(*record.entries, HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_ENQUEUED)),
     )
@@ -222,6 +223,7 @@ def reported(record: Record, event: Event) -> Record | Refusal:
             token=token,
             custody=Custody.BROKER,
             due_us=0,
+            progress=None,
             attempts=_close_lost(record.attempts, event.time_us),
         )
     elif record.custody is Custody.STORE and kind != "ended":

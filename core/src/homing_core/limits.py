@@ -47,6 +47,9 @@ MIN_RETENTION: Final = 60.0
 """Less would take results away from callers who are about to ask for them."""
 MAX_RETENTION: Final = 365 * 24 * 3600.0
 
+MAX_PROGRESS_TEXT: Final = 1024
+MAX_PROGRESS_BODY: Final = 4 * KIB
+
 DEFAULT_CONCURRENCY: Final = 1
 MAX_CONCURRENCY: Final = 1000
 DEFAULT_MAX_INSTANCES: Final = 4

@@ -29,6 +29,7 @@ from homing_worker.lanes import Lanes
 from homing_worker.leases import Leases
 from homing_worker.logs import LogPublisher
 from homing_worker.metrics import Metrics
+from homing_worker.progress import Reports
 from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.docker import DockerRuntime
@@ -61,6 +62,7 @@ class Worker:
         self._bodies = Bodies(settings.data_dir / "spool")
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
+        self._reports = Reports(self._gate, listen=settings.progress_listen, url=settings.progress_url)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         tombstones = Tombstones()
@@ -70,6 +72,7 @@ class Worker:
             logs=self._logs,
             bodies=self._bodies,
             tombstones=tombstones,
+            reports=self._reports,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
@@ -114,12 +117,14 @@ class Worker:
             stack.push_async_callback(self._bodies.close)
             stack.push_async_callback(self._callbacks.close)
             stack.push_async_callback(self._deliverer.close)
+            stack.push_async_callback(self._reports.close)
             stack.push_async_callback(self._lanes.close)
             leases = Leases(self._lanes, self._gate, after=self._settings.lease_after, term=self._settings.lease_term)
             stack.push_async_callback(leases.close)
             stack.push_async_callback(self._control.close)
             for runtime in self._runtimes.values():
                 await runtime.open()
+            await self._reports.open(runtime.host for runtime in self._runtimes.values() if runtime.host)
             starting = asyncio.create_task(self._broker.start())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -80,8 +80,11 @@ class Execution(Run):
         self._task: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        """Heed that the invocation is to be stopped. Where its end is decided already, that one counts."""
-        if self._done or self.stopping:
+        """Heed that the invocation is to be stopped.
+
+        Where its end is decided already, that one counts; what is handed back is stopped by the store.
+        """
+        if self._done or self.stopping or self._handing_back:
             return
         self.stopping = True
         if self._task is not None:
@@ -90,7 +93,7 @@ class Execution(Run):
     @property
     def waits(self) -> bool:
         """Whether no attempt has begun, so that it can be given back by cancelling it."""
-        return not (self.started or self._handing_back or self._done)
+        return not (self.started or self.stopping or self._handing_back or self._done)
 
     @property
     def runs(self) -> bool:
@@ -237,6 +240,9 @@ class Execution(Run):
         failure = api.Failure(reason=FailureReason.STOPPED, message="it was stopped by request")
         return self._over(api.INVOCATION_STATE_STOPPED, failure)
 
+    def _progressed(self, progress: api.Progress) -> None:
+        self._events.post(self._event(progress=progress))
+
     def _over(self, state: api.InvocationState.ValueType, failure: api.Failure) -> Event:
         self._surroundings.metrics.execution("async", state_name(state))
         return self._event(ended=Ended(state=state, attempts=self.records, result=self.result, failure=failure))
@@ -251,6 +257,7 @@ class Execution(Run):
         handed_back: HandedBack | None = None,
         ended: Ended | None = None,
         leased: Leased | None = None,
+        progress: api.Progress | None = None,
     ) -> Event:
         return Event(
             invocation_id=self.invocation_id,
@@ -264,4 +271,5 @@ class Execution(Run):
             handed_back=handed_back,
             ended=ended,
             leased=leased,
+            progress=progress,
         )

@@ -124,6 +124,11 @@ class Pool:
         return self._config.function
 
     @property
+    def host(self) -> str:
+        """The address at which instances reach this host; empty where they cannot."""
+        return self._runtime.host
+
+    @property
     def policy(self) -> RetryPolicy:
         """The retry policy of invocations that bring none."""
         return self._config.policy

@@ -27,6 +27,8 @@ from homing_worker.gate import Gate
 from homing_worker.logs import InvocationLog, LogPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.pool import Pool, PoolClosedError, Slot
+from homing_worker.progress import HEADER as PROGRESS_HEADER
+from homing_worker.progress import Report, Reports
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
 from homing_worker.spool import Spool, SpoolError, Spools
 from homing_worker.tombstones import Tombstones
@@ -49,6 +51,7 @@ class Surroundings:
     logs: LogPublisher
     bodies: Bodies
     tombstones: Tombstones
+    reports: Reports
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -172,6 +175,10 @@ class Run(ABC):
     def _will_retry(self, record: AttemptRecord) -> None:
         """Report that an attempt failed and another one follows here."""
 
+    @abstractmethod
+    def _progressed(self, progress: api.Progress) -> None:
+        """Report how far the function says it is."""
+
     def _attempt_timeout(self) -> float:
         """Return how many seconds the attempt that starts now may run."""
         return self._timeout
@@ -197,6 +204,7 @@ class Run(ABC):
             record.function_revision = self._pool.function.revision
             return self._failed(record, error.reason, error.message)
         retire = suspect = False
+        report: Report | None = None
         try:
             if not self._surroundings.gate.open:
                 await self._surroundings.gate.wait()
@@ -208,9 +216,11 @@ class Run(ABC):
             record.start_us = now_us()
             await self._announce(record)
             timeout = self._attempt_timeout()
+            report = self._surroundings.reports.begin(self._pool.host, self._progressed)
             try:
                 async with self._surroundings.bodies.spools() as spools, asyncio.timeout(timeout) as scope:
-                    answer = await slot.instance.call(await self._request(time.time() + timeout, spools), self._log)
+                    request = await self._request(time.time() + timeout, spools, report)
+                    answer = await slot.instance.call(request, self._log)
                     payload = await self._kept(answer)
             except SpoolError as error:
                 return self._failed(record, FailureReason.RESULT_NOT_STORED, str(error))
@@ -235,6 +245,8 @@ class Run(ABC):
                 self._stop_attempt(record, over=await slot.abandon())
             raise
         finally:
+            if report is not None:
+                self._surroundings.reports.end(report)
             self._pool.release(slot, retire=retire, suspect=suspect)
 
     def _resolve(self) -> None:
@@ -253,7 +265,7 @@ class Run(ABC):
             else pool.attempt_timeout
         )
 
-    async def _request(self, deadline: float, spools: Spools) -> Request:
+    async def _request(self, deadline: float, spools: Spools, report: Report | None) -> Request:
         """Return the request to the function.
 
         :raises CallFailedError: Its body is stored apart and could not be read.
@@ -267,6 +279,8 @@ class Run(ABC):
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
         }
+        if report is not None:
+            headers[PROGRESS_HEADER] = report.url
         http = self._spec.http
         target = quote(http.path, safe=_SAFE_IN_PATH) if http.path else "/"
         if http.query:

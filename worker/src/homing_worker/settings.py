@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -30,6 +31,20 @@ def _check_runtimes(value: str) -> str:
 def _check_networks(value: str) -> str:
     for part in _parts(value):
         ipaddress.ip_network(part)
+    return value
+
+
+def _check_listen(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if value and not (host and port.isdecimal() and int(port) < 65536):
+        raise ValueError("must be HOST:PORT, as in 0.0.0.0:9000")
+    return value
+
+
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    if value and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("must be a URL without a query, as in http://worker-1:9000")
     return value
 
 
@@ -80,6 +95,15 @@ class WorkerSettings(CommonSettings):
     callback_networks: Annotated[str, AfterValidator(_check_networks)] = Field(
         default="127.0.0.0/8,::1/128",
         description="The networks that callbacks may go to, comma-separated, as in 127.0.0.0/8,::1/128.",
+    )
+    progress_listen: Annotated[str, AfterValidator(_check_listen)] = Field(
+        default="",
+        description="HOST:PORT where functions say how far they are; empty: a free port of 127.0.0.1 for commands and"
+        " URLs, and of the gateway of Docker's bridge network for containers.",
+    )
+    progress_url: Annotated[str, AfterValidator(_check_url)] = Field(
+        default="",
+        description="What functions are given instead of http:// and that address, as in http://worker-1:9000.",
     )
     metrics_listen: str = Field(
         default="", description="HOST:PORT to serve Prometheus metrics at; empty: they are not served."

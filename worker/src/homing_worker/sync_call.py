@@ -166,6 +166,9 @@ class SyncCall(Run):
     def _will_retry(self, record: AttemptRecord) -> None:
         """Report nothing: a synchronous invocation is recorded as a whole."""
 
+    def _progressed(self, progress: api.Progress) -> None:
+        """Report nothing: there is no record while a synchronous invocation runs."""
+
     def _remaining(self) -> float:
         return max(0.0, (self._deadline_us - now_us()) / 1e6)
 

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -67,6 +68,12 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
             while time.monotonic() < until:
                 os.write(1, (b"x" * 99 + b"\n") * 600)
             connection.sendall(answer(b"shouted"))
+        case ["progress"]:
+            order = urllib.request.Request(
+                headers["x-homing-progress-url"], data=body, headers={"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(order, timeout=10) as told:
+                connection.sendall(answer(str(told.status).encode()))
         case ["hang"]:
             time.sleep(3600)
         case ["flood"]:

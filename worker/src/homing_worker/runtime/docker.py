@@ -26,6 +26,8 @@ from homing_worker.runtime.seam import Instance, Runtime, StartFailedError
 
 _log = structlog.get_logger(__name__)
 
+_NETWORK: Final = "bridge"
+"""The network that containers are in where they are not told otherwise."""
 PORT: Final = "8080/tcp"
 
 LABEL_FUNCTION: Final = "dev.homing.function"
@@ -75,6 +77,7 @@ class DockerRuntime(Runtime):
         self._pull_timeout = pull_timeout
         self._stop_grace = stop_grace
         # Where the engine runs on this very system its containers can be reached by their addresses.
+        self.host = ""
         self._direct = sys.platform == "linux" and url.startswith("unix://")
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._docker: Docker | None = None
@@ -107,7 +110,21 @@ class DockerRuntime(Runtime):
                 FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
             ) from error
         _log.info("docker_engine", version=version.get("Version", ""), direct=self._direct)
+        if self._direct:
+            self.host = await self._gateway()
         await self._sweep(lambda owner: owner != self._owner and is_orphaned(self._data_dir, owner))
+
+    async def _gateway(self) -> str:
+        """Return the address of this host in the network that containers are in; empty where the engine has none."""
+        assert self._docker is not None
+        try:
+            async with asyncio.timeout(_ENGINE_PATIENCE):
+                network = await (await self._docker.networks.get(_NETWORK)).show()
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            _log.warning("no_progress", network=_NETWORK, error=str(error))
+            return ""
+        configs = (network.get("IPAM") or {}).get("Config") or []
+        return next((config["Gateway"] for config in configs if config.get("Gateway")), "")
 
     async def close(self) -> None:
         """Remove what is left of this worker, and disconnect."""

@@ -122,6 +122,8 @@ class Runtime(ABC):
 
     source: str
     """The kind of source that it can run: image, command or url."""
+    host: str = "127.0.0.1"
+    """The address at which its instances reach this host, once it is open; empty where they cannot."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -1,0 +1,228 @@
+"""Takes what running functions say of how far they are, over HTTP, at a URL that each attempt is given.
+
+The worker listens, and not the server, since a container does not reach a server that listens on loopback: one address
+for what runs on this host, one for containers. The path of an attempt cannot be guessed and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import math
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import structlog
+from aiohttp import web
+
+from homing.v1.invocation_pb2 import Progress
+from homing_core.clock import now_us
+from homing_core.limits import MAX_PROGRESS_BODY, MAX_PROGRESS_TEXT
+from homing_worker.gate import Gate
+
+_log = structlog.get_logger(__name__)
+
+HEADER: Final = "X-Homing-Progress-Url"
+
+_PAUSE: Final = 1.0
+"""Seconds between two that are passed on of one attempt: of those that come in between the last one counts."""
+_PATIENCE: Final = 10.0
+"""Seconds that a body may take."""
+_FIELDS: Final = frozenset({"percent", "text"})
+
+
+class BadProgressError(Exception):
+    """What a function said is no progress."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(slots=True, eq=False)
+class Report:
+    """What one attempt says of itself."""
+
+    url: str
+    take: Callable[[Progress], None]
+    last: Progress | None = None
+    waiting: asyncio.TimerHandle | None = None
+    """Passes on the last one when it is time."""
+    not_before: float = 0.0
+
+
+class Reports:
+    """Serves the URLs of all attempts that run. What they say is kept back while no server is heard."""
+
+    def __init__(self, gate: Gate, *, listen: str = "", url: str = "") -> None:
+        """Prepare to serve.
+
+        :param listen: ``HOST:PORT`` to listen on instead of the addresses that functions are thought to reach.
+        :param url: What comes before the path in the URLs, where functions reach this worker otherwise.
+        """
+        self._gate = gate
+        self._listen = listen
+        self._url = url.rstrip("/")
+        self._bases: dict[str, str] = {}
+        self._reports: dict[str, Report] = {}
+        self._loop = asyncio.get_running_loop()
+        application = web.Application(client_max_size=MAX_PROGRESS_BODY)
+        application.router.add_post("/{path}", self._post)
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=5.0)
+
+    async def open(self, hosts: Iterable[str]) -> None:
+        """Listen.
+
+        :param hosts: The addresses of this host as functions see it. Where one cannot be listened on, those functions
+            are given no URL.
+        :raises OSError: The address that was set cannot be listened on.
+        """
+        await self._runner.setup()
+        if self._listen:
+            host, _, port = self._listen.rpartition(":")
+            host = host.strip("[]")
+            taken = await self._bind(host, int(port))
+            self._bases = {each: self._base(each if _is_any(host) else host, taken) for each in hosts}
+            return
+        for each in dict.fromkeys(hosts):
+            try:
+                self._bases[each] = self._base(each, await self._bind(each, 0))
+            except OSError as error:
+                _log.warning("no_progress", host=each, error=str(error))
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()
+
+    def begin(self, host: str, take: Callable[[Progress], None]) -> Report | None:
+        """Return where an attempt reports that reaches this host so; None where it cannot.
+
+        :param take: Gets what it says, once a second at the most.
+        """
+        base = self._bases.get(host)
+        if base is None:
+            return None
+        path = secrets.token_urlsafe(16)
+        report = self._reports[path] = Report(f"{base}/{path}", take)
+        return report
+
+    def end(self, report: Report) -> None:
+        """Take no more from an attempt that is over, and pass on what it said last."""
+        del self._reports[report.url.rpartition("/")[2]]
+        if report.waiting is not None:
+            report.waiting.cancel()
+            if report.last is not None:
+                report.take(report.last)
+
+    async def _post(self, request: web.Request) -> web.Response:
+        report = self._reports.get(request.match_info["path"])
+        if report is None:
+            return _refused(404, "path", "belongs to no attempt that runs")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                body = await request.read()
+            report.last = read_progress(request.content_type, body, report.last)
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(400, "body", f"must have at most {MAX_PROGRESS_BODY} bytes")
+        except TimeoutError:
+            return _refused(408, "body", f"must be sent within {_PATIENCE:g} s")
+        except BadProgressError as error:
+            return _refused(400, error.field, error.message)
+        if report.waiting is None:
+            # Where enough time has passed this is soon.
+            report.waiting = self._loop.call_at(report.not_before, self._pass_on, report)
+        return web.Response(status=204)
+
+    def _pass_on(self, report: Report) -> None:
+        report.not_before = self._loop.time() + _PAUSE
+        if not self._gate.open:
+            report.waiting = self._loop.call_at(report.not_before, self._pass_on, report)
+            return
+        report.waiting = None
+        if report.last is not None:
+            report.take(report.last)
+
+    async def _bind(self, host: str, port: int) -> int:
+        """Listen on an address and return the port."""
+        await web.TCPSite(self._runner, host, port).start()
+        return int(self._runner.addresses[-1][1])
+
+    def _base(self, host: str, port: int) -> str:
+        return self._url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def read_progress(content_type: str, body: bytes, before: Progress | None) -> Progress:
+    """Read what a function says; what it leaves out stays as it was.
+
+    A JSON object, or a form, with percent and text, or the text alone as text/plain.
+
+    :raises BadProgressError: It is not that, or is out of its bounds.
+    """
+    fields = _read_fields(content_type, body)
+    progress = Progress()
+    if before is not None:
+        progress.CopyFrom(before)
+    if "percent" in fields:
+        progress.percent = _percent(fields["percent"])
+    if "text" in fields:
+        progress.text = _text(fields["text"])
+    progress.time.FromMicroseconds(now_us())
+    return progress
+
+
+def _read_fields(content_type: str, body: bytes) -> Mapping[str, Any]:
+    try:
+        decoded = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadProgressError("body", "must be UTF-8") from error
+    # curl calls everything a form that it is not told more of.
+    if content_type == "application/x-www-form-urlencoded" and not decoded.lstrip().startswith("{"):
+        fields: Any = dict(parse_qsl(decoded, keep_blank_values=True))
+    elif content_type == "text/plain":
+        fields = {"text": decoded}
+    else:
+        try:
+            fields = json.loads(decoded)
+        except (ValueError, RecursionError) as error:
+            raise BadProgressError("body", 'must be JSON, as in {"percent": 40, "text": "resizing"}') from error
+    if not isinstance(fields, dict) or not fields:
+        raise BadProgressError("body", "must have percent, text or both")
+    for name in fields:
+        if name not in _FIELDS:
+            raise BadProgressError(ascii(name[:64]), "is no field of progress: those are percent and text")
+    return fields
+
+
+def _percent(value: object) -> float:
+    try:
+        percent = math.nan if isinstance(value, bool) or not isinstance(value, (int, float, str)) else float(value)
+    except (ValueError, OverflowError):
+        percent = math.nan
+    if not 0 <= percent <= 100:
+        raise BadProgressError("percent", f"must be a number from 0 to 100, is {ascii(value)[:64]}")
+    return percent
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadProgressError("text", f"must be a string, is {ascii(value)[:64]}")
+    if len(value) > MAX_PROGRESS_TEXT:
+        raise BadProgressError("text", f"must have at most {MAX_PROGRESS_TEXT} characters, has {len(value)}")
+    # Lone surrogates, which JSON can write, are in no UTF-8.
+    return value.encode("utf-8", "replace").decode()
+
+
+def _refused(status: int, field: str, message: str) -> web.Response:
+    return web.json_response({"error": {"field": field, "message": message}}, status=status)
+
+
+def _is_any(host: str) -> bool:
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
