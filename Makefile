@@ -1,11 +1,12 @@
 # `make demo` shows homing at work, `make test` proves it, `make check` reads the code. Each installs what it needs.
 
-.PHONY: help demo test check bench gen format requirements clean
+.PHONY: help demo test soak check bench gen format requirements clean
 
 help:
 	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
 	@echo '                   RUNTIME=process, or one of them, without RabbitMQ and Docker'
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
+	@echo 'make soak          what takes longer: runs of 35 minutes, many storms (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
 	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million for lists)'
 	@echo 'make gen           generate the Python code of proto/'
@@ -18,6 +19,9 @@ demo:
 
 test:
 	@scripts/test $(ARGS)
+
+soak:
+	@scripts/soak $(ARGS)
 
 check:
 	@scripts/check

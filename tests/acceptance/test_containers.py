@@ -6,17 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
 
 import pytest
 
 from homing import DeliveryState, InvocationState
 from support.docker import FunctionImages, docker
 from support.processes import Cluster
+from support.receiver import receiver
 
 
 def instances(function: str) -> list[str]:
@@ -134,33 +130,3 @@ def test_work_that_waits_for_a_deleted_function_ends_invalid(
 
     assert {call.wait(timeout=60).state for call in calls} == {InvocationState.INVALID}
     assert all(call.describe().attempts == () for call in calls)
-
-
-Request = tuple[str, dict[str, str], bytes]
-
-
-@contextmanager
-def receiver(*, statuses: list[int]) -> Iterator[tuple[str, Queue[Request]]]:
-    """Serve a callback receiver on loopback that answers with these statuses in turn, then with the last."""
-    received: Queue[Request] = Queue()
-    answers = iter(statuses)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            received.put((self.path, {k: v for k, v in headers.items() if k != "date"}, body))
-            self.send_response(next(answers, statuses[-1]))
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", received
-        finally:
-            server.shutdown()
-            thread.join()

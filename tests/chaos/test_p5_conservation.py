@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pika
-
 from homing import AsyncClient
 from support.gauges import settled_gauges
 from support.ledger import Ledger
 from support.processes import Cluster
-
-
-def lose_one(url: str, queue: str) -> None:
-    """Take a message out of a queue and forget it."""
-    connection = pika.BlockingConnection(pika.URLParameters(url))
-    method, _, _ = connection.channel().basic_get(queue, auto_ack=True)
-    connection.close()
-    assert method is not None, "there was none"
+from support.rabbitmq import lose_one
 
 
 async def test_p5_drift_is_0_after_load_and_1_after_a_loss(cluster: Cluster) -> None:

@@ -32,6 +32,7 @@ class FunctionImages:
     figlet: str
     long_task: str
     flaky: str
+    ticker: str
     plain: str
     """A web server that answers `POST /` with `plain` and anything else, `/_/health` too, with 404."""
     run: str

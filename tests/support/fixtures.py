@@ -63,13 +63,18 @@ def function_images(base_image: str) -> Iterator[FunctionImages]:
     """Build the images, and remove them and all containers of them at the end."""
     run = secrets.token_hex(4)
     label = f"{LABEL}={run}"
-    tags = {name: f"homing-test-{name}:{run}" for name in ("figlet", "long-task", "flaky", "plain")}
+    tags = {name: f"homing-test-{name}:{run}" for name in ("figlet", "long-task", "flaky", "ticker", "plain")}
     try:
-        for name in ("figlet", "long-task", "flaky"):
+        for name in ("figlet", "long-task", "flaky", "ticker"):
             build_function(name, base=base_image, tag=tags[name], label=label)
         build(ROOT / "tests" / "support" / "images" / "plain", base=base_image, tag=tags["plain"], label=label)
         yield FunctionImages(
-            figlet=tags["figlet"], long_task=tags["long-task"], flaky=tags["flaky"], plain=tags["plain"], run=run
+            figlet=tags["figlet"],
+            long_task=tags["long-task"],
+            flaky=tags["flaky"],
+            ticker=tags["ticker"],
+            plain=tags["plain"],
+            run=run,
         )
     finally:
         remove_by_label(label)

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+import pika
+
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 CONTROL_TIMEOUT = 60.0
@@ -237,6 +239,15 @@ class RabbitNode:
             raise RabbitError("the node does not run")
         self._process.send_signal(number)
         return self._process
+
+
+def lose_one(url: str, queue: str) -> None:
+    """Take a message out of a queue and forget it."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    method, _, _ = connection.channel().basic_get(queue, auto_ack=True)
+    connection.close()
+    if method is None:
+        raise RabbitError(f"nothing waits in {queue}")
 
 
 def find_scripts() -> Path:
