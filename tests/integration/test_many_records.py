@@ -128,7 +128,7 @@ NAMED = {
 @pytest.mark.parametrize("name", NAMED)
 def test_every_page_of_a_named_list_is_cheap(connection: Connection, name: str, order: str) -> None:
     place = None
-    for number in range(12):
+    for number in range(6):
         cost, found = cost_of(page, connection, NAMED[name], oldest_first=order == "oldest", after=place)
         assert cost < CHEAP, f"page {number}"
         place = found.next

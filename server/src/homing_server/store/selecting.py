@@ -17,7 +17,7 @@ _invocations = schema.invocations
 _MAX_ARMS = 200
 _FOREVER_US = 2**63 - 1
 _ID_SLACK_US = 60 * 1_000_000
-"""An id tells the time of acceptance; those of earlier versions were made a moment later."""
+"""An id tells the time of acceptance; that of a synchronous call is made a moment before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
