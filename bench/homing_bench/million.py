@@ -15,6 +15,7 @@ import grpc
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as rpc
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from homing_bench.cpu import CpuMeter
 from homing_bench.figures import percentiles, rate
 from homing_core.clock import now_us
 from homing_core.ids import new_id
@@ -37,6 +38,7 @@ _STATES = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.STOPPED, State.
 _DAY = 24 * 3600 * 1_000_000
 
 Tell = Callable[[str], None]
+Row = tuple[str, str, str]
 
 
 async def measure(folder: Path, count: int, tell: Tell) -> list[str]:
@@ -48,19 +50,22 @@ async def measure(folder: Path, count: int, tell: Tell) -> list[str]:
     begin = time.monotonic()
     await asyncio.to_thread(fill, folders[count] / "homing.db", count)
     tell(f"{count:,} records loaded in {time.monotonic() - begin:.0f} s")
-    rows = [("what", "figure"), *await _recording(folders, tell)]
+    rows = [("what", "figure", "server's processor time"), *await _recording(folders, tell)]
     server = Dev(folders[count])
     await asyncio.to_thread(server.start)
     try:
-        rows += await asyncio.to_thread(_reading, server.target, tell)
+        rows += await asyncio.to_thread(_reading, server, tell)
     finally:
         await asyncio.to_thread(server.terminate)
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"| {what.ljust(widths[0])} | {figure.rjust(widths[1])} |" for what, figure in rows]
-    return [lines[0], f"| {'-' * widths[0]} | {'-' * (widths[1] - 1)}: |", *lines[1:]]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"| {what.ljust(widths[0])} | {figure.rjust(widths[1])} | {cpu.rjust(widths[2])} |"
+        for what, figure, cpu in rows
+    ]
+    return [lines[0], f"| {'-' * widths[0]} | {'-' * (widths[1] - 1)}: | {'-' * (widths[2] - 1)}: |", *lines[1:]]
 
 
-async def _recording(folders: dict[int, Path], tell: Tell) -> list[tuple[str, str]]:
+async def _recording(folders: dict[int, Path], tell: Tell) -> list[Row]:
     """Record in the empty and in the full store by turns, so that what else the machine does harms both alike."""
     seconds: dict[int, list[float]] = {count: [] for count in folders}
     for _ in range(_ROUNDS):
@@ -68,10 +73,10 @@ async def _recording(folders: dict[int, Path], tell: Tell) -> list[tuple[str, st
             async with opened(folder, functions=()) as database:
                 seconds[count].append(await _record(database))
     rates = {count: _PER_ROUND / median(taken) for count, taken in seconds.items()}
-    rows = [(f"recording, {count:,} records before", rate(_PER_ROUND, median(seconds[count]))) for count in folders]
-    rows.append(("recording, share of the rate that is kept", f"{rates[max(rates)] / rates[0]:.0%}"))
+    rows = [(f"recording, {count:,} records before", rate(_PER_ROUND, median(seconds[count])), "") for count in folders]
+    rows.append(("recording, share of the rate that is kept", f"{rates[max(rates)] / rates[0]:.0%}", ""))
     for row in rows:
-        tell(": ".join(row))
+        tell(" ".join(row))
     return rows
 
 
@@ -96,31 +101,33 @@ async def _record(database: Database) -> float:
     return time.monotonic() - begin
 
 
-def _reading(target: str, tell: Tell) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    with grpc.insecure_channel(target) as channel:
+def _reading(server: Dev, tell: Tell) -> list[Row]:
+    rows: list[Row] = []
+
+    def timed(what: str, call: Callable[[Any], Any], requests: Sequence[Any]) -> None:
+        taken = []
+        meter = CpuMeter({"server": [server.pid]})
+        for request in requests:
+            begin = time.monotonic()
+            call(request)
+            taken.append(time.monotonic() - begin)
+        cpu = meter.per_operation(len(requests))["server"]
+        rows.append((what, percentiles(taken), f"{cpu / 1000:.1f} ms"))
+
+    with grpc.insecure_channel(server.target) as channel:
         stub = InvocationServiceStub(channel)
         filters = _filters(Random(5), stub)  # noqa: S311 the same filters in each run
         for name, draw in filters.items():
             for order, title in ((NEWEST, "newest first"), (OLDEST, "oldest first")):
                 pages = [rpc.ListInvocationsRequest(filter=draw(), order=order) for _ in range(_CALLS)]
-                rows.append((f"list by {name}, {title}", _timed(stub.ListInvocations, pages)))
+                timed(f"list by {name}, {title}", stub.ListInvocations, pages)
             deep = _deep(stub, draw)
             if deep is not None:
-                rows.append((f"list by {name}, behind {_DEEP:,}", _timed(stub.ListInvocations, [deep] * _CALLS)))
+                timed(f"list by {name}, behind {_DEEP:,}", stub.ListInvocations, [deep] * _CALLS)
             counts = [rpc.CountInvocationsRequest(filter=draw()) for _ in range(_CALLS // 10)]
-            rows.append((f"count by {name}", _timed(stub.CountInvocations, counts)))
+            timed(f"count by {name}", stub.CountInvocations, counts)
             tell(f"{name}: done")
     return rows
-
-
-def _timed(call: Callable[[Any], Any], requests: Sequence[Any]) -> str:
-    taken = []
-    for request in requests:
-        begin = time.monotonic()
-        call(request)
-        taken.append(time.monotonic() - begin)
-    return percentiles(taken)
 
 
 def _deep(stub: InvocationServiceStub, draw: Callable[[], api.InvocationFilter]) -> rpc.ListInvocationsRequest | None:
