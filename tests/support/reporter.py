@@ -58,6 +58,11 @@ class Reporter:
     def leased(self, term_us: int = 60_000_000) -> Event:
         return self._event(leased=Leased(term_us=term_us))
 
+    def progress(self, text: str = "on its way") -> Event:
+        told = api.Progress(text=text)
+        told.time.FromMicroseconds(self._tick())
+        return self._event(progress=told)
+
     def handed_back(self, reason: str = "DRAINING") -> Event:
         return self._event(handed_back=HandedBack(reason=reason, attempts=self.attempts))
 
@@ -72,6 +77,9 @@ class Reporter:
             case State.TIMED_OUT:
                 self._close(api.ATTEMPT_OUTCOME_TIMED_OUT, 0)
                 return self._ended(state, failure=api.Failure(reason="TIMEOUT"))
+            case State.STOPPED if self.attempts and not self.attempts[-1].end_us:
+                self._close(api.ATTEMPT_OUTCOME_STOPPED, 0)
+                return self._ended(state, failure=api.Failure(reason="STOPPED"))
             case _:
                 return self._ended(state, failure=api.Failure(reason=state.name))
 

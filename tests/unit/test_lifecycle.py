@@ -45,6 +45,12 @@ def report(record: Record, *events: Event) -> Record:
     return record
 
 
+def ask_to_stop(record: Record, *, reason: str = "enough") -> Record:
+    after = lifecycle.stop_requested(record, caller="me", reason=reason, time_us=NOW + SECOND)
+    assert isinstance(after, Record), after
+    return after
+
+
 def history(record: Record) -> list[tuple[str, int]]:
     prefix = "INVOCATION_EVENT_TYPE_"
     return [(api.InvocationEventType.Name(entry.type).removeprefix(prefix), entry.attempt) for entry in record.entries]
@@ -260,6 +266,87 @@ def test_three_leases_that_end_are_poison() -> None:
     assert lifecycle.lease_ended(record, time_us=NOW) is Refusal.ENDED
 
 
+# --- Stops
+
+
+@pytest.mark.parametrize("due_us", [NOW, NOW + SECOND])
+def test_what_was_never_handed_over_is_stopped_at_once(due_us: int) -> None:
+    record = ask_to_stop(accept(due_us=due_us))
+    assert (record.state, record.custody, record.end_us) == (State.STOPPED, Custody.NONE, NOW + SECOND)
+    assert history(record)[1:] == [("STOP_REQUESTED", 0), ("ENDED", 0)]
+    assert record.stop_request is not None
+    assert (record.stop_request.caller, record.stop_request.reason) == ("me", "enough")
+    assert record.failure == api.Failure(reason="STOPPED", message="stopped by request: enough")
+    assert lifecycle.stop_requested(record, caller="", reason="", time_us=NOW) is Refusal.ENDED
+
+
+def test_what_somebody_may_have_in_hand_is_stopping_until_nobody_has() -> None:
+    worker = Reporter(1)
+    sent = hand_over(accept())
+    back = report(sent, worker.running(), worker.deferred(due_us=NOW + 60 * SECOND))
+    for record in (sent, report(sent, Reporter(1).dequeued()), replace(sent, custody=Custody.BROKER), back):
+        asked = ask_to_stop(record, reason="")
+        assert asked.state is State.STOPPING
+        # It is not handed over any more, whoever held it.
+        assert (asked.custody is Custody.STORE, asked.due_us) == (False, 0)
+        assert lifecycle.stop_requested(asked, caller="", reason="again", time_us=NOW) is Refusal.DUPLICATE
+        stopped = lifecycle.stopped(asked, time_us=NOW)
+        assert isinstance(stopped, Record)
+        assert (stopped.state, stopped.failure and stopped.failure.message) == (State.STOPPED, "stopped by request")
+        assert lifecycle.stopped(stopped, time_us=NOW) is Refusal.ENDED
+        assert lifecycle.stopped(record, time_us=NOW) is Refusal.DUPLICATE
+
+
+def test_its_worker_decides_between_stop_and_finish() -> None:
+    for state in (State.STOPPED, State.SUCCEEDED, State.FAILED, State.TIMED_OUT):
+        worker = Reporter(1)
+        record = ask_to_stop(report(hand_over(accept()), worker.running()))
+        assert report(record, worker.progress()).state is State.STOPPING
+        record = report(record, worker.ended(state))
+        assert (record.state, outcomes(record)) == (state, [state.name])
+        assert lifecycle.stopped(record, time_us=NOW) is Refusal.ENDED
+        assert lifecycle.reported(record, worker.ended(State.SUCCEEDED)) is Refusal.ENDED
+
+
+def test_what_would_be_handed_over_again_is_stopped_instead() -> None:
+    worker, idle = Reporter(1), Reporter(1)
+    running = report(hand_over(accept()), worker.running(), worker.leased())
+    lost = lifecycle.lease_ended(ask_to_stop(running), time_us=NOW)
+    asked = ask_to_stop(report(hand_over(accept()), idle.dequeued()))
+    ends: list[Record | Refusal] = [
+        lost,
+        lifecycle.reported(asked, idle.handed_back()),
+        lifecycle.reported(asked, idle.ended(State.EXPIRED)),
+        lifecycle.reported(asked, idle.ended(State.INVALID)),
+        lifecycle.ended(asked, state=State.INVALID, failure=api.Failure(), time_us=NOW),
+        lifecycle.reported(asked, Reporter(1, 2).handed_back("SUSPECTED_POISON")),
+        lifecycle.reported(asked, Reporter(1).deferred(due_us=NOW + SECOND)),
+    ]
+    assert [end.state if isinstance(end, Record) else end for end in ends] == [State.STOPPED] * len(ends)
+
+
+def test_a_stop_outlasts_a_redelivery() -> None:
+    record = ask_to_stop(report(hand_over(accept()), Reporter(1).running()))
+    again = Reporter(1, 1, worker="w2")
+    record = report(record, again.running())
+    assert (record.state, outcomes(record)) == (State.STOPPING, ["LOST", "UNSPECIFIED"])
+    assert report(record, again.ended(State.STOPPED)).state is State.STOPPED
+
+
+def test_the_latest_progress_counts() -> None:
+    worker = Reporter(1)
+    record = report(hand_over(accept()), worker.running())
+    first, second = worker.progress("first"), worker.progress("second")
+    record = report(record, second)
+    assert lifecycle.reported(record, first) is Refusal.DUPLICATE
+    assert record.progress is not None
+    assert record.progress.text == "second"
+    assert record.state is State.RUNNING
+
+
+# --- What is odd
+
+
 def test_the_last_answer_is_kept_when_the_end_brings_none() -> None:
     """The acknowledgement of a deferral was lost, and the redelivery times out, all in one batch of events."""
     deferred = Reporter(1, 0).deferred(due_us=NOW + 60 * SECOND, status_code=503)
@@ -449,8 +536,28 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.record.custody is Custody.SENT)
     @rule()
     def take_back(self) -> None:
-        """As the sweeper does with what nobody saw confirmed."""
-        self._become(replace(self.record, custody=Custody.STORE, due_us=next(self.time)))
+        """As the sweeper does with what nobody saw confirmed; what is STOPPING is not published again."""
+        if self.record.state is State.STOPPING:
+            self._become(replace(self.record, custody=Custody.BROKER))
+        else:
+            self._become(replace(self.record, custody=Custody.STORE, due_us=next(self.time)))
+
+    @precondition(lambda self: self.record.token.generation and not self.record.ended)
+    @rule()
+    def ask_to_stop(self) -> None:
+        before = self.record
+        after = lifecycle.stop_requested(before, caller="", reason="", time_us=next(self.time))
+        if before.state is State.STOPPING:
+            assert after is Refusal.DUPLICATE
+            return
+        self._become(after)
+        assert self.record.custody is not Custody.STORE, "it is not to be handed over"
+
+    @precondition(lambda self: self.record.state is State.STOPPING)
+    @rule()
+    def settle_stop(self) -> None:
+        """All workers have said that they will not start it, or are lost; some may run it still."""
+        self._become(lifecycle.stopped(self.record, time_us=next(self.time)))
 
     @precondition(lambda self: self.record.custody is Custody.STORE)
     @rule()
@@ -466,7 +573,10 @@ class Lives(RuleBasedStateMachine):
         """The broker was one that keeps nothing, and everything starts anew; only what workers published may linger."""
         self.messages.clear()
         self.holders.clear()
-        self._become(replace(self.record, custody=Custody.STORE, due_us=next(self.time)))
+        if self.record.state is State.STOPPING:
+            self.settle_stop()
+        else:
+            self._become(replace(self.record, custody=Custody.STORE, due_us=next(self.time)))
 
     @precondition(lambda self: self.record.ended)
     @rule(state=st.sampled_from([State.FAILED, State.EXPIRED, State.INVALID]))
@@ -474,6 +584,8 @@ class Lives(RuleBasedStateMachine):
         failure = api.Failure(reason="POISON")
         assert lifecycle.ended(self.record, state=state, failure=failure, time_us=next(self.time)) is Refusal.ENDED
         assert lifecycle.handed_over(self.record, time_us=next(self.time)) is Refusal.ENDED
+        assert lifecycle.stopped(self.record, time_us=next(self.time)) is Refusal.ENDED
+        assert lifecycle.stop_requested(self.record, caller="", reason="", time_us=next(self.time)) is Refusal.ENDED
 
     # The broker and the workers
 
@@ -517,6 +629,19 @@ class Lives(RuleBasedStateMachine):
                 pass
             case end:
                 self._say(holder, worker.ended(State[end]), last=True)
+
+    @precondition(lambda self: self.record.stop_request is not None and self._busy())
+    @rule(data=st.data())
+    def heed_stop(self, data: st.DataObject) -> None:
+        """A worker hears of the stop, early or late, before it has finished."""
+        holder = data.draw(st.sampled_from(self._busy()))
+        self._say(holder, holder.worker.ended(State.STOPPED), last=True)
+
+    @precondition(lambda self: self._busy())
+    @rule(data=st.data())
+    def tell_progress(self, data: st.DataObject) -> None:
+        holder = data.draw(st.sampled_from(self._busy()))
+        self._say(holder, holder.worker.progress())
 
     @precondition(lambda self: any(holder.last for holder in self.holders))
     @rule(data=st.data())
@@ -598,6 +723,8 @@ class Lives(RuleBasedStateMachine):
         assert record.start_us == (record.attempts[0].start_us if record.attempts else 0)
         if record.state in {State.EXPIRED, State.INVALID, State.SCHEDULED}:
             assert not record.attempts
+        if record.state in {State.STOPPING, State.STOPPED}:
+            assert record.stop_request is not None
         if record.ended:
             assert all(attempt.end_us for attempt in record.attempts)
             assert (record.failure is None) == (record.state is State.SUCCEEDED)
@@ -606,6 +733,8 @@ class Lives(RuleBasedStateMachine):
     def never_lost(self) -> None:
         """What has not ended is in a hand that will end it or give it on."""
         record = self.record
+        if record.state is State.STOPPING:
+            return  # the servers see to it until all workers have answered
         if record.custody is not Custody.BROKER:
             return  # ended; or the store holds it; or it was sent, and the sweeper takes back what was
         held = any(message.generation == record.token.generation for message in self.messages)
@@ -622,6 +751,8 @@ class Lives(RuleBasedStateMachine):
             self.events = []
             if self.record.custody is Custody.LEASE:
                 self.end_lease()
+            if self.record.state is State.STOPPING:
+                self.settle_stop()
             if self.record.ended:
                 return
             self._back_to_the_broker()
@@ -675,6 +806,7 @@ class Lives(RuleBasedStateMachine):
         assert not before.ended, "an end is final"
         assert after.token >= before.token
         assert after.state is before.state or after.state in TRANSITIONS[before.state]
+        assert before.stop_request is None or after.stop_request is before.stop_request, "the first request counts"
         assert after.entries[: len(before.entries)] == before.entries
         keys = [_key(attempt) for attempt in after.attempts]
         assert keys == sorted(set(keys))
