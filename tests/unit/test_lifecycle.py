@@ -570,9 +570,10 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.record.custody in {Custody.SENT, Custody.BROKER, Custody.LEASE})
     @rule()
     def forget(self) -> None:
-        """The broker was one that keeps nothing, and everything starts anew; only what workers published may linger."""
+        """The broker was one that keeps nothing, and everything starts anew: work and events are gone with it."""
         self.messages.clear()
         self.holders.clear()
+        self.events.clear()
         if self.record.state is State.STOPPING:
             self.settle_stop()
         else:
