@@ -70,8 +70,8 @@ async def test_p9_long_executions_happen_once_and_can_be_stopped(
                 for each in running:
                     record = await client.get(each)
                     events = " ".join(event.type.name for event in record.events)
-                    passed = (time.monotonic() - begin) / 60
-                    _log.info("%4.1f min: %s %s: %s", passed, each, record.state.value, events)
+                    passed, told = (time.monotonic() - begin) / 60, record.progress
+                    _log.info("%4.1f min: %s is %s, %s: %s", passed, each, record.state.value, told, events)
                     assert (record.state, record.attempt_count) == (InvocationState.RUNNING, 1), record
                     assert len(starts.of(each)) == 1
 

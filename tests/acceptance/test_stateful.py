@@ -115,8 +115,12 @@ def test_a_long_task_is_seen_stopped_and_run_again(system: System) -> None:
         failure = client.invoke_async("ticker", FAILURE, callback_url=f"{url}/failure")
         stopped = client.invoke_async("ticker", LONG, callback_url=f"{url}/stopped")
 
-        # A stop in the middle.
+        # It is seen how far it is, and stopped in the middle.
         assert next(text for text in texts(stopped, follow=True) if text == "tick 2 of 2400")
+        with client.watch_results(id_prefix=stopped.id, include_transitions=True) as changes:
+            progress = next(change.invocation.progress for change in changes if change.invocation.progress is not None)
+        assert 0 < progress.percent < 100
+        assert progress.text.endswith(" of 2400")
         record = stopped.describe()
         (attempt,) = record.attempts
         assert record.state is InvocationState.RUNNING
@@ -135,6 +139,9 @@ def test_a_long_task_is_seen_stopped_and_run_again(system: System) -> None:
 
         # A success, and a failure with one retry.
         assert success.result(PATIENCE).json() == {"ticks": 4, "order": SUCCESS}
+        done = success.describe().progress
+        assert done is not None
+        assert (done.percent, done.text) == (100, "tick 4 of 4")
         record = failure.wait(PATIENCE)
         assert record.state is InvocationState.FAILED
         assert [attempt.outcome for attempt in record.attempts] == [AttemptOutcome.FAILED] * 2
@@ -210,6 +217,7 @@ def test_the_same_from_the_command_line(system: System) -> None:
     assert get(stopped)["stopRequest"]["reason"] == "seen enough"
     assert [each["outcome"] for each in get(failure)["attempts"]] == ["ATTEMPT_OUTCOME_FAILED"] * 2
     assert "seen enough" in homing("get", "--events", stopped)
+    assert "tick 4 of 4" in homing("get", success)
 
     assert json.loads(homing("rerun", success, "--wait")) == {"ticks": 4, "order": SUCCESS}
     assert json.loads(homing("rerun", stopped, "--data", json.dumps(SUCCESS), "--wait"))["ticks"] == 4
