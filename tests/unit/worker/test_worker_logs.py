@@ -116,6 +116,14 @@ def test_a_line_belongs_to_those_that_may_have_written_it(
     assert set(cast(list[str], served(clock, *calls).at(at * MS))) == owners
 
 
+def test_a_line_may_be_of_an_invocation_that_has_no_log(clock: Clock) -> None:
+    instance = Attribution()
+    log = cast(InvocationLog, "a")
+
+    with instance.serving(log), instance.serving(None):
+        assert instance.at(clock.now) == [log, None]
+
+
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=20))), st.integers(1, 30))
 def test_frames_are_found_however_the_stream_comes(frames: list[tuple[int, bytes]], part: int) -> None:
     stream = b"".join(

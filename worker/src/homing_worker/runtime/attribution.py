@@ -22,7 +22,7 @@ _REMEMBERED: Final = 64
 
 @dataclass(slots=True, eq=False)
 class _Span:
-    log: InvocationLog
+    log: InvocationLog | None
     begin_us: int
     end_us: int = 0
 
@@ -35,8 +35,8 @@ class Attribution:
         self._ended: deque[_Span] = deque(maxlen=_REMEMBERED)
 
     @contextmanager
-    def serving(self, log: InvocationLog) -> Iterator[None]:
-        """Note that the instance serves an invocation for as long as this context is open."""
+    def serving(self, log: InvocationLog | None) -> Iterator[None]:
+        """Note that the instance serves an invocation, perhaps one without a log, while this context is open."""
         span = _Span(log, now_us())
         self._serving.append(span)
         try:
@@ -46,7 +46,7 @@ class Attribution:
             span.end_us = now_us()
             self._ended.append(span)
 
-    def at(self, time_us: int) -> Sequence[InvocationLog]:
+    def at(self, time_us: int) -> Sequence[InvocationLog | None]:
         """Return the logs of the invocations that may have written what was seen at a time: mostly one."""
         logs = [span.log for span in self._serving if span.begin_us <= time_us]
         for span in reversed(self._ended):
@@ -56,7 +56,7 @@ class Attribution:
                 logs.append(span.log)
         return logs or self._just_ended(time_us)
 
-    def _just_ended(self, time_us: int) -> Sequence[InvocationLog]:
+    def _just_ended(self, time_us: int) -> Sequence[InvocationLog | None]:
         before = [span for span in self._ended if time_us - _GRACE_US <= span.end_us <= time_us]
         last_begin = max((span.begin_us for span in before), default=0)
         return [span.log for span in before if span.end_us >= last_begin]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import Final
 
@@ -52,8 +52,8 @@ class ContainerLog:
         self._following = asyncio.create_task(self._follow())
 
     def serving(self, log: InvocationLog | None) -> AbstractContextManager[None]:
-        """Note that the container serves an invocation for as long as the context is open."""
-        return nullcontext() if log is None else self._attribution.serving(log)
+        """Note that the container serves an invocation, perhaps one without a log, while the context is open."""
+        return self._attribution.serving(log)
 
     async def close(self) -> None:
         """Stop following."""
@@ -95,7 +95,7 @@ class ContainerLog:
             time_us = _microseconds(stamp) if self._same_clock else now_us()
             logs = self._attribution.at(time_us)
             for line in splitters[stream].feed(text):
-                for log in logs:
+                for log in filter(None, logs):
                     log.write(line, _STREAMS[stream], time_us, shared=len(logs) > 1)
 
 
