@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from homing import AsyncClient, AttemptOutcome, Invocation, InvocationState
 from support.gauges import settled_gauges
@@ -106,9 +108,25 @@ async def test_p9_a_long_run_outlasts_its_broker_and_its_server(
     assert (gauges.record_drift, gauges.broker_drift) == (0, {})
 
 
+@pytest.fixture
+def impatient(rabbit_node: RabbitNode) -> Iterator[None]:
+    """Have RabbitMQ close channels that keep a message for longer than 4 s, and look twice a second."""
+
+    def be_patient(milliseconds: int, *, tick: int) -> None:
+        settings = {"consumer_timeout": milliseconds, "channel_tick_interval": tick}
+        changes = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
+        rabbit_node.ctl("eval", f"{', '.join(changes)}.")
+
+    be_patient(4000, tick=500)
+    yield
+    be_patient(1_800_000, tick=60_000)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_ended(
     cluster: Cluster, tmp_path: Path
 ) -> None:
+    """For as long as it lives the time-out of RabbitMQ, here shorter than the run, does not come about."""
     await asyncio.to_thread(cluster.start_server, **SERVER)
     lost = await asyncio.to_thread(cluster.start_worker, **WORKER)
     async with AsyncClient(cluster.target, timeout=60) as client:
@@ -116,6 +134,7 @@ async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_en
         handle = await client.invoke_async("long")
         await record_when(client, handle.id, lambda record: bool(told(record, "LEASED")))
         other = await asyncio.to_thread(cluster.start_worker, **WORKER)
+        await asyncio.sleep(4)
         killed = datetime.now(UTC)
         await asyncio.to_thread(lost.kill)
         record = await record_when(client, handle.id, lambda record: record.attempt_count == 2)
@@ -123,6 +142,8 @@ async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_en
         assert (await handle.wait(PATIENCE)).state is InvocationState.SUCCEEDED
         first, second = record.attempts
 
+    for worker in (lost, other):
+        assert not [line for line in worker.lines if line["event"] == "consuming a queue again"]
     assert [(each.worker, each.outcome) for each in (first, second)] == [
         (lost.worker, AttemptOutcome.LOST),
         (other.worker, None),

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from homing.v1 import invocation_pb2 as api
+from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
 from homing_server import leases
 from homing_server.leases import Leases
 from homing_server.metrics import Metrics
 from homing_server.recorder import Recorder
+from homing_server.store import dispatching
 from homing_server.store.engine import Database
 from homing_server.store.recording import Recorded
 from homing_server.tasks import Tasks
@@ -80,6 +82,14 @@ async def test_a_lease_ends_once_a_mark_has_come_back_behind_it(database: Databa
     await return_marks(broker)
     await eventually(lambda: custody(database, key), Custody.STORE)
     assert (await row_of(database, key)).state == api.INVOCATION_STATE_RETRYING
+
+
+async def test_what_was_leased_is_taken_back_where_everything_starts_anew(
+    database: Database, broker: ScriptedBroker
+) -> None:
+    key, _ = await leased(database, broker)
+    assert await database.write(dispatching.take_back_all, due_us=now_us()) == 1
+    assert await custody(database, key) is Custody.STORE
 
 
 async def test_a_renewal_before_the_mark_counts_and_changes_nothing(database: Database, broker: ScriptedBroker) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from homing_worker.gate import Gate
 from homing_worker.lanes import Lanes
+
+_log = structlog.get_logger(__name__)
 
 _INTERVAL = 1.0
 
@@ -39,4 +43,7 @@ class Leases:
         while True:
             await asyncio.sleep(self._interval)
             for lane in self._lanes:
-                lane.relieve(self._loop.time(), after=self._after, term=self._term, renew=self._gate.open)
+                try:
+                    lane.relieve(self._loop.time(), after=self._after, term=self._term, renew=self._gate.open)
+                except Exception:  # noqa: BLE001 whatever it is, the other lanes' leases must be renewed
+                    _log.exception("leases_not_renewed", function=lane.name)
