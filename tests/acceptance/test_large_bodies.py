@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -33,6 +34,7 @@ from homing.v1.invocation_service_pb2 import (
 )
 from homing.v1.payload_pb2 import Blob, Payload
 from homing_core import limits
+from homing_server.data_urls import DataUrls
 from support.processes import Cluster
 
 PATIENCE = 60.0
@@ -110,15 +112,23 @@ def blob_files(cluster: Cluster) -> list[Path]:
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[Api]:
+def api(shared_cluster: Cluster) -> Iterator[Api]:
+    """Yield the API of a server that other tests use too."""
+    api = Api(shared_cluster.target)
+    with api.channel:
+        yield api
+
+
+@pytest.fixture
+def own(cluster: Cluster) -> Iterator[Api]:
+    """Yield the API of a server of the test's own."""
     cluster.start_server()
     api = Api(cluster.target)
     with api.channel:
         yield api
 
 
-def test_bodies_of_all_sizes_go_in_and_come_out(cluster: Cluster, api: Api) -> None:
-    cluster.start_worker()
+def test_bodies_of_all_sizes_go_in_and_come_out(api: Api) -> None:
     api.deploy("cat", "cat")
     for size in (300 * 1024, 10 * MIB, 64 * MIB):
         body = body_of(size)
@@ -139,7 +149,9 @@ def test_bodies_of_all_sizes_go_in_and_come_out(cluster: Cluster, api: Api) -> N
         assert record.spec.payload.blob == blob
 
 
-def test_what_does_not_come_as_it_should_is_refused_and_leaves_nothing(cluster: Cluster, api: Api) -> None:
+def test_what_does_not_come_as_it_should_is_refused_and_leaves_nothing(shared_cluster: Cluster, api: Api) -> None:
+    before = blob_files(shared_cluster)
+
     def write(*requests: WritePayloadRequest) -> None:
         api.invocations.WritePayload(iter(requests), timeout=PATIENCE)
 
@@ -157,10 +169,10 @@ def test_what_does_not_come_as_it_should_is_refused_and_leaves_nothing(cluster: 
     ):
         with refused("INVALID_ARGUMENT", "INVALID_REQUEST", field):
             write(*requests)
-    assert blob_files(cluster) == []
+    assert blob_files(shared_cluster) == before
 
 
-def test_a_reference_to_a_body_must_be_right(cluster: Cluster, api: Api) -> None:
+def test_a_reference_to_a_body_must_be_right(api: Api) -> None:
     api.deploy("cat", "cat")
     blob = api.write(body_of(1000))
 
@@ -210,16 +222,17 @@ def half_uploaded(cluster: Cluster, api: Api) -> Iterator[Any]:
         over.set()
 
 
-def test_an_upload_that_is_given_up_leaves_nothing(cluster: Cluster, api: Api) -> None:
-    with half_uploaded(cluster, api) as call:
+def test_an_upload_that_is_given_up_leaves_nothing(shared_cluster: Cluster, api: Api) -> None:
+    before = blob_files(shared_cluster)
+    with half_uploaded(shared_cluster, api) as call:
         call.cancel()
 
-        wait_for(lambda: blob_files(cluster) == [])
+        wait_for(lambda: blob_files(shared_cluster) == before)
 
 
-def test_a_server_killed_during_an_upload_leaves_nothing_for_long(cluster: Cluster, api: Api) -> None:
-    kept = api.write(body_of(MIB))
-    with half_uploaded(cluster, api) as call:
+def test_a_server_killed_during_an_upload_leaves_nothing_for_long(cluster: Cluster, own: Api) -> None:
+    kept = own.write(body_of(MIB))
+    with half_uploaded(cluster, own) as call:
         cluster.server.kill()
         with pytest.raises(grpc.RpcError):
             call.result()
@@ -230,15 +243,15 @@ def test_a_server_killed_during_an_upload_leaves_nothing_for_long(cluster: Clust
     cluster.server.start()
 
     wait_for(lambda: [path.name for path in blob_files(cluster)] == [kept.id])
-    assert api.read(kept) == body_of(MIB)
+    assert own.read(kept) == body_of(MIB)
 
 
-def test_what_no_invocation_refers_to_is_removed_after_an_hour(cluster: Cluster, api: Api) -> None:
+def test_what_no_invocation_refers_to_is_removed_after_an_hour(cluster: Cluster, own: Api) -> None:
     cluster.start_worker()
-    api.deploy("cat", "cat")
-    used, removed, unused, young = (api.write(body_of(MIB + number)) for number in range(4))
+    own.deploy("cat", "cat")
+    used, removed, unused, young = (own.write(body_of(MIB + number)) for number in range(4))
     for blob in (used, removed):
-        api.end(api.start(InvocationSpec(function="cat", payload=Payload(blob=blob))))
+        own.end(own.start(InvocationSpec(function="cat", payload=Payload(blob=blob))))
     assert len(blob_files(cluster)) == 6
     cluster.server.terminate()
     with sqlite3.connect(cluster.store_url.removeprefix("sqlite:///")) as store:
@@ -254,23 +267,42 @@ def test_what_no_invocation_refers_to_is_removed_after_an_hour(cluster: Cluster,
     wait_for(lambda: len(blob_files(cluster)) == 3)
     for blob in (unused, removed):
         with refused("NOT_FOUND", "BLOB_NOT_FOUND"):
-            api.read(blob)
-    assert api.read(used) == body_of(MIB)
-    assert api.read(young) == body_of(MIB + 3)
+            own.read(blob)
+    assert own.read(used) == body_of(MIB)
+    assert own.read(young) == body_of(MIB + 3)
 
 
-def test_a_full_disk_refuses_an_upload_and_leaves_nothing(cluster: Cluster, api: Api) -> None:
-    # A limit to the size of a file fails as a full disk does.
-    resource.prlimit(cluster.server.pid, resource.RLIMIT_FSIZE, (4 * MIB, resource.RLIM_INFINITY))
+@contextmanager
+def nearly_full_disk(cluster: Cluster) -> Iterator[None]:
+    """Limit the size of a server's files, which fails as a full disk does."""
+    most = resource.RLIM_INFINITY
+    resource.prlimit(cluster.server.pid, resource.RLIMIT_FSIZE, (4 * MIB, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(cluster.server.pid, resource.RLIMIT_FSIZE, (most, most))
 
-    with refused("UNAVAILABLE", "DISK_FULL"):
-        api.write(body_of(8 * MIB))
-    assert blob_files(cluster) == []
-    assert api.read(api.write(body_of(MIB))) == body_of(MIB)
+
+def test_a_full_disk_refuses_an_upload_and_leaves_nothing(shared_cluster: Cluster, api: Api) -> None:
+    before = blob_files(shared_cluster)
+    with nearly_full_disk(shared_cluster):
+        with refused("UNAVAILABLE", "DISK_FULL"):
+            api.write(body_of(8 * MIB))
+        assert blob_files(shared_cluster) == before
+        assert api.read(api.write(body_of(MIB))) == body_of(MIB)
 
 
-def test_the_data_port_serves_signed_requests_only(cluster: Cluster, api: Api) -> None:
+def ask(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    with closing(http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)) as port:
+        port.request(method, f"{parts.path}?{parts.query}", body=body)
+        answer = port.getresponse()
+        return answer.status, answer.read()
+
+
+def test_the_data_port_serves_signed_requests_only(shared_cluster: Cluster, api: Api) -> None:
     blob = api.write(body_of(MIB))
+    host = f"http://{shared_cluster.server.http}"
     expires = int(time.time()) + 60
     for method, path in (
         ("GET", f"/v1/blobs/{blob.id}"),
@@ -279,10 +311,29 @@ def test_the_data_port_serves_signed_requests_only(cluster: Cluster, api: Api) -
         ("GET", f"/v1/blobs/..%2F..%2Fhoming.db?expires={expires}&signature=AAAA"),
         ("PUT", f"/v1/results/{blob.id}?expires={expires}&signature=AAAA"),
     ):
-        with closing(http.client.HTTPConnection(cluster.server.http)) as port:
-            port.request(method, path, body=b"x" if method == "PUT" else None)
-            answer = port.getresponse()
-            assert (answer.status, answer.read()) == (403, b"403: Forbidden")
+        assert ask(method, host + path, b"x" if method == "PUT" else None) == (403, b"403: Forbidden")
+
+
+def test_the_data_port_takes_what_it_has_room_for(shared_cluster: Cluster, api: Api) -> None:
+    with sqlite3.connect(shared_cluster.store_url.removeprefix("sqlite:///")) as store:
+        ((key,),) = store.execute("SELECT value FROM properties WHERE name = 'data_key'")
+    urls = DataUrls()
+    urls.open(f"http://{shared_cluster.server.http}", bytes.fromhex(key))
+    put = urls.access("00000000-0000-7000-8000-000000000001", Payload()).result_url
+    before = blob_files(shared_cluster)
+
+    with nearly_full_disk(shared_cluster):
+        assert ask("PUT", put, body_of(8 * MIB)) == (507, b"the server has no room for the body: its disk is full\n")
+    assert ask("PUT", put, bytes(limits.MAX_PAYLOAD + 1))[0] == 413
+    assert blob_files(shared_cluster) == before
+
+    status, answer = ask("PUT", put, body_of(MIB))
+    stored = Blob.FromString(answer)
+    assert (status, stored.size, stored.sha256) == (200, MIB, hashlib.sha256(body_of(MIB)).digest())
+    assert ask("GET", urls.reading(Payload(blob=stored))) == (200, body_of(MIB))
+    assert api.read(stored) == body_of(MIB)
+    gone = Blob(id="00000000-0000-7000-8000-000000000000")
+    assert ask("GET", urls.reading(Payload(blob=gone)))[0] == 404
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -37,6 +37,9 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
     # Two servers on one port would each get half of the calls without anybody having asked for it.
     ("grpc.so_reuseport", 0),
+    # Large bodies wait at their senders and not here: a window that grows by itself takes in the whole of them.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
 )
 
 
