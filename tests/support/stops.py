@@ -27,7 +27,7 @@ class Stops:
     async def stop(self, invocation_id: str, reason: str = "") -> invocation_pb2.Invocation:
         """Ask for a stop; return the record."""
         request = api.StopInvocationRequest(id=invocation_id, reason=reason)
-        return (await self._stub.StopInvocation(request, timeout=30)).invocation
+        return (await self._stub.StopInvocation(request, timeout=60)).invocation
 
     async def many(self, **fields: object) -> api.BulkStopResponse:
         """Ask for many stops."""

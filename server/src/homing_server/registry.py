@@ -92,9 +92,11 @@ class WorkerRegistry:
         silent = {name for name in enrolled - left if self._silence(name, now) > limits.WORKER_LOST}
         if left or silent:
             before = now_us() - int(limits.WORKER_LOST * 1e6)
-            await self._database.write(stopping.dismiss, left=left, silent=silent, hello_before_us=before)
-            _log.info("workers gone", left=sorted(left), lost=sorted(silent))
-        self._enrolled = enrolled - left - silent
+            gone = await self._database.write(stopping.dismiss, left=left, silent=silent, hello_before_us=before)
+            if gone:
+                _log.info("workers gone", left=sorted(gone & left), lost=sorted(gone & silent))
+            enrolled -= gone
+        self._enrolled = enrolled
         for name in [name for name, at in self._heard.items() if now - at > 10 * limits.WORKER_LOST]:
             del self._heard[name]
             self._left.discard(name)

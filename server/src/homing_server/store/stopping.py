@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import Connection, Row, and_, delete, func, or_, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from homing.v1 import invocation_pb2 as api
@@ -104,10 +104,16 @@ def enroll(connection: Connection, worker: str, *, now_us: int) -> list[Stop]:
     return tombstones.all_stops(connection)
 
 
-def dismiss(connection: Connection, *, left: Collection[str], silent: Collection[str], hello_before_us: int) -> None:
-    """Note that workers hold nothing any more: they have left, or were silent and have not greeted anew meanwhile."""
-    connection.execute(delete(_workers).where(_workers.c.name.in_(left)))
-    connection.execute(delete(_workers).where(_workers.c.name.in_(silent), _workers.c.hello_us < hello_before_us))
+def dismiss(
+    connection: Connection, *, left: Collection[str], silent: Collection[str], hello_before_us: int
+) -> frozenset[str]:
+    """Note that workers hold nothing any more, and return them.
+
+    :param left: Those that said so.
+    :param silent: Those that were not heard of, unless they have greeted anew, at another server perhaps.
+    """
+    gone = or_(_workers.c.name.in_(left), and_(_workers.c.name.in_(silent), _workers.c.hello_us < hello_before_us))
+    return frozenset(connection.execute(delete(_workers).where(gone).returning(_workers.c.name)).scalars())
 
 
 def under_way(connection: Connection, *, most: int) -> UnderWay:
