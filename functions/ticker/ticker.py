@@ -9,6 +9,7 @@ standard output, the log to standard error, and a failure is an exit status of 1
 
 import json
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -105,6 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         """Leave the log to the ticks."""
 
 
+def serve() -> None:
+    """Answer HTTP until a SIGTERM, which ends what runs too."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+
+
 def run_once() -> None:
     """Do what the payload on standard input says."""
     status, body = run(sys.stdin.buffer.read(), os.environ.get("Http_X_Homing_Progress_Url", ""))  # noqa: SIM112
@@ -114,4 +121,4 @@ def run_once() -> None:
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("", 8080), Handler).serve_forever() if sys.argv[1:] == ["serve"] else run_once()
+    serve() if sys.argv[1:] == ["serve"] else run_once()

@@ -269,6 +269,7 @@ class Cluster:
             "HOMING_LOG_LEVEL": self._log_level,
             # Less than it is waited for: a test may have taken its broker away for good.
             "HOMING_DRAIN_TIMEOUT": "20",
+            "HOMING_STOP_GRACE": "1",
         }
         worker = Worker(name, settings | environment)
         self.workers.append(worker)

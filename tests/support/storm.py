@@ -149,7 +149,7 @@ class Storm:
         assert {each: len(starts[each]) for each in stopped} == stopped, "what was stopped has started afterwards"
         gauges = await settled_gauges(self._cluster.server)
         assert gauges.records == {state.name: count for state, count in self.ledger.states().items()}
-        assert (gauges.record_drift, gauges.broker_drift) == (0, {})
+        assert (gauges.record_drift, gauges.broker_drift) == (0, {}), gauges.samples
 
     async def _accept(self, rng: Random) -> None:
         for _ in range(rng.randint(3, 12)):
