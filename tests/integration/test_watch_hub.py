@@ -540,6 +540,28 @@ async def test_wait_returns_what_is_there_after_its_time(station: Station) -> No
     assert ended.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED
 
 
+@pytest.mark.parametrize("transitions", [False, True])
+async def test_nobody_who_follows_holds_up_a_server_that_stops(station: Station, *, transitions: bool) -> None:
+    watch = station.watch(transitions=transitions)
+    await first(watch)
+    (waits,) = await accept_sent(station.database, 1)
+    next_ = asyncio.create_task(anext(watch))
+    waiting = asyncio.create_task(station.hub.wait_ended(waits, PATIENCE))
+    await asyncio.sleep(0)
+
+    await station.hub.close()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ApiError) as refused:
+            await next_
+        answered = await waiting
+        asked_later = await station.hub.wait_ended(waits, PATIENCE)
+    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")
+    assert answered is not None
+    assert not answered.HasField("end_time")
+    assert asked_later == answered
+
+
 async def test_numbers_have_no_gaps_in_what_a_watch_reads(station: Station) -> None:
     await station.end(7)
     with station.database.reading() as connection:

@@ -218,6 +218,7 @@ class Server:
             await self._leadership.resign()
         await self._set_serving(serving=False)
         self._log_tails.close()
+        await self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()
 

@@ -63,6 +63,8 @@ class Follower:
         self._window_start = 0
         """All that was numbered after this, up to the follower's own number, is in the window."""
         self._watchers = 0
+        self.closed = False
+        """Whether nobody is to watch here any more."""
 
     @property
     def seq(self) -> int:
@@ -141,15 +143,21 @@ class Follower:
             if not self._watchers:
                 self._forget()
 
+    async def close(self) -> None:
+        """Wake all who watch, so that they go elsewhere."""
+        self.closed = True
+        async with self._moved:
+            self._moved.notify_all()
+
     async def moved_past(self, seq: int, timeout: float) -> bool:  # noqa: ASYNC109
-        """Wait until there is something after this number, or so many seconds; tell whether there is."""
+        """Wait until there is something after this number, or so many seconds, or the end; tell whether there is."""
         async with self._moved:
             try:
                 async with asyncio.timeout(timeout):
-                    await self._moved.wait_for(lambda: self._seq > seq)
+                    await self._moved.wait_for(lambda: self._seq > seq or self.closed)
             except TimeoutError:
                 return False
-        return True
+        return self._seq > seq
 
     async def check_kept(self, seq: int, functions: frozenset[str]) -> None:
         """Check that the records of these functions after this number are all there.

@@ -34,6 +34,12 @@ class WatchHub:
         await self.results.last()
         await self.changes.last()
 
+    async def close(self) -> None:
+        """End all watches and answer all who wait, since this server stops: they go on at another one."""
+        await self.results.close()
+        await self.changes.close()
+        self._wake(list(self._waiters))
+
     def tell(self, *, result_seq: int, change_seq: int) -> None:
         """Tell that results and changes up to these numbers have been committed."""
         self.results.tell(result_seq)
@@ -71,7 +77,8 @@ class WatchHub:
             invocation = await self._get(invocation_id)
             if invocation is None or invocation.HasField("end_time"):
                 return invocation
-            await asyncio.wait([waiter], timeout=timeout)
+            if not self.results.closed:
+                await asyncio.wait([waiter], timeout=timeout)
         finally:
             waiters.remove(waiter)
             if not waiters:

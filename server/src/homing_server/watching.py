@@ -9,7 +9,7 @@ import grpc
 
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
-from homing_server.errors import ApiError, resume_token_expired
+from homing_server.errors import ApiError, resume_token_expired, unavailable
 from homing_server.filters import check_filter, matcher
 from homing_server.follower import Follower
 from homing_server.holds import Holds
@@ -41,7 +41,7 @@ class Watching:
         Each is a serialised WatchResultsResponse: a result is the same for all who watch, and serialised once.
 
         :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
-            for a reader that does not keep up.
+            for a reader that does not keep up; UNAVAILABLE when the server stops.
         """
         checks = Checks()
         check_filter(checks, request.filter)
@@ -57,6 +57,8 @@ class Watching:
             yield self._bookmark(kind, seq)
             told = time.monotonic()
             async for page in follower.pages(seq, functions):
+                if follower.closed:
+                    raise unavailable("SERVER_STOPPING", "the server stops; resume after the last token")
                 for item in page:
                     seq = item.seq
                     if matches(item.invocation):
