@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from homing_bench import machine, million
+from homing_bench import machine, million, schedules
 from homing_bench.figures import Figure, table
 from homing_bench.homing import HomingBench
 from homing_bench.measures import FULL, QUICK, Sizes
@@ -31,9 +32,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=_ROOT / "bench" / "report.md", help="where the report goes")
     parser.add_argument("--only", action="append", choices=_WHICH, help="measure this one; may be given several times")
     parser.add_argument("--million", action="store_true", help="measure lists and recording with so many records alone")
+    parser.add_argument("--schedules", action="store_true", help="measure how late scheduled invocations start alone")
     options = parser.parse_args()
     if options.million:
-        return _million(options.output)
+        return _alone("a million records", million.measure, 1_000_000, options.output)
+    if options.schedules:
+        return _alone("schedules", schedules.measure, 100_000, options.output)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homing-bench-")))
         node = stack.enter_context(RabbitNode(folder / "rabbitmq"))
@@ -50,13 +54,16 @@ def main() -> int:
     return int(any(figure.missing for figure in figures))
 
 
-def _million(output: Path) -> int:
+def _alone(
+    title: str,
+    measure: Callable[[Path, int, Callable[[str], None]], Coroutine[Any, Any, list[str]]],
+    count: int,
+    output: Path,
+) -> int:
     facts = machine.describe_host()
     with tempfile.TemporaryDirectory(prefix="homing-bench-") as folder:
-        lines = asyncio.run(million.measure(Path(folder), 1_000_000, lambda line: print(line, flush=True)))
-    report = "\n".join(
-        ["# Benchmark: a million records", "", *(f"* {name}: {value}" for name, value in facts), "", *lines, ""]
-    )
+        lines = asyncio.run(measure(Path(folder), count, lambda line: print(line, flush=True)))
+    report = "\n".join([f"# Benchmark: {title}", "", *(f"* {name}: {value}" for name, value in facts), "", *lines, ""])
     output.write_text(report)
     print(f"\n{report}\nwritten to {output}")
     return 0
