@@ -70,6 +70,7 @@ class Execution(Run):
         """Whether the message was acknowledged or given back."""
         self._events = events
         self._received = received
+        self._overtaken = False
         self._requeued = False
         self._handing_back = False
         self._done = False
@@ -128,7 +129,14 @@ class Execution(Run):
         self._let_go()
 
     def receive_again(self, received: Received) -> None:
-        """Take the message that came again, after what it came by before was lost."""
+        """Take the message that came again, after what it came by before was lost.
+
+        Where it came to somebody else in between, this run may have been taken for lost, and nothing that is told of
+        it counts: then the message is not let go but given back when this run has ended, whatever its end.
+        """
+        if received.delivery_count > self._received.delivery_count + 1:
+            self._overtaken = True
+            self.settled = False
         self._received = received
         if self.settled:
             self._settle()
@@ -155,7 +163,7 @@ class Execution(Run):
             self._settle()
 
     def _settle(self) -> None:
-        if self._requeued:
+        if self._requeued or self._overtaken:
             self._received.requeue()
         else:
             self._received.ack()
