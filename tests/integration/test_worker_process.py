@@ -194,7 +194,7 @@ async def test_suspected_poison_is_handed_back_unstarted(server: FakeServer, bro
         event = await server.event(id_, "handed_back")
         await server.drained("upper")
 
-    assert event.handed_back.reason == "SUSPECTED_POISON"
+    assert event.handed_back.reason == "REDELIVERED"
     assert [event.WhichOneof("kind") for event in server.of(id_)] == ["handed_back"]
 
 

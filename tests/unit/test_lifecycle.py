@@ -203,7 +203,7 @@ def test_poison_ends_after_three_lost_starts() -> None:
     record = hand_over(accept())
     for delivery in range(limits.POISON_STARTS):
         record = report(record, Reporter(1, delivery).running())
-    record = report(record, Reporter(1, limits.POISON_STARTS).handed_back("SUSPECTED_POISON"))
+    record = report(record, Reporter(1, limits.POISON_STARTS).handed_back("REDELIVERED"))
     assert record.state is State.FAILED
     assert record.failure is not None
     assert record.failure.reason == "POISON"
@@ -212,7 +212,7 @@ def test_poison_ends_after_three_lost_starts() -> None:
 
 def test_suspected_poison_that_never_started_is_none() -> None:
     """The broker counts deliveries of messages that were only prefetched too."""
-    record = report(hand_over(accept()), Reporter(1, 7).handed_back("SUSPECTED_POISON"))
+    record = report(hand_over(accept()), Reporter(1, 7).handed_back("REDELIVERED"))
     assert (record.state, record.custody) == (State.ENQUEUED, Custody.STORE)
 
 
@@ -319,7 +319,7 @@ def test_what_would_be_handed_over_again_is_stopped_instead() -> None:
         lifecycle.reported(asked, idle.ended(State.EXPIRED)),
         lifecycle.reported(asked, idle.ended(State.INVALID)),
         lifecycle.ended(asked, state=State.INVALID, failure=api.Failure(), time_us=NOW),
-        lifecycle.reported(asked, Reporter(1, 2).handed_back("SUSPECTED_POISON")),
+        lifecycle.reported(asked, Reporter(1, 2).handed_back("REDELIVERED")),
         lifecycle.reported(asked, Reporter(1).deferred(due_us=NOW + SECOND)),
     ]
     assert [end.state if isinstance(end, Record) else end for end in ends] == [State.STOPPED] * len(ends)
@@ -598,7 +598,7 @@ class Lives(RuleBasedStateMachine):
         holder = message.holder = Holder(message=message, worker=worker)
         self.holders.append(holder)
         if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
-            self._say(holder, worker.handed_back("SUSPECTED_POISON"), last=True)
+            self._say(holder, worker.handed_back("REDELIVERED"), last=True)
 
     @precondition(lambda self: self._busy())
     @rule(data=st.data())
@@ -764,7 +764,7 @@ class Lives(RuleBasedStateMachine):
             message = next(each for each in self.messages if each.generation == self.record.token.generation)
             worker = Reporter(message.generation, message.deliveries, worker="last", time_us=next(self.time))
             if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
-                self.events.append(worker.handed_back("SUSPECTED_POISON"))
+                self.events.append(worker.handed_back("REDELIVERED"))
             else:
                 self.events.append(worker.ended(State.SUCCEEDED))
             self.messages.remove(message)

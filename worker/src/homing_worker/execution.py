@@ -182,7 +182,7 @@ class Execution(Run):
     async def _run(self) -> Event:
         if self._suspected:
             self._surroundings.metrics.execution("async", "HANDED_BACK")
-            return self._event(handed_back=HandedBack(reason="SUSPECTED_POISON"))
+            return self._event(handed_back=HandedBack(reason="REDELIVERED"))
         try:
             tried = await self._attempts_with_care()
         except _ExpiredError:

@@ -763,7 +763,7 @@ class BulkRerunResponse(google.protobuf.message.Message):
     duplicates: builtins.int
     """How many of them were run again by an earlier call with the same request_id."""
     refused: builtins.int
-    """How many cannot run again, because their functions are gone."""
+    """How many cannot run again, because their functions or stored bodies are gone."""
     def __init__(
         self,
         *,

@@ -384,7 +384,7 @@ class HandedBack(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """Why: SUSPECTED_POISON or a worker's reason."""
+    """Why: REDELIVERED so often that the store is asked how many of the times it was started, or another reason."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing_core.wire.v1.record_pb2.AttemptRecord]:
         """All attempts under this token."""
