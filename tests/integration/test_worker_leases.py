@@ -12,6 +12,7 @@ from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing_worker.gate import Gate
 from support.fake_server import FakeServer
+from support.inbox import Inbox, eventually
 from support.proxy import TcpProxy
 from support.rabbitmq import RabbitNode
 from support.workers import running_worker
@@ -98,6 +99,42 @@ async def test_a_message_that_came_again_is_acknowledged_once_its_execution_is_l
 
     assert (end.ended.state, end.token.delivery) == (api.INVOCATION_STATE_SUCCEEDED, 0)
     assert len(server.of(id_, "running")) == 1
+
+
+async def test_a_message_that_somebody_else_had_in_between_is_given_back(
+    server: FakeServer, broker_url: str, tmp_path: Path, rabbit_node: RabbitNode
+) -> None:
+    """The other one may have started it and died: then the end of the first run is stale, and nobody else has it."""
+    gate = tmp_path / "gate"
+    await server.deploy(held(gate))
+
+    async with TcpProxy("127.0.0.1", rabbit_node.port) as proxy:
+        through = broker_url.replace(f":{rabbit_node.port}/", f":{proxy.port}/")
+        async with running_worker(server, through, tmp_path):
+            id_ = await server.send(HELD)
+            await server.event(id_, "running")
+            proxy.pause()
+            proxy.strand()
+            inbox = Inbox()
+            consumer = await server.broker.consume_work("held", inbox, prefetch=1)
+            elsewhere = await inbox.next()
+            await consumer.cancel()
+
+            async def waiting() -> int:
+                return (await server.broker.depth("held")).work
+
+            elsewhere.requeue()
+            await eventually(waiting, wanted=1)
+            await proxy.cut()
+            proxy.resume()
+            await eventually(waiting, wanted=0)
+            gate.touch()
+            stale = await server.event(id_, "ended")
+            # Handed out so often, the store is asked whether it shall run.
+            handed_back = await server.event(id_, "handed_back")
+            await server.drained("held")
+
+    assert (stale.token.delivery, elsewhere.delivery_count, handed_back.token.delivery) == (0, 1, 3)
 
 
 async def test_a_worker_that_is_stopped_returns_its_leases(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
