@@ -15,6 +15,7 @@ import time
 import urllib.request
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 REPORT_TIMEOUT = 5.0
 
@@ -106,10 +107,19 @@ class Handler(BaseHTTPRequestHandler):
         """Leave the log to the ticks."""
 
 
+class Server(ThreadingHTTPServer):
+    """Keeps the log to the ticks."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of callers that broke their connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve() -> None:
     """Answer HTTP until a SIGTERM, which ends what runs too."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+    Server(("", 8080), Handler).serve_forever()
 
 
 def run_once() -> None:
