@@ -71,7 +71,6 @@ def test_count_is_a_table_by_state(listed: list[str]) -> None:
         (["--id-prefix", "ff"], []),
         (["--rerun-of", "01900000-0000-7000-8000-000000000001"], []),
     ],
-    ids=str,
 )
 def test_list_filters(listed: list[str], arguments: list[str], expected: list[int]) -> None:
     result = homing("list", "--json", *arguments)
