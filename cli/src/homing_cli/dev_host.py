@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
+from homing_core.memory import keep_imports
 from homing_core.settings import CommonSettings, default_data_dir, explain
 from homing_server.app import Server
 from homing_server.errors import ApiError
@@ -55,6 +56,7 @@ def run(given: Mapping[str, Any]) -> None:
         values.setdefault("log_level", _LOG_LEVEL)
     server = _settings(ServerSettings, values)
     configure_logs(server.log_level)
+    keep_imports()
     try:
         with _sole_user(server.data_dir):
             uvloop.run(_host(server, values, started))

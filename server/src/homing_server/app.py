@@ -18,6 +18,7 @@ import uvloop
 from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
+from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
 from homing_server.admission import Admission
 from homing_server.blobs import Blobs
@@ -274,6 +275,7 @@ def main() -> None:
     """Run the server: the console script ``homing-server``."""
     settings = settings_of_process(ServerSettings, "homing-server")
     configure_logs(settings.log_level)
+    keep_imports()
     try:
         uvloop.run(_run(settings))
     except (OSError, RuntimeError, ValueError, ApiError, TopologyError) as error:
