@@ -92,3 +92,21 @@ and hand the message out again."""
 
 MAX_STOPS: Final = 1000
 """At most so many stops are told in one message."""
+
+MAX_DESTINATIONS: Final = 8
+"""So many places at most get the envelope of one end."""
+
+MAX_DEPTH: Final = 16
+"""A chain of invocations that cause each other ends with so many."""
+
+MAX_ENVELOPE_BODY: Final = 64 * KIB
+"""Of each body an envelope shows so many bytes at the most, and says so where there are more."""
+
+MAX_SECRET: Final = 64 * KIB
+MAX_SECRETS: Final = 32
+"""So many secrets at most are seen by one function."""
+SECRET_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?")
+"""The whole of the name of a secret, or of an API key."""
+
+MAX_DEAD_LETTER_IDS: Final = 1000
+"""So many dead letters at most are named in one request."""

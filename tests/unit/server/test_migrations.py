@@ -63,7 +63,16 @@ def test_every_counter_begins_at_zero(connection: Connection) -> None:
     command.upgrade(config(connection), "head")
     counters = {row.name: row.value for row in connection.execute(select(schema.counters))}
     assert counters == dict.fromkeys(
-        [schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED, schema.REMOVED, schema.EPOCH], 0
+        [
+            schema.CHANGE_SEQ,
+            schema.RESULT_SEQ,
+            schema.ACCEPTED,
+            schema.REMOVED,
+            schema.EPOCH,
+            schema.SECRETS_SEQ,
+            schema.SIGNING_SEQ,
+        ],
+        0,
     )
 
 

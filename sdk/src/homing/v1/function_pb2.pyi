@@ -161,7 +161,7 @@ class Function(google.protobuf.message.Message):
     record_sync: builtins.bool
     """Whether synchronous calls leave records; unset means true."""
     public: builtins.bool
-    """Whether HTTP callers need no key."""
+    """Whether it may be invoked without a key."""
     revision: builtins.int
     """Counts the changes of the function; set by the server."""
     paused: builtins.bool
@@ -176,7 +176,9 @@ class Function(google.protobuf.message.Message):
 
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names of the secrets that its instances see."""
+        """Names of the secrets that its instances see as files: `/var/openfaas/secrets/NAME` in containers, in the folder
+        that the environment variable `HOMING_SECRETS_DIR` names in commands; at most 32.
+        """
 
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -214,11 +216,11 @@ class Function(google.protobuf.message.Message):
 
     @property
     def on_success(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:
-        """Destinations of all its invocations that succeed."""
+        """Destinations of its asynchronous invocations that succeed, unless they bring their own; at most 8."""
 
     @property
     def on_failure(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:
-        """Destinations of all its invocations that end otherwise."""
+        """Destinations of its asynchronous invocations that end otherwise, unless they bring their own; at most 8."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

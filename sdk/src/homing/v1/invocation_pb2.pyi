@@ -364,11 +364,11 @@ class InvocationSpec(google.protobuf.message.Message):
 
     @property
     def on_success(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:
-        """Receive the envelope when the invocation succeeded."""
+        """Receive the envelope when the invocation succeeded, in place of the function's; at most 8."""
 
     @property
     def on_failure(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:
-        """Receive the envelope when the invocation ended otherwise."""
+        """Receive the envelope when the invocation ended otherwise, in place of the function's; at most 8."""
 
     def __init__(
         self,
@@ -621,6 +621,8 @@ class Delivery(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: builtins.int
+    CAUSED_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The id of the delivery, the same in all its attempts."""
     kind: Global___DeliveryKind.ValueType
@@ -629,6 +631,8 @@ class Delivery(google.protobuf.message.Message):
     """Where it goes."""
     state: Global___DeliveryState.ValueType
     """Where it stands."""
+    caused: builtins.str
+    """The invocation that it became, where it went to `function:NAME`."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeliveryAttempt]:
         """Its attempts so far."""
@@ -641,6 +645,10 @@ class Delivery(google.protobuf.message.Message):
     def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was delivered or given up."""
 
+    @property
+    def next_attempt_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the next attempt is due; unset where none is planned."""
+
     def __init__(
         self,
         *,
@@ -651,9 +659,11 @@ class Delivery(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[Global___DeliveryAttempt] | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        next_attempt_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        caused: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "create_time", b"create_time", "end_time", b"end_time", "id", b"id", "kind", b"kind", "state", b"state", "uri", b"uri"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "next_attempt_time", b"next_attempt_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "caused", b"caused", "create_time", b"create_time", "end_time", b"end_time", "id", b"id", "kind", b"kind", "next_attempt_time", b"next_attempt_time", "state", b"state", "uri", b"uri"]) -> None: ...
 
 Global___Delivery: typing_extensions.TypeAlias = Delivery
 
@@ -762,7 +772,7 @@ class Invocation(google.protobuf.message.Message):
     caused_by: builtins.str
     """The invocation whose outcome caused this one."""
     depth: builtins.int
-    """The length of the chain of invocations that caused this one."""
+    """The length of the chain of invocations that caused this one; at most 16, where a chain ends."""
     @property
     def hold_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Until when it waits, where that is known."""
@@ -899,10 +909,13 @@ class InvocationFilter(google.protobuf.message.Message):
     LABELS_FIELD_NUMBER: builtins.int
     ID_PREFIX_FIELD_NUMBER: builtins.int
     RERUN_OF_FIELD_NUMBER: builtins.int
+    CAUSED_BY_FIELD_NUMBER: builtins.int
     id_prefix: builtins.str
     """Ids that start so."""
     rerun_of: builtins.str
     """Runs again this invocation."""
+    caused_by: builtins.str
+    """Was caused by the outcome of this invocation."""
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Any of these functions; at most 100."""
@@ -938,8 +951,9 @@ class InvocationFilter(google.protobuf.message.Message):
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         id_prefix: builtins.str = ...,
         rerun_of: builtins.str = ...,
+        caused_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "functions", b"functions", "id_prefix", b"id_prefix", "labels", b"labels", "rerun_of", b"rerun_of", "start_time", b"start_time", "states", b"states"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["caused_by", b"caused_by", "create_time", b"create_time", "end_time", b"end_time", "functions", b"functions", "id_prefix", b"id_prefix", "labels", b"labels", "rerun_of", b"rerun_of", "start_time", b"start_time", "states", b"states"]) -> None: ...
 
 Global___InvocationFilter: typing_extensions.TypeAlias = InvocationFilter

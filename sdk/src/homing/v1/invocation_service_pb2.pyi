@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import homing.v1.dead_letter_pb2
 import homing.v1.invocation_pb2
 import homing.v1.payload_pb2
 import sys
@@ -911,3 +912,162 @@ class ReadPayloadResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
 
 Global___ReadPayloadResponse: typing_extensions.TypeAlias = ReadPayloadResponse
+
+@typing.final
+class ListDeadLettersRequest(google.protobuf.message.Message):
+    """ListDeadLettersRequest asks for a page of dead letters."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """How many at the most, up to 1,000; 0 means 50."""
+    page_token: builtins.str
+    """The next_page_token of the page before; all else must be the same as then."""
+    @property
+    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
+        """Which ones; unset means all."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+Global___ListDeadLettersRequest: typing_extensions.TypeAlias = ListDeadLettersRequest
+
+@typing.final
+class ListDeadLettersResponse(google.protobuf.message.Message):
+    """ListDeadLettersResponse is a page."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEAD_LETTERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Asks for the next page; empty at the end."""
+    @property
+    def dead_letters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.dead_letter_pb2.DeadLetter]:
+        """The dead letters."""
+
+    def __init__(
+        self,
+        *,
+        dead_letters: collections.abc.Iterable[homing.v1.dead_letter_pb2.DeadLetter] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___ListDeadLettersResponse: typing_extensions.TypeAlias = ListDeadLettersResponse
+
+@typing.final
+class RedriveDeadLettersRequest(google.protobuf.message.Message):
+    """RedriveDeadLettersRequest asks to try again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: builtins.int
+    dry_run: builtins.bool
+    """Whether to count only."""
+    max_per_second: builtins.float
+    """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
+    @property
+    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
+        """Which ones; at least one field must be set. Those that came after the call are left out."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
+        dry_run: builtins.bool = ...,
+        max_per_second: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second"]) -> None: ...
+
+Global___RedriveDeadLettersRequest: typing_extensions.TypeAlias = RedriveDeadLettersRequest
+
+@typing.final
+class RedriveDeadLettersResponse(google.protobuf.message.Message):
+    """RedriveDeadLettersResponse tells how many are tried again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: builtins.int
+    RERUN_FIELD_NUMBER: builtins.int
+    REDELIVERED_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    matched: builtins.int
+    """How many matched."""
+    rerun: builtins.int
+    """How many invocations run again."""
+    redelivered: builtins.int
+    """How many deliveries are made again."""
+    refused: builtins.int
+    """How many cannot be tried again, because their functions or stored bodies are gone. They stay dead letters."""
+    def __init__(
+        self,
+        *,
+        matched: builtins.int = ...,
+        rerun: builtins.int = ...,
+        redelivered: builtins.int = ...,
+        refused: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["matched", b"matched", "redelivered", b"redelivered", "refused", b"refused", "rerun", b"rerun"]) -> None: ...
+
+Global___RedriveDeadLettersResponse: typing_extensions.TypeAlias = RedriveDeadLettersResponse
+
+@typing.final
+class PurgeDeadLettersRequest(google.protobuf.message.Message):
+    """PurgeDeadLettersRequest asks to forget."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    dry_run: builtins.bool
+    """Whether to count only."""
+    @property
+    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
+        """Which ones; at least one field must be set. Those that came after the call are left out."""
+
+    def __init__(
+        self,
+        *,
+        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter"]) -> None: ...
+
+Global___PurgeDeadLettersRequest: typing_extensions.TypeAlias = PurgeDeadLettersRequest
+
+@typing.final
+class PurgeDeadLettersResponse(google.protobuf.message.Message):
+    """PurgeDeadLettersResponse tells how many were forgotten."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: builtins.int
+    PURGED_FIELD_NUMBER: builtins.int
+    matched: builtins.int
+    """How many matched."""
+    purged: builtins.int
+    """How many were forgotten."""
+    def __init__(
+        self,
+        *,
+        matched: builtins.int = ...,
+        purged: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["matched", b"matched", "purged", b"purged"]) -> None: ...
+
+Global___PurgeDeadLettersResponse: typing_extensions.TypeAlias = PurgeDeadLettersResponse

@@ -113,6 +113,21 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/homing.v1.InvocationService/ListDeadLetters',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.RedriveDeadLetters = channel.unary_unary(
+                '/homing.v1.InvocationService/RedriveDeadLetters',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.PurgeDeadLetters = channel.unary_unary(
+                '/homing.v1.InvocationService/PurgeDeadLetters',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class InvocationServiceServicer(object):
@@ -236,6 +251,28 @@ class InvocationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """ListDeadLetters returns dead letters, the newest first, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveDeadLetters(self, request, context):
+        """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
+        attempts as at first. What is redriven is no dead letter any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeDeadLetters(self, request, context):
+        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InvocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -313,6 +350,21 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.ReadPayload,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'RedriveDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveDeadLetters,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.SerializeToString,
+            ),
+            'PurgeDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeDeadLetters,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -724,6 +776,87 @@ class InvocationService(object):
             '/homing.v1.InvocationService/ReadPayload',
             homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
             homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/ListDeadLetters',
+            homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/RedriveDeadLetters',
+            homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/homing.v1.InvocationService/PurgeDeadLetters',
+            homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

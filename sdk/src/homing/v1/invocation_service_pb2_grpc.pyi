@@ -265,7 +265,55 @@ _InvocationServiceReadPayloadType = typing_extensions.TypeVar(
     ],
 )
 
-class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType, _InvocationServiceTailLogsType, _InvocationServiceWritePayloadType, _InvocationServiceReadPayloadType]):
+_InvocationServiceListDeadLettersType = typing_extensions.TypeVar(
+    '_InvocationServiceListDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+    ],
+)
+
+_InvocationServiceRedriveDeadLettersType = typing_extensions.TypeVar(
+    '_InvocationServiceRedriveDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+    ],
+)
+
+_InvocationServicePurgeDeadLettersType = typing_extensions.TypeVar(
+    '_InvocationServicePurgeDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
+    ],
+)
+
+class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType, _InvocationServiceTailLogsType, _InvocationServiceWritePayloadType, _InvocationServiceReadPayloadType, _InvocationServiceListDeadLettersType, _InvocationServiceRedriveDeadLettersType, _InvocationServicePurgeDeadLettersType]):
     """InvocationService runs functions and tells how their invocations went.
 
     Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
@@ -334,6 +382,18 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.ReadPayloadRequest,
             homing.v1.invocation_service_pb2.ReadPayloadResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+            homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+            homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+            homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -398,6 +458,18 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.ReadPayloadRequest,
             homing.v1.invocation_service_pb2.ReadPayloadResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+            homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+            homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+            homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Invoke: _InvocationServiceInvokeType
@@ -459,6 +531,17 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     ReadPayload: _InvocationServiceReadPayloadType
     """ReadPayload streams a stored body."""
 
+    ListDeadLetters: _InvocationServiceListDeadLettersType
+    """ListDeadLetters returns dead letters, the newest first, page by page."""
+
+    RedriveDeadLetters: _InvocationServiceRedriveDeadLettersType
+    """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
+    attempts as at first. What is redriven is no dead letter any more.
+    """
+
+    PurgeDeadLetters: _InvocationServicePurgeDeadLettersType
+    """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
+
 InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.InvokeRequest,
@@ -519,6 +602,18 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.ReadPayloadRequest,
         homing.v1.invocation_service_pb2.ReadPayloadResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
     ],
 ]
 
@@ -662,5 +757,31 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.ReadPayloadResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.ReadPayloadResponse]]:
         """ReadPayload streams a stored body."""
+
+    @abc.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: homing.v1.invocation_service_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.ListDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.ListDeadLettersResponse]]:
+        """ListDeadLetters returns dead letters, the newest first, page by page."""
+
+    @abc.abstractmethod
+    def RedriveDeadLetters(
+        self,
+        request: homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.RedriveDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.RedriveDeadLettersResponse]]:
+        """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
+        attempts as at first. What is redriven is no dead letter any more.
+        """
+
+    @abc.abstractmethod
+    def PurgeDeadLetters(
+        self,
+        request: homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[homing.v1.invocation_service_pb2.PurgeDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.PurgeDeadLettersResponse]]:
+        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
 
 def add_InvocationServiceServicer_to_server(servicer: InvocationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

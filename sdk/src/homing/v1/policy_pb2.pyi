@@ -78,7 +78,7 @@ Global___RetryPolicy: typing_extensions.TypeAlias = RetryPolicy
 
 @typing.final
 class Callback(google.protobuf.message.Message):
-    """Callback is a URL that receives the function's output when the invocation has ended."""
+    """Callback is a URL that receives the function's output when the invocation has ended, however it ended."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -101,7 +101,7 @@ class Callback(google.protobuf.message.Message):
     URL_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """An absolute `http` or `https` URL, at most 2,048 characters."""
+    """An absolute `http` or `https` URL, at most 2,048 characters. The host `gateway` names the server itself."""
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Further headers of the callback request."""
@@ -118,13 +118,18 @@ Global___Callback: typing_extensions.TypeAlias = Callback
 
 @typing.final
 class Destination(google.protobuf.message.Message):
-    """Destination is a place that receives the envelope of an ended invocation."""
+    """Destination is a place that receives the envelope of an ended invocation: a JSON object that tells what was asked,
+    how it ended and what came of it.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     URI_FIELD_NUMBER: builtins.int
     uri: builtins.str
-    """`https://…`, `function:NAME` or `amqp:EXCHANGE/KEY`."""
+    """An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload; or
+    `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ. At most
+    2,048 characters.
+    """
     def __init__(
         self,
         *,

@@ -38,6 +38,10 @@ REMOVED = "removed"
 """Counts every record that retention removed."""
 EPOCH = "epoch"
 """Raised by every recorder that becomes active: the transactions of an earlier one are refused."""
+SECRETS_SEQ = "secrets_seq"
+"""Raised with every change of a secret."""
+SIGNING_SEQ = "signing_seq"
+"""Raised with every change of the signing keys."""
 
 counters = Table(
     "counters",
@@ -100,6 +104,7 @@ invocations = Table(
     Index("ix_invocations_state", "state", "create_us", "id"),
     Index("ix_invocations_function_state", "function", "state", "create_us", "id"),
     Index("ix_invocations_rerun_of", "rerun_of", sqlite_where=text("rerun_of IS NOT NULL")),
+    Index("ix_invocations_caused_by", "caused_by", sqlite_where=text("caused_by IS NOT NULL")),
     # What the dispatcher looks for: all that has not ended, by who holds it.
     Index("ix_invocations_custody", "custody", "function", "due_us", "size", sqlite_where=text("custody > 0")),
     Index("ix_invocations_result_seq", "result_seq", unique=True, sqlite_where=text("result_seq IS NOT NULL")),
@@ -139,7 +144,7 @@ deliveries = Table(
     Column("id", String(36), primary_key=True),
     Column("invocation_id", String(36), ForeignKey("invocations.id", ondelete="CASCADE"), nullable=False),
     Column("kind", SmallInteger, nullable=False),
-    Column("target", LargeBinary, nullable=False, comment="homing.v1.Callback"),
+    Column("target", LargeBinary, nullable=False, comment="homing.v1.Callback, or homing.v1.Destination"),
     Column("state", SmallInteger, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("delivery", Integer, nullable=False),
@@ -148,9 +153,61 @@ deliveries = Table(
     Column("create_us", BigInteger, nullable=False),
     Column("end_us", BigInteger, nullable=False),
     Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.DeliveryHistory"),
+    # Who gets it, as far as turns go: a scheme, host and port; `function:NAME`; `amqp:`.
+    Column("receiver", String(300), nullable=False, server_default=text("''")),
+    Column("due_us", BigInteger, nullable=False, server_default="0"),
     Index("ix_deliveries_invocation_id", "invocation_id"),
     Index("ix_deliveries_custody", "custody", "sent_us", sqlite_where=text("custody > 0")),
+    # What the dispatcher looks for: what is due, by receiver.
+    Index("ix_deliveries_receiver", "custody", "receiver", "due_us", sqlite_where=text("custody > 0")),
 )
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", String(36), primary_key=True, comment="of the invocation or of the delivery"),
+    Column("kind", SmallInteger, nullable=False, comment="homing.v1.DeadLetterKind"),
+    Column("invocation_id", String(36), ForeignKey("invocations.id", ondelete="CASCADE"), nullable=False),
+    Column("function", String(63), nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    Index("ix_dead_letters_invocation_id", "invocation_id"),
+    Index("ix_dead_letters_time", "time_us", "id"),
+    Index("ix_dead_letters_function", "function", "time_us", "id"),
+)
+"""Invocations and deliveries that came to nothing, until they are redriven or purged."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("digest", LargeBinary, nullable=False, comment="SHA-256 of the key"),
+    Column("definition", LargeBinary, nullable=False, comment="homing.v1.Key"),
+    Column("revoke_us", BigInteger, nullable=False, comment="0 while it is in force"),
+    Index("ix_api_keys_name", "name", unique=True, sqlite_where=text("revoke_us = 0")),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False, comment="orders all changes of secrets"),
+    Column("value", LargeBinary, nullable=False, comment="encrypted"),
+    Column("create_us", BigInteger, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("function", String(63), nullable=False, comment="empty for the server's"),
+    Column("value", LargeBinary, nullable=False, comment="encrypted"),
+    Column("create_us", BigInteger, nullable=False),
+    Index("ix_signing_keys_function", "function", "create_us"),
+)
+"""The newest two of a function, or of the server, are active."""
 
 
 tombstones = Table(

@@ -490,10 +490,16 @@ class DeliveryReport(google.protobuf.message.Message):
     DELIVERY_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    DUE_US_FIELD_NUMBER: builtins.int
+    RECEIVER_DOWN_UNTIL_US_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     state: homing.v1.invocation_pb2.DeliveryState.ValueType
-    """DELIVERING, DELIVERED or DEAD."""
+    """DELIVERING, DELIVERED or DEAD; PENDING where the worker let it go until a later attempt."""
+    due_us: builtins.int
+    """When the next attempt is due, where the worker let it go."""
+    receiver_down_until_us: builtins.int
+    """The receiver is in trouble: until then the worker wants but one delivery at a time for it. 0 where it is not."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing_core.wire.v1.record_pb2.DeliveryAttemptRecord]:
         """All attempts under this token."""
@@ -504,8 +510,10 @@ class DeliveryReport(google.protobuf.message.Message):
         delivery_id: builtins.str = ...,
         state: homing.v1.invocation_pb2.DeliveryState.ValueType = ...,
         attempts: collections.abc.Iterable[homing_core.wire.v1.record_pb2.DeliveryAttemptRecord] | None = ...,
+        due_us: builtins.int = ...,
+        receiver_down_until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "due_us", b"due_us", "receiver_down_until_us", b"receiver_down_until_us", "state", b"state"]) -> None: ...
 
 Global___DeliveryReport: typing_extensions.TypeAlias = DeliveryReport
 
@@ -526,6 +534,18 @@ class DeliveryMessage(google.protobuf.message.Message):
     START_US_FIELD_NUMBER: builtins.int
     END_US_FIELD_NUMBER: builtins.int
     RESULT_URL_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    URI_FIELD_NUMBER: builtins.int
+    PRIOR_ATTEMPTS_FIELD_NUMBER: builtins.int
+    REQUEST_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_NUMBER: builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: builtins.int
+    FUNCTION_REVISION_FIELD_NUMBER: builtins.int
+    DEPTH_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    GATEWAY_URL_FIELD_NUMBER: builtins.int
+    SIGNING_VERSION_FIELD_NUMBER: builtins.int
+    CREATE_US_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     generation: builtins.int
@@ -542,17 +562,45 @@ class DeliveryMessage(google.protobuf.message.Message):
     """When it ended."""
     result_url: builtins.str
     """Where a result is read that is stored apart."""
+    kind: homing.v1.invocation_pb2.DeliveryKind.ValueType
+    """What asked for the delivery."""
+    uri: builtins.str
+    """Where it goes: `http(s)://…` or `amqp:EXCHANGE/KEY`. The callback's URL, where it is one."""
+    prior_attempts: builtins.int
+    """The attempts that were made before this hand-over and count against the schedule."""
+    attempt_count: builtins.int
+    """The attempts that the invocation had."""
+    function_revision: builtins.int
+    """The revision of the function that its last attempt ran; 0 where there was none."""
+    depth: builtins.int
+    """The length of the chain of invocations that caused the invocation."""
+    traceparent: builtins.str
+    """The trace context of the caller."""
+    gateway_url: builtins.str
+    """Where the host `gateway` is: the origin of the server's own HTTP port."""
+    signing_version: builtins.int
+    """The version of the keys that it is to be signed with."""
+    create_us: builtins.int
+    """When the invocation was accepted."""
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
-        """The callback to call."""
+        """The callback to call, where it is one."""
 
     @property
     def result(self) -> homing.v1.invocation_pb2.Result:
-        """The last answer of the function."""
+        """The last answer of the function. A destination gets no more of its body than the envelope shows, see `response`."""
 
     @property
     def failure(self) -> homing.v1.invocation_pb2.Failure:
         """Why it did not succeed."""
+
+    @property
+    def request(self) -> Global___EnvelopeBody:
+        """What the envelope shows of the body of the request; destinations only."""
+
+    @property
+    def response(self) -> Global___EnvelopeBody:
+        """What the envelope shows of the body of the answer; destinations only."""
 
     def __init__(
         self,
@@ -568,11 +616,49 @@ class DeliveryMessage(google.protobuf.message.Message):
         start_us: builtins.int = ...,
         end_us: builtins.int = ...,
         result_url: builtins.str = ...,
+        kind: homing.v1.invocation_pb2.DeliveryKind.ValueType = ...,
+        uri: builtins.str = ...,
+        prior_attempts: builtins.int = ...,
+        request: Global___EnvelopeBody | None = ...,
+        response: Global___EnvelopeBody | None = ...,
+        attempt_count: builtins.int = ...,
+        function_revision: builtins.int = ...,
+        depth: builtins.int = ...,
+        traceparent: builtins.str = ...,
+        gateway_url: builtins.str = ...,
+        signing_version: builtins.int = ...,
+        create_us: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["callback", b"callback", "delivery_id", b"delivery_id", "end_us", b"end_us", "failure", b"failure", "function", b"function", "generation", b"generation", "invocation_id", b"invocation_id", "result", b"result", "result_url", b"result_url", "start_us", b"start_us", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "request", b"request", "response", b"response", "result", b"result"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "create_us", b"create_us", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "uri", b"uri"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
+
+@typing.final
+class EnvelopeBody(google.protobuf.message.Message):
+    """EnvelopeBody is what an envelope shows of a body."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTENT_TYPE_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    content_type: builtins.str
+    """The media type of the body."""
+    data: builtins.bytes
+    """The body, or its first bytes where it is longer than an envelope shows."""
+    size: builtins.int
+    """The size of the whole body."""
+    def __init__(
+        self,
+        *,
+        content_type: builtins.str = ...,
+        data: builtins.bytes = ...,
+        size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content_type", b"content_type", "data", b"data", "size", b"size"]) -> None: ...
+
+Global___EnvelopeBody: typing_extensions.TypeAlias = EnvelopeBody
 
 @typing.final
 class Control(google.protobuf.message.Message):
@@ -587,6 +673,8 @@ class Control(google.protobuf.message.Message):
     SNAPSHOT_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
     STOPS_FIELD_NUMBER: builtins.int
+    SEALED_FIELD_NUMBER: builtins.int
+    KEYS_CHANGED_FIELD_NUMBER: builtins.int
     server: builtins.str
     """The server that says it."""
     time_us: builtins.int
@@ -611,6 +699,14 @@ class Control(google.protobuf.message.Message):
     def stops(self) -> Global___Stops:
         """Invocations are to be stopped."""
 
+    @property
+    def sealed(self) -> Global___Sealed:
+        """What a worker asked for that only it can read."""
+
+    @property
+    def keys_changed(self) -> Global___KeysChanged:
+        """API keys were made or revoked: servers read them anew."""
+
     def __init__(
         self,
         *,
@@ -621,12 +717,98 @@ class Control(google.protobuf.message.Message):
         snapshot: Global___Snapshot | None = ...,
         results: Global___ResultsRecorded | None = ...,
         stops: Global___Stops | None = ...,
+        sealed: Global___Sealed | None = ...,
+        keys_changed: Global___KeysChanged | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "snapshot", b"snapshot", "stops", b"stops"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "kind", b"kind", "ping", b"ping", "results", b"results", "server", b"server", "snapshot", b"snapshot", "stops", b"stops", "time_us", b"time_us"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "stops"] | None: ...
+    def HasField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "stops", b"stops"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "stops", b"stops", "time_us", b"time_us"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "stops", "sealed", "keys_changed"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
+
+@typing.final
+class KeysChanged(google.protobuf.message.Message):
+    """KeysChanged says that the API keys in the store are not what they were."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___KeysChanged: typing_extensions.TypeAlias = KeysChanged
+
+@typing.final
+class Sealed(google.protobuf.message.Message):
+    """Sealed carries what nobody but the worker that asked can read."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: builtins.int
+    BOX_FIELD_NUMBER: builtins.int
+    function: builtins.str
+    """The function that it is for."""
+    box: builtins.bytes
+    """An ephemeral X25519 public key, a nonce and a homing_core.wire.v1.FunctionSecrets that is encrypted to the worker."""
+    def __init__(
+        self,
+        *,
+        function: builtins.str = ...,
+        box: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["box", b"box", "function", b"function"]) -> None: ...
+
+Global___Sealed: typing_extensions.TypeAlias = Sealed
+
+@typing.final
+class FunctionSecrets(google.protobuf.message.Message):
+    """FunctionSecrets is what a worker has to know to run a function and to sign its deliveries. It travels sealed only."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SecretsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.bytes = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    SECRETS_FIELD_NUMBER: builtins.int
+    SECRETS_VERSION_FIELD_NUMBER: builtins.int
+    SIGNING_KEYS_FIELD_NUMBER: builtins.int
+    SIGNING_VERSION_FIELD_NUMBER: builtins.int
+    secrets_version: builtins.int
+    """Changes with every change of `secrets`."""
+    signing_version: builtins.int
+    """Changes with every change of `signing_keys`."""
+    @property
+    def secrets(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.bytes]:
+        """The values of the function's secrets, by name."""
+
+    @property
+    def signing_keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The keys that the deliveries of its invocations are signed with, the newest first; one or two."""
+
+    def __init__(
+        self,
+        *,
+        secrets: collections.abc.Mapping[builtins.str, builtins.bytes] | None = ...,
+        secrets_version: builtins.int = ...,
+        signing_keys: collections.abc.Iterable[builtins.bytes] | None = ...,
+        signing_version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["secrets", b"secrets", "secrets_version", b"secrets_version", "signing_keys", b"signing_keys", "signing_version", b"signing_version"]) -> None: ...
+
+Global___FunctionSecrets: typing_extensions.TypeAlias = FunctionSecrets
 
 @typing.final
 class Ping(google.protobuf.message.Message):
@@ -648,8 +830,11 @@ class FunctionState(google.protobuf.message.Message):
 
     FUNCTION_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
+    SECRETS_VERSION_FIELD_NUMBER: builtins.int
     deleted: builtins.bool
     """Whether it is gone."""
+    secrets_version: builtins.int
+    """Changes with the values of its secrets; 0 where it has none."""
     @property
     def function(self) -> homing.v1.function_pb2.Function:
         """The function; where it is deleted, only its name and revision count."""
@@ -659,9 +844,10 @@ class FunctionState(google.protobuf.message.Message):
         *,
         function: homing.v1.function_pb2.Function | None = ...,
         deleted: builtins.bool = ...,
+        secrets_version: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["function", b"function"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["deleted", b"deleted", "function", b"function"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deleted", b"deleted", "function", b"function", "secrets_version", b"secrets_version"]) -> None: ...
 
 Global___FunctionState: typing_extensions.TypeAlias = FunctionState
 
@@ -771,6 +957,8 @@ class WorkerStatus(google.protobuf.message.Message):
     SOURCES_FIELD_NUMBER: builtins.int
     FUNCTIONS_FIELD_NUMBER: builtins.int
     STOPS_OBEYED_FIELD_NUMBER: builtins.int
+    SEAL_KEY_FIELD_NUMBER: builtins.int
+    SECRETS_WANTED_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The name of the worker, unique among all that live."""
     time_us: builtins.int
@@ -781,6 +969,8 @@ class WorkerStatus(google.protobuf.message.Message):
     """True where the worker has just connected and asks for a snapshot."""
     leaving: builtins.bool
     """True where the worker is leaving and starts nothing more."""
+    seal_key: builtins.bytes
+    """The X25519 public key that it can be told secrets with: made at its start, and known by it alone."""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What it can run: image, command, url."""
@@ -793,6 +983,10 @@ class WorkerStatus(google.protobuf.message.Message):
     def stops_obeyed(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The ids of stopped invocations that it does not hold and will not start."""
 
+    @property
+    def secrets_wanted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The functions whose secrets and signing keys it asks for."""
+
     def __init__(
         self,
         *,
@@ -804,8 +998,10 @@ class WorkerStatus(google.protobuf.message.Message):
         sources: collections.abc.Iterable[builtins.str] | None = ...,
         functions: collections.abc.Iterable[Global___FunctionLoad] | None = ...,
         stops_obeyed: collections.abc.Iterable[builtins.str] | None = ...,
+        seal_key: builtins.bytes = ...,
+        secrets_wanted: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "sources", b"sources", "stops_obeyed", b"stops_obeyed", "time_us", b"time_us", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "stops_obeyed", b"stops_obeyed", "time_us", b"time_us", "worker", b"worker"]) -> None: ...
 
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
 

@@ -197,6 +197,12 @@ class DeliveryHistory(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    BEFORE_REDRIVE_FIELD_NUMBER: builtins.int
+    CAUSED_FIELD_NUMBER: builtins.int
+    before_redrive: builtins.int
+    """How many of them were made before it was last redriven: they do not count against the schedule."""
+    caused: builtins.str
+    """The invocation that it became, where it went to a function."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeliveryAttemptRecord]:
         """Every attempt."""
@@ -205,8 +211,10 @@ class DeliveryHistory(google.protobuf.message.Message):
         self,
         *,
         attempts: collections.abc.Iterable[Global___DeliveryAttemptRecord] | None = ...,
+        before_redrive: builtins.int = ...,
+        caused: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "before_redrive", b"before_redrive", "caused", b"caused"]) -> None: ...
 
 Global___DeliveryHistory: typing_extensions.TypeAlias = DeliveryHistory
 
