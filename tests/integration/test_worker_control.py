@@ -178,7 +178,7 @@ async def test_what_runs_while_the_connection_is_lost_ends_once_and_is_not_run_a
             await server.drained("sleep")
 
     assert all(event.ended.state == api.INVOCATION_STATE_SUCCEEDED for event in ends)
-    assert {len(server.of(id_, kind)) for id_ in ids for kind in ("running", "ended")} == {1}
+    assert {len(server.distinct(id_, kind)) for id_ in ids for kind in ("running", "ended")} == {1}
     assert [end.token.delivery for end in ends] == [0, 0, 1, 1, 1]
 
 

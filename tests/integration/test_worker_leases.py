@@ -98,7 +98,7 @@ async def test_a_message_that_came_again_is_acknowledged_once_its_execution_is_l
             end = await server.event(id_, "ended")
 
     assert (end.ended.state, end.token.delivery) == (api.INVOCATION_STATE_SUCCEEDED, 0)
-    assert len(server.of(id_, "running")) == 1
+    assert len(server.distinct(id_, "running")) == 1
 
 
 async def test_a_message_that_somebody_else_had_in_between_is_given_back(

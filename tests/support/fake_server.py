@@ -177,6 +177,10 @@ class FakeServer:
             if event.invocation_id == id_ and (not kind or event.WhichOneof("kind") == kind)
         ]
 
+    def distinct(self, id_: str, kind: str) -> list[Event]:
+        """Return the events of one kind, each once: one whose confirm was lost with its connection is told again."""
+        return list({event.SerializeToString(deterministic=True): event for event in self.of(id_, kind)}.values())
+
     async def event(self, id_: str, kind: str, *, number: int = 1) -> Event:
         """Return the n-th event of that kind of an invocation once it is there."""
         await self._until(lambda: len(self.of(id_, kind)) >= number)

@@ -116,6 +116,18 @@ def test_a_line_belongs_to_those_that_may_have_written_it(
     assert set(cast(list[str], served(clock, *calls).at(at * MS))) == owners
 
 
+def test_a_line_of_two_attempts_in_a_row_belongs_to_their_invocation_once(clock: Clock) -> None:
+    instance = Attribution()
+    log = cast(InvocationLog, "a")
+
+    with instance.serving(log):
+        clock.now += 50 * MS
+    clock.now += MS
+    with instance.serving(log):
+        clock.now += MS
+        assert instance.at(clock.now) == [log]
+
+
 def test_a_line_may_be_of_an_invocation_that_has_no_log(clock: Clock) -> None:
     instance = Attribution()
     log = cast(InvocationLog, "a")

@@ -54,7 +54,8 @@ class Attribution:
                 break
             if span.begin_us <= time_us:
                 logs.append(span.log)
-        return logs or self._just_ended(time_us)
+        # Two calls may be attempts of one invocation, the second soon after the first: it gets the line once.
+        return list(dict.fromkeys(logs or self._just_ended(time_us)))
 
     def _just_ended(self, time_us: int) -> Sequence[InvocationLog | None]:
         before = [span for span in self._ended if time_us - _GRACE_US <= span.end_us <= time_us]
