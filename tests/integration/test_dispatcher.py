@@ -31,7 +31,7 @@ from homing_server.store.counting import count_states
 from homing_server.store.dispatching import at_broker
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import Inbox, eventually, until
 from support.scripted_broker import ScriptedBroker

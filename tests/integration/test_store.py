@@ -34,7 +34,8 @@ from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted
 from homing_server.store.reading import ended_after, results_after
-from homing_server.store.recording import Recorded, record_events
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import record_events
 from support.reporter import Reporter
 from support.store import (
     HOUR,

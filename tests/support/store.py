@@ -24,7 +24,8 @@ from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.functions import put_function
 from homing_server.store.reading import get_invocations
-from homing_server.store.recording import Recorded, record_events
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import record_events
 from support.reporter import Reporter
 
 HOUR = 3600 * 1_000_000
