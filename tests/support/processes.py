@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 LOG_TAIL = 60
+SECRET_KEY = base64.b64encode(b"the servers of one store share it"[:32]).decode()
 
 LogLine = dict[str, Any]
 
@@ -254,6 +256,7 @@ class Cluster:
             "HOMING_DATA_DIR": str(self.folder / name),
             "HOMING_LOG_LEVEL": self._log_level,
             "HOMING_CONSERVATION_INTERVAL": "0.5",
+            "HOMING_SECRET_KEY": SECRET_KEY,
         }
         server = Server(name, settings | environment)
         self.servers.append(server)

@@ -126,6 +126,11 @@ class Checks:
         if not limits.FUNCTION_NAME.fullmatch(name):
             self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {shown(name)}")
 
+    def secret_name(self, field: str, name: str) -> None:
+        """Check the name of a secret."""
+        if not limits.SECRET_NAME.fullmatch(name):
+            self.add(field, f"must match {limits.SECRET_NAME.pattern}, is {shown(name)}")
+
 
 def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolicy) -> None:
     """Check a retry policy."""
@@ -191,7 +196,8 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
-    for name in ("secrets", "on_success", "on_failure", "public"):
+    _check_secrets(checks, function)
+    for name in ("on_success", "on_failure", "public"):
         if getattr(function, name):
             checks.add(f"function.{name}", "is not served by this server")
     if function.HasField("retention"):
@@ -211,6 +217,19 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
         checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
     if function.HasField("max_age"):
         checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+
+
+def _check_secrets(checks: Checks, function: function_pb2.Function) -> None:
+    """Check the secrets that a function names, whether they exist apart."""
+    names = function.secrets
+    if len(names) > limits.MAX_SECRETS:
+        checks.add("function.secrets", f"must be at most {limits.MAX_SECRETS} names, are {len(names)}")
+    if names and function.WhichOneof("source") == "url":
+        checks.add("function.secrets", "are for images and commands only: what a URL leads to runs elsewhere")
+    for index, name in enumerate(names):
+        checks.secret_name(f"function.secrets[{index}]", name)
+    if len(set(names)) < len(names):
+        checks.add("function.secrets", "must not name a secret twice")
 
 
 def check_instances(checks: Checks, function: function_pb2.Function, *, field: str = "") -> None:

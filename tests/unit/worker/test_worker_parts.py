@@ -77,8 +77,8 @@ class Changes:
         self.seen: list[tuple[str, int | None]] = []
         self.catalogue = Catalogue(self._on_change)
 
-    def _on_change(self, name: str, function: Function | None, _: int) -> None:
-        self.seen.append((name, function.revision if function is not None else None))
+    def _on_change(self, name: str, state: FunctionState | None, _: int) -> None:
+        self.seen.append((name, state.function.revision if state is not None else None))
 
 
 def state(name: str, revision: int, *, deleted: bool = False) -> FunctionState:

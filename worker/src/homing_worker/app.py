@@ -19,6 +19,7 @@ from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
+from homing_core.wire.v1 import FunctionState
 from homing_worker.bodies import Bodies
 from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
@@ -35,7 +36,9 @@ from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
+from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.url import UrlRuntime
+from homing_worker.secrets import SecretLink
 from homing_worker.settings import WorkerSettings
 from homing_worker.tombstones import Tombstones
 
@@ -61,6 +64,8 @@ class Worker:
         self._broker = connect(self.name)
         self._gate = Gate()
         self._bodies = Bodies(settings.data_dir / "spool")
+        self._secrets = SecretLink()
+        self._secret_files = SecretFiles(settings.data_dir)
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._reports = Reports(self._gate, listen=settings.progress_listen, url=settings.progress_url)
@@ -74,6 +79,7 @@ class Worker:
             bodies=self._bodies,
             tombstones=tombstones,
             reports=self._reports,
+            secrets=self._secrets,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
@@ -90,9 +96,10 @@ class Worker:
         )
         self._control = ControlLink(
             self._broker,
-            Catalogue(self._lanes.change),
+            Catalogue(self._changed),
             self._gate,
             tombstones,
+            self._secrets,
             worker=self.name,
             sources=list(self._runtimes),
             loads=lambda: self._lanes.loads,
@@ -109,6 +116,8 @@ class Worker:
                 host, _, port = self._settings.metrics_listen.rpartition(":")
                 server, _ = start_http_server(int(port), host, registry=self._metrics.registry)
                 stack.callback(server.shutdown)
+            self._secret_files.sweep()
+            stack.callback(self._secret_files.close)
             for runtime in self._runtimes.values():
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
@@ -165,6 +174,11 @@ class Worker:
             self.ready.set()
             _log.info("ready", worker=self.name)
 
+    def _changed(self, name: str, state: FunctionState | None, time_us: int) -> None:
+        if state is None:
+            self._secrets.forget(name)
+        self._lanes.change(name, state, time_us)
+
     def _lost(self) -> None:
         self._control.lost()
         self._lanes.lost()
@@ -176,13 +190,14 @@ class Worker:
                 return DockerRuntime(
                     url=self._settings.docker_url,
                     data_dir=self._settings.data_dir,
+                    files=self._secret_files,
                     owner=self.name,
                     start_timeout=self._settings.start_timeout,
                     pull_timeout=self._settings.pull_timeout,
                     stop_grace=self._settings.stop_grace,
                 )
             case "process":
-                return ProcessRuntime()
+                return ProcessRuntime(self._secret_files)
             case _:
                 raise ValueError(f"there is no runtime {name}")
 
