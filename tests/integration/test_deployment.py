@@ -23,6 +23,7 @@ from homing_server.conservation import Conservation
 from homing_server.control import ControlChannel
 from homing_server.deployment import Deployment
 from homing_server.errors import ApiError, unavailable
+from homing_server.keyring import Keyring
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
@@ -64,6 +65,7 @@ class Bench:
             self.broker,
             catalog=self.catalog,
             hub=hub,
+            keyring=Keyring(database),
             presence=self.presence,
             registry=WorkerRegistry(database),
             tasks=tasks,

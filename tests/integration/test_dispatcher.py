@@ -17,6 +17,7 @@ from homing_core import limits
 from homing_core.broker import BrokerError, PublishRefusedError, PublishUnknownError, UnroutableError
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
 from homing_server import dispatcher
@@ -67,7 +68,7 @@ class Bench:
             resend_after=resend_after,
         )
         blobs = Blobs(database, Path("/nowhere"))
-        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics(), blobs)
+        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics(), blobs=blobs, guard=Guard())
 
     async def run(self, tasks: Tasks) -> None:
         await self.catalog.load()
@@ -77,7 +78,6 @@ class Bench:
             parts.note_confirms,
             parts.survey,
             parts.feed,
-            parts.feed_deliveries,
             parts.sweep,
         ):
             tasks.repeat(step, pause=0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from homing_core.settings import LOOPBACK
 from support.confidential import betrayed
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 LOG_TAIL = 60
+SECRET_KEY = base64.b64encode(b"the servers of one store share it"[:32]).decode()
 
 LogLine = dict[str, Any]
 
@@ -261,6 +264,9 @@ class Cluster:
             "HOMING_DATA_DIR": str(self.folder / name),
             "HOMING_LOG_LEVEL": self._log_level,
             "HOMING_CONSERVATION_INTERVAL": "0.5",
+            # Where the tests' own receivers are.
+            "HOMING_CALLBACK_NETWORKS": LOOPBACK,
+            "HOMING_SECRET_KEY": SECRET_KEY,
         }
         server = Server(name, settings | environment)
         self.servers.append(server)
@@ -277,6 +283,7 @@ class Cluster:
             # Less than it is waited for: a test may have taken its broker away for good.
             "HOMING_DRAIN_TIMEOUT": "20",
             "HOMING_STOP_GRACE": "1",
+            "HOMING_CALLBACK_NETWORKS": LOOPBACK,
         }
         worker = Worker(name, settings | environment)
         self.workers.append(worker)

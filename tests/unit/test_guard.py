@@ -113,9 +113,9 @@ HOSTILE = [
     ("http://%31%32%37.0.0.1/", "percent signs"),
     ("http://127%2e0%2e0%2e1/", "percent signs"),
     ("http://①②⑦.⓪.⓪.①/", "ASCII"),
-    ("http://１２７.0.0.1/", "ASCII"),
+    ("http://\uff11\uff12\uff17.0.0.1/", "ASCII"),
     ("http://127。0。0。1/", "ASCII"),
-    ("http://exаmple.org/", "ASCII"),
+    ("http://ex\u0430mple.org/", "ASCII"),
     ("http://example..org/", "no name of a host"),
     ("http://.example.org/", "no name of a host"),
     ("http://-example.org/", "no name of a host"),
@@ -205,7 +205,7 @@ def test_every_address_that_a_name_has_is_checked(address: str) -> None:
     target = PUBLIC.check_url("https://example.org/")
 
     PUBLIC.check_resolved(target, ["93.184.215.14", "2606:2800:21f:cb07::1"])
-    with pytest.raises(ForbiddenTargetError, match="example.org, which is"):
+    with pytest.raises(ForbiddenTargetError, match=r"example\.org, which is"):
         PUBLIC.check_resolved(target, ["93.184.215.14", address])
 
 

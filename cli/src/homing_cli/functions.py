@@ -35,6 +35,10 @@ def deploy(
     annotation: Annotated[
         list[str] | None, typer.Option("--annotation", metavar="KEY=VALUE", help="For tools; may be repeated.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option("--secret", metavar="NAME", help="A secret that its instances see as a file; may be repeated."),
+    ] = None,
     memory_limit: Annotated[
         int | None,
         typer.Option("--memory", parser=memory, metavar="SIZE", help="Memory of an instance, for example 64Mi."),
@@ -78,6 +82,7 @@ def deploy(
     Examples:
       homing deploy figlet --image figlet:1 --max-instances 2
       homing deploy upper -- tr a-z A-Z
+      homing deploy mailer --image mailer:1 --secret smtp-password
       homing deploy legacy --url http://10.0.0.7:8080/run --attempt-timeout 30s
     """  # noqa: D301 - click wants the character
     if program and command is not None:
@@ -97,6 +102,7 @@ def deploy(
             env=pairs("--env", env),
             labels=pairs("--label", label),
             annotations=pairs("--annotation", annotation),
+            secrets=secret,
             limits=limits,
             concurrency=concurrency,
             min_instances=min_instances,
@@ -210,6 +216,7 @@ def _show_one(function: Function, *, json: bool) -> None:
             ("state", "PAUSED" if function.paused else ""),
             ("source", _source(function)),
             ("environment", output.pairs(function.env)),
+            ("secrets", " ".join(function.secrets)),
             ("labels", output.pairs(function.labels)),
             ("annotations", output.pairs(function.annotations)),
             ("memory", f"{limits.memory_bytes} bytes" if limits.memory_bytes else ""),

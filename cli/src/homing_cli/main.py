@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import homing
-from homing_cli import dev, functions, invoke, listing, logs, record, rerun, scaling, stop, watch
+from homing_cli import dev, functions, invoke, listing, logs, record, rerun, scaling, secrets, signing_keys, stop, watch
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
@@ -86,6 +86,8 @@ app.command("rerun")(rerun.rerun)
 app.command("list")(listing.show)
 app.command("count")(listing.count)
 app.command("watch")(watch.watch)
+app.add_typer(secrets.app)
+app.add_typer(signing_keys.app)
 app.command("dev")(dev.dev)
 
 

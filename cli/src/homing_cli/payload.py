@@ -26,7 +26,7 @@ def read_payload(argument: str | None, data: str | None) -> tuple[str | bytes | 
     if argument is not None:
         return argument, None
     if data is None:
-        return (_read_stdin(), None) if _is_piped() else (None, None)
+        return (_read_stdin(), None) if is_piped() else (None, None)
     if not data.startswith("@"):
         return data, None
     if data == "@-":
@@ -34,7 +34,7 @@ def read_payload(argument: str | None, data: str | None) -> tuple[str | bytes | 
     return _read_file(Path(data[1:])), mimetypes.guess_type(data[1:])[0]
 
 
-def _is_piped() -> bool:
+def is_piped() -> bool:
     """Tell whether something is sent to standard input: neither a terminal nor a device such as /dev/null is."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode

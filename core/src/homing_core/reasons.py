@@ -36,6 +36,9 @@ class FailureReason(StrEnum):
     IMAGE_NOT_FOUND = "IMAGE_NOT_FOUND"
     """The image of the function is neither here nor can it be pulled."""
 
+    SECRETS_UNAVAILABLE = "SECRETS_UNAVAILABLE"
+    """The secrets of the function did not come from a server, or could not be laid out for its instance."""
+
     EXIT_STATUS = "EXIT_STATUS"
     """The command of the function ended with another status than 0."""
 

@@ -18,6 +18,8 @@ from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.listing import AsyncInvocationList
 from homing._aio.logs import AsyncLogTail
+from homing._aio.secrets import AsyncSecrets
+from homing._aio.signing_keys import AsyncSigningKeys
 from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
@@ -37,6 +39,7 @@ from homing._core.names import (
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
 from homing._core.policy import RetryPolicy
+from homing._core.secret import NewSigningKey, Secret, SigningKey
 from homing._core.values import (
     Answer,
     Attempt,
@@ -58,6 +61,8 @@ from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
 from homing._sync.listing import InvocationList
 from homing._sync.logs import LogTail
+from homing._sync.secrets import Secrets
+from homing._sync.signing_keys import SigningKeys
 from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
@@ -105,6 +110,8 @@ __all__ = [
     "AsyncLogTail",
     "AsyncOptions",
     "AsyncResultWatch",
+    "AsyncSecrets",
+    "AsyncSigningKeys",
     "AsyncTypedFunction",
     "Attempt",
     "AttemptOutcome",
@@ -151,6 +158,7 @@ __all__ = [
     "LogLine",
     "LogStream",
     "LogTail",
+    "NewSigningKey",
     "NotFoundError",
     "Payload",
     "PayloadTooLargeError",
@@ -164,7 +172,11 @@ __all__ = [
     "ResumeTokenExpiredError",
     "RetryPolicy",
     "RunOptions",
+    "Secret",
+    "Secrets",
     "ServerError",
+    "SigningKey",
+    "SigningKeys",
     "StopRequest",
     "TypedFunction",
     "UnauthenticatedError",

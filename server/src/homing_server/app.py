@@ -34,9 +34,11 @@ from homing_server.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.errors import ApiError
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
+from homing_server.grpc_front.secret_service import SecretService
 from homing_server.grpc_front.server import GrpcFront
 from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
+from homing_server.keyring import Keyring
 from homing_server.leadership import Leadership
 from homing_server.leases import Leases
 from homing_server.lists import Lists
@@ -47,7 +49,9 @@ from homing_server.recorder import Recorder
 from homing_server.registry import WorkerRegistry
 from homing_server.reruns import Reruns
 from homing_server.retention import Retention
+from homing_server.secrets import Secrets
 from homing_server.settings import ServerSettings
+from homing_server.signing_keys import SigningKeys
 from homing_server.stopping import Stopping
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
@@ -55,6 +59,7 @@ from homing_server.store.recorded import Recorded
 from homing_server.sync_calls import SyncCalls
 from homing_server.tailing import LogTails
 from homing_server.tasks import Tasks
+from homing_server.vault import open_vault
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching
 
@@ -90,11 +95,14 @@ class Server:
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
         self._registry = WorkerRegistry(self._database)
+        self._keyring = Keyring(self._database)
+        self._signing_keys = SigningKeys(self._database, self._keyring)
         self._control = ControlChannel(
             self._name,
             self._broker,
             catalog=self._catalog,
             hub=self._hub,
+            keyring=self._keyring,
             presence=self._presence,
             registry=self._registry,
             tasks=tasks,
@@ -160,15 +168,18 @@ class Server:
             watching=Watching(self._database, self._hub, holds, self._metrics),
             sync_timeout=settings.sync_timeout,
         )
-        self._grpc = GrpcFront(
-            settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment, guard)
+        secret_service = SecretService(
+            Secrets(self._database, self._keyring, self._catalog, self._control), self._signing_keys
         )
+        functions = FunctionService(self._catalog, self._deployment, guard)
+        self._grpc = GrpcFront(settings.grpc_listen, invocations, functions, secret_service)
         self._http = HttpFront(settings.http_listen, self._metrics, DataPort(self._blobs, self._urls))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
 
         :raises ApiError: The store cannot be opened.
+        :raises SecretKeyError: The key that its secrets are encrypted with is not there, or is another one.
         :raises OSError, RuntimeError: An address cannot be listened on.
         """
         async with AsyncExitStack() as stack:
@@ -191,6 +202,13 @@ class Server:
 
     async def _start(self) -> None:
         await self._database.open()
+        settings = self._settings
+        self._keyring.open(
+            await open_vault(
+                self._database, given=settings.secret_key.get_secret_value(), path=settings.secret_key_file
+            )
+        )
+        await self._signing_keys.open()
         await self._dispatcher.recover()
         await self._catalog.load()
         await self._hub.open()

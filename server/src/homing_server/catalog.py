@@ -9,6 +9,7 @@ from homing_core.wire.v1 import FunctionState
 from homing_server.errors import function_not_found
 from homing_server.store import functions as stored
 from homing_server.store.engine import Database
+from homing_server.store.functions import StoredFunction
 
 
 class Catalog:
@@ -23,13 +24,13 @@ class Catalog:
         """Read all functions; return the names of deleted ones whose queues may be left."""
         rows = await self._database.read(stored.all_functions)
         for row in rows:
-            self.learn(FunctionState(function=row.function, deleted=row.deleted))
+            self.learn(state_of(row))
         return [row.function.name for row in rows if row.deleted and not row.drained]
 
     def learn(self, state: FunctionState) -> None:
-        """Take over a function as it is now, unless a later revision is known."""
+        """Take over a function as it is now, unless it is known as it was later."""
         known = self._states.get(state.function.name)
-        if known is None or state.function.revision >= known.function.revision:
+        if known is None or _age(state) >= _age(known):
             self._states[state.function.name] = state
             for hook in self._hooks:
                 hook(state.function.name)
@@ -45,7 +46,7 @@ class Catalog:
             row = await self._database.read(stored.get_function, name)
             if row is None or row.deleted:
                 raise function_not_found(name)
-            self.learn(FunctionState(function=row.function))
+            self.learn(state_of(row))
             return row.function
         return state.function
 
@@ -71,3 +72,12 @@ class Catalog:
         """Tell whether this name is a deleted function's."""
         state = self._states.get(name)
         return state is not None and state.deleted
+
+
+def state_of(row: StoredFunction) -> FunctionState:
+    """Return what is told of a function."""
+    return FunctionState(function=row.function, deleted=row.deleted, secrets_version=row.secrets_version)
+
+
+def _age(state: FunctionState) -> tuple[int, int]:
+    return state.function.revision, state.secrets_version

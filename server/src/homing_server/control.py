@@ -15,6 +15,7 @@ from homing_core.clock import now_us
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE, MAX_STOPS
 from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, Stop, Stops, WorkerStatus
 from homing_server.catalog import Catalog
+from homing_server.keyring import Keyring
 from homing_server.presence import Presence
 from homing_server.registry import WorkerRegistry
 from homing_server.store.recorded import Recorded
@@ -34,6 +35,7 @@ class ControlChannel:
         *,
         catalog: Catalog,
         hub: WatchHub,
+        keyring: Keyring,
         presence: Presence,
         registry: WorkerRegistry,
         tasks: Tasks,
@@ -42,6 +44,7 @@ class ControlChannel:
         self._broker = broker
         self._catalog = catalog
         self._hub = hub
+        self._keyring = keyring
         self._presence = presence
         self._registry = registry
         self._tasks = tasks
@@ -135,6 +138,8 @@ class ControlChannel:
         self._registry.hear(status)
         if status.hello or self._registry.is_unknown(status):
             self._tasks.run(self._welcome(status), "snapshot")
+        if status.secrets_wanted and status.seal_key:
+            self._tasks.run(self._tell_secrets(status), "secrets")
 
     async def _welcome(self, status: WorkerStatus) -> None:
         """Enroll a worker, and tell it what there is to know."""
@@ -144,3 +149,9 @@ class ControlChannel:
         snapshot = Snapshot(functions=self._catalog.live(), stops=stops)
         message = Control(server=self._name, time_us=time_us, snapshot=snapshot)
         await self._broker.publish_control_to(status.control_address, message.SerializeToString())
+
+    async def _tell_secrets(self, status: WorkerStatus) -> None:
+        """Tell a worker what it asks for, encrypted to it. Of several servers each does: once heard it asks no more."""
+        for sealed in await self._keyring.sealed(status.secrets_wanted, status.seal_key):
+            message = Control(server=self._name, time_us=now_us(), sealed=sealed)
+            await self._broker.publish_control_to(status.control_address, message.SerializeToString())

@@ -18,13 +18,14 @@ from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import Event, FunctionState, SyncReply, SyncRequest, WorkMessage
 from homing_server.catalog import Catalog
 from homing_server.control import ControlChannel
-from homing_server.errors import function_not_found
+from homing_server.errors import Violation, function_not_found, invalid_request, shown
 from homing_server.store import functions as stored
 from homing_server.store import tombstones
 from homing_server.store.engine import Database
 from homing_server.store.recorded import Recorded
 from homing_server.store.recording import select_invocations, store_changes
 from homing_server.store.records import Change, record_of
+from homing_server.store.secrets import missing_secrets, version_of
 from homing_server.tasks import Tasks
 from homing_server.validation import Checks, check_instances
 
@@ -67,9 +68,12 @@ class Deployment:
         broker.on_lost(self._lost)
 
     async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
-        """Create or change a function; return it as it is now and whether it is new."""
-        function, created = await self._database.write(stored.put_function, wanted, now_us=now_us())
-        state = FunctionState(function=function)
+        """Create or change a function; return it as it is now and whether it is new.
+
+        :raises ApiError: INVALID_ARGUMENT where it names secrets that do not exist.
+        """
+        state, created = await self._database.write(_put, wanted, now_us=now_us())
+        function = state.function
         self._catalog.learn(state)
         if self._broker.connected:
             try:
@@ -130,10 +134,10 @@ class Deployment:
         return invalidated
 
     async def _change(self, name: str, change: Callable[[function_pb2.Function], None]) -> function_pb2.Function:
-        function = await self._database.write(stored.change_function, name, change, now_us=now_us())
-        if function is None:
+        state = await self._database.write(_change, name, change, now_us=now_us())
+        if state is None:
             raise function_not_found(name)
-        state = FunctionState(function=function)
+        function = state.function
         self._catalog.learn(state)
         # Said even where nothing has changed: who asks again may do so because the first word was lost.
         await self._control.tell_function(state)
@@ -230,6 +234,27 @@ class Deployment:
         reply.ended.failure.CopyFrom(_function_deleted(request.spec.function))
         message.ack()
         await self._broker.publish_reply(request.reply_to, reply.SerializeToString())
+
+
+def _put(connection: Connection, wanted: function_pb2.Function, *, now_us: int) -> tuple[FunctionState, bool]:
+    """Create or change a function; return it as it is told of and whether it is new."""
+    missing = missing_secrets(connection, wanted.secrets)
+    if missing:
+        raise invalid_request(
+            [Violation(field="function.secrets", description=f"there is no secret {shown(name)}") for name in missing]
+        )
+    function, created = stored.put_function(connection, wanted, now_us=now_us)
+    return FunctionState(function=function, secrets_version=version_of(connection, function)), created
+
+
+def _change(
+    connection: Connection, name: str, change: Callable[[function_pb2.Function], None], *, now_us: int
+) -> FunctionState | None:
+    """Change a part of a function; return it as it is told of, or None where there is none."""
+    function = stored.change_function(connection, name, change, now_us=now_us)
+    if function is None:
+        return None
+    return FunctionState(function=function, secrets_version=version_of(connection, function))
 
 
 def _read(message: Received) -> WorkMessage | None:

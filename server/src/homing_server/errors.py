@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import grpc
 
 _SHOWN = 64
+_NAMED = 8
+"""So many functions are named where more are meant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +85,59 @@ def blob_not_found(blob_id: str) -> ApiError:
         reason="BLOB_NOT_FOUND",
         message=f"there is no stored body {shown(blob_id)}; one that no invocation refers to is removed after an hour",
         metadata={"blob": blob_id[:_SHOWN]},
+    )
+
+
+def secret_not_found(name: str) -> ApiError:
+    """Return the error of a call that names a secret which does not exist."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="SECRET_NOT_FOUND",
+        message=f"there is no secret {shown(name)}",
+        metadata={"secret": name[:_SHOWN]},
+    )
+
+
+def secret_exists(name: str) -> ApiError:
+    """Return the error of a call that makes a secret which exists."""
+    return ApiError(
+        code=grpc.StatusCode.ALREADY_EXISTS,
+        reason="SECRET_EXISTS",
+        message=f"there is a secret {shown(name)}; UpdateSecret gives it another value",
+        metadata={"secret": name},
+    )
+
+
+def secret_in_use(name: str, functions: Sequence[str]) -> ApiError:
+    """Return the error of a call that removes a secret which functions name."""
+    users = ", ".join(functions[:_NAMED])
+    if len(functions) > _NAMED:
+        users += f" and {len(functions) - _NAMED} more"
+    return ApiError(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason="SECRET_IN_USE",
+        message=f"secret {shown(name)} is seen by {users}: deploy without it, or remove them, first",
+        metadata={"secret": name, "functions": ",".join(functions[:_NAMED])},
+    )
+
+
+def signing_key_not_found(key_id: str) -> ApiError:
+    """Return the error of a call that names a signing key which does not exist."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="SIGNING_KEY_NOT_FOUND",
+        message=f"there is no signing key {shown(key_id)}; of each function and of the server two are kept",
+        metadata={"signing_key": key_id[:_SHOWN]},
+    )
+
+
+def last_signing_key(key_id: str) -> ApiError:
+    """Return the error of a call that would leave deliveries without a signature."""
+    return ApiError(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        reason="LAST_SIGNING_KEY",
+        message="it is the only signing key of the server: rotate first, so that deliveries stay signed",
+        metadata={"signing_key": key_id},
     )
 
 

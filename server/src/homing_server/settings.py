@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
+from homing_core.sealing import key_of_text
 from homing_core.settings import CommonSettings
 
 ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
 
 DataUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#\s]+[^?#\s]*)?$")]
+
+
+def _check_secret_key(value: SecretStr) -> SecretStr:
+    if value.get_secret_value():
+        key_of_text(value.get_secret_value())
+    return value
 
 
 class ServerSettings(CommonSettings):
@@ -38,6 +45,12 @@ class ServerSettings(CommonSettings):
     store_url: str = Field(
         default="", description="The database: sqlite:///PATH. The default is homing.db in the data folder."
     )
+    secret_key: Annotated[SecretStr, AfterValidator(_check_secret_key)] = Field(
+        default=SecretStr(""),
+        description="The key that secrets and signing keys are encrypted with in the store: 32 bytes in base64. Better"
+        " given as HOMING_SECRET_KEY than as an option, which others on this host can see. The default is the file"
+        " secret.key in the data folder, made at the first start. All servers of a store need the same key.",
+    )
     sync_timeout: float = Field(
         default=300, gt=0, le=86400, description="How many seconds a call of Invoke without a deadline waits."
     )
@@ -59,6 +72,11 @@ class ServerSettings(CommonSettings):
     drain_timeout: float = Field(
         default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
     )
+
+    @property
+    def secret_key_file(self) -> Path:
+        """Return the file of the key where it is not given."""
+        return self.data_dir / "secret.key"
 
     @property
     def blob_dir(self) -> Path:

@@ -138,6 +138,11 @@ class Checks:
             except DestinationError as error:
                 self.add(f"{field}[{number}].uri", str(error))
 
+    def secret_name(self, field: str, name: str) -> None:
+        """Check the name of a secret."""
+        if not limits.SECRET_NAME.fullmatch(name):
+            self.add(field, f"must match {limits.SECRET_NAME.pattern}, is {shown(name)}")
+
 
 def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolicy) -> None:
     """Check a retry policy."""
@@ -210,9 +215,9 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
         if not _ENV_NAME.fullmatch(name) or "\0" in value:
             checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
-    for name in ("secrets", "public"):
-        if getattr(function, name):
-            checks.add(f"function.{name}", "is not served by this server")
+    _check_secrets(checks, function)
+    if function.public:
+        checks.add("function.public", "is not served by this server")
     checks.destinations("function.on_success", function.on_success, guard)
     checks.destinations("function.on_failure", function.on_failure, guard)
     if function.HasField("retention"):
@@ -232,6 +237,19 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
         checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
     if function.HasField("max_age"):
         checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+
+
+def _check_secrets(checks: Checks, function: function_pb2.Function) -> None:
+    """Check the secrets that a function names, whether they exist apart."""
+    names = function.secrets
+    if len(names) > limits.MAX_SECRETS:
+        checks.add("function.secrets", f"must be at most {limits.MAX_SECRETS} names, are {len(names)}")
+    if names and function.WhichOneof("source") == "url":
+        checks.add("function.secrets", "are for images and commands only: what a URL leads to runs elsewhere")
+    for index, name in enumerate(names):
+        checks.secret_name(f"function.secrets[{index}]", name)
+    if len(set(names)) < len(names):
+        checks.add("function.secrets", "must not name a secret twice")
 
 
 def check_instances(checks: Checks, function: function_pb2.Function, *, field: str = "") -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -11,6 +11,7 @@ from homing_core.reasons import FailureReason
 from homing_worker.logs import InvocationLog
 from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
+from homing_worker.secrets import SecretLink
 
 PATIENCE = 5.0
 
@@ -65,7 +66,7 @@ class FakeRuntime(Runtime):
 
     async def close(self) -> None: ...
 
-    async def start(self, function: Function) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
         self.starts += 1
         number = self.starts
         await self.let.wait()
@@ -98,7 +99,7 @@ async def turns(count: int = 20) -> None:
 
 
 async def test_it_starts_from_zero_and_reuses_what_runs(runtime: FakeRuntime) -> None:
-    pool = Pool(function(), runtime)
+    pool = Pool(function(), runtime, SecretLink())
     pool.open()
     await turns()
     assert (pool.instances, pool.cold) == (0, True)
@@ -112,7 +113,7 @@ async def test_it_starts_from_zero_and_reuses_what_runs(runtime: FakeRuntime) ->
 
 
 async def test_it_grows_with_what_waits_up_to_the_maximum(runtime: FakeRuntime) -> None:
-    pool = Pool(function(concurrency=2, max_instances=3), runtime)
+    pool = Pool(function(concurrency=2, max_instances=3), runtime, SecretLink())
     runtime.let.clear()
 
     waiting = [asyncio.create_task(pool.wait(sync=False)) for _ in range(3)]
@@ -130,7 +131,7 @@ async def test_it_grows_with_what_waits_up_to_the_maximum(runtime: FakeRuntime) 
 
 
 async def test_those_who_wait_are_served_in_order_with_sync_callers_first(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     slot = await take(pool)
     served: list[str] = []
 
@@ -151,7 +152,7 @@ async def test_those_who_wait_are_served_in_order_with_sync_callers_first(runtim
 
 
 async def test_who_stops_waiting_leaves_no_trace(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     slot = await take(pool)
     gone = asyncio.create_task(pool.wait(sync=False))
     stays = asyncio.create_task(pool.wait(sync=False))
@@ -172,7 +173,7 @@ async def test_who_stops_waiting_leaves_no_trace(runtime: FakeRuntime) -> None:
 
 
 async def test_a_start_that_fails_tells_those_who_wait(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     runtime.failing = 1
 
     waiting = [asyncio.create_task(pool.wait(sync=sync)) for sync in (False, True)]
@@ -183,7 +184,7 @@ async def test_a_start_that_fails_tells_those_who_wait(runtime: FakeRuntime) -> 
 
 
 async def test_a_start_that_fails_beside_a_running_instance_disturbs_nobody(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=2), runtime)
+    pool = Pool(function(max_instances=2), runtime, SecretLink())
     slot = await take(pool)
     runtime.failing = 1
     waiter = asyncio.create_task(pool.wait(sync=False))
@@ -195,7 +196,7 @@ async def test_a_start_that_fails_beside_a_running_instance_disturbs_nobody(runt
 
 
 async def test_an_instance_that_dies_is_replaced(runtime: FakeRuntime) -> None:
-    pool = Pool(function(min_instances=1), runtime)
+    pool = Pool(function(min_instances=1), runtime, SecretLink())
     pool.open()
     await turns()
     runtime.instances[0].die()
@@ -206,7 +207,7 @@ async def test_an_instance_that_dies_is_replaced(runtime: FakeRuntime) -> None:
 
 
 async def test_a_retired_instance_gets_no_calls_and_stops_after_its_last(runtime: FakeRuntime) -> None:
-    pool = Pool(function(concurrency=2, max_instances=1), runtime)
+    pool = Pool(function(concurrency=2, max_instances=1), runtime, SecretLink())
     one, two = await take(pool), await take(pool)
     pool.release(one, retire=True)
     await turns()
@@ -220,7 +221,7 @@ async def test_a_retired_instance_gets_no_calls_and_stops_after_its_last(runtime
 
 
 async def test_a_suspect_instance_gets_calls_again_once_it_was_found_to_run(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     slot = await take(pool)
     pool.release(slot, suspect=True)
     assert pool.take() is None
@@ -232,7 +233,7 @@ async def test_a_suspect_instance_gets_calls_again_once_it_was_found_to_run(runt
 
 
 async def test_a_new_revision_replaces_idle_instances_at_once_and_busy_ones_later(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=2), runtime)
+    pool = Pool(function(max_instances=2), runtime, SecretLink())
     busy, idle = await take(pool), await take(pool)
     pool.release(idle)
     newer = function(max_instances=2, env={"A": "1"})
@@ -248,7 +249,7 @@ async def test_a_new_revision_replaces_idle_instances_at_once_and_busy_ones_late
 
 
 async def test_an_instance_of_an_old_revision_that_comes_up_late_is_stopped(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     runtime.let.clear()
     waiter = asyncio.create_task(pool.wait(sync=False))
     await turns()
@@ -263,7 +264,9 @@ async def test_an_instance_of_an_old_revision_that_comes_up_late_is_stopped(runt
 
 
 async def test_idle_instances_stop_down_to_the_minimum(runtime: FakeRuntime) -> None:
-    pool = Pool(function(min_instances=1, max_instances=3, idle_timeout=Duration(nanos=100_000_000)), runtime)
+    pool = Pool(
+        function(min_instances=1, max_instances=3, idle_timeout=Duration(nanos=100_000_000)), runtime, SecretLink()
+    )
     slots = [await take(pool) for _ in range(3)]
     for slot in slots:
         pool.release(slot)
@@ -275,7 +278,7 @@ async def test_idle_instances_stop_down_to_the_minimum(runtime: FakeRuntime) -> 
 
 
 async def test_a_closed_pool_lets_everybody_go(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=1), runtime)
+    pool = Pool(function(max_instances=1), runtime, SecretLink())
     await take(pool)
     waiter = asyncio.create_task(pool.wait(sync=False))
     await turns()
@@ -291,7 +294,7 @@ async def test_a_closed_pool_lets_everybody_go(runtime: FakeRuntime) -> None:
 
 
 async def test_pausing_and_scaling_leave_the_instances_in_place(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=2), runtime)
+    pool = Pool(function(max_instances=2), runtime, SecretLink())
     busy, idle = await take(pool), await take(pool)
     pool.release(idle)
 
@@ -313,7 +316,7 @@ async def test_pausing_and_scaling_leave_the_instances_in_place(runtime: FakeRun
 
 
 async def test_an_instance_that_starts_while_the_function_is_scaled_serves_where_it_may(runtime: FakeRuntime) -> None:
-    pool = Pool(function(max_instances=3), runtime)
+    pool = Pool(function(max_instances=3), runtime, SecretLink())
     runtime.let.clear()
     waiting = [asyncio.create_task(pool.wait(sync=False)) for _ in range(3)]
     await turns()
@@ -330,7 +333,7 @@ async def test_an_instance_that_starts_while_the_function_is_scaled_serves_where
 
 async def test_instances_above_a_lower_minimum_stop_once_they_have_idled(runtime: FakeRuntime) -> None:
     idle_timeout = Duration(nanos=50_000_000)
-    pool = Pool(function(min_instances=2, idle_timeout=idle_timeout), runtime)
+    pool = Pool(function(min_instances=2, idle_timeout=idle_timeout), runtime, SecretLink())
     pool.open()
     await turns()
     assert pool.instances == 2

@@ -19,8 +19,8 @@ from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
+from homing_core.wire.v1 import FunctionState
 from homing_worker.bodies import Bodies
-from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
 from homing_worker.control import ControlLink
 from homing_worker.deliverer import Deliverer
@@ -35,9 +35,12 @@ from homing_worker.run import Surroundings
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
+from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.url import UrlRuntime
+from homing_worker.secrets import SecretLink
 from homing_worker.settings import WorkerSettings
 from homing_worker.tombstones import Tombstones
+from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +64,8 @@ class Worker:
         self._broker = connect(self.name)
         self._gate = Gate()
         self._bodies = Bodies(settings.data_dir / "spool")
+        self._secrets = SecretLink()
+        self._secret_files = SecretFiles(settings.data_dir)
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._reports = Reports(self._gate, listen=settings.progress_listen, url=settings.progress_url)
@@ -74,25 +79,29 @@ class Worker:
             bodies=self._bodies,
             tombstones=tombstones,
             reports=self._reports,
+            secrets=self._secrets,
             metrics=self._metrics,
             rng=random.Random(),  # noqa: S311 jitter
         )
         self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
         self._metrics.watch(lambda: self._lanes)
-        self._callbacks = CallbackClient(settings.networks, self._bodies)
+        self._webhooks = WebhookClient(settings.guard, self._bodies)
         self._deliverer = Deliverer(
             self._broker,
             self._events,
-            self._callbacks,
+            self._webhooks,
+            self._secrets,
             self._metrics,
             worker=self.name,
+            schedule=settings.schedule,
             rng=random.Random(),  # noqa: S311 jitter
         )
         self._control = ControlLink(
             self._broker,
-            Catalogue(self._lanes.change),
+            Catalogue(self._changed),
             self._gate,
             tombstones,
+            self._secrets,
             worker=self.name,
             sources=list(self._runtimes),
             loads=lambda: self._lanes.loads,
@@ -109,6 +118,8 @@ class Worker:
                 host, _, port = self._settings.metrics_listen.rpartition(":")
                 server, _ = start_http_server(int(port), host, registry=self._metrics.registry)
                 stack.callback(server.shutdown)
+            self._secret_files.sweep()
+            stack.callback(self._secret_files.close)
             for runtime in self._runtimes.values():
                 stack.push_async_callback(runtime.close)
             stack.push_async_callback(self._broker.close)
@@ -116,7 +127,7 @@ class Worker:
             stack.push_async_callback(self._tell_the_rest)
             stack.push_async_callback(self._logs.close)
             stack.push_async_callback(self._bodies.close)
-            stack.push_async_callback(self._callbacks.close)
+            stack.push_async_callback(self._webhooks.close)
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._reports.close)
             stack.push_async_callback(self._lanes.close)
@@ -165,6 +176,11 @@ class Worker:
             self.ready.set()
             _log.info("ready", worker=self.name)
 
+    def _changed(self, name: str, state: FunctionState | None, time_us: int) -> None:
+        if state is None:
+            self._secrets.forget(name)
+        self._lanes.change(name, state, time_us)
+
     def _lost(self) -> None:
         self._control.lost()
         self._lanes.lost()
@@ -176,13 +192,14 @@ class Worker:
                 return DockerRuntime(
                     url=self._settings.docker_url,
                     data_dir=self._settings.data_dir,
+                    files=self._secret_files,
                     owner=self.name,
                     start_timeout=self._settings.start_timeout,
                     pull_timeout=self._settings.pull_timeout,
                     stop_grace=self._settings.stop_grace,
                 )
             case "process":
-                return ProcessRuntime()
+                return ProcessRuntime(self._secret_files)
             case _:
                 raise ValueError(f"there is no runtime {name}")
 

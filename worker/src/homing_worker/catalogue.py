@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import structlog
 
-from homing.v1.function_pb2 import Function
 from homing_core.wire.v1 import FunctionState, Snapshot
 
 _log = structlog.get_logger(__name__)
 
-ChangeHook = Callable[[str, Function | None, int], None]
-"""Takes the name of a function and the function, or None where it is gone, and the time of the news."""
+ChangeHook = Callable[[str, FunctionState | None, int], None]
+"""Takes the name of a function and how it is now, or None where it is gone, and the time of the news."""
 
 
 class Catalogue:
@@ -36,7 +35,7 @@ class Catalogue:
             return
         self._known[name] = state
         if not state.deleted:
-            self._on_change(name, state.function, time_us)
+            self._on_change(name, state, time_us)
         elif known is not None and not known.deleted:
             self._on_change(name, None, time_us)
 
@@ -53,5 +52,5 @@ class Catalogue:
 
 def _newer(state: FunctionState, known: FunctionState) -> bool:
     if state.function.revision == known.function.revision:
-        return state.deleted and not known.deleted
+        return (state.deleted and not known.deleted) or state.secrets_version > known.secrets_version
     return state.function.revision > known.function.revision

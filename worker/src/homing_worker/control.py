@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ from homing_core.clock import now_us
 from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Stop, WorkerStatus
 from homing_worker.catalogue import Catalogue
 from homing_worker.gate import Gate
+from homing_worker.secrets import SecretLink
 from homing_worker.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
@@ -24,7 +26,7 @@ _HELLO_INTERVAL: Final = 1.0
 _REFRESH_INTERVAL: Final = 600.0
 """A worker that knows of stops asks anew this often, in seconds, to forget those that servers have forgotten."""
 _GATHER: Final = 0.02
-"""What is obeyed is told this late, in seconds: so much of it goes in one message."""
+"""What is obeyed is told this late, in seconds, and what is wanted asked for: so much of it goes in one message."""
 
 
 class ControlLink:
@@ -40,6 +42,7 @@ class ControlLink:
         catalogue: Catalogue,
         gate: Gate,
         tombstones: Tombstones,
+        secrets: SecretLink,
         *,
         worker: str,
         sources: Sequence[str],
@@ -57,6 +60,7 @@ class ControlLink:
         self._catalogue = catalogue
         self._gate = gate
         self._tombstones = tombstones
+        self._secrets = secrets
         self._worker = worker
         self._sources = sources
         self._loads = loads
@@ -69,6 +73,9 @@ class ControlLink:
         self._status: asyncio.Task[None] | None = None
         self._obeying: asyncio.Task[None] | None = None
         self._obeyed: set[str] = set()
+        self._asking: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        secrets.on_wanted(self._ask)
         self._informed_at = 0.0
         self._leaving = False
 
@@ -97,7 +104,7 @@ class ControlLink:
 
     async def close(self) -> None:
         """Stop talking."""
-        tasks = [task for task in (self._greeting, self._status, self._obeying) if task is not None]
+        tasks = [task for task in (self._greeting, self._status, self._obeying, self._asking) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -119,6 +126,8 @@ class ControlLink:
             self._catalogue.apply(control.function, control.time_us)
         elif kind == "stops":
             self._heed(control.stops.stops)
+        elif kind == "sealed":
+            self._secrets.take(control.sealed)
         if kind == "snapshot":
             self._learn(control.snapshot, control.time_us, age)
         elif missed and not self._leaving and (self._greeting is None or self._greeting.done()):
@@ -150,6 +159,22 @@ class ControlLink:
             told = [self._obeyed.pop() for _ in range(min(len(self._obeyed), limits.MAX_STOPS))]
             # Where this does not arrive the servers tell of the stops again.
             await self._say(obeyed=told)
+
+    def _ask(self) -> None:
+        """Ask for secrets that are wanted."""
+        self._wanted.set()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_until_told())
+
+    async def _ask_until_told(self) -> None:
+        """Ask for what is wanted: soon where it is new, and again now and then until it has come."""
+        while self._secrets.wanted:
+            await asyncio.sleep(_GATHER)
+            self._wanted.clear()
+            await self._say(wanted=self._secrets.wanted)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HELLO_INTERVAL):
+                    await self._wanted.wait()
 
     def _greet(self, *, consume: bool) -> None:
         if self._greeting is not None:
@@ -187,7 +212,9 @@ class ControlLink:
             ):
                 self._greet(consume=False)
 
-    async def _say(self, *, hello: bool = False, last: bool = False, obeyed: Sequence[str] = ()) -> None:
+    async def _say(
+        self, *, hello: bool = False, last: bool = False, obeyed: Sequence[str] = (), wanted: Sequence[str] = ()
+    ) -> None:
         status = WorkerStatus(
             worker=self._worker,
             time_us=now_us(),
@@ -197,6 +224,8 @@ class ControlLink:
             sources=self._sources,
             functions=() if last else self._loads(),
             stops_obeyed=obeyed,
+            seal_key=self._secrets.seal_key,
+            secrets_wanted=wanted,
         )
         try:
             await self._broker.publish_status(status.SerializeToString())

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -30,6 +30,7 @@ from homing_worker.events import EventPublisher
 from homing_worker.metrics import Metrics
 from homing_worker.receivers import ReceiverDownError, Receivers
 from homing_worker.schedule import Schedule
+from homing_worker.secrets import SecretLink, SecretsUnavailableError
 from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
@@ -43,21 +44,6 @@ _SILENT: Final = frozenset({FailureReason.TIMEOUT, FailureReason.CONNECTION_FAIL
 """Failures that mean that nobody is there."""
 
 
-class SigningKeysError(Exception):
-    """The keys that a delivery is to be signed with cannot be had now."""
-
-
-class SigningKeys(Protocol):
-    """Knows what deliveries are signed with."""
-
-    async def signing_keys(self, function: str, version: int) -> Sequence[bytes]:
-        """Return the keys for the deliveries of a function, the newest first.
-
-        :param version: They are at least as new as this.
-        :raises SigningKeysError: No server tells them now.
-        """
-
-
 class Deliverer:
     """Consumes deliveries and makes them."""
 
@@ -66,7 +52,7 @@ class Deliverer:
         broker: Broker,
         events: EventPublisher,
         client: WebhookClient,
-        keys: SigningKeys,
+        keys: SecretLink,
         metrics: Metrics,
         *,
         worker: str,
@@ -145,14 +131,14 @@ class Deliverer:
     async def _deliver(self, delivery: _Delivery) -> None:
         """Deliver, report how it went and let the message go. Cancelled before it has begun, it is given back."""
         try:
-            outcome: Outcome = await AsyncRetrying(
-                sleep=self._sleep, retry=delivery.goes_on_here, wait=delivery.wait
-            )(self._attempt, delivery)
+            outcome: Outcome = await AsyncRetrying(sleep=self._sleep, retry=delivery.goes_on_here, wait=delivery.wait)(
+                self._attempt, delivery
+            )
         except asyncio.CancelledError:
             if not delivery.started:
                 delivery.received.requeue()
             raise
-        except SigningKeysError as error:
+        except SecretsUnavailableError as error:
             _log.warning("delivery_not_signed", delivery_id=delivery.message.delivery_id, error=str(error))
             await self._sleep(_KEYS_PAUSE)
             delivery.received.requeue()
@@ -187,9 +173,7 @@ class Deliverer:
         return outcome
 
     def _event(self, delivery: _Delivery, state: api.DeliveryState.ValueType) -> Event:
-        report = DeliveryReport(
-            delivery_id=delivery.message.delivery_id, state=state, attempts=delivery.attempts
-        )
+        report = DeliveryReport(delivery_id=delivery.message.delivery_id, state=state, attempts=delivery.attempts)
         if state == api.DELIVERY_STATE_PENDING and delivery.next_delay is not None:
             report.due_us = now_us() + round(delivery.next_delay * 1e6)
         return Event(

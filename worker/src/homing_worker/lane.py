@@ -10,10 +10,9 @@ from typing import Any, Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from homing.v1.function_pb2 import Function
 from homing_core.broker import Broker, BrokerError, Consumer, Received
 from homing_core.limits import MAX_BROKER_MESSAGES
-from homing_core.wire.v1 import SyncRequest, WorkMessage
+from homing_core.wire.v1 import FunctionState, SyncRequest, WorkMessage
 from homing_worker.events import EventPublisher
 from homing_worker.execution import Execution
 from homing_worker.pool import Pool
@@ -46,19 +45,19 @@ class Lane:
 
     def __init__(
         self,
-        function: Function,
+        state: FunctionState,
         runtime: Runtime,
         broker: Broker,
         events: EventPublisher,
         surroundings: Surroundings,
     ) -> None:
-        self.name = function.name
+        self.name = state.function.name
         self.runtime = runtime
-        self.pool = Pool(function, runtime)
+        self.pool = Pool(state.function, runtime, surroundings.secrets, secrets_version=state.secrets_version)
         self._broker = broker
         self._events = events
         self._surroundings = surroundings
-        self._paused = function.paused
+        self._paused = state.function.paused
         self._consumers: list[Consumer] = []
         self._consumed_capacity = 0
         self._consuming = asyncio.Lock()
@@ -87,10 +86,10 @@ class Lane:
         """Running instances."""
         return self.pool.instances
 
-    def update(self, function: Function) -> None:
-        """Take a new revision of the function; what of it concerns consuming is heeded by :meth:`consume`."""
-        self._paused = function.paused
-        self.pool.update(function)
+    def update(self, state: FunctionState) -> None:
+        """Take the function as it is now; what of it concerns consuming is heeded by :meth:`consume`."""
+        self._paused = state.function.paused
+        self.pool.update(state.function, secrets_version=state.secrets_version)
 
     async def consume(self) -> None:
         """Begin to consume, or consume anew where the connection or the capacity has changed.

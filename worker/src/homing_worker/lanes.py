@@ -9,9 +9,8 @@ from typing import Any
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from homing.v1.function_pb2 import Function
 from homing_core.broker import Broker, BrokerError
-from homing_core.wire.v1 import FunctionLoad, Stop
+from homing_core.wire.v1 import FunctionLoad, FunctionState, Stop
 from homing_worker.events import EventPublisher
 from homing_worker.lane import Lane
 from homing_worker.run import Surroundings
@@ -50,9 +49,9 @@ class Lanes:
             for lane in self._lanes.values()
         ]
 
-    def change(self, name: str, function: Function | None, time_us: int) -> None:
+    def change(self, name: str, state: FunctionState | None, time_us: int) -> None:
         """Take what the catalogue says of a function: it is new, changed or gone (None), and since when."""
-        runtime = self._runtimes.get(function.WhichOneof("source") or "") if function is not None else None
+        runtime = self._runtimes.get(state.function.WhichOneof("source") or "") if state is not None else None
         lane = self._lanes.get(name)
         if lane is not None and (runtime is None or runtime is not lane.runtime):
             # Gone, or another kind of function now.
@@ -60,12 +59,12 @@ class Lanes:
             self._retiring.add(lane)
             self._spawn(self._retire(lane, time_us))
             lane = None
-        if function is None or runtime is None:
+        if state is None or runtime is None:
             return
         if lane is None:
-            lane = self._lanes[name] = Lane(function, runtime, self._broker, self._events, self._surroundings)
+            lane = self._lanes[name] = Lane(state, runtime, self._broker, self._events, self._surroundings)
         else:
-            lane.update(function)
+            lane.update(state)
         if self._consuming:
             self._spawn(self._consume(lane))
 

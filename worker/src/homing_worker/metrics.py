@@ -49,7 +49,10 @@ class Metrics:
             "homing_worker_attempts", "Attempts that failed, by reason.", ["reason"], registry=self.registry
         )
         self._deliveries = Counter(
-            "homing_worker_deliveries", "Deliveries that this worker let go, by state: PENDING is tried again later.", ["state"], registry=self.registry
+            "homing_worker_deliveries",
+            "Deliveries that this worker let go, by state: PENDING is tried again later.",
+            ["state"],
+            registry=self.registry,
         )
         self._receivers_down = Gauge(
             "homing_worker_receivers_down", "Receivers of deliveries that are taken for down.", registry=self.registry

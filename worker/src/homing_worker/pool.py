@@ -12,8 +12,10 @@ import structlog
 
 from homing.v1.function_pb2 import Function
 from homing_core import limits
+from homing_core.reasons import FailureReason
 from homing_core.retry import RetryPolicy, resolve_attempt_timeout
 from homing_worker.runtime import Instance, Runtime, StartFailedError
+from homing_worker.secrets import SecretLink, SecretsUnavailableError
 
 _log = structlog.get_logger(__name__)
 
@@ -71,6 +73,7 @@ class _Config:
     """What of a function matters here, with its defaults."""
 
     function: Function
+    secrets_version: int
     template: Function = field(init=False)
     """What instances are made from: those of other revisions with the same one serve as well."""
     concurrency: int = field(init=False)
@@ -98,13 +101,23 @@ class _Config:
             given.seconds + given.nanos / 1e9 if function.HasField("idle_timeout") else limits.DEFAULT_IDLE_TIMEOUT
         )
 
+    def makes_the_same(self, other: _Config) -> bool:
+        """Tell whether instances of the one serve for the other."""
+        return self.template == other.template and self.secrets_version == other.secrets_version
+
 
 class Pool:
     """Hands out slots on the instances of one function; synchronous callers go first, else first come, first served."""
 
-    def __init__(self, function: Function, runtime: Runtime) -> None:
-        self._config = _Config(function)
+    def __init__(self, function: Function, runtime: Runtime, secrets: SecretLink, *, secrets_version: int = 0) -> None:
+        """Prepare to start instances.
+
+        :param secrets: Knows the secrets that instances see.
+        :param secrets_version: The version that they have at least; 0 where the function has none.
+        """
+        self._config = _Config(function, secrets_version)
         self._runtime = runtime
+        self._secrets = secrets
         self._members: list[_Member] = []
         self._sync_waiters: deque[asyncio.Future[Slot]] = deque()
         self._waiters: deque[asyncio.Future[Slot]] = deque()
@@ -167,15 +180,16 @@ class Pool:
         """Start the instances that are kept warm."""
         self._grow()
 
-    def update(self, function: Function) -> None:
-        """Take a new revision: instances that are made otherwise get no more calls and are stopped after the last.
+    def update(self, function: Function, *, secrets_version: int = 0) -> None:
+        """Take the function as it is now: instances that are made otherwise, or see former secrets, get no more calls.
 
-        Where it is only paused, resumed or scaled they stay, as many as there may be.
+        They are stopped after the last. Where it is only paused, resumed or scaled they stay, as many as there may be.
         """
-        if function.revision == self._config.function.revision:
+        before = self._config
+        if function.revision == before.function.revision and secrets_version == before.secrets_version:
             return
-        before, self._config = self._config, _Config(function)
-        if self._config.template == before.template:
+        self._config = _Config(function, secrets_version)
+        if self._config.makes_the_same(before):
             for member in sorted(self._serving, key=lambda member: member.busy)[: -self._config.maximum]:
                 self._retire(member)
             if self._idle_timer is None and not self._closed:
@@ -309,8 +323,15 @@ class Pool:
         self._grow()
 
     async def _start(self, config: _Config) -> None:
+        function = config.function
         try:
-            instance = await self._runtime.start(config.function)
+            try:
+                secrets = await self._secrets.secrets(function.name, function.secrets, config.secrets_version)
+            except SecretsUnavailableError as error:
+                raise StartFailedError(
+                    FailureReason.SECRETS_UNAVAILABLE, f"its secrets are not here: {error}"
+                ) from error
+            instance = await self._runtime.start(function, secrets)
         except StartFailedError as error:
             self._starting -= 1
             self._start_failed(config, error)
@@ -322,7 +343,7 @@ class Pool:
             await self._started(config, instance)
 
     async def _started(self, config: _Config, instance: Instance) -> None:
-        outdated = config.template != self._config.template
+        outdated = not config.makes_the_same(self._config)
         if self._closed or outdated or len(self._serving) >= self._config.maximum:
             await instance.stop()
             self._serve()
@@ -340,7 +361,7 @@ class Pool:
         # What follows on the first line the function wrote: that is its caller's to see.
         detail = error.message.partition("\n")[0]
         _log.warning("start_failed", function=config.function.name, reason=error.reason, detail=detail)
-        if self._closed or config.template != self._config.template:
+        if self._closed or not config.makes_the_same(self._config):
             self._serve()
             self._grow()
             return

@@ -30,6 +30,7 @@ from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.progress import HEADER as PROGRESS_HEADER
 from homing_worker.progress import Report, Reports
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
+from homing_worker.secrets import SecretLink
 from homing_worker.spool import Spool, SpoolError, Spools
 from homing_worker.tombstones import Tombstones
 
@@ -52,6 +53,7 @@ class Surroundings:
     bodies: Bodies
     tombstones: Tombstones
     reports: Reports
+    secrets: SecretLink
     metrics: Metrics
     rng: Random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

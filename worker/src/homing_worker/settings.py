@@ -90,7 +90,7 @@ class WorkerSettings(CommonSettings):
     )
     delivery_delays: Annotated[str, AfterValidator(_check_delays)] = Field(
         default=",".join(f"{delay:g}" for delay in DEFAULT_DELAYS),
-        description="Seconds after each failed attempt to deliver a callback or to a destination, comma-separated; after"
+        description="Seconds after each failed attempt to deliver to a callback or destination, comma-separated; after"
         " one attempt more than there are delays it is given up.",
     )
     progress_listen: Annotated[str, AfterValidator(_check_listen)] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import aiohttp
@@ -109,7 +109,7 @@ class WebhookClient:
             return failed(FailureReason.TARGET_INVALID, f"no request can be made: {error}", retryable=False)
 
 
-async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> Mapping[str, str]:
+async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> dict[str, str]:
     timestamp = int(time.time())
     signer = Signer(keys, id_=message.delivery_id, timestamp=timestamp)
     if isinstance(body, Spool):

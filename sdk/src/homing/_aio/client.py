@@ -13,6 +13,8 @@ from homing._aio.by_id import AsyncById
 from homing._aio.connection import AioConnection
 from homing._aio.functions import AsyncFunctions
 from homing._aio.invoking import AsyncInvoking
+from homing._aio.secrets import AsyncSecrets
+from homing._aio.signing_keys import AsyncSigningKeys
 from homing._core.interceptors import AsyncInterceptor, checked
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
 from homing._core.spec import Seconds
@@ -58,6 +60,8 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
             checked(interceptors),
         )
         self._functions = AsyncFunctions(self._connection)
+        self._secrets = AsyncSecrets(self._connection)
+        self._signing_keys = AsyncSigningKeys(self._connection)
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.settings.target}>"
@@ -78,3 +82,13 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
     def functions(self) -> AsyncFunctions:
         """What deploys, shows, holds, scales and removes functions."""
         return self._functions
+
+    @property
+    def secrets(self) -> AsyncSecrets:
+        """What makes, changes, lists and removes secrets."""
+        return self._secrets
+
+    @property
+    def signing_keys(self) -> AsyncSigningKeys:
+        """What rotates, lists and revokes the keys that deliveries are signed with."""
+        return self._signing_keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -17,11 +17,17 @@ from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
 from homing.errors import ClosedClientError, ForkedClientError, RequestError, WrongLoopError
-from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc
+from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc, secret_service_pb2_grpc
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 Outcome = TypeVar("Outcome")
+
+
+class _Stubs(NamedTuple):
+    invocations: invocation_service_pb2_grpc.InvocationServiceAsyncStub
+    functions: function_service_pb2_grpc.FunctionServiceAsyncStub
+    secrets: secret_service_pb2_grpc.SecretServiceAsyncStub
 
 
 class AioConnection:
@@ -32,13 +38,7 @@ class AioConnection:
         self._owner = os.getpid()
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stubs: (
-            tuple[
-                invocation_service_pb2_grpc.InvocationServiceAsyncStub,
-                function_service_pb2_grpc.FunctionServiceAsyncStub,
-            ]
-            | None
-        ) = None
+        self._stubs: _Stubs | None = None
         self._interceptors = interceptors
         self.settings = settings
         self.closed = False
@@ -49,7 +49,7 @@ class AioConnection:
 
         :raises ClientUseError: The client cannot be used here.
         """
-        return self._open()[0]
+        return self._open().invocations
 
     @property
     def functions(self) -> function_service_pb2_grpc.FunctionServiceAsyncStub:
@@ -57,7 +57,15 @@ class AioConnection:
 
         :raises ClientUseError: The client cannot be used here.
         """
-        return self._open()[1]
+        return self._open().functions
+
+    @property
+    def secrets(self) -> secret_service_pb2_grpc.SecretServiceAsyncStub:
+        """The stub of the secret service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().secrets
 
     async def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
@@ -70,11 +78,7 @@ class AioConnection:
         self._check_loop()
         await self._channel.close()
 
-    def _open(
-        self,
-    ) -> tuple[
-        invocation_service_pb2_grpc.InvocationServiceAsyncStub, function_service_pb2_grpc.FunctionServiceAsyncStub
-    ]:
+    def _open(self) -> _Stubs:
         if os.getpid() != self._owner:
             raise ForkedClientError(
                 f"this client was made in process {self._owner} and is used in process {os.getpid()}: "
@@ -91,9 +95,10 @@ class AioConnection:
             if self._credentials is None
             else grpc.aio.secure_channel(self.settings.target, self._credentials, options=CHANNEL_OPTIONS)
         )
-        self._stubs = (
+        self._stubs = _Stubs(
             invocation_service_pb2_grpc.InvocationServiceStub(self._channel),
             function_service_pb2_grpc.FunctionServiceStub(self._channel),
+            secret_service_pb2_grpc.SecretServiceStub(self._channel),
         )
         return self._stubs
 

@@ -29,6 +29,7 @@ class AsyncFunctions:
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
+        secrets: Sequence[str] | None = None,
         limits: Limits | None = None,
         concurrency: int | None = None,
         min_instances: int | None = None,
@@ -49,6 +50,7 @@ class AsyncFunctions:
         :param env: Environment variables of its instances.
         :param labels: For finding it.
         :param annotations: For tools.
+        :param secrets: Names of the secrets that its instances see as files, at most 32; see ``client.secrets``.
         :param limits: What one instance may use.
         :param concurrency: How many invocations one instance runs at a time; 1 by default.
         :param min_instances: How many instances each worker keeps at least; 0 by default.
@@ -72,6 +74,7 @@ class AsyncFunctions:
             env=env,
             labels=labels,
             annotations=annotations,
+            secrets=secrets,
             limits=limits,
             concurrency=concurrency,
             min_instances=min_instances,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import grpc
@@ -41,6 +41,15 @@ def text_map(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping of str to str, not {type(value).__name__}")
     return {text(f"a key of {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
+
+
+def texts(name: str, value: object) -> list[str]:
+    """Check that an argument is a list of str, and not one str; None is an empty one."""
+    if value is None:
+        return []
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list of str, not {type(value).__name__}")
+    return [text(name, item) for item in value]
 
 
 def flag(name: str, value: object) -> bool:

@@ -221,6 +221,7 @@ def function(message: function_pb2.Function) -> Function:
         env=dict(message.env),
         labels=dict(message.labels),
         annotations=dict(message.annotations),
+        secrets=tuple(message.secrets),
         limits=Limits(memory_bytes=limits.memory_bytes, cpu_millis=limits.cpu_millis, pids=limits.pids),
         concurrency=message.concurrency,
         min_instances=message.min_instances,

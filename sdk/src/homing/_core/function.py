@@ -40,6 +40,8 @@ class Function:
     """For finding it."""
     annotations: Mapping[str, str]
     """For tools."""
+    secrets: Sequence[str]
+    """Names of the secrets that its instances see as files."""
     limits: Limits
     """What one instance may use."""
     concurrency: int

@@ -16,6 +16,8 @@ from homing._sync.by_id import ById
 from homing._sync.connection import Connection
 from homing._sync.functions import Functions
 from homing._sync.invoking import Invoking
+from homing._sync.secrets import Secrets
+from homing._sync.signing_keys import SigningKeys
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,6 +60,8 @@ class Client(Invoking, ById, ByFilter, Bodies):
             checked(interceptors),
         )
         self._functions = Functions(self._connection)
+        self._secrets = Secrets(self._connection)
+        self._signing_keys = SigningKeys(self._connection)
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.settings.target}>"
@@ -78,3 +82,13 @@ class Client(Invoking, ById, ByFilter, Bodies):
     def functions(self) -> Functions:
         """What deploys, shows, holds, scales and removes functions."""
         return self._functions
+
+    @property
+    def secrets(self) -> Secrets:
+        """What makes, changes, lists and removes secrets."""
+        return self._secrets
+
+    @property
+    def signing_keys(self) -> SigningKeys:
+        """What rotates, lists and revokes the keys that deliveries are signed with."""
+        return self._signing_keys

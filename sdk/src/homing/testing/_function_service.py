@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from homing.testing._refusal import served
+from homing.testing._refusal import Refusal, served
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
 
@@ -25,6 +25,14 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
     def DeployFunction(  # noqa: N802
         self, request: api.DeployFunctionRequest, _context: grpc.ServicerContext
     ) -> api.DeployFunctionResponse:
+        for name in request.function.secrets:
+            if name not in self.state.secrets:
+                raise Refusal(
+                    code=grpc.StatusCode.INVALID_ARGUMENT,
+                    reason="INVALID_REQUEST",
+                    message=f"there is no secret {name!r}",
+                    field="function.secrets",
+                )
         function = function_pb2.Function()
         function.CopyFrom(request.function)
         earlier = self._deployed.get(function.name)

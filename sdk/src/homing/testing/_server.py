@@ -15,8 +15,9 @@ from homing.testing._function import FakeCall, FakeFunction, stream_of
 from homing.testing._function_service import Functions
 from homing.testing._invocation_service import Invocations
 from homing.testing._refusal import Refusal
+from homing.testing._secret_service import Secrets
 from homing.testing._state import State
-from homing.v1 import InvocationFilter, function_service_pb2_grpc, invocation_service_pb2_grpc
+from homing.v1 import InvocationFilter, function_service_pb2_grpc, invocation_service_pb2_grpc, secret_service_pb2_grpc
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,8 +42,10 @@ class FakeServer:
         )
         invocations = Invocations(self._state)
         functions = Functions(self._state)
+        secrets = Secrets(self._state)
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
+        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
         self._port = self._server.add_insecure_port("127.0.0.1:0")
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ import grpc
 from homing.testing._function import FakeFunction
 from homing.testing._refusal import Refusal
 from homing.testing._store import Store
-from homing.v1 import function_pb2
+from homing.v1 import function_pb2, secret_service_pb2
 
 
 class State:
@@ -16,6 +16,7 @@ class State:
     def __init__(self) -> None:
         self.store = Store()
         self.deployed: dict[str, function_pb2.Function] = {}
+        self.secrets: dict[str, secret_service_pb2.Secret] = {}
         self._functions: dict[str, FakeFunction] = {}
         self._refusals: dict[str, list[Refusal]] = {}
 

@@ -12,9 +12,12 @@ from homing.v1 import (
     function_service_pb2_grpc,
     invocation_service_pb2,
     invocation_service_pb2_grpc,
+    secret_service_pb2,
+    secret_service_pb2_grpc,
 )
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
+from homing_server.grpc_front.secret_service import SecretService
 from homing_server.grpc_front.status import ErrorInterceptor
 
 _log = structlog.get_logger(__name__)
@@ -22,6 +25,7 @@ _log = structlog.get_logger(__name__)
 _SERVICES = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
+    secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
 )
 
 _OPTIONS = (
@@ -46,13 +50,16 @@ _OPTIONS = (
 class GrpcFront:
     """A gRPC server with all services of the API."""
 
-    def __init__(self, listen: str, invocations: InvocationService, functions: FunctionService) -> None:
+    def __init__(
+        self, listen: str, invocations: InvocationService, functions: FunctionService, secrets: SecretService
+    ) -> None:
         self._listen = listen
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
+        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

@@ -15,13 +15,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from homing_server.errors import unavailable
-from homing_server.store import schema
+from homing_server.store.properties import keep_property
 
 _BUSY_TIMEOUT = 10_000
 _READERS = 4
@@ -60,8 +60,8 @@ class Database:
         """Make the file where there is none and bring its schema up to date."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
-        self.identity = await self.write(_property, "identity", uuid.uuid4().hex[:16])
-        self.data_key = bytes.fromhex(await self.write(_property, "data_key", secrets.token_hex(32)))
+        self.identity = await self.write(keep_property, "identity", uuid.uuid4().hex[:16])
+        self.data_key = bytes.fromhex(await self.write(keep_property, "data_key", secrets.token_hex(32)))
 
     async def close(self) -> None:
         """Let the transactions under way end, then close all connections."""
@@ -170,12 +170,3 @@ def _migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def _property(connection: Connection, name: str, new: str) -> str:
-    """Return a property of the database; where it has none yet, it is the new one from now on."""
-    query = select(schema.properties.c.value).where(schema.properties.c.name == name)
-    value = connection.execute(query).scalar_one_or_none()
-    if value is None:
-        connection.execute(insert(schema.properties).values(name=name, value=new))
-    return new if value is None else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from homing_server.store import schema, tombstones
 from homing_server.store.recorded import Recorded
 from homing_server.store.recording import store_changes
 from homing_server.store.records import Change, record_of
+from homing_server.store.secrets import versions_of
 
 _functions = schema.functions
 _invocations = schema.invocations
@@ -30,17 +31,19 @@ class StoredFunction:
     function: function_pb2.Function
     deleted: bool
     drained: bool
+    secrets_version: int
+    """Rises with the values of its secrets; 0 where it has none."""
 
 
 def all_functions(connection: Connection) -> list[StoredFunction]:
     """Return all functions and what deleted ones left, by name."""
-    return [_stored(row) for row in connection.execute(select(_functions).order_by(_functions.c.name))]
+    return _stored(connection, connection.execute(select(_functions).order_by(_functions.c.name)).all())
 
 
 def get_function(connection: Connection, name: str) -> StoredFunction | None:
     """Return a function, or what a deleted one left; None where there never was one."""
     row = connection.execute(select(_functions).where(_functions.c.name == name)).one_or_none()
-    return None if row is None else _stored(row)
+    return None if row is None else _stored(connection, [row])[0]
 
 
 def put_function(
@@ -161,10 +164,13 @@ def invalidated(row: Row[Any], *, now_us: int) -> Change:
     return Change(row=row, before=before, after=after)
 
 
-def _stored(row: Row[Any]) -> StoredFunction:
-    return StoredFunction(
-        function=function_pb2.Function.FromString(row.definition), deleted=row.deleted, drained=row.drained
-    )
+def _stored(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredFunction]:
+    functions = [function_pb2.Function.FromString(row.definition) for row in rows]
+    versions = versions_of(connection, functions)
+    return [
+        StoredFunction(function=function, deleted=row.deleted, drained=row.drained, secrets_version=version)
+        for row, function, version in zip(rows, functions, versions, strict=True)
+    ]
 
 
 def _same(one: function_pb2.Function, other: function_pb2.Function) -> bool:

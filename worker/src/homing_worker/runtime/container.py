@@ -47,7 +47,12 @@ class Container(Instance):
         session: aiohttp.ClientSession,
         stop_grace: int,
         log: ContainerLog,
+        free: Callable[[], None],
     ) -> None:
+        """Take over a container that was started.
+
+        :param free: Frees what it used, once it is stopped.
+        """
         self.name = name
         self.revision = revision
         self._container = container
@@ -56,6 +61,7 @@ class Container(Instance):
         self._session = session
         self._stop_grace = stop_grace
         self._log = log
+        self._free = free
         self._exit_status: int | None = None
         self._last_words = ""
         self._stopping = False
@@ -146,6 +152,7 @@ class Container(Instance):
             if not (isinstance(error, DockerError) and error.status in {404, 409}):
                 _log.warning("container_not_removed", instance=self.name, error=str(error))
         finally:
+            self._free()
             self._exited.cancel()
             await self._log.close()
 

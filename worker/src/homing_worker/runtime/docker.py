@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import sys
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,12 +25,15 @@ from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime.container import ENGINE_ERRORS, Container
 from homing_worker.runtime.container_log import ContainerLog
 from homing_worker.runtime.seam import Instance, Runtime, StartFailedError
+from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)
 
 _NETWORK: Final = "bridge"
 """The network that containers are in where they are not told otherwise."""
 PORT: Final = "8080/tcp"
+SECRETS: Final = "/var/openfaas/secrets"
+"""Where containers find the files with their secrets."""
 
 LABEL_FUNCTION: Final = "dev.homing.function"
 LABEL_REVISION: Final = "dev.homing.revision"
@@ -64,13 +69,19 @@ class DockerRuntime(Runtime):
         *,
         url: str,
         data_dir: Path,
+        files: SecretFiles,
         owner: str,
         start_timeout: float,
         pull_timeout: float,
         stop_grace: int,
     ) -> None:
+        """Prepare to run containers.
+
+        :param files: Lays out secrets for containers of an engine on this very system.
+        """
         self._url = url
         self._data_dir = data_dir.resolve()
+        self._files = files
         self._owner = owner
         self._lock = OwnerLock(self._data_dir, owner)
         self._start_timeout = start_timeout
@@ -84,7 +95,7 @@ class DockerRuntime(Runtime):
         self._connector: aiohttp.UnixConnector | None = None
         self._session: aiohttp.ClientSession | None = None
         self._engine: aiohttp.ClientSession | None = None
-        """To the engine, for what aiodocker cannot do: tell the two streams of a log apart."""
+        """To the engine, for what aiodocker cannot do: tell the two streams of a log apart, and write a tar file."""
         self._log_turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -141,16 +152,45 @@ class DockerRuntime(Runtime):
             await self._session.close()
         self._lock.release()
 
-    async def start(self, function: Function) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
         """Start a container of the function's image and wait until it is ready; pull the image where it is missing."""
-        assert self._docker is not None
+        folder: Path | None = None
+        if secrets and self._direct:
+            try:
+                folder = self._files.lay_out(secrets, for_all=True)
+            except OSError as error:
+                raise _no_secrets(str(error.strerror)) from error
+
+        def free() -> None:
+            if folder is not None:
+                self._files.remove(folder)
+
+        try:
+            return await self._start(function, secrets, folder, free)
+        except BaseException:
+            free()
+            raise
+
+    async def _start(
+        self, function: Function, secrets: Mapping[str, bytes], folder: Path | None, free: Callable[[], None]
+    ) -> Instance:
         name = f"homing-{function.name}-{new_id()[-12:]}"
-        raw = await self._create(function, name)
+        config = self._config(function)
+        if folder is not None:
+            # Not "Binds", which makes an empty folder where the engine does not see this one.
+            config["HostConfig"]["Mounts"] = [
+                {"Type": "bind", "Source": str(folder), "Target": SECRETS, "ReadOnly": True}
+            ]
+        elif secrets:
+            config["HostConfig"]["Mounts"] = [{"Type": "volume", "Target": SECRETS, "VolumeOptions": {"NoCopy": True}}]
+        raw = await self._create(function, config, name)
         container: Container | None = None
         try:
             async with asyncio.timeout(self._start_timeout):
+                if secrets and folder is None:
+                    await self._put(raw, secrets)
                 await raw.start()
-                container = await self._attach(raw, function, name)
+                container = await self._attach(raw, function, name, free)
                 await container.become_ready()
         except TimeoutError as error:
             lines = await container.last_lines() if container is not None else ""
@@ -166,9 +206,21 @@ class DockerRuntime(Runtime):
             raise
         return container
 
-    async def _create(self, function: Function, name: str) -> DockerContainer:
+    async def _put(self, raw: DockerContainer, secrets: Mapping[str, bytes]) -> None:
+        """Write secrets into the volume of a container that is not started yet; it goes with the container.
+
+        :raises StartFailedError: The engine does not take them.
+        """
+        assert self._engine is not None
+        address = f"/containers/{raw.id}/archive"
+        try:
+            async with self._engine.put(address, params={"path": SECRETS}, data=_archive(secrets)) as response:
+                response.raise_for_status()
+        except ENGINE_ERRORS as error:
+            raise _no_secrets(str(error)) from error
+
+    async def _create(self, function: Function, config: dict[str, Any], name: str) -> DockerContainer:
         assert self._docker is not None
-        config = self._config(function)
         try:
             async with asyncio.timeout(_ENGINE_PATIENCE):
                 return await self._docker.containers.create(config, name=name)
@@ -184,7 +236,7 @@ class DockerRuntime(Runtime):
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise _not_created(error) from error
 
-    async def _attach(self, raw: DockerContainer, function: Function, name: str) -> Container:
+    async def _attach(self, raw: DockerContainer, function: Function, name: str, free: Callable[[], None]) -> Container:
         assert self._session is not None
         assert self._engine is not None
         network = (await raw.show())["NetworkSettings"]
@@ -202,6 +254,7 @@ class DockerRuntime(Runtime):
             session=self._session,
             stop_grace=self._stop_grace,
             log=ContainerLog(self._engine, raw.id, turn=self._log_turn, same_clock=self._direct),
+            free=free,
         )
 
     def _config(self, function: Function) -> dict[str, Any]:
@@ -293,6 +346,21 @@ class DockerRuntime(Runtime):
             if is_left(owner):
                 _log.info("removing_containers", owner=owner, count=len(left))
                 await asyncio.gather(*(self._discard(container, None) for container in left))
+
+
+def _archive(secrets: Mapping[str, bytes]) -> bytes:
+    """Return the files of secrets as a tar file: any user of the container may read them, root alone owns them."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, value in secrets.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(value), 0o444
+            archive.addfile(entry, io.BytesIO(value))
+    return made.getvalue()
+
+
+def _no_secrets(why: str) -> StartFailedError:
+    return StartFailedError(FailureReason.SECRETS_UNAVAILABLE, f"its secrets cannot be laid out: {why}")
 
 
 def _not_created(error: BaseException) -> StartFailedError:

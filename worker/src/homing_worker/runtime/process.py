@@ -24,10 +24,14 @@ from homing_core.reasons import FailureReason
 from homing_worker.headers import clean_headers
 from homing_worker.logs import InvocationLog
 from homing_worker.runtime.seam import Answer, Body, CallFailedError, Instance, Request, Runtime
+from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.spool import Spool, SpoolError, Spools
 
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 """What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""
+
+SECRETS_VARIABLE: Final = "HOMING_SECRETS_DIR"
+"""Where a command finds the folder with its secrets."""
 
 _KEPT_STDERR: Final = 4000
 _TOLD_LINES: Final = 10
@@ -38,15 +42,22 @@ class ProcessRuntime(Runtime):
 
     source = "command"
 
+    def __init__(self, files: SecretFiles) -> None:
+        """Prepare to run commands.
+
+        :param files: Lays out secrets for calls.
+        """
+        self._files = files
+
     async def open(self) -> None:
         """Do nothing: processes do not outlive their calls."""
 
     async def close(self) -> None:
         """Do nothing: processes do not outlive their calls."""
 
-    async def start(self, function: Function) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
         """Return a place for calls of the function."""
-        return ProcessInstance(function)
+        return ProcessInstance(function, secrets, self._files)
 
 
 class ProcessInstance(Instance):
@@ -54,12 +65,14 @@ class ProcessInstance(Instance):
 
     isolates_calls = True
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, secrets: Mapping[str, bytes], files: SecretFiles) -> None:
         self.name = f"process-{new_id()[-8:]}"
         self.revision = function.revision
         self._args = tuple(function.command.args)
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._environment = {**inherited, **function.env}
+        self._secrets = secrets
+        self._files = files
 
     @property
     def alive(self) -> bool:
@@ -83,15 +96,28 @@ class ProcessInstance(Instance):
     async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         """Run the command; kill it, and what it started, where the call is cancelled or it writes too much.
 
-        What it writes to stderr is its log.
+        What it writes to stderr is its log. Its secrets are in a folder of their own for as long as it runs.
         """
+        if not self._secrets:
+            return await self._run(request, log, {})
+        try:
+            folder = self._files.lay_out(self._secrets, for_all=False)
+        except OSError as error:
+            message = f"its secrets cannot be laid out: {error.strerror}"
+            raise CallFailedError(FailureReason.SECRETS_UNAVAILABLE, message) from error
+        try:
+            return await self._run(request, log, {SECRETS_VARIABLE: str(folder)})
+        finally:
+            self._files.remove(folder)
+
+    async def _run(self, request: Request, log: InvocationLog | None, variables: Mapping[str, str]) -> Answer:
         started = time.monotonic()
         try:
             transport, run = await asyncio.get_running_loop().subprocess_exec(
                 partial(_Run, request.spools, log),
                 *self._args,
                 stdin=request.body.rewind() if isinstance(request.body, Spool) else subprocess.PIPE,
-                env={**self._environment, **http_variables(request)},
+                env={**self._environment, **http_variables(request), **variables},
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:

@@ -134,8 +134,9 @@ class Runtime(ABC):
         """Free everything."""
 
     @abstractmethod
-    async def start(self, function: Function) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
         """Start an instance and return it once it is ready. One whose start is cancelled is removed.
 
+        :param secrets: What it is to see as files, by their names.
         :raises StartFailedError: It did not start, or was not ready in time.
         """

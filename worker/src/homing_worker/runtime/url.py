@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -32,7 +32,7 @@ class UrlRuntime(Runtime):
         if self._session is not None:
             await self._session.close()
 
-    async def start(self, function: Function) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:  # noqa: ARG002 it sees no files
         """Return a place for calls of the function."""
         assert self._session is not None
         return UrlInstance(function, self._session)

@@ -1,0 +1,67 @@
+"""Signing keys, for the synchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homing._core import check
+from homing._core.calls import Deadline
+from homing._core.secret import NewSigningKey, SigningKey, rotate_request, signing_key
+from homing._sync.connection import Connection
+from homing.v1 import secret_service_pb2
+
+
+class SigningKeys:
+    """Rotates, lists and revokes the keys that deliveries are signed with; reached as ``client.signing_keys``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rotate(self, *, function: str | None = None, key: str | None = None) -> NewSigningKey:
+        """Make the key that deliveries are signed with from now on. The one before stays active beside it.
+
+        :param function: Whose deliveries it signs; by default those of all functions that have no key of their own.
+        :param key: The key, ``whsec_`` and 24 to 64 bytes in base64; by default the server makes one.
+        :returns: The key, which is told this one time.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises NotFoundError: There is no such function.
+        :raises RequestError: The call failed. It is not repeated: a second key more would end the one before.
+        """
+        response = self._connection.call(
+            self._connection.secrets.RotateSigningKey, rotate_request(function, key), deadline=self._deadline()
+        )
+        return NewSigningKey(signing_key=signing_key(response.signing_key), key=response.key)
+
+    def list(self, *, function: str | None = None) -> Sequence[SigningKey]:
+        """Return the signing keys by function, the newest of each first, without the keys themselves.
+
+        :param function: Whose; by default those of all functions and of the server.
+        :raises TypeError: An argument is of the wrong type.
+        :raises RequestError: The call failed.
+        """
+        response = self._connection.call_again(
+            self._connection.secrets.ListSigningKeys,
+            secret_service_pb2.ListSigningKeysRequest(
+                function="" if function is None else check.text("function", function)
+            ),
+            deadline=self._deadline(),
+        )
+        return tuple(map(signing_key, response.signing_keys))
+
+    def revoke(self, key_id: str) -> None:
+        """Remove a signing key: deliveries are not signed with it any more.
+
+        :param key_id: Its id.
+        :raises NotFoundError: There is none of this id.
+        :raises FailedPreconditionError: It is the only one of the server.
+        :raises RequestError: The call failed. It is not repeated: a second try would not find the key.
+        """
+        self._connection.call(
+            self._connection.secrets.RevokeSigningKey,
+            secret_service_pb2.RevokeSigningKeyRequest(id=check.text("key_id", key_id)),
+            deadline=self._deadline(),
+        )
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._connection.settings.timeout)

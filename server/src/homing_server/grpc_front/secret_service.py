@@ -1,0 +1,53 @@
+"""homing.v1.SecretService."""
+
+from __future__ import annotations
+
+from homing.v1 import secret_service_pb2 as api
+from homing.v1 import secret_service_pb2_grpc
+from homing_server.grpc_front.status import Context
+from homing_server.secrets import Secrets
+from homing_server.signing_keys import SigningKeys
+
+
+class SecretService(secret_service_pb2_grpc.SecretServiceServicer):
+    """Serves secrets and signing keys."""
+
+    def __init__(self, secrets: Secrets, signing_keys: SigningKeys) -> None:
+        self._secrets = secrets
+        self._signing_keys = signing_keys
+
+    async def CreateSecret(self, request: api.CreateSecretRequest, _context: Context) -> api.CreateSecretResponse:
+        """Make a secret."""
+        return api.CreateSecretResponse(secret=await self._secrets.create(request.name, request.value))
+
+    async def UpdateSecret(self, request: api.UpdateSecretRequest, _context: Context) -> api.UpdateSecretResponse:
+        """Give a secret another value."""
+        return api.UpdateSecretResponse(secret=await self._secrets.update(request.name, request.value))
+
+    async def ListSecrets(self, request: api.ListSecretsRequest, _context: Context) -> api.ListSecretsResponse:
+        """Return a page of secrets, without their values."""
+        return await self._secrets.list(request)
+
+    async def DeleteSecret(self, request: api.DeleteSecretRequest, _context: Context) -> api.DeleteSecretResponse:
+        """Remove a secret."""
+        await self._secrets.delete(request.name)
+        return api.DeleteSecretResponse()
+
+    async def RotateSigningKey(
+        self, request: api.RotateSigningKeyRequest, _context: Context
+    ) -> api.RotateSigningKeyResponse:
+        """Make the signing key that counts from now on, and show it this one time."""
+        return await self._signing_keys.rotate(request.function, request.key)
+
+    async def ListSigningKeys(
+        self, request: api.ListSigningKeysRequest, _context: Context
+    ) -> api.ListSigningKeysResponse:
+        """Return the signing keys, without the keys themselves."""
+        return await self._signing_keys.list(request.function)
+
+    async def RevokeSigningKey(
+        self, request: api.RevokeSigningKeyRequest, _context: Context
+    ) -> api.RevokeSigningKeyResponse:
+        """Remove a signing key."""
+        await self._signing_keys.revoke(request.id)
+        return api.RevokeSigningKeyResponse()

@@ -1,0 +1,133 @@
+"""Rotates, lists and revokes the keys that deliveries are signed with."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from homing.v1 import secret_service_pb2 as api
+from homing_core.clock import now_us
+from homing_core.ids import new_id
+from homing_server.errors import function_not_found, last_signing_key, signing_key_not_found
+from homing_server.keyring import Keyring
+from homing_server.store import signing_keys as stored
+from homing_server.store.engine import Database
+from homing_server.store.functions import get_function
+from homing_server.store.records import timestamp
+from homing_server.store.signing_keys import OF_SERVER, StoredKey
+from homing_server.validation import Checks
+
+_log = structlog.get_logger(__name__)
+
+_PREFIX: Final = "whsec_"
+_SHORTEST: Final = 24
+_LONGEST: Final = 64
+_MADE: Final = 32
+
+
+class SigningKeys:
+    """Keeps signing keys: the newest two of the server, and of each function that has its own, are active."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._database = database
+        self._keyring = keyring
+
+    async def open(self) -> None:
+        """Make the server's first key, where it has none: so every delivery is signed.
+
+        :raises ApiError: UNAVAILABLE.
+        """
+        if await self._database.write(stored.add_first_key, self._new(OF_SERVER, os.urandom(_MADE))):
+            _log.info("signing key made")
+
+    async def rotate(self, function: str, text: str) -> api.RotateSigningKeyResponse:
+        """Make the key that deliveries are signed with from now on, beside the one before.
+
+        :param function: Whose deliveries; empty for those of all functions that have no key of their own.
+        :param text: The key, as receivers know it; empty for a new one.
+        :raises ApiError: INVALID_ARGUMENT; NOT_FOUND.
+        """
+        checks = Checks()
+        if function:
+            checks.function_name("function", function)
+        key = _key_of(text) if text else os.urandom(_MADE)
+        if key is None:
+            # Whatever was given may be a key with a slip in it: it is not shown.
+            checks.add("key", f"must be {_PREFIX} and {_SHORTEST} to {_LONGEST} bytes in base64")
+        checks.done()
+        assert key is not None, "the checks have passed"
+        added = await self._database.write(_add, self._new(function, key))
+        if added is None:
+            raise function_not_found(function)
+        _log.info("signing key rotated", function=function, key=added.id)
+        return api.RotateSigningKeyResponse(signing_key=_message(added), key=_text_of(key))
+
+    async def list(self, function: str) -> api.ListSigningKeysResponse:
+        """Return the keys of a function, or all, without the keys themselves.
+
+        :raises ApiError: INVALID_ARGUMENT.
+        """
+        if not function:
+            keys = await self._database.read(stored.all_keys)
+        else:
+            checks = Checks()
+            checks.function_name("function", function)
+            checks.done()
+            keys = await self._database.read(stored.keys_of, function)
+        return api.ListSigningKeysResponse(signing_keys=map(_message, keys))
+
+    async def revoke(self, key_id: str) -> None:
+        """Remove a key.
+
+        :raises ApiError: NOT_FOUND; FAILED_PRECONDITION where it is the last one of the server.
+        """
+        revoked = await self._database.write(_revoke, key_id)
+        _log.info("signing key revoked", function=revoked.function, key=key_id)
+
+    def _new(self, function: str, key: bytes) -> StoredKey:
+        key_id = new_id()
+        value = self._keyring.keep_signing_key(key_id, function, key)
+        return StoredKey(id=key_id, function=function, value=value, create_us=now_us())
+
+
+def _add(connection: Connection, key: StoredKey) -> StoredKey | None:
+    """Add a key; None where its function does not exist."""
+    if key.function:
+        row = get_function(connection, key.function)
+        if row is None or row.deleted:
+            return None
+    return stored.add_key(connection, key)
+
+
+def _revoke(connection: Connection, key_id: str) -> StoredKey:
+    key = stored.get_key(connection, key_id)
+    if key is None:
+        raise signing_key_not_found(key_id)
+    if key.function == OF_SERVER and len(stored.keys_of(connection, OF_SERVER)) == 1:
+        raise last_signing_key(key_id)
+    stored.remove_key(connection, key_id)
+    return key
+
+
+def _key_of(text: str) -> bytes | None:
+    """Return the key that a text stands for; None where it stands for none."""
+    if not text.startswith(_PREFIX):
+        return None
+    try:
+        key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if _SHORTEST <= len(key) <= _LONGEST else None
+
+
+def _text_of(key: bytes) -> str:
+    return _PREFIX + base64.b64encode(key).decode()
+
+
+def _message(key: StoredKey) -> api.SigningKey:
+    return api.SigningKey(id=key.id, function=key.function, create_time=timestamp(key.create_us))

@@ -1,0 +1,96 @@
+"""Signing keys in the store, encrypted: at most two of the server, and of each function that has its own.
+
+Every change raises one counter. Its value is the version of all keys: what was read at a lower one may be outdated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from homing_server.store import schema
+from homing_server.store.counters import raise_counters, read_counters
+
+_keys = schema.signing_keys
+_NEWEST_FIRST = (_keys.c.create_us.desc(), _keys.c.id.desc())
+
+ACTIVE = 2
+"""So many keys of a function, or of the server, are active: the newest ones."""
+OF_SERVER = ""
+"""In place of the name of a function: the keys of all functions that have none of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredKey:
+    """A signing key."""
+
+    id: str
+    function: str
+    value: bytes
+    """The key, encrypted."""
+    create_us: int
+
+
+def add_key(connection: Connection, key: StoredKey) -> StoredKey:
+    """Add a key, the newest of its function from now on; those that are not active any more are removed."""
+    others = keys_of(connection, key.function)
+    # A clock that was set back makes no new key an old one.
+    create_us = max(key.create_us, others[0].create_us + 1 if others else 0)
+    connection.execute(insert(_keys).values(id=key.id, function=key.function, value=key.value, create_us=create_us))
+    outdated = [other.id for other in others[ACTIVE - 1 :]]
+    if outdated:
+        connection.execute(delete(_keys).where(_keys.c.id.in_(outdated)))
+    _changed(connection)
+    return StoredKey(id=key.id, function=key.function, value=key.value, create_us=create_us)
+
+
+def add_first_key(connection: Connection, key: StoredKey) -> bool:
+    """Add a key where its function, or the server, has none; tell whether it had none."""
+    if keys_of(connection, key.function):
+        return False
+    add_key(connection, key)
+    return True
+
+
+def get_key(connection: Connection, key_id: str) -> StoredKey | None:
+    """Return a key; None where there is none of this id."""
+    row = connection.execute(select(_keys).where(_keys.c.id == key_id)).one_or_none()
+    return None if row is None else _stored(row)
+
+
+def remove_key(connection: Connection, key_id: str) -> None:
+    """Remove a key."""
+    connection.execute(delete(_keys).where(_keys.c.id == key_id))
+    _changed(connection)
+
+
+def keys_of(connection: Connection, function: str) -> list[StoredKey]:
+    """Return the keys of a function, or of the server, the newest first."""
+    query = select(_keys).where(_keys.c.function == function).order_by(*_NEWEST_FIRST)
+    return [_stored(row) for row in connection.execute(query)]
+
+
+def all_keys(connection: Connection) -> list[StoredKey]:
+    """Return all keys: by function, the server's first, the newest of each first."""
+    return [_stored(row) for row in connection.execute(select(_keys).order_by(_keys.c.function, *_NEWEST_FIRST))]
+
+
+def keys_that_sign(connection: Connection, function: str) -> tuple[Sequence[StoredKey], int]:
+    """Return the keys that the deliveries of a function are signed with, the newest first, and the version of all."""
+    return keys_of(connection, function) or keys_of(connection, OF_SERVER), signing_version(connection)
+
+
+def signing_version(connection: Connection) -> int:
+    """Return the version of all signing keys."""
+    return read_counters(connection)[schema.SIGNING_SEQ]
+
+
+def _changed(connection: Connection) -> None:
+    raise_counters(connection, {schema.SIGNING_SEQ: 1})
+
+
+def _stored(row: Row[Any]) -> StoredKey:
+    return StoredKey(id=row.id, function=row.function, value=row.value, create_us=row.create_us)
