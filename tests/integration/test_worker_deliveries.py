@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pika
 import pytest
+from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks import Webhook, WebhookVerificationError
-from aiohttp import web
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Payload
 from homing.v1.policy_pb2 import Callback
-from homing_core.ids import new_id
 from homing_core.envelope import envelope_body
 from homing_core.guard import Guard
+from homing_core.ids import new_id
 from homing_core.signing import new_key, show_key
 from homing_core.wire.v1 import DeliveryMessage, EnvelopeBody, Event
 from homing_worker.bodies import Bodies
@@ -392,6 +392,8 @@ async def test_a_destination_may_be_an_exchange(server: FakeServer, broker_url: 
         assert [attempt.failure.reason for attempt in end.delivery.attempts] == ["UNROUTABLE"] * 2
     for message in (routed, queued):
         _, properties, body = channel.basic_get("failures", auto_ack=True)
+        assert properties is not None
+        assert body is not None
         assert (properties.message_id, properties.type) == (message.delivery_id, "invocation.failed")
         assert (properties.delivery_mode, properties.content_type) == (2, "application/json")
         assert json.loads(body)["requestContext"]["requestId"] == message.invocation_id
@@ -448,9 +450,7 @@ class Rebound(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         self.times += 1
-        return [
-            ResolveResult(hostname=host, host=next(self._addresses), port=port, family=family, proto=0, flags=0)
-        ]
+        return [ResolveResult(hostname=host, host=next(self._addresses), port=port, family=family, proto=0, flags=0)]
 
     async def close(self) -> None:
         pass
