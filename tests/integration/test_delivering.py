@@ -121,7 +121,7 @@ async def take(database: Database, *, at_us: int = 0, most: int = 100) -> list[D
 # --- What is made
 
 
-ENDS = [State.FAILED, State.TIMED_OUT, State.EXPIRED]
+ENDS = [State.FAILED, State.TIMED_OUT]
 """Those that a worker may report; of the others tell tests of their own."""
 
 
