@@ -29,7 +29,7 @@ from homing_server.presence import Presence
 from homing_server.recorder import Recorder
 from homing_server.registry import WorkerRegistry
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from homing_server.watch import WatchHub
 from support.inbox import eventually, until

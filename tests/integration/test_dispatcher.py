@@ -17,6 +17,7 @@ from homing_core import limits
 from homing_core.broker import BrokerError, PublishRefusedError, PublishUnknownError, UnroutableError
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
 from homing_server import dispatcher
@@ -31,7 +32,7 @@ from homing_server.store.counting import count_states
 from homing_server.store.dispatching import at_broker
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import Inbox, eventually, until
 from support.scripted_broker import ScriptedBroker
@@ -67,7 +68,7 @@ class Bench:
             resend_after=resend_after,
         )
         blobs = Blobs(database, Path("/nowhere"))
-        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics(), blobs)
+        self.admission = Admission(database, self.catalog, self.dispatcher, Metrics(), blobs=blobs, guard=Guard())
 
     async def run(self, tasks: Tasks) -> None:
         await self.catalog.load()
@@ -77,7 +78,6 @@ class Bench:
             parts.note_confirms,
             parts.survey,
             parts.feed,
-            parts.feed_deliveries,
             parts.sweep,
         ):
             tasks.repeat(step, pause=0.05)

@@ -16,7 +16,7 @@ from homing_server.metrics import Metrics
 from homing_server.recorder import Recorder
 from homing_server.store import dispatching
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
 from support.reporter import Reporter

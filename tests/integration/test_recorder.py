@@ -23,7 +23,7 @@ from homing_server.store import engine, schema
 from homing_server.store.counters import raise_counters
 from homing_server.store.engine import Database
 from homing_server.store.reading import ended_after
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
 from support.reporter import Reporter

@@ -16,6 +16,7 @@ from homing.v1 import invocation_service_pb2 as service
 from homing.v1 import payload_pb2
 from homing_core import limits
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.lifecycle import ENDS, Custody, State
 from homing_server import reruns as reruns_module
 from homing_server.admission import Admission
@@ -48,7 +49,9 @@ class Bench:
         dispatcher = Dispatcher(
             database, ScriptedBroker(up=False), catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600
         )
-        self.admission = Admission(database, catalog, dispatcher, Metrics(), Blobs(database, Path("/nowhere")))
+        self.admission = Admission(
+            database, catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=Guard()
+        )
         self.reruns = Reruns(database, self.admission)
         self.lists = Lists(database, Holds(catalog, Presence()))
 

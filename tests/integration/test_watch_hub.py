@@ -27,7 +27,8 @@ from homing_server.presence import Presence
 from homing_server.store import reading, schema
 from homing_server.store.engine import Database
 from homing_server.store.reading import Numbered, results_after
-from homing_server.store.recording import Recorded, store_changes
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import store_changes
 from homing_server.store.records import Change, record_of
 from homing_server.watch import WatchHub
 from homing_server.watching import Watching

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from homing.v1 import invocation_pb2 as api
+from homing_core.guard import Guard
 from homing_server.admission import Admission
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
@@ -34,7 +35,7 @@ async def main(folder: Path, limit: int) -> None:
         await catalog.load()
         broker = ScriptedBroker(up=False)
         dispatcher = Dispatcher(database, broker, catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600)
-        admission = Admission(database, catalog, dispatcher, Metrics(), Blobs(database, folder))
+        admission = Admission(database, catalog, dispatcher, Metrics(), blobs=Blobs(database, folder), guard=Guard())
         tasks.repeat(admission.commit_group, pause=0.01)
         if limit:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -14,16 +14,19 @@ from homing_core.broker import Outgoing, Received
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.ids import new_id
+from homing_core.sealing import seal
 from homing_core.wire.v1 import (
     Control,
     DeliveryMessage,
     Ended,
     Event,
     EventBatch,
+    FunctionSecrets,
     FunctionState,
     LogLine,
     LogMessage,
     Ping,
+    Sealed,
     Snapshot,
     Stop,
     Stops,
@@ -50,6 +53,8 @@ class FakeServer:
         """By invocation, the lines that it wrote."""
         self.stops: dict[str, Stop] = {}
         """By invocation, the tombstones that snapshots have."""
+        self.signing_keys = [b"the key of the fake server, 32 B"]
+        self.signing_version = 1
         self.silent = False
         """Whether it tells nothing to workers."""
         self._changed = asyncio.Condition()
@@ -236,6 +241,10 @@ class FakeServer:
         if status.hello and not self.silent:
             snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), stops=self.stops.values()))
             self._spawn(self._control(snapshot, status.control_address))
+        for function in status.secrets_wanted if not self.silent else ():
+            known = FunctionSecrets(signing_keys=self.signing_keys, signing_version=self.signing_version)
+            sealed = Sealed(function=function, box=seal(status.seal_key, known.SerializeToString(), function))
+            self._spawn(self._control(Control(sealed=sealed), status.control_address))
 
     def _on_events(self, received: Received) -> None:
         self.events.extend(EventBatch.FromString(received.body).events)

@@ -15,6 +15,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
 from homing_core import lifecycle
 from homing_core.clock import now_us
+from homing_core.destinations import receiver_of
 from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema
@@ -148,6 +149,8 @@ def _delivery(invocation_id: str, spec: api.InvocationSpec, time_us: int) -> Row
         "generation": 1,
         "delivery": 0,
         "custody": int(Custody.NONE),
+        "receiver": receiver_of(spec.callback.url),
+        "due_us": 0,
         "sent_us": time_us,
         "create_us": time_us,
         "end_us": time_us + 1000,

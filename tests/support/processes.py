@@ -15,8 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from homing_core.settings import LOOPBACK
+from support.confidential import betrayed
+
 if TYPE_CHECKING:
     from homing import Client
+
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 LOG_TAIL = 60
@@ -37,6 +41,8 @@ class HomingProcess:
         self._arguments = arguments
         self.environment = environment
         self.lines: list[LogLine] = []
+        self.betrayals: list[LogLine] = []
+        """The log lines that show what is confidential."""
         self._module = module
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -165,6 +171,8 @@ class HomingProcess:
                     line = {"event": "", "text": raw.rstrip("\n")}
                 with self._changed:
                     self.lines.append(line if isinstance(line, dict) else {"event": "", "text": raw})
+                    if betrayed(raw):
+                        self.betrayals.append(self.lines[-1])
                     self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
@@ -222,7 +230,7 @@ class Worker(HomingProcess):
 class Cluster:
     """A store, one server or more, and workers, on one broker."""
 
-    def __init__(self, broker_url: str, folder: Path, *, runtime: str = "process", log_level: str = "info") -> None:
+    def __init__(self, broker_url: str, folder: Path, *, runtime: str = "process", log_level: str = "debug") -> None:
         self.broker_url = broker_url
         self.folder = folder
         self.store_url = f"sqlite:///{folder / 'homing.sqlite3'}"
@@ -256,6 +264,8 @@ class Cluster:
             "HOMING_DATA_DIR": str(self.folder / name),
             "HOMING_LOG_LEVEL": self._log_level,
             "HOMING_CONSERVATION_INTERVAL": "0.5",
+            # Where the tests' own receivers are.
+            "HOMING_CALLBACK_NETWORKS": LOOPBACK,
             "HOMING_SECRET_KEY": SECRET_KEY,
         }
         server = Server(name, settings | environment)
@@ -273,6 +283,7 @@ class Cluster:
             # Less than it is waited for: a test may have taken its broker away for good.
             "HOMING_DRAIN_TIMEOUT": "20",
             "HOMING_STOP_GRACE": "1",
+            "HOMING_CALLBACK_NETWORKS": LOOPBACK,
         }
         worker = Worker(name, settings | environment)
         self.workers.append(worker)
@@ -321,5 +332,10 @@ class Cluster:
             except ProcessError as error:
                 failures.append(str(error))
                 process.kill()
+        failures.extend(
+            f"{process.name} logged what is confidential: {process.betrayals[0]}"
+            for process in (*self.workers, *self.servers)
+            if process.betrayals
+        )
         if failures:
             raise ProcessError("\n".join(failures))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from homing_core.broker import Broker, BrokerError, BrokerUnavailableError, Consumer, Depth, Handler, Outgoing
+from homing_core.broker import Broker, BrokerError, BrokerUnavailableError, Consumer, Depth, Handler, Letter, Outgoing
 from homing_core.wire.v1 import DeliveryMessage, Event, EventBatch, WorkMessage
 
 
@@ -151,6 +151,9 @@ class ScriptedBroker(Broker):
 
     async def publish_event(self, body: bytes) -> None:
         self.marks.append(body)
+
+    async def publish_letter(self, letter: Letter) -> None:
+        raise NotImplementedError
 
     async def publish_logs(self, body: bytes) -> None:
         raise NotImplementedError

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from homing.v1 import function_pb2, payload_pb2, policy_pb2
 from homing.v1 import invocation_pb2 as api
@@ -17,14 +17,15 @@ from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.lifecycle import Record, State
-from homing_core.wire.v1 import Event
-from homing_server.store import schema
+from homing_core.wire.v1 import DeliveryMessage, Event
+from homing_server.store import delivering, schema
 from homing_server.store.accepting import Draft, Verdict, accept
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
 from homing_server.store.functions import put_function
 from homing_server.store.reading import get_invocations
-from homing_server.store.recording import Recorded, record_events
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import record_events
 from support.reporter import Reporter
 
 HOUR = 3600 * 1_000_000
@@ -125,6 +126,11 @@ def life(invocation_id: str, state: State = State.SUCCEEDED, generation: int = 1
     """Return the events of an invocation that ends with its first attempt."""
     worker = Reporter(generation, invocation_id=invocation_id, time_us=now_us())
     return [worker.dequeued(), worker.running(), worker.ended(state)]
+
+
+def claimed(connection: Connection, *, now_us: int, most: int = 10) -> list[DeliveryMessage]:
+    """Take deliveries that are due to workers."""
+    return delivering.claim(connection, now_us=now_us, most=most, head=lambda _: b"").messages
 
 
 async def row_of(database: Database, invocation_id: str) -> Row[Any]:

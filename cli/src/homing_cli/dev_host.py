@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
 from homing_core.memory import keep_imports
-from homing_core.settings import CommonSettings, default_data_dir, explain
+from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain
 from homing_server.app import Server
 from homing_server.errors import ApiError
 from homing_server.settings import ServerSettings
@@ -54,6 +54,9 @@ def run(given: Mapping[str, Any]) -> None:
         values.setdefault("data_dir", default_data_dir() / "dev")
     if "HOMING_LOG_LEVEL" not in os.environ:
         values.setdefault("log_level", _LOG_LEVEL)
+    if "HOMING_CALLBACK_NETWORKS" not in os.environ:
+        # Whoever tries things out has the receivers here.
+        values.setdefault("callback_networks", LOOPBACK)
     server = _settings(ServerSettings, values)
     configure_logs(server.log_level)
     keep_imports()

@@ -51,11 +51,26 @@ class FailureReason(StrEnum):
     STOPPED = "STOPPED"
     """The invocation was stopped by request."""
 
-    CALLBACK_FORBIDDEN = "CALLBACK_FORBIDDEN"
-    """The callback's host is, or resolves to, an address outside of the networks that are allowed."""
+    TARGET_FORBIDDEN = "TARGET_FORBIDDEN"
+    """A callback or destination is, or leads to, where deliveries may not go."""
 
-    CALLBACK_INVALID = "CALLBACK_INVALID"
-    """No request can be made of the callback's URL or headers."""
+    TARGET_INVALID = "TARGET_INVALID"
+    """No request can be made of a callback's or destination's URI or headers."""
+
+    RECEIVER_DOWN = "RECEIVER_DOWN"
+    """The receiver did not answer several others in a row, so this attempt was not made."""
+
+    UNROUTABLE = "UNROUTABLE"
+    """The broker has no such exchange, or no queue that takes what is sent to it by this key."""
+
+    BROKER_UNAVAILABLE = "BROKER_UNAVAILABLE"
+    """The broker could not be reached, or did not take the message."""
+
+    FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
+    """The function that an outcome was to go to does not exist."""
+
+    DEPTH_EXCEEDED = "DEPTH_EXCEEDED"
+    """The chain of invocations that cause each other is as long as it may be."""
 
     WORKER_STOPPED = "WORKER_STOPPED"
     """The worker was stopped before the invocation ended."""

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from homing_core.guard import DEFAULT_PORTS, Guard
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 BrokerUrl = Annotated[str, StringConstraints(pattern=r"^amqps?://")]
+
+
+LOOPBACK: Final = "127.0.0.0/8,::1/128"
+"""The networks of this host, as settings have them."""
+
+
+def parts_of(value: str) -> tuple[str, ...]:
+    """Return the parts of a setting that is a comma-separated list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _each(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a validator of lists, given what raises ValueError where a part is wrong."""
+
+    def validate(value: str) -> str:
+        for part in parts_of(value):
+            check(part)
+        return value
+
+    return validate
+
+
+def _check_host(host: str) -> None:
+    if not host.removeprefix("*.").replace("-", "a").replace(".", "a").replace("_", "a").isalnum():
+        raise ValueError("must be names of hosts, or suffixes as in *.example.org")
+
+
+def _check_port(port: str) -> None:
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError("must be numbers from 1 to 65535")
 
 
 def default_data_dir() -> Path:
@@ -36,6 +70,29 @@ class CommonSettings(BaseSettings):
     )
     data_dir: Path = Field(default_factory=default_data_dir, description="The folder for data of this process.")
     log_level: LogLevel = Field(default="info", description="The least level of log lines that are written.")
+    callback_networks: Annotated[str, AfterValidator(_each(ipaddress.ip_network))] = Field(
+        default="",
+        description="Networks that callbacks and destinations may go to besides public addresses, comma-separated, as"
+        f" in {LOOPBACK}; at any port. Give servers and workers the same.",
+    )
+    callback_hosts: Annotated[str, AfterValidator(_each(_check_host))] = Field(
+        default="",
+        description="Hosts that callbacks and destinations may go to wherever their names lead, comma-separated, as in"
+        " hooks.internal,*.cluster.local; at any port.",
+    )
+    callback_ports: Annotated[str, AfterValidator(_each(_check_port))] = Field(
+        default=",".join(map(str, DEFAULT_PORTS)),
+        description="The ports of other hosts that callbacks and destinations may go to, comma-separated.",
+    )
+
+    @property
+    def guard(self) -> Guard:
+        """What decides where deliveries may go."""
+        return Guard(
+            networks=[ipaddress.ip_network(part) for part in parts_of(self.callback_networks)],
+            hosts=parts_of(self.callback_hosts),
+            ports=[int(part) for part in parts_of(self.callback_ports)],
+        )
 
 
 S = TypeVar("S", bound=CommonSettings)

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 import grpc
 
-from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
 from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
 from homing_core import lifecycle, limits
 from homing_core.clock import now_us
+from homing_core.destinations import function_of
+from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError, blob_not_found, function_not_found, unavailable
 from homing_server.metrics import Metrics
-from homing_server.store.accepting import Draft, Outcome, Verdict, accept
+from homing_server.store.accepting import Draft, Outcome, Verdict, accept, max_age_us
 from homing_server.store.dispatching import Work, work_of
 from homing_server.store.engine import Database
 from homing_server.validation import Checks, check_spec
@@ -53,13 +54,25 @@ class Admission:
     """Takes invocations in. Those that arrive while a group is being committed form the next group."""
 
     def __init__(
-        self, database: Database, catalog: Catalog, dispatcher: Dispatcher, metrics: Metrics, blobs: Blobs
+        self,
+        database: Database,
+        catalog: Catalog,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        *,
+        blobs: Blobs,
+        guard: Guard,
     ) -> None:
+        """Prepare to accept.
+
+        :param guard: Decides where outcomes may be delivered to.
+        """
         self._database = database
         self._blobs = blobs
         self._catalog = catalog
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self._guard = guard
         self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
         self._arrived = asyncio.Event()
         self._hooks: list[Callable[[], None]] = []
@@ -161,6 +174,7 @@ class Admission:
                     create_us=draft.create_us,
                     start_by_us=draft.start_by_us,
                     traceparent=draft.traceparent,
+                    depth=draft.depth,
                 )
                 work.append(Work(message=message, size=draft.size))
             else:
@@ -196,9 +210,11 @@ class Admission:
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
-        check_spec(checks, spec, sync=False, now_us=time_us)
+        check_spec(checks, spec, sync=False, now_us=time_us, guard=self._guard)
         checks.done()
         function = await self._catalog.get(spec.function)
+        if spec.on_success or spec.on_failure:
+            await self._check_functions(spec)
         if spec.payload.HasField("blob"):
             await self._blobs.resolve(spec.payload)
         due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
@@ -210,10 +226,28 @@ class Admission:
             request_id=request_id,
             fingerprint=_fingerprint(spec, rerun_of) if request_id else b"",
             create_us=time_us,
-            start_by_us=due_us + _max_age_us(spec, function),
+            start_by_us=due_us + max_age_us(spec, function),
             traceparent=traceparent,
             rerun_of=rerun_of,
         )
+
+    async def _check_functions(self, spec: api.InvocationSpec) -> None:
+        """Check that the functions exist that an outcome is to go to.
+
+        :raises ApiError: INVALID_ARGUMENT.
+        """
+        checks = Checks()
+        for field in ("on_success", "on_failure"):
+            for number, destination in enumerate(getattr(spec, field)):
+                name = function_of(destination.uri)
+                try:
+                    if name:
+                        await self._catalog.get(name)
+                except ApiError as error:
+                    if error.code is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
+        checks.done()
 
 
 def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
@@ -244,10 +278,3 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
                 metadata={"request_id": draft.request_id, "invocation": verdict.id},
             )
     return Accepted(id=verdict.id, draft=None if verdict.outcome is Outcome.DUPLICATE else draft)
-
-
-def _max_age_us(spec: api.InvocationSpec, function: function_pb2.Function) -> int:
-    for asked in (spec, function):
-        if asked.HasField("max_age"):
-            return asked.max_age.ToMicroseconds()
-    return int(limits.DEFAULT_MAX_AGE * 1e6)

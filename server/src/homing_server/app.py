@@ -27,6 +27,8 @@ from homing_server.conservation import Conservation
 from homing_server.control import ControlChannel
 from homing_server.data_port import DataPort
 from homing_server.data_urls import DataUrls
+from homing_server.dead_letters import DeadLetters
+from homing_server.delivering import DeliveryDispatcher
 from homing_server.deployment import Deployment
 from homing_server.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.errors import ApiError
@@ -53,7 +55,7 @@ from homing_server.signing_keys import SigningKeys
 from homing_server.stopping import Stopping
 from homing_server.store.counters import read_counters
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.sync_calls import SyncCalls
 from homing_server.tailing import LogTails
 from homing_server.tasks import Tasks
@@ -113,7 +115,19 @@ class Server:
             announce=self._announce,
             resend_after=settings.resend_after,
         )
-        self._admission = Admission(self._database, self._catalog, self._dispatcher, self._metrics, self._blobs)
+        self._deliveries = DeliveryDispatcher(
+            self._database,
+            self._broker,
+            blobs=self._blobs,
+            urls=self._urls,
+            metrics=self._metrics,
+            caused=self._caused,
+            resend_after=settings.resend_after,
+        )
+        guard = settings.guard
+        self._admission = Admission(
+            self._database, self._catalog, self._dispatcher, self._metrics, blobs=self._blobs, guard=guard
+        )
         self._leadership = Leadership(self._database, "dispatcher", self._name, self._metrics.dispatching)
         self._admission.on_accepted(self._hub.changes.look)
         self._deployment = Deployment(
@@ -142,6 +156,8 @@ class Server:
             blobs=self._blobs,
             catalog=self._catalog,
             database=self._database,
+            dead_letters=DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake),
+            guard=guard,
             holds=holds,
             hub=self._hub,
             lists=Lists(self._database, holds),
@@ -155,9 +171,8 @@ class Server:
         secret_service = SecretService(
             Secrets(self._database, self._keyring, self._catalog, self._control), self._signing_keys
         )
-        self._grpc = GrpcFront(
-            settings.grpc_listen, invocations, FunctionService(self._catalog, self._deployment), secret_service
-        )
+        functions = FunctionService(self._catalog, self._deployment, guard)
+        self._grpc = GrpcFront(settings.grpc_listen, invocations, functions, secret_service)
         self._http = HttpFront(settings.http_listen, self._metrics, DataPort(self._blobs, self._urls))
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -202,10 +217,11 @@ class Server:
             *[self._dispatcher.publish_outbox] * PUBLISHERS,
             self._dispatcher.note_confirms,
             self._dispatcher.survey,
-            self._dispatcher.feed_deliveries,
+            self._deliveries.feed,
             self._leadership.renew,
             self._leadership.led(self._dispatcher.feed),
             self._leadership.led(self._dispatcher.sweep),
+            self._leadership.led(self._deliveries.sweep),
             self._recorder.record_group,
             self._leases.sweep,
             self._logs.store_group,
@@ -246,8 +262,13 @@ class Server:
 
     def _announce(self, recorded: Recorded) -> None:
         self._dispatcher.recorded(recorded)
+        self._deliveries.recorded(recorded)
         self._leases.recorded(recorded)
         self._control.recorded(recorded)
+
+    def _caused(self, function: str, due_us: int) -> None:
+        self._dispatcher.wake(function, due_us)
+        self._hub.changes.look()
 
     async def _watch_health(self) -> None:
         serving = self._broker.connected and await self._store_answers() and not self._draining

@@ -11,15 +11,16 @@ import time
 
 from sqlalchemy import Connection
 
+from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_DELIVERY, DEAD_LETTER_KIND_INVOCATION
 from homing_core.broker import Broker
-from homing_core.lifecycle import State
+from homing_core.lifecycle import Custody, State
 from homing_core.limits import CONTROL_INTERVAL
 from homing_server.catalog import Catalog
 from homing_server.control import ControlChannel
 from homing_server.metrics import Metrics
 from homing_server.presence import Presence
 from homing_server.recorder import Recorder
-from homing_server.store import dispatching, schema
+from homing_server.store import dead_letters, deliveries, dispatching, schema
 from homing_server.store.counters import read_counters
 from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
@@ -29,6 +30,7 @@ _COUNT_SHARE = 0.01
 _ON_ITS_WAY = CONTROL_INTERVAL / 2
 """A worker's word that came within so many seconds may have been said before the count began."""
 _LOOK = 0.1
+_KINDS = {DEAD_LETTER_KIND_INVOCATION: "invocation", DEAD_LETTER_KIND_DELIVERY: "delivery"}
 
 
 class Conservation:
@@ -68,6 +70,13 @@ class Conservation:
 
     async def _count_records(self) -> None:
         counters, states, self._count_seconds = await self._database.read(_count)
+        waiting, dead = await self._database.read(
+            lambda connection: (deliveries.count_waiting(connection), dead_letters.count_by_kind(connection))
+        )
+        for custody in (Custody.STORE, Custody.SENT, Custody.BROKER):
+            self._metrics.deliveries_waiting.labels(custody.name.lower()).set(waiting.get(custody, 0))
+        for kind, name in _KINDS.items():
+            self._metrics.dead_letters.labels(name).set(dead.get(kind, 0))
         for state in State:
             self._metrics.records.labels(state.name).set(states.get(state, 0))
         drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())

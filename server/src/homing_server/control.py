@@ -18,7 +18,7 @@ from homing_server.catalog import Catalog
 from homing_server.keyring import Keyring
 from homing_server.presence import Presence
 from homing_server.registry import WorkerRegistry
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from homing_server.watch import WatchHub
 

@@ -42,6 +42,11 @@ class DataUrls:
         self._base = base.rstrip("/")
         self._key = key
 
+    @property
+    def base(self) -> str:
+        """Where workers reach this server's HTTP port, without a slash at the end."""
+        return self._base
+
     def access(self, invocation_id: str, payload: Payload, *, start_by_us: int = 0) -> BodyAccess:
         """Return what lets a worker read the payload of an invocation, where it is stored apart, and write its result.
 

@@ -22,7 +22,8 @@ from homing_server.errors import Violation, function_not_found, invalid_request,
 from homing_server.store import functions as stored
 from homing_server.store import tombstones
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded, select_invocations, store_changes
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import select_invocations, store_changes
 from homing_server.store.records import Change, record_of
 from homing_server.store.secrets import missing_secrets, version_of
 from homing_server.tasks import Tasks

@@ -22,14 +22,13 @@ from homing_core import lifecycle, limits
 from homing_core.broker import Broker, BrokerError, Outgoing, UnroutableError
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record
-from homing_core.wire.v1 import DeliveryMessage
 from homing_server.catalog import Catalog
 from homing_server.data_urls import DataUrls
 from homing_server.store import dispatching, functions, stopping
 from homing_server.store.accepting import Draft
 from homing_server.store.dispatching import Work
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +78,7 @@ class _Load:
 
 
 class Dispatcher:
-    """Publishes work and deliveries."""
+    """Publishes work."""
 
     def __init__(
         self,
@@ -118,7 +117,6 @@ class Dispatcher:
         self._due: dict[str, int] = {}
         """By function, when the store has work that is due."""
         self._fed = asyncio.Event()
-        self._deliveries_due = asyncio.Event()
         catalog.on_change(lambda _: self._fed.set())
 
     async def recover(self) -> None:
@@ -183,8 +181,6 @@ class Dispatcher:
                 self._fed.set()
         for function, due_us in recorded.due.items():
             self.wake(function, due_us)
-        if recorded.deliveries:
-            self._deliveries_due.set()
 
     async def publish_outbox(self) -> None:
         """Wait for work to send and publish a batch of one function's. One step of several loops."""
@@ -219,36 +215,15 @@ class Dispatcher:
             if due_us <= now_us() and not self._catalog.is_paused(function):
                 await self._feed_function(function)
 
-    async def feed_deliveries(self) -> None:
-        """Wait until the store has deliveries, and publish them. One step of a loop.
-
-        Every server does this for the ends that it records itself; the one that sweeps finds those of others.
-        """
-        await self._deliveries_due.wait()
-        self._deliveries_due.clear()
-        if not self._broker.connected:
-            return
-        messages = await self._database.write(dispatching.claim_deliveries, now_us=now_us(), most=_CLAIM_BATCH)
-        if messages:
-            await self._publish_deliveries(messages)
-
     async def sweep(self) -> None:
-        """Take back what nobody has seen confirmed, and look for deliveries. One step of a loop."""
+        """Take back what nobody has seen confirmed. One step of a loop."""
         await asyncio.sleep(_POLL)
         before = now_us() - self._resend_after_us
-        work, deliveries, waiting = await self._database.read(
-            lambda connection: (
-                dispatching.forgotten_work(connection, sent_before_us=before),
-                dispatching.forgotten_deliveries(connection, sent_before_us=before),
-                dispatching.deliveries_wait(connection),
-            )
-        )
+        work = await self._database.read(dispatching.forgotten_work, sent_before_us=before)
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
-        if forgotten or deliveries:
-            _log.info("publishing again", invocations=len(forgotten), deliveries=len(deliveries))
-            await self._database.write(dispatching.take_back, forgotten, deliveries, now_us=now_us())
-        if waiting or deliveries:
-            self._deliveries_due.set()
+        if forgotten:
+            _log.info("publishing again", invocations=len(forgotten))
+            await self._database.write(dispatching.take_back_work, forgotten, due_us=now_us())
 
     async def survey(self) -> None:
         """Look in the store for what is due, and count anew what is at the broker. One step of a loop."""
@@ -355,20 +330,6 @@ class Dispatcher:
         keys = [item.key for item in failed]
         await self._database.write(dispatching.take_back_work, keys, due_us=due_us)
         self.wake(function, due_us)
-
-    async def _publish_deliveries(self, messages: Sequence[DeliveryMessage]) -> None:
-        for message in messages:
-            message.result_url = self._urls.reading(message.result.payload)
-        outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])
-        keys = [(message.delivery_id, message.generation) for message in messages]
-        sent = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is None]
-        failed = [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None]
-        if sent:
-            await self._database.write(dispatching.settle_deliveries, sent, custody=Custody.BROKER, now_us=now_us())
-        if failed:
-            await self._database.write(dispatching.settle_deliveries, failed, custody=Custody.STORE, now_us=now_us())
-        if len(messages) == _CLAIM_BATCH:
-            self._deliveries_due.set()
 
     def _unload(self, function: str, size: int) -> None:
         self._loads.setdefault(function, _Load()).remove(size)

@@ -32,6 +32,7 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
     checks.labels("filter.labels", selection.labels)
     checks.text("filter.id_prefix", selection.id_prefix, 36)
     checks.text("filter.rerun_of", selection.rerun_of, 36)
+    checks.text("filter.caused_by", selection.caused_by, 36)
 
 
 def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
@@ -45,6 +46,7 @@ def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
         or selection.labels
         or selection.id_prefix
         or selection.rerun_of
+        or selection.caused_by
     ):
         checks.add("filter", "must have at least one field set")
     check_filter(checks, selection)
@@ -70,6 +72,7 @@ def matcher(selection: api.InvocationFilter) -> Callable[[api.Invocation], bool]
             and (not states or invocation.state in states)
             and invocation.id.startswith(selection.id_prefix)
             and (not selection.rerun_of or invocation.rerun_of == selection.rerun_of)
+            and (not selection.caused_by or invocation.caused_by == selection.caused_by)
             and all(invocation.spec.labels.get(key) == value for key, value in labels.items())
             and all(_within(invocation, field, bounds) for field, bounds in ranges)
         )

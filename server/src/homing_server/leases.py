@@ -17,7 +17,7 @@ from homing_core.clock import now_us
 from homing_server.recorder import Recorder
 from homing_server.store import dispatching
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 
 _log = structlog.get_logger(__name__)
 

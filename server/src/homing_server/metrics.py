@@ -17,6 +17,18 @@ class Metrics:
         self.ended = Counter(
             "homing_invocations_ended", "Invocations recorded as ended.", ["state"], registry=self.registry
         )
+        self.deliveries = Counter(
+            "homing_deliveries_ended", "Deliveries recorded as ended.", ["state"], registry=self.registry
+        )
+        self.deliveries_waiting = Gauge(
+            "homing_deliveries",
+            "Deliveries that are not over, by who holds them: store, sent, broker.",
+            ["custody"],
+            registry=self.registry,
+        )
+        self.dead_letters = Gauge(
+            "homing_dead_letters", "Dead letters, by kind: invocation, delivery.", ["kind"], registry=self.registry
+        )
         self.events = Counter("homing_events_recorded", "Events taken from workers.", registry=self.registry)
         self.events_refused = Counter(
             "homing_events_refused", "Events that changed nothing: stale, late or repeated.", registry=self.registry

@@ -24,7 +24,8 @@ from homing_server.metrics import Metrics
 from homing_server.store import schema
 from homing_server.store.counters import holds_epoch, raise_counters
 from homing_server.store.engine import Database
-from homing_server.store.recording import Recorded, record_events
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import record_events
 
 _log = structlog.get_logger(__name__)
 

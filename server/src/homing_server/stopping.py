@@ -26,7 +26,7 @@ from homing_server.registry import WorkerRegistry
 from homing_server.store import stopping, tombstones
 from homing_server.store.engine import Database
 from homing_server.store.listing import Place
-from homing_server.store.recording import Recorded
+from homing_server.store.recorded import Recorded
 from homing_server.store.stopping import Requested
 from homing_server.validation import Checks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,6 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
+from homing_core.destinations import DestinationError, check_destination
+from homing_core.guard import ForbiddenTargetError, Guard
 from homing_server.errors import Violation, invalid_request, shown
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -126,6 +128,16 @@ class Checks:
         if not limits.FUNCTION_NAME.fullmatch(name):
             self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {shown(name)}")
 
+    def destinations(self, field: str, destinations: Sequence[policy_pb2.Destination], guard: Guard) -> None:
+        """Check the number of destinations, and each as far as can be told by itself."""
+        if len(destinations) > limits.MAX_DESTINATIONS:
+            self.add(field, f"must be at most {limits.MAX_DESTINATIONS} destinations, are {len(destinations)}")
+        for number, destination in enumerate(destinations[: limits.MAX_DESTINATIONS]):
+            try:
+                check_destination(destination.uri, guard)
+            except DestinationError as error:
+                self.add(f"{field}[{number}].uri", str(error))
+
     def secret_name(self, field: str, name: str) -> None:
         """Check the name of a secret."""
         if not limits.SECRET_NAME.fullmatch(name):
@@ -148,8 +160,11 @@ def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolic
         checks.integer(f"{field}.retry_status_codes", code, 300, 599)
 
 
-def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: bool, now_us: int) -> None:
-    """Check what a caller asks to run, whether its function exists apart."""
+def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: bool, now_us: int, guard: Guard) -> None:
+    """Check what a caller asks to run, whether its function exists apart.
+
+    :param guard: Decides where its outcome may be delivered to.
+    """
     checks.function_name("spec.function", spec.function)
     check_payload(checks, "spec.payload", spec.payload)
     if spec.HasField("http"):
@@ -161,21 +176,25 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
     if spec.HasField("max_age"):
         checks.duration("spec.max_age", spec.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
     if spec.HasField("callback"):
-        checks.url("spec.callback.url", spec.callback.url)
-        checks.headers("spec.callback.headers", spec.callback.headers)
+        _check_callback(checks, spec.callback, guard)
+    checks.destinations("spec.on_success", spec.on_success, guard)
+    checks.destinations("spec.on_failure", spec.on_failure, guard)
     if sync:
         for name in ("schedule_time", "callback", "max_age"):
             if spec.HasField(name):
                 checks.add(f"spec.{name}", "is for asynchronous invocations only")
-    for name in ("on_success", "on_failure"):
-        if getattr(spec, name):
-            checks.add(f"spec.{name}", "is not served by this server")
+        for name in ("on_success", "on_failure"):
+            if getattr(spec, name):
+                checks.add(f"spec.{name}", "is for asynchronous invocations only")
     if spec.HasField("schedule_time"):
         _check_schedule(checks, spec.schedule_time, now_us)
 
 
-def check_function(checks: Checks, function: function_pb2.Function) -> None:
-    """Check a function that shall be deployed."""
+def check_function(checks: Checks, function: function_pb2.Function, *, guard: Guard) -> None:
+    """Check a function that shall be deployed.
+
+    :param guard: Decides where the outcomes of its invocations may be delivered to.
+    """
     checks.function_name("function.name", function.name)
     match function.WhichOneof("source"):
         case "image":
@@ -197,9 +216,10 @@ def check_function(checks: Checks, function: function_pb2.Function) -> None:
             checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
     _check_secrets(checks, function)
-    for name in ("on_success", "on_failure", "public"):
-        if getattr(function, name):
-            checks.add(f"function.{name}", "is not served by this server")
+    if function.public:
+        checks.add("function.public", "is not served by this server")
+    checks.destinations("function.on_success", function.on_success, guard)
+    checks.destinations("function.on_failure", function.on_failure, guard)
     if function.HasField("retention"):
         checks.duration("function.retention", function.retention, limits.MIN_RETENTION, limits.MAX_RETENTION)
     if function.limits.memory_bytes and function.limits.memory_bytes < limits.MIN_MEMORY:
@@ -254,6 +274,20 @@ def check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> N
             f"must have at most {limits.MAX_INLINE_PAYLOAD} bytes (256 KiB), has {len(payload.data)};"
             " a larger body goes by WritePayload",
         )
+
+
+def _check_callback(checks: Checks, callback: policy_pb2.Callback, guard: Guard) -> None:
+    if len(callback.url) > limits.MAX_URL:
+        checks.add("spec.callback.url", f"must have at most {limits.MAX_URL} characters, has {len(callback.url)}")
+    else:
+        try:
+            guard.check_url(callback.url)
+        except ForbiddenTargetError as error:
+            checks.add("spec.callback.url", str(error))
+    checks.headers("spec.callback.headers", callback.headers)
+    for name in callback.headers:
+        if name.lower().startswith("webhook-"):
+            checks.add(f"spec.callback.headers[{shown(name)}]", "is set by homing itself")
 
 
 def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:

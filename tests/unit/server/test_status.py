@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from homing_core.guard import Guard
 from homing_server.errors import (
     ApiError,
     Violation,
@@ -33,7 +34,7 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Any) -> api.InvokeAsyncResponse:  # noqa: N802
         checks = Checks()
-        check_spec(checks, request.spec, sync=False, now_us=0)
+        check_spec(checks, request.spec, sync=False, now_us=0, guard=Guard())
         checks.done()
         return api.InvokeAsyncResponse()
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
+from homing_core.guard import Guard
 from homing_server.errors import ApiError
 from homing_server.validation import Checks, check_function, check_spec
 
@@ -34,13 +35,13 @@ def function(**fields: object) -> Function:
 
 def check_of_spec(value: Spec, *, sync: bool = False) -> None:
     checks = Checks()
-    check_spec(checks, value, sync=sync, now_us=NOW * 1_000_000)
+    check_spec(checks, value, sync=sync, now_us=NOW * 1_000_000, guard=Guard())
     checks.done()
 
 
 def check_of_function(value: Function) -> None:
     checks = Checks()
-    check_function(checks, value)
+    check_function(checks, value, guard=Guard())
     checks.done()
 
 
@@ -317,7 +318,7 @@ def test_very_many_violations_are_told_in_part(letter: str) -> None:
     """The error must fit into the headers of an answer, whatever the request is like."""
     bad = spec(function=letter * 10_000, labels={f"{n}" + letter * 10_000: "" for n in range(1000)})
     checks = Checks()
-    check_spec(checks, bad, sync=False, now_us=NOW)
+    check_spec(checks, bad, sync=False, now_us=NOW, guard=Guard())
     with pytest.raises(ApiError, match=r"; and \d+ more$") as caught:
         checks.done()
     assert 1 <= len(caught.value.violations) < 50

@@ -21,7 +21,6 @@ from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
 from homing_core.wire.v1 import FunctionState
 from homing_worker.bodies import Bodies
-from homing_worker.callback import CallbackClient
 from homing_worker.catalogue import Catalogue
 from homing_worker.control import ControlLink
 from homing_worker.deliverer import Deliverer
@@ -41,6 +40,7 @@ from homing_worker.runtime.url import UrlRuntime
 from homing_worker.secrets import SecretLink
 from homing_worker.settings import WorkerSettings
 from homing_worker.tombstones import Tombstones
+from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
 
@@ -85,13 +85,15 @@ class Worker:
         )
         self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
         self._metrics.watch(lambda: self._lanes)
-        self._callbacks = CallbackClient(settings.networks, self._bodies)
+        self._webhooks = WebhookClient(settings.guard, self._bodies)
         self._deliverer = Deliverer(
             self._broker,
             self._events,
-            self._callbacks,
+            self._webhooks,
+            self._secrets,
             self._metrics,
             worker=self.name,
+            schedule=settings.schedule,
             rng=random.Random(),  # noqa: S311 jitter
         )
         self._control = ControlLink(
@@ -125,7 +127,7 @@ class Worker:
             stack.push_async_callback(self._tell_the_rest)
             stack.push_async_callback(self._logs.close)
             stack.push_async_callback(self._bodies.close)
-            stack.push_async_callback(self._callbacks.close)
+            stack.push_async_callback(self._webhooks.close)
             stack.push_async_callback(self._deliverer.close)
             stack.push_async_callback(self._reports.close)
             stack.push_async_callback(self._lanes.close)

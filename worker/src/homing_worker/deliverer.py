@@ -1,60 +1,47 @@
-"""Delivers outcomes to callbacks: a few attempts within half a minute, each delivery reported to its end."""
+"""Delivers outcomes: each attempt in its receiver's turn, each delivery until it has arrived or is given up.
+
+Short delays are waited for here. Before a long one the delivery goes back to the store, which hands it out again when
+it is due; so a worker holds none for long, and what it holds comes again should it die.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
 from tenacity import AsyncRetrying, RetryCallState
-from yarl import URL
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Consumer, Received
 from homing_core.clock import now_us
+from homing_core.destinations import AMQP, receiver_of
+from homing_core.limits import SHORT_RETRY_DELAY
+from homing_core.reasons import FailureReason
 from homing_core.retry import parse_retry_after
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event, Token
-from homing_worker.callback import PER_HOST, CallbackClient, CallbackOutcome
+from homing_worker.amqp import publish_envelope
+from homing_worker.delivery_outcome import Outcome, failed
 from homing_worker.events import EventPublisher
 from homing_worker.metrics import Metrics
+from homing_worker.receivers import ReceiverDownError, Receivers
+from homing_worker.schedule import Schedule
+from homing_worker.secrets import SecretLink, SecretsUnavailableError
+from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
 
-MAX_ATTEMPTS: Final = 5
-FIRST_BACKOFF: Final = 1.0
-MAX_DELAY: Final = 8.0
-"""The delays after the first to the fourth attempt are drawn from the upper half of 1, 2, 4 and 8 s."""
+PREFETCH: Final = 1024
+"""Far more in hand than any receiver may have, so that those that hang leave room for the others."""
+_KEYS_PAUSE: Final = 1.0
+"""Seconds after which a delivery is given back that cannot be signed yet."""
 
-IN_FLIGHT: Final = 32
-PREFETCH: Final = 4 * IN_FLIGHT
-"""More in hand than in flight, so that a slow receiver does not at once keep the others waiting."""
-
-
-class Turns:
-    """Bounds the requests in flight, to all receivers and to each host."""
-
-    def __init__(self, *, in_all: int = IN_FLIGHT, per_host: int = PER_HOST) -> None:
-        self._all = asyncio.Semaphore(in_all)
-        self._per_host = per_host
-        self._hosts: dict[str, asyncio.Semaphore] = {}
-        self._users: dict[str, int] = {}
-
-    @asynccontextmanager
-    async def turn(self, host: str) -> AsyncIterator[None]:
-        """Wait for a turn with this host."""
-        self._users[host] = self._users.get(host, 0) + 1
-        try:
-            async with self._hosts.setdefault(host, asyncio.Semaphore(self._per_host)), self._all:
-                yield
-        finally:
-            self._users[host] -= 1
-            if not self._users[host]:
-                del self._users[host], self._hosts[host]
+_SILENT: Final = frozenset({FailureReason.TIMEOUT, FailureReason.CONNECTION_FAILED, FailureReason.CONNECTION_LOST})
+"""Failures that mean that nobody is there."""
 
 
 class Deliverer:
@@ -64,24 +51,29 @@ class Deliverer:
         self,
         broker: Broker,
         events: EventPublisher,
-        client: CallbackClient,
+        client: WebhookClient,
+        keys: SecretLink,
         metrics: Metrics,
         *,
         worker: str,
+        schedule: Schedule,
         rng: Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._broker = broker
         self._events = events
         self._client = client
+        self._keys = keys
         self._metrics = metrics
         self._worker = worker
+        self._schedule = schedule
         self._rng = rng
         self._sleep = sleep
-        self._turns = Turns()
+        self._receivers = Receivers(rng)
         self._consumer: Consumer | None = None
         self._deliveries: dict[asyncio.Task[None], _Delivery] = {}
         self._loop = asyncio.get_running_loop()
+        metrics.watch_receivers(lambda: self._receivers.down)
 
     async def consume(self) -> None:
         """Consume deliveries, unless they are consumed already.
@@ -126,7 +118,7 @@ class Deliverer:
             _log.error("unreadable_delivery", size=len(received.body))
             received.reject()
             return
-        delivery = _Delivery(message, received, self._client, self._rng)
+        delivery = _Delivery(message, received, self._schedule, self._rng)
         task = self._loop.create_task(self._deliver(delivery))
         self._deliveries[task] = delivery
         task.add_done_callback(self._ended)
@@ -139,81 +131,108 @@ class Deliverer:
     async def _deliver(self, delivery: _Delivery) -> None:
         """Deliver, report how it went and let the message go. Cancelled before it has begun, it is given back."""
         try:
-            outcome: CallbackOutcome = await AsyncRetrying(
-                sleep=self._sleep, retry=delivery.goes_on, wait=delivery.delay
-            )(self._attempt, delivery)
+            outcome: Outcome = await AsyncRetrying(sleep=self._sleep, retry=delivery.goes_on_here, wait=delivery.wait)(
+                self._attempt, delivery
+            )
         except asyncio.CancelledError:
             if not delivery.started:
                 delivery.received.requeue()
             raise
-        state = api.DELIVERY_STATE_DELIVERED if outcome.failure is None else api.DELIVERY_STATE_DEAD
+        except SecretsUnavailableError as error:
+            _log.warning("delivery_not_signed", delivery_id=delivery.message.delivery_id, error=str(error))
+            await self._sleep(_KEYS_PAUSE)
+            delivery.received.requeue()
+            return
+        state = api.DELIVERY_STATE_DELIVERED
+        if outcome.failure is not None:
+            state = api.DELIVERY_STATE_DEAD if delivery.next_delay is None else api.DELIVERY_STATE_PENDING
         self._metrics.delivery(api.DeliveryState.Name(state).removeprefix("DELIVERY_STATE_"))
         await self._events.publish(self._event(delivery, state))
         delivery.received.ack()
 
-    async def _attempt(self, delivery: _Delivery) -> CallbackOutcome:
-        async with self._turns.turn(delivery.host):
-            if not delivery.started:
-                delivery.started = True
-                self._events.post(self._event(delivery, api.DELIVERY_STATE_DELIVERING))
-            return await delivery.attempt()
+    async def _attempt(self, delivery: _Delivery) -> Outcome:
+        message = delivery.message
+        keys: Sequence[bytes] = ()
+        if not delivery.amqp:
+            keys = await self._keys.signing_keys(message.function, message.signing_version)
+        try:
+            async with self._receivers.turn(delivery.receiver, insist=delivery.insists) as turn:
+                if not delivery.started:
+                    delivery.started = True
+                    self._events.post(self._event(delivery, api.DELIVERY_STATE_DELIVERING))
+                start_us, start = now_us(), time.monotonic()
+                if delivery.amqp:
+                    outcome = await publish_envelope(self._broker, message)
+                else:
+                    outcome = await self._client.post(message, keys)
+                turn.answered = outcome.failure is None or outcome.failure.reason not in _SILENT
+                delivery.note(outcome, start_us=start_us, seconds=time.monotonic() - start)
+        except ReceiverDownError as error:
+            outcome = failed(FailureReason.RECEIVER_DOWN, str(error))
+            delivery.note(outcome, start_us=now_us(), seconds=0.0, pause=error.until - self._receivers.clock())
+        return outcome
 
     def _event(self, delivery: _Delivery, state: api.DeliveryState.ValueType) -> Event:
+        report = DeliveryReport(delivery_id=delivery.message.delivery_id, state=state, attempts=delivery.attempts)
+        if state == api.DELIVERY_STATE_PENDING and delivery.next_delay is not None:
+            report.due_us = now_us() + round(delivery.next_delay * 1e6)
         return Event(
             invocation_id=delivery.message.invocation_id,
             token=delivery.token,
             time_us=now_us(),
             worker=self._worker,
-            delivery=DeliveryReport(delivery_id=delivery.message.delivery_id, state=state, attempts=delivery.attempts),
+            delivery=report,
         )
 
 
 class _Delivery:
     """One delivery in hand."""
 
-    def __init__(self, message: DeliveryMessage, received: Received, client: CallbackClient, rng: Random) -> None:
+    def __init__(self, message: DeliveryMessage, received: Received, schedule: Schedule, rng: Random) -> None:
         self.message = message
         self.received = received
         self.token = Token(generation=message.generation, delivery=received.delivery_count)
+        self.receiver = receiver_of(message.uri)
+        self.amqp = message.uri.startswith(AMQP)
         self.attempts: list[DeliveryAttemptRecord] = []
         self.started = False
-        self._client = client
+        """Whether an attempt was made for real, here and now."""
+        self.next_delay: float | None = None
+        """Seconds until the next attempt; None where there is none."""
+        self._schedule = schedule
         self._rng = rng
 
     @property
-    def host(self) -> str:
-        """The receiver's host, as far as it can be told."""
-        try:
-            return URL(self.message.callback.url).host or ""
-        except ValueError:
-            return ""
+    def insists(self) -> bool:
+        """Whether the next attempt is to be made although the receiver is down: none is given up without any."""
+        last = self._schedule.is_last(self.message.prior_attempts + len(self.attempts) + 1)
+        return last and not self.started and not self.message.tried
 
-    async def attempt(self) -> CallbackOutcome:
-        """Make one request and record it."""
-        start_us, start = now_us(), time.monotonic()
-        outcome = await self._client.post(self.message)
+    def note(self, outcome: Outcome, *, start_us: int, seconds: float, pause: float = 0.0) -> None:
+        """Record an attempt, and plan the next one.
+
+        :param pause: The next one is to come no sooner than after so many seconds.
+        """
         self.attempts.append(
             DeliveryAttemptRecord(
                 start_us=start_us,
-                duration_us=round((time.monotonic() - start) * 1e6),
+                duration_us=round(seconds * 1e6),
                 status_code=outcome.status_code,
                 failure=outcome.failure,
             )
         )
-        return outcome
+        number = self.message.prior_attempts + len(self.attempts)
+        self.next_delay = None
+        if not outcome.final and not self._schedule.is_last(number):
+            asked = parse_retry_after(outcome.retry_after, now=time.time())
+            self.next_delay = max(pause, self._schedule.delay(number, asked=asked, rng=self._rng))
 
-    def goes_on(self, state: RetryCallState) -> bool:
-        """Tell whether another attempt follows."""
+    def goes_on_here(self, state: RetryCallState) -> bool:
+        """Tell whether another attempt follows so soon that it is waited for."""
         if state.outcome is None or state.outcome.failed:
             return False
-        failure = state.outcome.result().failure
-        return failure is not None and failure.retryable and state.attempt_number < MAX_ATTEMPTS
+        return self.next_delay is not None and self.next_delay <= SHORT_RETRY_DELAY
 
-    def delay(self, state: RetryCallState) -> float:
+    def wait(self, _: RetryCallState) -> float:
         """Return the seconds until the next attempt."""
-        assert state.outcome is not None
-        asked = parse_retry_after(state.outcome.result().retry_after, now=time.time())
-        if asked is not None:
-            return min(asked, MAX_DELAY)
-        bound = min(MAX_DELAY, FIRST_BACKOFF * 2 ** (state.attempt_number - 1))
-        return self._rng.uniform(bound / 2, bound)
+        return self.next_delay or 0.0

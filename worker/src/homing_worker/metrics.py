@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -49,7 +49,13 @@ class Metrics:
             "homing_worker_attempts", "Attempts that failed, by reason.", ["reason"], registry=self.registry
         )
         self._deliveries = Counter(
-            "homing_worker_deliveries", "Deliveries that ended, by state.", ["state"], registry=self.registry
+            "homing_worker_deliveries",
+            "Deliveries that this worker let go, by state: PENDING is tried again later.",
+            ["state"],
+            registry=self.registry,
+        )
+        self._receivers_down = Gauge(
+            "homing_worker_receivers_down", "Receivers of deliveries that are taken for down.", registry=self.registry
         )
         self._batches = Histogram(
             "homing_worker_event_batch_size",
@@ -68,6 +74,10 @@ class Metrics:
     def watch(self, lanes: Callable[[], Iterable[LaneFigures]]) -> None:
         """Export the figures of these lanes whenever the metrics are read."""
         self.registry.register(_LaneCollector(lanes))
+
+    def watch_receivers(self, down: Callable[[], int]) -> None:
+        """Export how many receivers of deliveries are taken for down."""
+        self._receivers_down.set_function(down)
 
     def execution(self, lane: str, outcome: str) -> None:
         """Count an invocation that was let go."""

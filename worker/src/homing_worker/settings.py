@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -10,27 +9,24 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from homing_core.settings import CommonSettings
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from homing_core.limits import MAX_DELAY
+from homing_core.settings import CommonSettings, parts_of
+from homing_worker.schedule import DEFAULT_DELAYS, Schedule
 
 RUNTIMES = ("docker", "process")
 
 
-def _parts(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
 def _check_runtimes(value: str) -> str:
-    unknown = [name for name in _parts(value) if name not in RUNTIMES]
-    if unknown or not _parts(value):
+    unknown = [name for name in parts_of(value) if name not in RUNTIMES]
+    if unknown or not parts_of(value):
         raise ValueError(f"must be a comma-separated list of {', '.join(RUNTIMES)}")
     return value
 
 
-def _check_networks(value: str) -> str:
-    for part in _parts(value):
-        ipaddress.ip_network(part)
+def _check_delays(value: str) -> str:
+    for part in parts_of(value):
+        if not 0 <= float(part) <= MAX_DELAY:
+            raise ValueError(f"must be seconds from 0 to {MAX_DELAY:g}")
     return value
 
 
@@ -92,9 +88,10 @@ class WorkerSettings(CommonSettings):
         ge=1,
         description="Seconds after its last word that a worker is taken for lost with what it answers for.",
     )
-    callback_networks: Annotated[str, AfterValidator(_check_networks)] = Field(
-        default="127.0.0.0/8,::1/128",
-        description="The networks that callbacks may go to, comma-separated, as in 127.0.0.0/8,::1/128.",
+    delivery_delays: Annotated[str, AfterValidator(_check_delays)] = Field(
+        default=",".join(f"{delay:g}" for delay in DEFAULT_DELAYS),
+        description="Seconds after each failed attempt to deliver to a callback or destination, comma-separated; after"
+        " one attempt more than there are delays it is given up.",
     )
     progress_listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         default="",
@@ -110,11 +107,11 @@ class WorkerSettings(CommonSettings):
     )
 
     @property
-    def runtimes(self) -> tuple[str, ...]:
-        """The names of the runtimes to use."""
-        return _parts(self.runtime)
+    def schedule(self) -> Schedule:
+        """When deliveries are made again."""
+        return Schedule(delays=[float(part) for part in parts_of(self.delivery_delays)])
 
     @property
-    def networks(self) -> tuple[Network, ...]:
-        """The networks that callbacks may go to."""
-        return tuple(ipaddress.ip_network(part) for part in _parts(self.callback_networks))
+    def runtimes(self) -> tuple[str, ...]:
+        """The names of the runtimes to use."""
+        return parts_of(self.runtime)

@@ -86,6 +86,23 @@ class Outgoing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Letter:
+    """A message for an exchange that is not homing's own."""
+
+    exchange: str
+    """Empty for the default exchange, which routes to the queue that is named as the key."""
+    routing_key: str
+    body: bytes
+    content_type: str
+    message_id: str
+    """The same in every attempt."""
+    kind: str
+    """What the message tells of: AMQP's property ``type``."""
+    timestamp: int
+    """In seconds since the epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Depth:
     """How many messages wait in the queues of a function, those in hand not counted."""
 
@@ -185,6 +202,14 @@ class Broker(ABC):
     @abstractmethod
     async def publish_deliveries(self, bodies: Sequence[bytes]) -> Sequence[BrokerError | None]:
         """Publish deliveries; tell for each, in order, why it failed, or None where it is confirmed."""
+
+    @abstractmethod
+    async def publish_letter(self, letter: Letter) -> None:
+        """Publish a letter to its exchange; confirmed, it is in every queue that takes it.
+
+        :raises UnroutableError: There is no such exchange, or no queue that takes the letter.
+        :raises BrokerError: It was not, or perhaps not, published.
+        """
 
     @abstractmethod
     async def publish_logs(self, body: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from homing.v1 import function_service_pb2 as api
 from homing.v1 import function_service_pb2_grpc
+from homing_core.guard import Guard
 from homing_server.catalog import Catalog
 from homing_server.deployment import Deployment
 from homing_server.grpc_front.status import Context
@@ -17,14 +18,15 @@ _MAX_PAGE = 1000
 class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
     """Serves functions."""
 
-    def __init__(self, catalog: Catalog, deployment: Deployment) -> None:
+    def __init__(self, catalog: Catalog, deployment: Deployment, guard: Guard) -> None:
         self._catalog = catalog
+        self._guard = guard
         self._deployment = deployment
 
     async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
         """Create a function or change it."""
         checks = Checks()
-        check_function(checks, request.function)
+        check_function(checks, request.function, guard=self._guard)
         checks.done()
         function, created = await self._deployment.deploy(request.function)
         return api.DeployFunctionResponse(function=function, created=created)

@@ -8,10 +8,12 @@ from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.admission import Accepted, Admission
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
+from homing_server.dead_letters import DeadLetters
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
 from homing_server.grpc_front.payloads import read_payload, write_payload
 from homing_server.grpc_front.status import Context
@@ -48,6 +50,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         blobs: Blobs,
         catalog: Catalog,
         database: Database,
+        dead_letters: DeadLetters,
+        guard: Guard,
         holds: Holds,
         hub: WatchHub,
         lists: Lists,
@@ -62,6 +66,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._blobs = blobs
         self._catalog = catalog
         self._database = database
+        self._dead_letters = dead_letters
+        self._guard = guard
         self._holds = holds
         self._hub = hub
         self._lists = lists
@@ -75,7 +81,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
         """Run a function and wait for its end."""
         checks = Checks()
-        check_spec(checks, request.spec, sync=True, now_us=now_us())
+        check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
         checks.done()
         await self._catalog.get(request.spec.function)
         invocation_id = new_id()
@@ -206,6 +212,24 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         _check_id(request.id)
         async for response in self._log_tails.tail(request):
             yield response
+
+    async def ListDeadLetters(
+        self, request: api.ListDeadLettersRequest, _context: Context
+    ) -> api.ListDeadLettersResponse:
+        """Return a page of dead letters."""
+        return await self._dead_letters.list(request)
+
+    async def RedriveDeadLetters(
+        self, request: api.RedriveDeadLettersRequest, context: Context
+    ) -> api.RedriveDeadLettersResponse:
+        """Try dead letters again."""
+        return await self._dead_letters.redrive(request, caller="", traceparent=_traceparent(context))
+
+    async def PurgeDeadLetters(
+        self, request: api.PurgeDeadLettersRequest, _context: Context
+    ) -> api.PurgeDeadLettersResponse:
+        """Forget dead letters."""
+        return await self._dead_letters.purge(request)
 
     async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
         return await self._get(accepted.id) if accepted.draft is None else self._fresh(accepted.draft)

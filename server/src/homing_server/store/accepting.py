@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select
 
 from homing.v1 import invocation_pb2 as api
+from homing.v1.function_pb2 import Function
+from homing_core import limits
 from homing_core.lifecycle import Record
 from homing_server.store import schema
 from homing_server.store.blobs import known_blobs, use_blobs
@@ -62,6 +64,10 @@ class Draft:
     traceparent: str
     rerun_of: str = ""
     """The ended invocation that it runs again; empty for none."""
+    caused_by: str = ""
+    """The ended invocation whose outcome caused it; empty for none."""
+    depth: int = 0
+    """How many invocations in a row caused it."""
 
     @property
     def blob_id(self) -> str:
@@ -103,7 +109,7 @@ def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
             known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
             fresh.append(draft)
     if fresh:
-        _insert(connection, fresh)
+        insert_drafts(connection, fresh)
     return verdicts
 
 
@@ -129,7 +135,8 @@ def _known_blobs(connection: Connection, drafts: Sequence[Draft]) -> set[str]:
     return known_blobs(connection, wanted) if wanted else set()
 
 
-def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
+def insert_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Record drafts that are known to be new, and whose functions and bodies are there."""
     counted = raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
     first = counted[schema.CHANGE_SEQ] - len(drafts) + 1
     rows = [
@@ -147,7 +154,8 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
             "size": draft.size,
             "traceparent": draft.traceparent,
             "rerun_of": draft.rerun_of or None,
-            "depth": 0,
+            "caused_by": draft.caused_by or None,
+            "depth": draft.depth,
             "result_seq": None,
             "change_seq": change_seq,
         }
@@ -162,6 +170,14 @@ def _insert(connection: Connection, drafts: Sequence[Draft]) -> None:
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
         connection.execute(insert_label, labels)
+
+
+def max_age_us(spec: api.InvocationSpec, function: Function) -> int:
+    """Return how long an invocation may wait for its start, in microseconds."""
+    for asked in (spec, function):
+        if asked.HasField("max_age"):
+            return asked.max_age.ToMicroseconds()
+    return int(limits.DEFAULT_MAX_AGE * 1e6)
 
 
 def row_of_spec(spec: api.InvocationSpec) -> Values:

@@ -20,7 +20,7 @@ def count_states(connection: Connection) -> dict[State, int]:
 
 def count_selected(connection: Connection, selection: api.InvocationFilter, *, most: int) -> dict[State, int]:
     """Return by state how many records a filter selects; counting stops after so many of a state."""
-    if selection.labels or selection.rerun_of:
+    if selection.labels or selection.rerun_of or selection.caused_by:
         # There are few of them, most often: all are looked at once, whatever their states.
         query = select(_invocations.c.state, func.count()).where(*conditions(selection, Arm()))
         query, label = labelled(query, selection)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, case, exists, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1 import payload_pb2, policy_pb2
+from homing.v1 import payload_pb2
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
-from homing_core.wire.v1 import DeliveryMessage, WorkMessage
+from homing_core.wire.v1 import WorkMessage
 from homing_server.store import schema, tombstones
-from homing_server.store.recording import Recorded, select_invocations, store_changes
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import select_invocations, store_changes
 from homing_server.store.records import Change, record_of
 
 _invocations = schema.invocations
@@ -42,7 +43,14 @@ class Claim:
 
 
 def work_of(
-    invocation_id: str, record: Record, spec: api.InvocationSpec, *, create_us: int, start_by_us: int, traceparent: str
+    invocation_id: str,
+    record: Record,
+    spec: api.InvocationSpec,
+    *,
+    create_us: int,
+    start_by_us: int,
+    traceparent: str,
+    depth: int,
 ) -> WorkMessage:
     """Return the message that hands an invocation over."""
     message = WorkMessage(
@@ -54,8 +62,10 @@ def work_of(
         prior_attempts=record.counted_attempts,
         prior_lost_starts=record.lost_starts,
         traceparent=traceparent,
+        depth=depth,
     )
-    message.spec.ClearField("callback")
+    for name in ("callback", "on_success", "on_failure"):
+        message.spec.ClearField(name)
     return message
 
 
@@ -115,6 +125,7 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
                 create_us=row.create_us,
                 start_by_us=row.start_by_us,
                 traceparent=row.traceparent,
+                depth=row.depth,
             )
             work.append(Work(message=message, size=row.size))
         assert isinstance(after, Record), "what the store holds has not ended"
@@ -163,20 +174,6 @@ def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *,
     tombstones.note_gone(connection, keys, now_us=due_us)
 
 
-def take_back(
-    connection: Connection,
-    work: Collection[tuple[str, int]],
-    deliveries: Collection[tuple[str, int]],
-    *,
-    now_us: int,
-) -> None:
-    """Return work and deliveries to the store's custody."""
-    if work:
-        take_back_work(connection, work, due_us=now_us)
-    if deliveries:
-        settle_deliveries(connection, deliveries, custody=Custody.STORE, now_us=now_us)
-
-
 def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
     """Return hand-overs that were committed so long ago that their dispatcher should have seen them confirmed."""
     query = (
@@ -205,7 +202,7 @@ def take_back_all(connection: Connection, *, due_us: int) -> int:
     deliveries = connection.execute(
         update(_deliveries)
         .where(schema.live(_deliveries), _deliveries.c.custody.in_(gone))
-        .values(custody=int(Custody.STORE))
+        .values(custody=int(Custody.STORE), due_us=due_us)
     )
     return work.rowcount + deliveries.rowcount
 
@@ -241,81 +238,3 @@ def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
         others = loads.get(name, (0, 0))
         loads[name] = others[0] + count, others[1] + size
     return loads
-
-
-def claim_deliveries(connection: Connection, *, now_us: int, most: int) -> list[DeliveryMessage]:
-    """Take deliveries that wait in the store, the oldest first."""
-    query = (
-        select(
-            _deliveries.c.id.label("delivery_id"),
-            _deliveries.c.generation.label("last_generation"),
-            _deliveries.c.target,
-            _invocations,
-            schema.payloads.c.result,
-        )
-        .join(_invocations, _invocations.c.id == _deliveries.c.invocation_id)
-        .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
-        .where(schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
-        .order_by(_deliveries.c.sent_us)
-        .limit(most)
-    )
-    messages = []
-    for row in connection.execute(query):
-        record = record_of(row)
-        messages.append(
-            DeliveryMessage(
-                delivery_id=row.delivery_id,
-                generation=row.last_generation + 1,
-                callback=policy_pb2.Callback.FromString(row.target),
-                invocation_id=row.id,
-                function=row.function,
-                state=api.InvocationState.ValueType(row.state),
-                result=None if row.result is None else api.Result.FromString(row.result),
-                failure=record.failure,
-                start_us=row.start_us,
-                end_us=row.end_us,
-            )
-        )
-    if messages:
-        statement = (
-            update(_deliveries)
-            .where(_deliveries.c.id == bindparam("key"))
-            .values(generation=bindparam("claimed"), delivery=0, custody=int(Custody.SENT), sent_us=now_us)
-        )
-        rows = [{"key": message.delivery_id, "claimed": message.generation} for message in messages]
-        connection.execute(statement, rows)
-    return messages
-
-
-def deliveries_wait(connection: Connection) -> bool:
-    """Tell whether deliveries wait in the store."""
-    query = select(exists().where(schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE)))
-    return bool(connection.execute(query).scalar_one())
-
-
-def settle_deliveries(
-    connection: Connection, keys: Collection[tuple[str, int]], *, custody: Custody, now_us: int
-) -> None:
-    """Note who holds deliveries after they were published, or were not, unless they have gone further since."""
-    statement = (
-        update(_deliveries)
-        .where(
-            _deliveries.c.id == bindparam("key"),
-            _deliveries.c.generation == bindparam("claimed"),
-            _deliveries.c.custody == int(Custody.SENT),
-        )
-        .values(custody=int(custody), sent_us=now_us)
-    )
-    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
-
-
-def forgotten_deliveries(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
-    """Return deliveries that were committed so long ago that their dispatcher should have seen them confirmed."""
-    query = (
-        select(_deliveries.c.id, _deliveries.c.generation)
-        .where(
-            schema.live(_deliveries), _deliveries.c.custody == int(Custody.SENT), _deliveries.c.sent_us < sent_before_us
-        )
-        .limit(1000)
-    )
-    return [(key, generation) for key, generation in connection.execute(query)]

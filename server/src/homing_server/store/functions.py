@@ -13,7 +13,8 @@ from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema, tombstones
-from homing_server.store.recording import Recorded, store_changes
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import store_changes
 from homing_server.store.records import Change, record_of
 from homing_server.store.secrets import versions_of
 
@@ -104,7 +105,10 @@ def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | N
     if row is None or row.deleted:
         return None
     last = function_pb2.Function.FromString(row.definition)
-    left = function_pb2.Function(name=name, revision=row.revision + 1)
+    # What waits ends, and that is told where it was said when the function was there.
+    left = function_pb2.Function(
+        name=name, revision=row.revision + 1, on_success=last.on_success, on_failure=last.on_failure
+    )
     if last.HasField("retention"):
         # Its records are kept as long as it was said when it was there.
         left.retention.CopyFrom(last.retention)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
-from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.clock import now_us
-from homing_core.ids import new_id
-from homing_core.lifecycle import Custody, Record, Refusal, State, Token
-from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
-from homing_server.store import schema, tombstones
+from homing_core.lifecycle import Custody, Record, Refusal
+from homing_core.wire.v1 import Event
+from homing_server.store import dead_letters, deliveries, schema, tombstones
 from homing_server.store.accepting import (
     insert_invocation,
     insert_label,
@@ -23,14 +20,13 @@ from homing_server.store.accepting import (
     row_of_spec,
 )
 from homing_server.store.counters import raise_counters
+from homing_server.store.recorded import Recorded
 from homing_server.store.records import Change, Values, record_of, record_of_call, values_of
 
 _LAST = frozenset({"ended", "deferred", "handed_back"})
 _RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
 
 _select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
-_select_deliveries = select(schema.deliveries).where(schema.deliveries.c.id.in_(bindparam("ids", expanding=True)))
-_insert_delivery = insert(schema.deliveries)
 _update_invocation = (
     update(schema.invocations)
     .where(schema.invocations.c.id == bindparam("key"))
@@ -41,33 +37,6 @@ _update_result = (
     .where(schema.payloads.c.invocation_id == bindparam("key"))
     .values(result=bindparam("result"))
 )
-_update_delivery = (
-    update(schema.deliveries)
-    .where(schema.deliveries.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("state", "generation", "delivery", "custody", "end_us", "history")})
-)
-
-
-@dataclass(kw_only=True, slots=True)
-class Recorded:
-    """What a transaction changed, for those who wait for it."""
-
-    result_seq: int = 0
-    """The highest number given to a result; 0 where none ended."""
-    change_seq: int = 0
-    """The highest number given to a change; 0 where none was told."""
-    ended: dict[str, State] = field(default_factory=dict)
-    """The invocations that ended."""
-    left_broker: list[tuple[str, str, int]] = field(default_factory=list)
-    """Id, function and size of the invocations that the broker holds no more."""
-    due: dict[str, int] = field(default_factory=dict)
-    """By function, when the earliest of the invocations that came back to the store is due."""
-    leases: dict[str, float] = field(default_factory=dict)
-    """The invocations that were leased, or whose leases were renewed, and for how many seconds from now."""
-    deliveries: int = 0
-    """How many deliveries were made."""
-    refused: int = 0
-    """How many events changed nothing."""
 
 
 def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
@@ -87,7 +56,7 @@ def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
     changes = _live(connection, lives, recorded)
     store_changes(connection, changes, recorded)
     _record_sync(connection, sync, recorded)
-    _record_deliveries(connection, reports, recorded)
+    deliveries.record_reports(connection, reports, recorded)
     return recorded
 
 
@@ -128,7 +97,8 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
         recorded.change_seq = change_seq
     if ends:
         recorded.result_seq = result_seq
-        _make_deliveries(connection, ends, recorded)
+        deliveries.make(connection, ends, recorded)
+        dead_letters.bury_invocations(connection, ends)
 
 
 def _note_custody(change: Change, recorded: Recorded) -> None:
@@ -171,32 +141,6 @@ def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recor
 def _lets_go(event: Event) -> bool:
     """Tell whether the worker lets the work message go, which it does once its event is confirmed."""
     return event.WhichOneof("kind") in _LAST or (event.HasField("leased") and event.leased.term_us > 0)
-
-
-def _make_deliveries(connection: Connection, ends: Sequence[Change], recorded: Recorded) -> None:
-    rows = []
-    for change in ends:
-        spec = api.InvocationSpec.FromString(change.row.spec)
-        if spec.HasField("callback"):
-            rows.append(
-                {
-                    "id": new_id(),
-                    "invocation_id": change.row.id,
-                    "kind": api.DELIVERY_KIND_CALLBACK,
-                    "target": spec.callback.SerializeToString(),
-                    "state": api.DELIVERY_STATE_PENDING,
-                    "generation": 0,
-                    "delivery": 0,
-                    "custody": int(Custody.STORE),
-                    "sent_us": 0,
-                    "create_us": now_us(),
-                    "end_us": 0,
-                    "history": b"",
-                }
-            )
-    if rows:
-        connection.execute(_insert_delivery, rows)
-        recorded.deliveries += len(rows)
 
 
 def _record_sync(connection: Connection, events: dict[str, Event], recorded: Recorded) -> None:
@@ -250,44 +194,3 @@ def _end_of_call(event: Event) -> Event:
     end = Event(invocation_id=event.invocation_id, time_us=event.time_us, worker=event.worker)
     end.ended.CopyFrom(event.sync_ended.ended)
     return end
-
-
-def _record_deliveries(connection: Connection, reports: Sequence[Event], recorded: Recorded) -> None:
-    if not reports:
-        return
-    ids = {report.delivery.delivery_id for report in reports}
-    rows = {row.id: row for row in connection.execute(_select_deliveries, {"ids": list(ids)})}
-    changes: dict[str, Values] = {}
-    tokens = {row.id: Token(generation=row.generation, delivery=row.delivery) for row in rows.values()}
-    histories: dict[str, Sequence[DeliveryAttemptRecord]] = {
-        row.id: DeliveryHistory.FromString(row.history).attempts for row in rows.values()
-    }
-    for event in reports:
-        report, token = event.delivery, Token.of(event.token)
-        row = rows.get(report.delivery_id)
-        done = row is None or row.end_us or changes.get(report.delivery_id, {}).get("end_us")
-        if done or token < tokens[report.delivery_id]:
-            recorded.refused += 1
-            continue
-        over = report.state in {api.DELIVERY_STATE_DELIVERED, api.DELIVERY_STATE_DEAD}
-        tokens[report.delivery_id] = token
-        histories[report.delivery_id] = attempts = _merge_attempts(histories[report.delivery_id], report.attempts)
-        changes[report.delivery_id] = {
-            "key": report.delivery_id,
-            "state": report.state,
-            "generation": token.generation,
-            "delivery": token.delivery,
-            "custody": int(Custody.NONE if over else Custody.BROKER),
-            "end_us": event.time_us if over else 0,
-            "history": DeliveryHistory(attempts=attempts).SerializeToString(),
-        }
-    if changes:
-        connection.execute(_update_delivery, list(changes.values()))
-
-
-def _merge_attempts(
-    known: Sequence[DeliveryAttemptRecord], told: Sequence[DeliveryAttemptRecord]
-) -> list[DeliveryAttemptRecord]:
-    """Return all attempts of a delivery by the time of their start; a report tells of those of one hand-over alone."""
-    attempts = {attempt.start_us: attempt for attempt in (*known, *told)}
-    return [attempts[start_us] for start_us in sorted(attempts)]

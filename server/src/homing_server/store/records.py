@@ -106,7 +106,7 @@ def invocation_of(
         sync=row.sync,
         caller=row.caller,
         create_time=timestamp(row.create_us),
-        deliveries=[_delivery_of(delivery) for delivery in deliveries],
+        deliveries=[delivery_of(delivery) for delivery in deliveries],
         result=None if result is None else api.Result.FromString(result),
         rerun_of=row.rerun_of or "",
         caused_by=row.caused_by or "",
@@ -267,16 +267,20 @@ def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:
     return attempt
 
 
-def _delivery_of(row: Row[Any]) -> api.Delivery:
+def delivery_of(row: Row[Any]) -> api.Delivery:
+    """Return the API's delivery of a row."""
+    history = DeliveryHistory.FromString(row.history)
     delivery = api.Delivery(
         id=row.id,
         kind=row.kind,
-        uri=policy_pb2.Callback.FromString(row.target).url,
+        uri=uri_of(row),
         state=row.state,
         create_time=timestamp(row.create_us),
         end_time=timestamp(row.end_us),
+        next_attempt_time=timestamp(row.due_us) if row.custody == int(Custody.STORE) else None,
+        caused=history.caused,
     )
-    for number, record in enumerate(DeliveryHistory.FromString(row.history).attempts, 1):
+    for number, record in enumerate(history.attempts, 1):
         attempt = delivery.attempts.add(
             number=number,
             start_time=timestamp(record.start_us),
@@ -285,3 +289,10 @@ def _delivery_of(row: Row[Any]) -> api.Delivery:
         )
         attempt.duration.FromMicroseconds(record.duration_us)
     return delivery
+
+
+def uri_of(delivery: Row[Any]) -> str:
+    """Return where a delivery goes."""
+    if delivery.kind == api.DELIVERY_KIND_CALLBACK:
+        return policy_pb2.Callback.FromString(delivery.target).url
+    return policy_pb2.Destination.FromString(delivery.target).uri

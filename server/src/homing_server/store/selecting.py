@@ -69,7 +69,7 @@ def span_of(selection: api.InvocationFilter) -> Span:
 
 def arms(selection: api.InvocationFilter) -> list[Arm]:
     """Return what to look for one by one: an index has the order of one function and one state, not of several."""
-    if selection.labels or selection.rerun_of:
+    if selection.labels or selection.rerun_of or selection.caused_by:
         return [Arm()]
     functions: Sequence[str | None] = sorted(set(selection.functions)) or [None]
     states: Sequence[int | None] = sorted(set(selection.states)) or [None]
@@ -95,6 +95,8 @@ def conditions(selection: api.InvocationFilter, arm: Arm) -> Iterator[ColumnElem
         yield func.substr(_invocations.c.id, 1, len(selection.id_prefix)) == selection.id_prefix
     if selection.rerun_of:
         yield _invocations.c.rerun_of == selection.rerun_of
+    if selection.caused_by:
+        yield _invocations.c.caused_by == selection.caused_by
 
 
 def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Select[Any], FromClause | None]:

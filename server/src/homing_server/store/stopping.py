@@ -19,7 +19,8 @@ from homing_core.lifecycle import ENDS, Record, State
 from homing_core.wire.v1 import Stop
 from homing_server.store import schema, tombstones
 from homing_server.store.listing import Place, page_query
-from homing_server.store.recording import Recorded, select_invocations, store_changes
+from homing_server.store.recorded import Recorded
+from homing_server.store.recording import select_invocations, store_changes
 from homing_server.store.records import Change, record_of
 
 _invocations = schema.invocations

@@ -17,6 +17,7 @@ from homing_core.broker.seam import (
     Consumer,
     Depth,
     Handler,
+    Letter,
     Outgoing,
     UnroutableError,
 )
@@ -114,6 +115,11 @@ class EmbeddedBroker(Broker):
         for body in bodies:
             self._exchange.deliveries.put(Message(body))
         return [None] * len(bodies)
+
+    async def publish_letter(self, letter: Letter) -> None:
+        """See :meth:`Broker.publish_letter`: there are no exchanges but homing's own."""
+        self._check()
+        raise UnroutableError(f"the embedded broker has no exchange {letter.exchange!r}; RabbitMQ has them")
 
     async def publish_logs(self, body: bytes) -> None:
         """See :meth:`Broker.publish_logs`."""

@@ -12,6 +12,7 @@ import structlog
 from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
 from homing_core.broker.rabbitmq.connection import Connection, Link, read_url
 from homing_core.broker.rabbitmq.consumer import Consumption
+from homing_core.broker.rabbitmq.letters import Letters
 from homing_core.broker.rabbitmq.publisher import Message, Publisher
 from homing_core.broker.rabbitmq.topology import (
     CONTROL_EXCHANGE,
@@ -24,7 +25,16 @@ from homing_core.broker.rabbitmq.topology import (
     sync_queue,
     work_queue,
 )
-from homing_core.broker.seam import Broker, BrokerError, Consumer, Depth, Handler, Outgoing
+from homing_core.broker.seam import (
+    Broker,
+    BrokerError,
+    BrokerUnavailableError,
+    Consumer,
+    Depth,
+    Handler,
+    Letter,
+    Outgoing,
+)
 
 DRAIN_TIMEOUT: Final = 5.0
 NOT_FOUND: Final = 404
@@ -51,11 +61,12 @@ class RabbitBroker(Broker):
         self._closing = False
         self._reopening: asyncio.Task[None] | None = None
         self._publisher = Publisher(reopen=self._reopen)
+        self._letters = Letters()
         self._publishing = Link(
             read_url(url, name=f"{name} publishes"),
             purpose="publish",
             set_up=self._set_up_publishing,
-            lost=self._publisher.detach,
+            lost=self._publishing_lost,
         )
         self._consuming = Link(
             read_url(url, name=f"{name} consumes"),
@@ -167,6 +178,12 @@ class RabbitBroker(Broker):
     async def publish_deliveries(self, bodies: Sequence[bytes]) -> Sequence[BrokerError | None]:
         """See :meth:`Broker.publish_deliveries`."""
         return await self._publisher.publish([Message(queue=DELIVERIES_QUEUE, body=body) for body in bodies])
+
+    async def publish_letter(self, letter: Letter) -> None:
+        """See :meth:`Broker.publish_letter`."""
+        if not self._publisher.available:
+            raise BrokerUnavailableError("RabbitMQ is not connected, or takes no messages now.")
+        await self._letters.publish(self._publishing.connection, letter)
 
     async def publish_logs(self, body: bytes) -> None:
         """See :meth:`Broker.publish_logs`."""
@@ -299,6 +316,10 @@ class RabbitBroker(Broker):
         consumptions, self._consumptions = self._consumptions, []
         for consumption in consumptions:
             consumption.stop()
+
+    def _publishing_lost(self) -> None:
+        self._letters.detach()
+        self._publisher.detach()
 
     def _lost(self) -> None:
         self._stop_consumptions()

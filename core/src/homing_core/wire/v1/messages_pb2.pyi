@@ -491,15 +491,12 @@ class DeliveryReport(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     DUE_US_FIELD_NUMBER: builtins.int
-    RECEIVER_DOWN_UNTIL_US_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     state: homing.v1.invocation_pb2.DeliveryState.ValueType
     """DELIVERING, DELIVERED or DEAD; PENDING where the worker let it go until a later attempt."""
     due_us: builtins.int
     """When the next attempt is due, where the worker let it go."""
-    receiver_down_until_us: builtins.int
-    """The receiver is in trouble: until then the worker wants but one delivery at a time for it. 0 where it is not."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing_core.wire.v1.record_pb2.DeliveryAttemptRecord]:
         """All attempts under this token."""
@@ -511,9 +508,8 @@ class DeliveryReport(google.protobuf.message.Message):
         state: homing.v1.invocation_pb2.DeliveryState.ValueType = ...,
         attempts: collections.abc.Iterable[homing_core.wire.v1.record_pb2.DeliveryAttemptRecord] | None = ...,
         due_us: builtins.int = ...,
-        receiver_down_until_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "due_us", b"due_us", "receiver_down_until_us", b"receiver_down_until_us", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "delivery_id", b"delivery_id", "due_us", b"due_us", "state", b"state"]) -> None: ...
 
 Global___DeliveryReport: typing_extensions.TypeAlias = DeliveryReport
 
@@ -546,6 +542,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     GATEWAY_URL_FIELD_NUMBER: builtins.int
     SIGNING_VERSION_FIELD_NUMBER: builtins.int
     CREATE_US_FIELD_NUMBER: builtins.int
+    TRIED_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     generation: builtins.int
@@ -582,6 +579,8 @@ class DeliveryMessage(google.protobuf.message.Message):
     """The version of the keys that it is to be signed with."""
     create_us: builtins.int
     """When the invocation was accepted."""
+    tried: builtins.bool
+    """Whether one of the earlier attempts was made for real, and did not fail because the receiver was taken for down."""
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
         """The callback to call, where it is one."""
@@ -628,9 +627,10 @@ class DeliveryMessage(google.protobuf.message.Message):
         gateway_url: builtins.str = ...,
         signing_version: builtins.int = ...,
         create_us: builtins.int = ...,
+        tried: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "request", b"request", "response", b"response", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "create_us", b"create_us", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "uri", b"uri"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "create_us", b"create_us", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
 

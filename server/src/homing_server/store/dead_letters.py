@@ -1,0 +1,217 @@
+"""Dead letters in the store: made with the end of what came to nothing, and removed when somebody has seen to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.dead_letter_pb2 import (
+    DEAD_LETTER_KIND_DELIVERY,
+    DEAD_LETTER_KIND_INVOCATION,
+    DEAD_LETTER_KIND_UNSPECIFIED,
+    DeadLetter,
+    DeadLetterFilter,
+)
+from homing_core.lifecycle import Custody, State
+from homing_core.wire.v1 import DeliveryHistory
+from homing_server.store import schema
+from homing_server.store.records import Change, delivery_of, record_of, timestamp
+
+_dead_letters = schema.dead_letters
+_deliveries = schema.deliveries
+_invocations = schema.invocations
+
+DEAD_STATES = frozenset({State.FAILED, State.TIMED_OUT, State.EXPIRED, State.INVALID})
+"""What ends so came to nothing; what was stopped was meant to."""
+
+_insert = insert(_dead_letters)
+_select_functions = select(_invocations.c.id, _invocations.c.function).where(
+    _invocations.c.id.in_(bindparam("ids", expanding=True))
+)
+_select_deliveries = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
+_select_invocations = select(_invocations).where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A place in the list, which begins with the newest."""
+
+    time_us: int
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A part of the list."""
+
+    dead_letters: Sequence[DeadLetter]
+    next: Place | None
+    """Where the next page begins; None at the end."""
+
+
+def bury_invocations(connection: Connection, ends: Sequence[Change]) -> None:
+    """Make the dead letters of asynchronous invocations that end in vain."""
+    rows = [
+        {
+            "id": change.row.id,
+            "kind": DEAD_LETTER_KIND_INVOCATION,
+            "invocation_id": change.row.id,
+            "function": change.row.function,
+            "time_us": change.after.end_us,
+        }
+        for change in ends
+        if change.after.state in DEAD_STATES
+    ]
+    if rows:
+        connection.execute(_insert, rows)
+
+
+def bury_deliveries(connection: Connection, deliveries: Sequence[Row[Any]], *, now_us: int) -> None:
+    """Make the dead letters of deliveries that are given up."""
+    if not deliveries:
+        return
+    asked = {"ids": list({row.invocation_id for row in deliveries})}
+    functions = {key: name for key, name in connection.execute(_select_functions, asked)}  # noqa: C416 rows are no pairs
+    rows = [
+        {
+            "id": row.id,
+            "kind": DEAD_LETTER_KIND_DELIVERY,
+            "invocation_id": row.invocation_id,
+            "function": functions[row.invocation_id],
+            "time_us": now_us,
+        }
+        for row in deliveries
+    ]
+    connection.execute(_insert, rows)
+
+
+def page_of(
+    connection: Connection, selection: DeadLetterFilter, *, after: Place | None, until_us: int, size: int
+) -> Page:
+    """Return dead letters that a filter selects, the newest first.
+
+    :param until_us: Those that came later are left out.
+    """
+    query = (
+        select(_dead_letters)
+        .where(_selected(selection, until_us))
+        .order_by(_dead_letters.c.time_us.desc(), _dead_letters.c.id.desc())
+        .limit(size + 1)
+    )
+    if after is not None:
+        query = query.where(tuple_(_dead_letters.c.time_us, _dead_letters.c.id) < tuple_(after.time_us, after.id))
+    rows = connection.execute(query).all()
+    shown = rows[:size]
+    last = shown[-1] if len(rows) > size else None
+    return Page(
+        dead_letters=_shown(connection, shown),
+        next=None if last is None else Place(time_us=last.time_us, id=last.id),
+    )
+
+
+def count(connection: Connection, selection: DeadLetterFilter, *, until_us: int) -> int:
+    """Return how many dead letters a filter selects."""
+    query = select(func.count()).select_from(_dead_letters).where(_selected(selection, until_us))
+    return connection.execute(query).scalar_one()
+
+
+def count_by_kind(connection: Connection) -> dict[int, int]:
+    """Return how many dead letters there are of each kind."""
+    query = select(_dead_letters.c.kind, func.count()).group_by(_dead_letters.c.kind)
+    return {kind: number for kind, number in connection.execute(query)}  # noqa: C416 rows are no pairs
+
+
+def remove(connection: Connection, ids: Collection[str]) -> int:
+    """Forget dead letters; return how many of them there were."""
+    statement = delete(_dead_letters).where(_dead_letters.c.id.in_(bindparam("ids", expanding=True)))
+    return connection.execute(statement, {"ids": list(ids)}).rowcount
+
+
+def revive(connection: Connection, due_us: dict[str, int]) -> int:
+    """Let dead deliveries be made again; return how many of them were dead.
+
+    :param due_us: When each is due.
+    """
+    rows = [
+        row
+        for row in connection.execute(_select_deliveries, {"ids": list(due_us)})
+        if row.state == api.DELIVERY_STATE_DEAD
+    ]
+    for row in rows:
+        history = DeliveryHistory.FromString(row.history)
+        history.before_redrive = len(history.attempts)
+        connection.execute(
+            update(_deliveries)
+            .where(_deliveries.c.id == row.id)
+            .values(
+                state=api.DELIVERY_STATE_PENDING,
+                custody=int(Custody.STORE),
+                due_us=due_us[row.id],
+                end_us=0,
+                history=history.SerializeToString(),
+            )
+        )
+    remove(connection, due_us)
+    return len(rows)
+
+
+def _selected(selection: DeadLetterFilter, until_us: int) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = [_dead_letters.c.time_us <= until_us]
+    if selection.ids:
+        conditions.append(_dead_letters.c.id.in_(list(selection.ids)))
+    if selection.kind != DEAD_LETTER_KIND_UNSPECIFIED:
+        conditions.append(_dead_letters.c.kind == selection.kind)
+    if selection.functions:
+        # One by one, so that each is found by the index.
+        conditions.append(or_(*(_dead_letters.c.function == name for name in sorted(set(selection.functions)))))
+    if selection.time.HasField("start_time"):
+        conditions.append(_dead_letters.c.time_us >= selection.time.start_time.ToMicroseconds())
+    if selection.time.HasField("end_time"):
+        conditions.append(_dead_letters.c.time_us < selection.time.end_time.ToMicroseconds())
+    return and_(*conditions)
+
+
+def _shown(connection: Connection, rows: Sequence[Row[Any]]) -> list[DeadLetter]:
+    asked = {"ids": list({row.invocation_id for row in rows})}
+    invocations = {row.id: row for row in connection.execute(_select_invocations, asked)}
+    asked = {"ids": [row.id for row in rows if row.kind == DEAD_LETTER_KIND_DELIVERY]}
+    deliveries = {row.id: row for row in connection.execute(_select_deliveries, asked)}
+    return [_dead_letter(row, invocations[row.invocation_id], deliveries.get(row.id)) for row in rows]
+
+
+def _dead_letter(row: Row[Any], invocation: Row[Any], delivery: Row[Any] | None) -> DeadLetter:
+    dead_letter = DeadLetter(
+        id=row.id,
+        kind=row.kind,
+        invocation_id=row.invocation_id,
+        function=row.function,
+        state=invocation.state,
+        time=timestamp(row.time_us),
+    )
+    if delivery is None:
+        failure = record_of(invocation).failure
+        if failure is not None:
+            dead_letter.failure.CopyFrom(failure)
+    else:
+        dead_letter.delivery.CopyFrom(delivery_of(delivery))
+        attempts = dead_letter.delivery.attempts
+        if attempts and attempts[-1].HasField("failure"):
+            dead_letter.failure.CopyFrom(attempts[-1].failure)
+    return dead_letter

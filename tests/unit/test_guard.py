@@ -1,0 +1,229 @@
+"""Where deliveries may go, and why not elsewhere."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from homing_core.guard import ForbiddenTargetError, Guard, read_target
+
+PUBLIC = Guard()
+LOOPBACK = Guard(networks=[ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
+
+HOSTILE = [
+    # Schemes, and what is no URL
+    ("ftp://example.org/", "must begin with http"),
+    ("file:///etc/passwd", "must begin with http"),
+    ("gopher://example.org:70/_", "must begin with http"),
+    ("javascript:alert(1)", "must begin with http"),
+    ("//example.org/", "must begin with http"),
+    ("example.org/hook", "must begin with http"),
+    ("unix:///var/run/docker.sock", "must begin with http"),
+    ("", "must begin with http"),
+    ("http://", "has no host"),
+    ("http:///hook", "has no host"),
+    ("http:127.0.0.1/", "has no host"),
+    ("http://:80/", "has no host"),
+    # This host, in all its forms
+    ("http://127.0.0.1/", "this host"),
+    ("http://127.0.0.1:8080/", "this host"),
+    ("http://127.255.255.254/", "this host"),
+    ("http://127.1/", "four decimal numbers"),
+    ("http://127.0.1/", "four decimal numbers"),
+    ("http://0/", "four decimal numbers"),
+    ("http://0.0.0.0/", "this network"),
+    ("http://2130706433/", "four decimal numbers"),
+    ("http://0x7f000001/", "four decimal numbers"),
+    ("http://0x7f.0.0.1/", "four decimal numbers"),
+    ("http://0x7F.1/", "four decimal numbers"),
+    ("http://017700000001/", "four decimal numbers"),
+    ("http://0177.0.0.1/", "four decimal numbers"),
+    ("http://127.0.0.01/", "four decimal numbers"),
+    ("http://127.0.0.0x1/", "four decimal numbers"),
+    ("http://127.0.0.1./", "four decimal numbers"),
+    ("http://256.256.256.256/", "four decimal numbers"),
+    ("http://1.2.3.4.5/", "four decimal numbers"),
+    ("http://localhost/", "without a domain"),
+    ("http://LOCALHOST/", "without a domain"),
+    ("http://api.localhost/", "which is this host"),
+    ("http://localhost./", "no name of a host"),
+    ("http://[::1]/", "this host"),
+    ("http://[0:0:0:0:0:0:0:1]/", "this host"),
+    ("http://[::]/", "no address"),
+    ("http://[::127.0.0.1]/", "out of use"),
+    ("http://[::ffff:127.0.0.1]/", "this host"),
+    ("http://[::ffff:7f00:1]/", "this host"),
+    ("http://[::ffff:0:127.0.0.1]/", "translated"),
+    ("http://[64:ff9b::127.0.0.1]/", "NAT64"),
+    ("http://[64:ff9b:1::a00:1]/", "NAT64"),
+    ("http://[2002:7f00:1::]/", "6to4"),
+    ("http://[2001:0:7f00:1::]/", "Teredo"),
+    ("http://[::1%25lo]/", "cannot be read|zone"),
+    ("http://[fe80::1%25eth0]/", "cannot be read|zone"),
+    # Private networks, metadata, and what is special
+    ("http://10.0.0.1/", "a private network"),
+    ("http://10.255.255.255/", "a private network"),
+    ("http://172.16.0.1/", "a private network"),
+    ("http://172.31.255.254/", "a private network"),
+    ("http://192.168.1.1/", "a private network"),
+    ("http://169.254.169.254/latest/meta-data/", "metadata"),
+    ("http://[::ffff:169.254.169.254]/", "metadata"),
+    ("http://[::ffff:a9fe:a9fe]/", "metadata"),
+    ("http://0xA9FEA9FE/", "four decimal numbers"),
+    ("http://2852039166/", "four decimal numbers"),
+    ("http://[fd00:ec2::254]/", "a private network"),
+    ("http://[fc00::1]/", "a private network"),
+    ("http://[fe80::1]/", "a link-local network"),
+    ("http://[fec0::1]/", "a site-local network"),
+    ("http://100.64.0.1/", "a carrier's network"),
+    ("http://100.127.255.254/", "a carrier's network"),
+    ("http://192.0.0.8/", "reserved for protocols"),
+    ("http://192.0.2.1/", "reserved for documentation"),
+    ("http://198.51.100.7/", "reserved for documentation"),
+    ("http://203.0.113.9/", "reserved for documentation"),
+    ("http://198.18.0.1/", "reserved for benchmarks"),
+    ("http://198.19.255.255/", "reserved for benchmarks"),
+    ("http://224.0.0.1/", "a multicast group"),
+    ("http://239.255.255.250/", "a multicast group"),
+    ("http://240.0.0.1/", "reserved"),
+    ("http://255.255.255.255/", "reserved"),
+    ("http://[ff02::1]/", "a multicast group"),
+    ("http://[2001:db8::1]/", "reserved for documentation"),
+    ("http://[3fff::1]/", "reserved for documentation"),
+    ("http://[100::1]/", "discards"),
+    ("http://[5f00::1]/", "segment routing"),
+    # User information, and what parsers disagree about
+    ("http://user@example.org/", "user name"),
+    ("http://user:secret@example.org/", "user name"),
+    ("http://example.org@127.0.0.1/", "user name"),
+    ("http://example.org%40127.0.0.1/", "percent signs"),
+    ("http://example.org:80@10.0.0.1/", "user name"),
+    ("http://@example.org/", "user name"),
+    ("http://127.0.0.1\\@example.org/", "backslash"),
+    ("http:\\\\127.0.0.1/", "backslash"),
+    ("http://example.org\\.127.0.0.1/", "backslash"),
+    ("http://example.org#@127.0.0.1/", "fragment"),
+    ("http://example.org/#hook", "fragment"),
+    ("http://exam ple.org/", "a space"),
+    (" http://127.0.0.1/", "a space"),
+    ("http://127.0.0.1\t/", "a space"),
+    ("http://example.org\r\nHost: 10.0.0.1/", "a space"),
+    ("http://example.org\x00.10.0.0.1/", "a space"),
+    ("http://%31%32%37.0.0.1/", "percent signs"),
+    ("http://127%2e0%2e0%2e1/", "percent signs"),
+    ("http://①②⑦.⓪.⓪.①/", "ASCII"),
+    ("http://\uff11\uff12\uff17.0.0.1/", "ASCII"),
+    ("http://127。0。0。1/", "ASCII"),
+    ("http://ex\u0430mple.org/", "ASCII"),
+    ("http://example..org/", "no name of a host"),
+    ("http://.example.org/", "no name of a host"),
+    ("http://-example.org/", "no name of a host"),
+    ("http://exa,mple.org/", "no name of a host"),
+    ("http://[example.org]/", "cannot be read|no IPv6"),
+    ("http://[127.0.0.1]/", "cannot be read|this host|no IPv6"),
+    ("http://[::1/", "cannot be read"),
+    ("http://" + "a" * 64 + ".org/", "no name of a host"),
+    ("http://" + "a." * 130 + "org/", "no name of a host"),
+    # Ports
+    ("http://example.org:22/", "has port 22"),
+    ("http://example.org:25/", "has port 25"),
+    ("http://example.org:2375/", "has port 2375"),
+    ("http://example.org:5672/", "has port 5672"),
+    ("https://example.org:6379/", "has port 6379"),
+    ("http://93.184.215.14:11211/", "has port 11211"),
+    ("http://[2606:2800:21f::1]:9200/", "has port 9200"),
+    ("http://example.org:0/", "port 0"),
+    ("http://example.org:/", "empty port"),
+    ("http://example.org:65536/", "cannot be read"),
+    ("http://example.org:-1/", "cannot be read"),
+    ("http://example.org:80:80/", "cannot be read"),
+    ("http://example.org:http/", "cannot be read"),
+    # Names without a domain
+    ("http://intranet/", "without a domain"),
+    ("http://rabbitmq:15672/", "without a domain"),
+    ("http://kubernetes/", "without a domain"),
+]
+
+
+@pytest.mark.parametrize(("url", "reason"), HOSTILE, ids=[repr(url) for url, _ in HOSTILE])
+def test_hostile_urls_are_refused_with_a_reason(url: str, reason: str) -> None:
+    with pytest.raises(ForbiddenTargetError, match=reason):
+        PUBLIC.check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "receiver"),
+    [
+        ("https://example.org/hook", "https://example.org:443"),
+        ("http://example.org/hook?a=b&c", "http://example.org:80"),
+        ("https://Example.ORG:8443/", "https://example.org:8443"),
+        ("https://a-b.c_d.example.xn--p1ai/", "https://a-b.c_d.example.xn--p1ai:443"),
+        ("http://93.184.215.14:8080/", "http://93.184.215.14:8080"),
+        ("http://172.32.0.1/", "http://172.32.0.1:80"),
+        ("http://11.0.0.1/", "http://11.0.0.1:80"),
+        ("http://[2606:2800:21f:cb07::1]/", "http://[2606:2800:21f:cb07::1]:80"),
+        ("http://gateway:8080/async-function/next", "http://gateway:8080"),
+        ("http://1e100.net/", "http://1e100.net:80"),
+    ],
+)
+def test_public_urls_pass(url: str, receiver: str) -> None:
+    assert PUBLIC.check_url(url).receiver == receiver
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:9000/", "http://[::1]:9000/", "http://[::ffff:127.0.0.1]:1/", "http://localhost:9000/hook"],
+)
+def test_allowed_networks_pass_at_any_port(url: str) -> None:
+    LOOPBACK.check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1/", "http://2130706433/", "http://user@127.0.0.1/", "http://[fe80::1]/"]
+)
+def test_an_allowed_network_allows_no_other(url: str) -> None:
+    with pytest.raises(ForbiddenTargetError):
+        LOOPBACK.check_url(url)
+
+
+def test_allowed_hosts_pass_wherever_they_lead() -> None:
+    guard = Guard(hosts=["hooks.internal", "*.cluster.local"])
+
+    for host in ("hooks.internal", "a.cluster.local", "a.b.cluster.local"):
+        target = guard.check_url(f"http://{host}:9000/")
+        guard.check_resolved(target, ["10.1.2.3"])
+    for host in ("internal", "xhooks.internal", "cluster.local", "a.cluster.local.example.org"):
+        with pytest.raises(ForbiddenTargetError):
+            guard.check_resolved(guard.check_url(f"http://{host}/"), ["10.1.2.3"])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1"]
+)
+def test_every_address_that_a_name_has_is_checked(address: str) -> None:
+    target = PUBLIC.check_url("https://example.org/")
+
+    PUBLIC.check_resolved(target, ["93.184.215.14", "2606:2800:21f:cb07::1"])
+    with pytest.raises(ForbiddenTargetError, match=r"example\.org, which is"):
+        PUBLIC.check_resolved(target, ["93.184.215.14", address])
+
+
+def test_a_name_passes_at_an_odd_port_only_where_its_addresses_are_allowed() -> None:
+    target = LOOPBACK.check_url("http://example.org:9000/")
+
+    LOOPBACK.check_resolved(target, ["127.0.0.1", "::1"])
+    with pytest.raises(ForbiddenTargetError, match="has port 9000"):
+        LOOPBACK.check_resolved(target, ["127.0.0.1", "93.184.215.14"])
+
+
+def test_the_ports_can_be_set() -> None:
+    guard = Guard(ports=[9000])
+
+    guard.check_url("http://example.org:9000/")
+    with pytest.raises(ForbiddenTargetError, match="deliveries go to ports 9000"):
+        guard.check_url("http://example.org/")
+
+
+def test_an_address_is_written_without_brackets_in_a_target() -> None:
+    assert read_target("http://[2606:2800::1]:80/").host == "2606:2800::1"

@@ -1,0 +1,34 @@
+"""Deliveries to exchanges of the broker."""
+
+from __future__ import annotations
+
+from homing_core.broker import Broker, BrokerError, Letter, UnroutableError
+from homing_core.destinations import DestinationError, exchange_of
+from homing_core.envelope import envelope_body, event_type
+from homing_core.reasons import FailureReason
+from homing_core.wire.v1 import DeliveryMessage
+from homing_worker.delivery_outcome import TAKEN, Outcome, failed
+
+
+async def publish_envelope(broker: Broker, message: DeliveryMessage) -> Outcome:
+    """Publish an envelope to the exchange that its destination names."""
+    try:
+        exchange = exchange_of(message.uri)
+        await broker.publish_letter(
+            Letter(
+                exchange=exchange.exchange,
+                routing_key=exchange.routing_key,
+                body=envelope_body(message, wrapped=False),
+                content_type="application/json",
+                message_id=message.delivery_id,
+                kind=event_type(message),
+                timestamp=message.end_us // 1_000_000,
+            )
+        )
+    except DestinationError as error:
+        return failed(FailureReason.TARGET_INVALID, f"the destination {error}", retryable=False)
+    except UnroutableError as error:
+        return failed(FailureReason.UNROUTABLE, str(error))
+    except BrokerError as error:
+        return failed(FailureReason.BROKER_UNAVAILABLE, str(error))
+    return TAKEN

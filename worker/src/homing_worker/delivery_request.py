@@ -1,0 +1,89 @@
+"""What a delivery is, as an HTTP request: its body and its headers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from yarl import URL
+
+from homing.v1 import invocation_pb2 as api
+from homing_core.envelope import envelope_body
+from homing_core.guard import GATEWAY, Guard, read_target
+from homing_core.wire.v1 import DeliveryMessage
+from homing_worker.headers import HOP_BY_HOP
+from homing_worker.metrics import state_name
+from homing_worker.run import USER_AGENT
+
+_NOT_SENT: Final = HOP_BY_HOP | {"content-length", "host", "expect"}
+_SIGNED: Final = "webhook-"
+"""Headers that begin so are the signature's alone."""
+
+
+def url_of(message: DeliveryMessage, guard: Guard) -> URL:
+    """Return where a delivery goes; the host ``gateway`` is the server's own port.
+
+    :raises ForbiddenTargetError: Deliveries may not go there.
+    :raises ValueError: It is no URL.
+    """
+    target = guard.check_url(message.uri)
+    url = URL(message.uri)
+    if target.host == GATEWAY:
+        origin = URL(message.gateway_url)
+        return url.with_scheme(origin.scheme).with_host(origin.host or "").with_port(origin.port)
+    # What is connected to is what was checked, should the two ever read a URL differently.
+    if read_target(str(url)) != target:
+        raise ValueError("it can be read in more than one way")
+    return url
+
+
+def body_of(message: DeliveryMessage) -> bytes:
+    """Return the body of a delivery that is not stored apart: the function's own, or the envelope."""
+    if message.kind == api.DELIVERY_KIND_CALLBACK:
+        return message.result.payload.data
+    return envelope_body(message, wrapped=True)
+
+
+def headers_of(message: DeliveryMessage) -> dict[str, str]:
+    """Return the headers of a delivery, those of its signature apart.
+
+    Of a callback they are the function's own, then those that were asked for, then what homing says.
+    """
+    result = message.result
+    headers: dict[str, str] = {}
+    if message.kind == api.DELIVERY_KIND_CALLBACK:
+        headers |= {name: value for name, value in result.headers.items() if name not in _NOT_SENT}
+        if result.payload.content_type:
+            headers["content-type"] = result.payload.content_type
+        headers |= {name.lower(): value for name, value in message.callback.headers.items()}
+        headers = {name: value for name, value in headers.items() if not name.startswith(_SIGNED)}
+    else:
+        headers["content-type"] = "application/json"
+    seconds = max(0, message.end_us - message.start_us) / 1e6 if message.start_us else 0.0
+    headers |= {
+        "user-agent": USER_AGENT,
+        "x-call-id": message.invocation_id,
+        "x-function-name": message.function,
+        "x-function-status": str(function_status(message)),
+        "x-duration-seconds": f"{seconds:f}",
+        "x-start-time": str(message.start_us * 1000),
+        "x-homing-state": state_name(message.state),
+        "x-homing-delivery-id": message.delivery_id,
+        "x-homing-depth": str(message.depth),
+    }
+    return headers | ({"traceparent": message.traceparent} if message.traceparent else {})
+
+
+def signature_headers(message: DeliveryMessage, timestamp: int, signature: str) -> dict[str, str]:
+    """Return the headers by which a receiver knows who sent it, and whether it has had it before."""
+    return {
+        "webhook-id": message.delivery_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature,
+    }
+
+
+def function_status(message: DeliveryMessage) -> int:
+    """Return the status of the function's last answer, or one that stands for its absence."""
+    if message.result.status_code:
+        return message.result.status_code
+    return 504 if message.state == api.INVOCATION_STATE_TIMED_OUT else 500

@@ -1,0 +1,39 @@
+"""When a delivery that failed is made again, and when it is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+DEFAULT_DELAYS: Final = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 10800.0, 25200.0, 43200.0)
+"""Seconds after each failed attempt: ten attempts in all, over a day."""
+JITTER: Final = 0.2
+"""A delay is up to so much shorter or longer, so that what failed together does not come back together."""
+MAX_RETRY_AFTER: Final = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """The delays between the attempts of a delivery."""
+
+    delays: Sequence[float] = DEFAULT_DELAYS
+    """Seconds after the first failed attempt, after the second, and so on; after the last one it is given up."""
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts there are in all."""
+        return len(self.delays) + 1
+
+    def is_last(self, attempt: int) -> bool:
+        """Tell whether no other attempt follows this one, which is 1 for the first."""
+        return attempt >= self.attempts
+
+    def delay(self, attempt: int, *, asked: float | None, rng: Random) -> float:
+        """Return the seconds between this failed attempt, which is not the last, and the next one.
+
+        :param asked: What the receiver asked for by ``Retry-After``; obeyed where it is longer.
+        """
+        planned = self.delays[attempt - 1] * rng.uniform(1 - JITTER, 1 + JITTER)
+        return planned if asked is None else max(planned, min(asked, MAX_RETRY_AFTER))

@@ -1,0 +1,130 @@
+"""One request to the receiver of a delivery: signed, guarded, and bounded in what is read of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from homing_core.guard import ForbiddenTargetError, Guard
+from homing_core.limits import KIB, MIB
+from homing_core.reasons import FailureReason
+from homing_core.signing import Signer
+from homing_core.wire.v1 import DeliveryMessage
+from homing_worker.bodies import Bodies
+from homing_worker.delivery_outcome import Outcome, answered, failed
+from homing_worker.delivery_request import body_of, headers_of, signature_headers, url_of
+from homing_worker.guard import GuardedResolver
+from homing_worker.receivers import SLOTS
+from homing_worker.runtime import Body, CallFailedError
+from homing_worker.spool import Spool, SpoolError
+
+TIMEOUT: Final = 15.0
+SLOWEST: Final = 1 * MIB
+"""A receiver of a large body has a second more for so many bytes."""
+MAX_RESPONSE: Final = 64 * KIB
+
+
+class WebhookClient:
+    """Posts deliveries to where they may go."""
+
+    def __init__(self, guard: Guard, bodies: Bodies, resolver: AbstractResolver | None = None) -> None:
+        """Prepare to post.
+
+        :param resolver: Asked for the addresses of hosts; the system's where none is given.
+        """
+        self._guard = guard
+        self._bodies = bodies
+        self._guarded = GuardedResolver(guard, resolver)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=self._guarded, use_dns_cache=False, limit=0, limit_per_host=2 * SLOTS, keepalive_timeout=2.0
+            ),
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+            # The environment's proxies would connect for us, unguarded.
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._session.close()
+        await self._guarded.close()
+
+    async def post(self, message: DeliveryMessage, keys: Sequence[bytes]) -> Outcome:
+        """Post a delivery, once. Redirects are not followed: they are failures.
+
+        :param keys: It is signed with each of them.
+        """
+        payload = message.result.payload
+        if not payload.HasField("blob"):
+            return await self._post(message, body_of(message), keys, TIMEOUT)
+        try:
+            async with self._bodies.spools() as spools:
+                body = await self._bodies.fetch(message.result_url, payload.blob, spools)
+                return await self._post(message, body, keys, TIMEOUT + len(body) / SLOWEST)
+        except CallFailedError as error:
+            return failed(error.reason, error.message)
+
+    async def _post(  # noqa: PLR0911 one for each way to fail
+        self,
+        message: DeliveryMessage,
+        body: Body,
+        keys: Sequence[bytes],
+        timeout: float,  # noqa: ASYNC109 it is a part of what failed
+    ) -> Outcome:
+        try:
+            url = url_of(message, self._guard)
+            headers = headers_of(message) | await _signed(message, body, keys)
+            async with asyncio.timeout(timeout):
+                async with self._session.post(
+                    url,
+                    data=body.parts() if isinstance(body, Spool) else body or None,
+                    headers={**headers, "content-length": str(len(body))},
+                    allow_redirects=False,
+                ) as response:
+                    await _drain(response)
+                    return answered(response.status, response.headers.get("retry-after", ""))
+        except ForbiddenTargetError as error:
+            return failed(FailureReason.TARGET_FORBIDDEN, f"the URL {error}", retryable=False)
+        except TimeoutError:
+            return failed(FailureReason.TIMEOUT, f"the receiver did not answer within {timeout:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return failed(FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}")
+        except aiohttp.InvalidURL as error:
+            return failed(FailureReason.TARGET_INVALID, f"the URL is not valid: {error}", retryable=False)
+        except SpoolError as error:
+            return failed(FailureReason.PAYLOAD_UNAVAILABLE, str(error))
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            return failed(FailureReason.CONNECTION_LOST, f"the connection was lost: {error}")
+        except aiohttp.ClientError as error:
+            return failed(FailureReason.BAD_RESPONSE, f"the receiver's answer is not valid HTTP: {error}")
+        except (ValueError, UnicodeError) as error:
+            return failed(FailureReason.TARGET_INVALID, f"no request can be made: {error}", retryable=False)
+
+
+async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> dict[str, str]:
+    timestamp = int(time.time())
+    signer = Signer(keys, id_=message.delivery_id, timestamp=timestamp)
+    if isinstance(body, Spool):
+        async for part in body.parts():
+            signer.feed(part)
+    else:
+        signer.feed(body)
+    return signature_headers(message, timestamp, signer.signature())
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read a small answer, so that the connection can be used again; drop the connection of a large one."""
+    size = 0
+    while not response.content.at_eof():
+        size += len(await response.content.readany())
+        if size > MAX_RESPONSE:
+            response.close()
+            return
