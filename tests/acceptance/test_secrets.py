@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 import homing
 from homing import Client
@@ -19,6 +20,7 @@ from homing_core.signing import read_key
 from support.docker import docker
 from support.processes import Cluster, Dev, HomingProcess, ProcessError
 from support.rabbitmq import RabbitNode, vhost_of
+from support.receiver import receiver
 
 PATIENCE = 60.0
 OLD, NEW = "correct horse battery", "staple of the horse"
@@ -244,3 +246,39 @@ def test_homing_dev_keeps_secrets_over_a_restart(tmp_path: Path) -> None:
     finally:
         if dev.running:
             dev.terminate()
+
+
+def test_callbacks_are_signed_with_the_keys_that_are_active(cluster: Cluster) -> None:
+    cluster.start_server()
+    cluster.start_worker()
+    client = cluster.client()
+    client.functions.deploy(name="say", command=["echo", "{}"])
+    with receiver(statuses=[200]) as (url, received):
+
+        def signers(*keys: homing.NewSigningKey) -> list[bool]:
+            """Have a callback made; tell of each key whether it is signed with it, and whether with one more."""
+            client.invoke_async("say", callback_url=f"{url}/hook")
+            _, headers, body = received.get(timeout=PATIENCE)
+            given = {name: headers[name] for name in ("webhook-id", "webhook-timestamp", "webhook-signature")}
+            verified = [_verifies(key.key, body, given) for key in keys]
+            return [*verified, sum(verified) < len(given["webhook-signature"].split())]
+
+        assert signers() == [True], "the server has made a key by itself"
+        first = client.signing_keys.rotate()
+        assert signers(first) == [True, True]
+        second, third = client.signing_keys.rotate(), client.signing_keys.rotate()
+        assert signers(third, second, first) == [True, True, False, False]
+        client.signing_keys.revoke(second.signing_key.id)
+        assert signers(third, second) == [True, False, False]
+        own = client.signing_keys.rotate(function="say")
+        assert signers(own, third) == [True, False, False]
+        client.signing_keys.revoke(own.signing_key.id)
+        assert signers(third, own) == [True, False, False]
+
+
+def _verifies(key: str, body: bytes, headers: dict[str, str]) -> bool:
+    try:
+        Webhook(key).verify(body, headers)
+    except WebhookVerificationError:
+        return False
+    return True
