@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -92,6 +93,8 @@ class SecretFiles:
             self.remove(self._own)
             os.close(self._lock)
             self._own = self._lock = None
+            with contextlib.suppress(OSError):
+                self._base.rmdir()  # unless other workers use it
 
     def _open(self) -> Path:
         """Return the folder of this worker, made when it is first needed."""
@@ -99,7 +102,10 @@ class SecretFiles:
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _is_mine(self._base):
                 raise PermissionError(f"{self._base} is not a folder of this user alone")
-            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))
+            try:
+                made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))
+            except FileNotFoundError:
+                continue  # another worker left just now, and took the empty folder along
             # Another worker may take it for one that was left behind, before it is locked; then another one is made.
             self._lock = _lock(made)
             if self._lock is not None:
