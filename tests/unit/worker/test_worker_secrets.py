@@ -209,6 +209,18 @@ def test_what_a_worker_left_that_was_killed_goes_and_what_lives_stays(tmp_path: 
     assert list(memory.iterdir()) == []
 
 
+def test_the_folder_of_a_killed_worker_goes_with_it(tmp_path: Path, memory: Path) -> None:
+    files = SecretFiles(tmp_path, memory=memory)
+    (base,) = [files.lay_out({"a": b"1"}, for_all=False).parent.parent]
+    files.close()
+    (base / "worker-left").mkdir(parents=True)
+    base.chmod(0o700)
+
+    SecretFiles(tmp_path, memory=memory).sweep()
+
+    assert list(memory.iterdir()) == []
+
+
 def test_a_folder_that_others_can_enter_is_not_used(tmp_path: Path, memory: Path) -> None:
     files = SecretFiles(tmp_path / "data", memory=memory)
     files.lay_out({"a": b"1"}, for_all=False)
