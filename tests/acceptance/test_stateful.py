@@ -42,6 +42,9 @@ FAILED_TICKS = ["started", "tick 1 of 2", "tick 2 of 2", "failed, as it was told
 
 TWICE = RetryPolicy(max_attempts=2, initial_backoff=0.1)
 
+# Each in containers of its own, so that no line may be of another one that has just ended in the same container.
+SUCCEEDING, FAILING, LASTING = NAMES = ("ticker", "ticker-failing", "ticker-lasting")
+
 pytestmark = pytest.mark.usefixtures("shared_cluster")
 
 
@@ -83,7 +86,8 @@ def system(
     with Cluster(url, tmp_path_factory.mktemp("stateful"), runtime=request.param) as cluster:
         cluster.start_server()
         cluster.start_worker()
-        cluster.client().functions.deploy(name="ticker", retry_policy=TWICE, max_instances=4, **source)
+        for name in NAMES:
+            cluster.client().functions.deploy(name=name, retry_policy=TWICE, max_instances=4, **source)
         yield System(cluster=cluster, runs=runs)
     rabbit_node.leave_vhost(url)
 
@@ -111,9 +115,9 @@ def until_gone(system: System, invocation_id: str, attempt: Attempt) -> None:
 def test_a_long_task_is_seen_stopped_and_run_again(system: System) -> None:
     client = system.cluster.client(timeout=PATIENCE)
     with receiver(statuses=[200]) as (url, received):
-        success = client.invoke_async("ticker", SUCCESS, callback_url=f"{url}/success")
-        failure = client.invoke_async("ticker", FAILURE, callback_url=f"{url}/failure")
-        stopped = client.invoke_async("ticker", LONG, callback_url=f"{url}/stopped")
+        success = client.invoke_async(SUCCEEDING, SUCCESS, callback_url=f"{url}/success")
+        failure = client.invoke_async(FAILING, FAILURE, callback_url=f"{url}/failure")
+        stopped = client.invoke_async(LASTING, LONG, callback_url=f"{url}/stopped")
 
         # It is seen how far it is, and stopped in the middle.
         assert next(text for text in texts(stopped, follow=True) if text == "tick 2 of 2400")
@@ -178,7 +182,7 @@ def test_a_long_task_is_seen_stopped_and_run_again(system: System) -> None:
 def until_delivered(client: Client, invocation_id: str) -> None:
     with client.watch_results() as results:
         # The delivery is recorded by events that are recorded in order: a later end comes after it.
-        later = client.invoke_async("ticker", {"seconds": 0.1})
+        later = client.invoke_async(SUCCEEDING, {"seconds": 0.1})
         assert next(event for event in results if event.invocation.id == later.id)
     (delivery,) = client.get(invocation_id).deliveries
     assert delivery.state is DeliveryState.DELIVERED
@@ -204,7 +208,8 @@ def test_the_same_from_the_command_line(system: System) -> None:
 
     client = system.cluster.client(timeout=PATIENCE)
     success, failure, stopped = (
-        homing("invoke", "ticker", "--async", json.dumps(order)).strip() for order in (SUCCESS, FAILURE, LONG)
+        homing("invoke", name, "--async", json.dumps(order)).strip()
+        for name, order in zip(NAMES, (SUCCESS, FAILURE, LONG), strict=True)
     )
     handle = client.handle(stopped)
     assert next(text for text in texts(handle, follow=True) if text == "tick 2 of 2400")

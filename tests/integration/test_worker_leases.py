@@ -93,7 +93,7 @@ async def test_a_message_that_came_again_is_acknowledged_once_its_execution_is_l
             await server.drained("held")
             # A lease outlives the connection as well.
             await proxy.cut()
-            await server.event(id_, "leased", number=len(server.of(id_, "leased")) + 2)
+            await server.event(id_, "leased", number=len(server.distinct(id_, "leased")) + 2)
             gate.touch()
             end = await server.event(id_, "ended")
 

@@ -74,6 +74,20 @@ async def test_a_container_logs_on_both_streams_up_to_its_answer(
         assert all(abs(line.time_us / 1e6 - time.time()) < 30 for line in lines)
 
 
+async def test_attempts_in_a_row_write_each_line_once(server: FakeServer, worker: Worker, odd_image: str) -> None:
+    """Every attempt but the first begins so soon that its first lines may be of the one before, which is the same."""
+    await server.deploy(Function(name="odd", image=odd_image, max_instances=1))
+    policy = RetryPolicy(max_attempts=10, initial_backoff=Duration(nanos=1000), max_backoff=Duration(nanos=1000))
+
+    id_ = await server.send(at("/say/1/0/500", data=b"x", retry_policy=policy))
+    assert len((await server.end(id_)).attempts) == 10
+    lines = await server.log(id_, lines=20)
+
+    for stream, text in ((LOG_STREAM_STDOUT, "x 1"), (LOG_STREAM_STDERR, "x done")):
+        assert [line.text for line in lines if line.stream == stream] == [text] * 10
+    assert not any(line.shared for line in lines)
+
+
 async def test_a_synchronous_call_has_a_log_if_it_will_have_a_record(server: FakeServer, worker: Worker) -> None:
     for name, recorded in (("kept", True), ("lost", False)):
         await server.deploy(python(name, "import sys; sys.stderr.write('text\\n')", record_sync=recorded))

@@ -190,9 +190,9 @@ class FakeServer:
         return list({event.SerializeToString(deterministic=True): event for event in self.of(id_, kind)}.values())
 
     async def event(self, id_: str, kind: str, *, number: int = 1) -> Event:
-        """Return the n-th event of that kind of an invocation once it is there."""
-        await self._until(lambda: len(self.of(id_, kind)) >= number)
-        return self.of(id_, kind)[number - 1]
+        """Return the n-th event of that kind of an invocation once it is there; one that is told again is the same."""
+        await self._until(lambda: len(self.distinct(id_, kind)) >= number)
+        return self.distinct(id_, kind)[number - 1]
 
     async def end(self, id_: str) -> Ended:
         """Return how an invocation ended once it has."""

@@ -58,12 +58,12 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
         case ["sleep", seconds]:
             time.sleep(float(seconds))
             connection.sendall(answer(b"slept"))
-        case ["say", times, pause]:
+        case ["say", times, pause, *status]:
             for number in range(1, int(times) + 1):
                 sys.stdout.write(f"{body.decode()} {number}\n")
                 time.sleep(float(pause))
             sys.stderr.write(f"{body.decode()} done\n")
-            connection.sendall(answer(b"said"))
+            connection.sendall(answer(b"said", f"{''.join(status) or '200'} Told"))
         case ["shout", seconds]:
             until = time.monotonic() + float(seconds)
             while time.monotonic() < until:
