@@ -30,22 +30,23 @@ async def measure(folder: Path, deliveries: int, tell: Tell) -> list[str]:
     with RabbitNode(folder / "rabbitmq") as node:
         for number in range(_ROUNDS):
             # One after the other, so that the machine's moods are the same for both.
-            for name in figures:
+            for name, rounds in figures.items():
                 with Cluster(node.new_vhost(), folder / f"{name}-{number}") as cluster:
                     await asyncio.to_thread(cluster.start_server)
                     await asyncio.to_thread(cluster.start_worker)
                     waits = await _round(cluster, deliveries, hung=name == "with")
                 p50, p99 = (1000 * waits[int(share * (len(waits) - 1))] for share in (0.5, 0.99))
-                figures[name].append((p50, p99))
+                rounds.append((p50, p99))
                 tell(f"round {number + 1}, {name} it: p50 {p50:.1f} ms, p99 {p99:.1f} ms of {len(waits)} deliveries")
-    rows = {
-        name: [statistics.median(values) for values in zip(*rounds, strict=True)] for name, rounds in figures.items()
-    }
+    rows = {name: [statistics.median(values) for values in zip(*each, strict=True)] for name, each in figures.items()}
     ratio = rows["with"][1] / rows["without"][1]
+    conditions = (
+        f"{deliveries:,} invocations at {_RATE:.0f}/s; every second one delivers to one of {_OTHERS} receivers, the"
+        " others to one that accepts and never answers, or nowhere. From the end of the invocation to the receiver,"
+        f" median of {_ROUNDS} rounds:"
+    )
     return [
-        f"{deliveries:,} invocations at {_RATE:.0f}/s; every second one delivers to one of {_OTHERS} receivers, the others"
-        f" to one that accepts and never answers, or nowhere. From the end of the invocation to the receiver, median of"
-        f" {_ROUNDS} rounds:",
+        conditions,
         "",
         "| others' deliveries | p50 ms | p99 ms |",
         "| ------------------ | -----: | -----: |",
