@@ -73,6 +73,7 @@ def deploy(
     record_sync: Annotated[
         bool | None, typer.Option("--record-sync/--no-record-sync", help="Whether synchronous calls leave records.")
     ] = None,
+    public: Annotated[bool, typer.Option(help="Whether it may be invoked without an API key.")] = False,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -113,6 +114,7 @@ def deploy(
             retention=retention,
             retry_policy=policy,
             record_sync=record_sync,
+            public=public,
         )
     if wants_json(ctx, json=json):
         output.print_json(function.message)
@@ -230,6 +232,7 @@ def _show_one(function: Function, *, json: bool) -> None:
             ("retention", output.span(function.retention)),
             ("attempts", str(attempts or "")),
             ("records", "" if function.record_sync else "asynchronous invocations only"),
+            ("public", "invoked without a key" if function.public else ""),
             ("revision", str(function.revision)),
             ("created", output.moment(function.create_time)),
             ("changed", output.moment(function.update_time)),

@@ -10,7 +10,21 @@ import typer
 import typer.core
 
 import homing
-from homing_cli import dev, functions, invoke, listing, logs, record, rerun, scaling, secrets, signing_keys, stop, watch
+from homing_cli import (
+    dev,
+    functions,
+    invoke,
+    keys,
+    listing,
+    logs,
+    record,
+    rerun,
+    scaling,
+    secrets,
+    signing_keys,
+    stop,
+    watch,
+)
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
@@ -61,7 +75,10 @@ def options(
     ctx: typer.Context,
     *,
     target: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the server; by default HOMING_TARGET or localhost:50051.")
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the server, or https://HOST:PORT; by default HOMING_TARGET or localhost:50051."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")] = False,
     version: Annotated[  # noqa: ARG001 - its callback does it
@@ -86,6 +103,7 @@ app.command("rerun")(rerun.rerun)
 app.command("list")(listing.show)
 app.command("count")(listing.count)
 app.command("watch")(watch.watch)
+app.add_typer(keys.app)
 app.add_typer(secrets.app)
 app.add_typer(signing_keys.app)
 app.command("dev")(dev.dev)

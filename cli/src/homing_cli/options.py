@@ -30,7 +30,8 @@ class Globals:
 
 
 Target = Annotated[
-    str | None, typer.Option(help="HOST:PORT of the server; by default HOMING_TARGET or localhost:50051.")
+    str | None,
+    typer.Option(help="HOST:PORT of the server, or https://HOST:PORT; by default HOMING_TARGET or localhost:50051."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")]
 Labels = Annotated[

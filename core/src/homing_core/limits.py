@@ -110,3 +110,9 @@ SECRET_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?")
 
 MAX_DEAD_LETTER_IDS: Final = 1000
 """So many dead letters at most are named in one request."""
+
+MAX_KEY_FUNCTIONS: Final = 100
+"""An API key is limited to so many functions at most, as many as a filter may name."""
+MAX_KEY_RATE: Final = 1_000_000.0
+MIN_KEY_RATE: Final = 0.001
+"""So many calls in a second at most, and at least, an API key is limited to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from homing_core.guard import DEFAULT_PORTS, Guard
+from homing_core.tls import TlsError, TlsFiles
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 BrokerUrl = Annotated[str, StringConstraints(pattern=r"^amqps?://")]
@@ -68,6 +70,15 @@ class CommonSettings(BaseSettings):
         default="amqp://guest:guest@127.0.0.1:5672/%2F",
         description="The RabbitMQ to use: amqp[s]://user:password@host:port/vhost.",
     )
+    broker_tls_ca: Path | None = Field(
+        default=None,
+        description="A PEM file with the certificates to trust, where broker_url begins with amqps://; by default those"
+        " of the system.",
+    )
+    broker_tls_cert: Path | None = Field(
+        default=None, description="A PEM file with the certificate to show to RabbitMQ, where it wants one."
+    )
+    broker_tls_key: Path | None = Field(default=None, description="A PEM file with the key of broker_tls_cert.")
     data_dir: Path = Field(default_factory=default_data_dir, description="The folder for data of this process.")
     log_level: LogLevel = Field(default="info", description="The least level of log lines that are written.")
     callback_networks: Annotated[str, AfterValidator(_each(ipaddress.ip_network))] = Field(
@@ -84,6 +95,21 @@ class CommonSettings(BaseSettings):
         default=",".join(map(str, DEFAULT_PORTS)),
         description="The ports of other hosts that callbacks and destinations may go to, comma-separated.",
     )
+
+    @property
+    def broker_tls(self) -> ssl.SSLContext | None:
+        """How RabbitMQ is checked; None for a connection without TLS.
+
+        :raises TlsError: A file cannot be used, or is given for a connection without TLS.
+        """
+        files = TlsFiles(
+            prefix="HOMING_BROKER_TLS", ca=self.broker_tls_ca, cert=self.broker_tls_cert, key=self.broker_tls_key
+        )
+        if self.broker_url.startswith("amqps://"):
+            return files.client_context()
+        if files.ca or files.cert or files.key:
+            raise TlsError("HOMING_BROKER_TLS_CA, _CERT and _KEY are for a HOMING_BROKER_URL that begins with amqps://")
+        return None
 
     @property
     def guard(self) -> Guard:

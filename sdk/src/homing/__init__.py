@@ -16,6 +16,7 @@ import logging
 from homing._aio.client import AsyncClient
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
+from homing._aio.keys import AsyncKeys
 from homing._aio.listing import AsyncInvocationList
 from homing._aio.logs import AsyncLogTail
 from homing._aio.secrets import AsyncSecrets
@@ -26,6 +27,7 @@ from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
 from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
+from homing._core.key import ApiKey, NewApiKey
 from homing._core.logs import LogLine
 from homing._core.names import (
     AttemptOutcome,
@@ -35,6 +37,7 @@ from homing._core.names import (
     HoldReason,
     InvocationState,
     LogStream,
+    Scope,
 )
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
@@ -59,6 +62,7 @@ from homing._core.version import __version__
 from homing._sync.client import Client
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
+from homing._sync.keys import Keys
 from homing._sync.listing import InvocationList
 from homing._sync.logs import LogTail
 from homing._sync.secrets import Secrets
@@ -102,11 +106,13 @@ __all__ = [
     "MAX_PAYLOAD",
     "AlreadyExistsError",
     "Answer",
+    "ApiKey",
     "AsyncClient",
     "AsyncFunctions",
     "AsyncInterceptor",
     "AsyncInvocationHandle",
     "AsyncInvocationList",
+    "AsyncKeys",
     "AsyncLogTail",
     "AsyncOptions",
     "AsyncResultWatch",
@@ -154,10 +160,12 @@ __all__ = [
     "InvocationRequest",
     "InvocationState",
     "InvocationStoppedError",
+    "Keys",
     "Limits",
     "LogLine",
     "LogStream",
     "LogTail",
+    "NewApiKey",
     "NewSigningKey",
     "NotFoundError",
     "Payload",
@@ -172,6 +180,7 @@ __all__ = [
     "ResumeTokenExpiredError",
     "RetryPolicy",
     "RunOptions",
+    "Scope",
     "Secret",
     "Secrets",
     "ServerError",

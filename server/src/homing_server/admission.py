@@ -16,6 +16,8 @@ from homing_core.clock import now_us
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_core.ids import new_id
+from homing_server import access
+from homing_server.access import Identity
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.dispatcher import Dispatcher
@@ -207,6 +209,9 @@ class Admission:
         rerun_of: str = "",
         due_us: int = 0,
     ) -> Draft:
+        identity = access.caller()
+        if not identity.covers(spec.function):
+            await self._catalog.check_public(spec.function, identity)
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
@@ -214,7 +219,7 @@ class Admission:
         checks.done()
         function = await self._catalog.get(spec.function)
         if spec.on_success or spec.on_failure:
-            await self._check_functions(spec)
+            await self._check_functions(spec, identity)
         if spec.payload.HasField("blob"):
             await self._blobs.resolve(spec.payload)
         due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
@@ -231,10 +236,10 @@ class Admission:
             rerun_of=rerun_of,
         )
 
-    async def _check_functions(self, spec: api.InvocationSpec) -> None:
-        """Check that the functions exist that an outcome is to go to.
+    async def _check_functions(self, spec: api.InvocationSpec, identity: Identity) -> None:
+        """Check that the functions exist that an outcome is to go to, and that the caller may invoke them.
 
-        :raises ApiError: INVALID_ARGUMENT.
+        :raises ApiError: INVALID_ARGUMENT; PERMISSION_DENIED.
         """
         checks = Checks()
         for field in ("on_success", "on_failure"):
@@ -242,10 +247,11 @@ class Admission:
                 name = function_of(destination.uri)
                 try:
                     if name:
-                        await self._catalog.get(name)
+                        identity.check_destination(await self._catalog.get(name))
                 except ApiError as error:
                     if error.code is not grpc.StatusCode.NOT_FOUND:
                         raise
+                    identity.check_function(name)
                     checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
         checks.done()
 

@@ -20,7 +20,9 @@ from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
+from homing_server import audit
 from homing_server.admission import Admission
+from homing_server.api_keys import ApiKeys
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
 from homing_server.conservation import Conservation
@@ -32,13 +34,16 @@ from homing_server.delivering import DeliveryDispatcher
 from homing_server.deployment import Deployment
 from homing_server.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.errors import ApiError
+from homing_server.grpc_front.authentication import AccessInterceptor
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
+from homing_server.grpc_front.key_service import KeyService
 from homing_server.grpc_front.secret_service import SecretService
 from homing_server.grpc_front.server import GrpcFront
 from homing_server.holds import Holds
 from homing_server.http_front import HttpFront
 from homing_server.keyring import Keyring
+from homing_server.known_keys import KnownKeys
 from homing_server.leadership import Leadership
 from homing_server.leases import Leases
 from homing_server.lists import Lists
@@ -75,7 +80,7 @@ class Server:
         """Build the parts.
 
         :param connect: Makes the broker, given the name of the server.
-        :raises ValueError: The settings would let everybody in by oversight.
+        :raises ValueError: The settings would let everybody in by oversight, or a file for TLS cannot be used.
         """
         check_exposure(settings)
         self.ready = asyncio.Event()
@@ -172,13 +177,33 @@ class Server:
             Secrets(self._database, self._keyring, self._catalog, self._control), self._signing_keys
         )
         functions = FunctionService(self._catalog, self._deployment, guard)
-        self._grpc = GrpcFront(settings.grpc_listen, invocations, functions, secret_service)
-        self._http = HttpFront(settings.http_listen, self._metrics, DataPort(self._blobs, self._urls))
+        self._known_keys = KnownKeys(self._database, root_key=settings.root_key.get_secret_value())
+        keys = KeyService(ApiKeys(self._database, self._known_keys, self._control))
+        if settings.authentication:
+            self._control.on_keys_changed(self._known_keys.load)
+            self._broker.on_connected(self._known_keys.load)
+        self._grpc = GrpcFront(
+            settings.grpc_listen,
+            invocations,
+            functions,
+            secret_service,
+            keys,
+            tls=settings.tls,
+            access=AccessInterceptor(self._known_keys) if settings.authentication else None,
+        )
+        self._http = HttpFront(
+            settings.http_listen,
+            self._metrics,
+            DataPort(self._blobs, self._urls),
+            tls=settings.tls,
+            keys=self._known_keys if settings.authentication else None,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
 
         :raises ApiError: The store cannot be opened.
+        :raises NobodyComesInError: Keys are needed, and there is none.
         :raises SecretKeyError: The key that its secrets are encrypted with is not there, or is another one.
         :raises OSError, RuntimeError: An address cannot be listened on.
         """
@@ -209,6 +234,9 @@ class Server:
             )
         )
         await self._signing_keys.open()
+        if settings.authentication:
+            await self._known_keys.open()
+            self._tasks.repeat(self._known_keys.follow)
         await self._dispatcher.recover()
         await self._catalog.load()
         await self._hub.open()
@@ -241,8 +269,9 @@ class Server:
         await self._set_serving(serving=False)
         self.grpc_address = await self._grpc.start()
         self.http_address = await self._http.start()
+        scheme = "http" if settings.tls is None else "https"
         # Before the broker is reached, and with it the first worker.
-        self._urls.open(self._settings.data_url or f"http://{self.http_address}", self._database.data_key)
+        self._urls.open(self._settings.data_url or f"{scheme}://{self.http_address}", self._database.data_key)
         await self._broker.start()
         self._tasks.repeat(self._watch_health)
         await self._set_serving(serving=True)
@@ -298,10 +327,16 @@ def check_exposure(settings: ServerSettings) -> None:
             loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
         except ValueError:
             loopback = False
-        if not loopback and not settings.allow_unauthenticated:
+        if loopback:
+            continue
+        if settings.authentication:
+            if settings.tls is None:
+                _log.warning("API keys are sent here unencrypted: set HOMING_TLS_CERT and HOMING_TLS_KEY", listen=name)
+        elif not settings.allow_unauthenticated:
             raise ValueError(
                 f"{name}={getattr(settings, name)} is not a loopback address, and this server has no authentication:"
-                " set HOMING_ALLOW_UNAUTHENTICATED=true if whoever reaches it may do everything"
+                " set HOMING_ROOT_KEY to a secret of at least 32 characters, or HOMING_ALLOW_UNAUTHENTICATED=true if"
+                " whoever reaches it may do everything"
             )
 
 
@@ -309,7 +344,8 @@ async def _run(settings: ServerSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-server {name}"))
+    tls = settings.broker_tls
+    server = Server(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-server {name}", tls=tls))
     await server.run(stop)
 
 
@@ -317,6 +353,7 @@ def main() -> None:
     """Run the server: the console script ``homing-server``."""
     settings = settings_of_process(ServerSettings, "homing-server")
     configure_logs(settings.log_level)
+    audit.show_always()
     keep_imports()
     try:
         uvloop.run(_run(settings))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import grpc
+
 from homing.v1 import function_pb2
 from homing_core.wire.v1 import FunctionState
-from homing_server.errors import function_not_found
+from homing_server.access import Identity
+from homing_server.errors import ApiError, function_not_found
 from homing_server.store import functions as stored
 from homing_server.store.engine import Database
 from homing_server.store.functions import StoredFunction
@@ -50,9 +53,31 @@ class Catalog:
             return row.function
         return state.function
 
-    def page(self, *, after: str, size: int) -> tuple[list[function_pb2.Function], bool]:
-        """Return functions by name that come after this one, and whether there are more."""
-        names = sorted(name for name, state in self._states.items() if name > after and not state.deleted)
+    async def check_public(self, name: str, identity: Identity) -> None:
+        """Check that a function may be invoked by whoever may not have to do with it otherwise.
+
+        :raises ApiError: UNAUTHENTICATED or PERMISSION_DENIED, also where there is no such function: who may not know
+            is not told; UNAVAILABLE: the store could not be read.
+        """
+        try:
+            function = await self.get(name)
+        except ApiError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                raise identity.refusal(name) from None
+            raise
+        if not function.public:
+            raise identity.refusal(name)
+
+    def page(
+        self, *, after: str, size: int, among: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[function_pb2.Function], bool]:
+        """Return functions by name that come after this one, and whether there are more.
+
+        :param among: Tells which names count.
+        """
+        names = sorted(
+            name for name, state in self._states.items() if name > after and not state.deleted and among(name)
+        )
         return [self._states[name].function for name in names[:size]], len(names) > size
 
     def live(self) -> Iterable[FunctionState]:

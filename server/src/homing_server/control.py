@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -13,7 +13,17 @@ from google.protobuf.message import DecodeError
 from homing_core.broker import Broker, BrokerUnavailableError, Received
 from homing_core.clock import now_us
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE, MAX_STOPS
-from homing_core.wire.v1 import Control, FunctionState, Ping, ResultsRecorded, Snapshot, Stop, Stops, WorkerStatus
+from homing_core.wire.v1 import (
+    Control,
+    FunctionState,
+    KeysChanged,
+    Ping,
+    ResultsRecorded,
+    Snapshot,
+    Stop,
+    Stops,
+    WorkerStatus,
+)
 from homing_server.catalog import Catalog
 from homing_server.keyring import Keyring
 from homing_server.presence import Presence
@@ -51,8 +61,13 @@ class ControlChannel:
         self._others: dict[str, float] = {}
         self._untold: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
+        self._keys_changed: Callable[[], Awaitable[None]] | None = None
         broker.on_connected(self._consume)
         broker.on_lost(registry.lost)
+
+    def on_keys_changed(self, hook: Callable[[], Awaitable[None]]) -> None:
+        """Call a hook when another server has made or revoked API keys."""
+        self._keys_changed = hook
 
     async def ping(self) -> None:
         """Say that this server lives, and what it could not say before. One step of a loop."""
@@ -81,6 +96,11 @@ class ControlChannel:
         with contextlib.suppress(BrokerUnavailableError):
             for start in range(0, len(stops), MAX_STOPS):
                 await self._tell(Control(stops=Stops(stops=stops[start : start + MAX_STOPS])))
+
+    async def tell_keys_changed(self) -> None:
+        """Tell the other servers that API keys were made or revoked; without the broker they see it by themselves."""
+        with contextlib.suppress(BrokerUnavailableError):
+            await self._tell(Control(keys_changed=KeysChanged()))
 
     @property
     def alone(self) -> bool:
@@ -125,6 +145,8 @@ class ControlChannel:
             case "results":
                 told = message.results
                 self._hub.tell(result_seq=told.result_seq, change_seq=told.change_seq)
+            case "keys_changed" if self._keys_changed is not None:
+                self._tasks.run(self._keys_changed(), "read keys")
 
     def _hear_worker(self, received: Received) -> None:
         try:

@@ -12,6 +12,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
 from homing_core import limits
 from homing_core.clock import now_us
+from homing_server import access
 from homing_server.admission import Accepted, Admission, Rerun
 from homing_server.errors import shown
 from homing_server.store import dead_letters as stored
@@ -26,6 +27,10 @@ _MAX_PAGE: Final = 1000
 _BATCH: Final = 100
 """So many payloads are in memory at a time."""
 _MAX_FUNCTIONS: Final = 100
+_REFUSED: Final = frozenset(
+    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
+)
+"""The refusals of one that do not end the whole."""
 _TOKEN: Final = "dead_letters"  # noqa: S105 the kind of a page token
 
 
@@ -46,6 +51,7 @@ class DeadLetters:
 
         :raises ApiError: INVALID_ARGUMENT.
         """
+        access.caller().narrow(request.filter)
         checks = Checks()
         _check_filter(checks, request.filter)
         checks.integer("page_size", request.page_size, 0, 2**31)
@@ -79,6 +85,7 @@ class DeadLetters:
         begin_us = now_us()
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
+        access.caller().narrow(request.filter)
         if not 0 <= request.max_per_second <= limits.MAX_BULK_RATE:
             checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {request.max_per_second:g}")
         checks.done()
@@ -111,6 +118,7 @@ class DeadLetters:
         begin_us = now_us()
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
+        access.caller().narrow(request.filter)
         checks.done()
         response = api.PurgeDeadLettersResponse(
             matched=await self._database.read(stored.count, request.filter, until_us=begin_us)
@@ -144,7 +152,7 @@ class DeadLetters:
         for rerun, outcome in zip(reruns, outcomes, strict=True):
             if isinstance(outcome, Accepted):
                 done.append(rerun.of)
-            elif outcome.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}:
+            elif outcome.code in _REFUSED:
                 response.refused += 1
             else:
                 await self._database.write(stored.remove, done)

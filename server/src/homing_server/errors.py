@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -179,4 +180,106 @@ def not_served(what: str) -> ApiError:
     """Return the error of a call of the API that this version does not serve."""
     return ApiError(
         code=grpc.StatusCode.UNIMPLEMENTED, reason="NOT_SERVED", message=f"this server does not serve {what}"
+    )
+
+
+def key_missing() -> ApiError:
+    """Return the error of a call without a key."""
+    return ApiError(
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="KEY_MISSING",
+        message="this server wants an API key: send the metadata `authorization: Bearer KEY`",
+    )
+
+
+def key_invalid() -> ApiError:
+    """Return the error of a call with a key that is none of this server's. It does not show what was sent."""
+    return ApiError(
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="KEY_INVALID",
+        message="the API key is not one of this server's: it has a slip in it, or was revoked",
+    )
+
+
+def key_revoked() -> ApiError:
+    """Return the error that ends a stream whose key was revoked."""
+    return ApiError(
+        code=grpc.StatusCode.UNAUTHENTICATED, reason="KEY_INVALID", message="the API key was revoked meanwhile"
+    )
+
+
+def key_expired(name: str) -> ApiError:
+    """Return the error of a call with a key that has ended."""
+    return ApiError(
+        code=grpc.StatusCode.UNAUTHENTICATED,
+        reason="KEY_EXPIRED",
+        message=f"the API key {shown(name)} has expired",
+        metadata={"key": name},
+    )
+
+
+def key_not_found(key: str) -> ApiError:
+    """Return the error of a call that names an API key which is not in force."""
+    return ApiError(
+        code=grpc.StatusCode.NOT_FOUND,
+        reason="KEY_NOT_FOUND",
+        message=f"there is no key {shown(key)} in force",
+        metadata={"key": key[:_SHOWN]},
+    )
+
+
+def key_exists(name: str) -> ApiError:
+    """Return the error of a call that makes an API key of a name which one in force has."""
+    return ApiError(
+        code=grpc.StatusCode.ALREADY_EXISTS,
+        reason="KEY_EXISTS",
+        message=f"there is a key {shown(name)} in force: revoke it first, or choose another name",
+        metadata={"key": name},
+    )
+
+
+def scope_missing(what: str, scopes: Sequence[str]) -> ApiError:
+    """Return the error of a call that the key does not allow.
+
+    :param scopes: Any of these would allow it; empty where none would.
+    """
+    return ApiError(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason="SCOPE_MISSING",
+        message=f"{what} needs a key with the scope {' or '.join(scopes) or 'that no key has'}",
+        metadata={"scope": ",".join(scopes)},
+    )
+
+
+def function_not_allowed(function: str) -> ApiError:
+    """Return the error of a call that has to do with a function which the key is not for."""
+    return ApiError(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason="FUNCTION_NOT_ALLOWED",
+        message=f"the API key is limited to functions, and {shown(function)} is none of them",
+        metadata={"function": function[:_SHOWN]},
+    )
+
+
+def key_limited(what: str) -> ApiError:
+    """Return the error of a call that concerns all functions, with a key that is not for all."""
+    return ApiError(
+        code=grpc.StatusCode.PERMISSION_DENIED,
+        reason="KEY_LIMITED",
+        message=f"the API key is limited to functions, and {what} for all of them",
+    )
+
+
+def rate_limited(name: str, per_second: float, wait: float) -> ApiError:
+    """Return the error of a key that was shown too often lately.
+
+    :param wait: After so many seconds the same call passes.
+    """
+    return ApiError(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason="RATE_LIMITED",
+        message=f"the API key {shown(name)} allows {per_second:g} calls and invocations in a second",
+        # In whole milliseconds, as it is told, and not too early.
+        retry_after=math.ceil(wait * 1000) / 1000,
+        metadata={"key": name},
     )

@@ -6,6 +6,7 @@ import hashlib
 
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
+from homing_server import access
 from homing_server.filters import check_filter
 from homing_server.holds import Holds
 from homing_server.store.counting import count_selected
@@ -31,6 +32,7 @@ class Lists:
 
         :raises ApiError: INVALID_ARGUMENT.
         """
+        access.caller().narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.integer("page_size", request.page_size, 0, 2**31)
@@ -66,6 +68,7 @@ class Lists:
 
         :raises ApiError: INVALID_ARGUMENT.
         """
+        access.caller().narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()

@@ -9,6 +9,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
+from homing_server import access
 from homing_server.admission import Accepted, Admission, Rerun
 from homing_server.errors import ApiError, invocation_not_ended, invocation_not_found
 from homing_server.filters import check_bulk_filter
@@ -64,6 +65,7 @@ class Reruns:
         begin_us = now_us()
         checks = Checks()
         check_bulk_filter(checks, request.filter)
+        access.caller().narrow(request.filter)
         checks.text("request_id", request.request_id, limits.MAX_BULK_REQUEST_ID)
         if not 0 <= request.max_per_second <= limits.MAX_BULK_RATE:
             checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {request.max_per_second:g}")
@@ -119,7 +121,7 @@ def _count(response: api.BulkRerunResponse, outcome: Accepted | ApiError) -> Non
             response.duplicates += 1
         else:
             response.accepted += 1
-    elif outcome.code is grpc.StatusCode.NOT_FOUND:
+    elif outcome.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED}:
         response.refused += 1
     else:
         raise outcome

@@ -9,8 +9,12 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from homing_core.sealing import key_of_text
 from homing_core.settings import CommonSettings
+from homing_core.tls import TlsFiles
 
 ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
+
+_ROOT_KEY = 32
+"""So many characters make guessing hopeless."""
 
 DataUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#\s]+[^?#\s]*)?$")]
 
@@ -18,6 +22,13 @@ DataUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#\s]+[^?#\s]
 def _check_secret_key(value: SecretStr) -> SecretStr:
     if value.get_secret_value():
         key_of_text(value.get_secret_value())
+    return value
+
+
+def _check_root_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if key and not (len(key) >= _ROOT_KEY and key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError(f"must have at least {_ROOT_KEY} characters, printable ASCII without spaces")
     return value
 
 
@@ -34,13 +45,32 @@ class ServerSettings(CommonSettings):
     )
     data_url: DataUrl = Field(
         default="",
-        description="How workers reach http_listen: http://HOST:PORT, or https:// where a proxy ends TLS."
-        " The default is http_listen itself, which workers on other hosts may not reach.",
+        description="How workers reach http_listen: http://HOST:PORT, or https:// where it is served over TLS, or a"
+        " proxy ends it. The default is http_listen itself, which workers on other hosts may not reach.",
     )
     allow_unauthenticated: bool = Field(
         default=False,
         description="Serve without authentication on addresses other than loopback. Everyone who reaches them"
         " can deploy functions.",
+    )
+    root_key: Annotated[SecretStr, AfterValidator(_check_root_key)] = Field(
+        default=SecretStr(""),
+        description="A secret of at least 32 characters that is an API key with all scopes; turns authentication on."
+        " Better given as HOMING_ROOT_KEY than as an option, which others on this host can see.",
+    )
+    authenticate: bool = Field(
+        default=False,
+        description="Ask everybody for an API key; needs a root key, or one in the store with the scope admin.",
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="A PEM file with the certificate of this server, and those between it and its authority: gRPC and"
+        " HTTP are served over TLS.",
+    )
+    tls_key: Path | None = Field(default=None, description="A PEM file with the key of tls_cert.")
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description="A PEM file with certificates: clients, and workers, must show one that these vouch for (mTLS).",
     )
     store_url: str = Field(
         default="", description="The database: sqlite:///PATH. The default is homing.db in the data folder."
@@ -72,6 +102,23 @@ class ServerSettings(CommonSettings):
     drain_timeout: float = Field(
         default=30, ge=0, description="How many seconds calls may take to end when the server is told to stop."
     )
+
+    @property
+    def authentication(self) -> bool:
+        """Whether callers need an API key."""
+        return self.authenticate or bool(self.root_key.get_secret_value())
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files for TLS; None where it is served without."""
+        files = TlsFiles(
+            prefix="HOMING_TLS",
+            cert=self.tls_cert,
+            key=self.tls_key,
+            ca=self.tls_client_ca,
+            ca_setting="CLIENT_CA",
+        )
+        return files if files.cert or files.key or files.ca else None
 
     @property
     def secret_key_file(self) -> Path:

@@ -9,6 +9,8 @@ from homing.v1 import secret_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.signing import new_key, read_key, show_key
+from homing_server import access
+from homing_server.access import Identity
 from homing_server.errors import function_not_found, last_signing_key, signing_key_not_found
 from homing_server.keyring import Keyring
 from homing_server.store import signing_keys as stored
@@ -76,9 +78,9 @@ class SigningKeys:
     async def revoke(self, key_id: str) -> None:
         """Remove a key.
 
-        :raises ApiError: NOT_FOUND; FAILED_PRECONDITION where it is the last one of the server.
+        :raises ApiError: NOT_FOUND; PERMISSION_DENIED; FAILED_PRECONDITION where it is the last one of the server.
         """
-        revoked = await self._database.write(_revoke, key_id)
+        revoked = await self._database.write(_revoke, key_id, access.caller())
         _log.info("signing key revoked", function=revoked.function, key=key_id)
 
     def _new(self, function: str, key: bytes) -> StoredKey:
@@ -96,10 +98,14 @@ def _add(connection: Connection, key: StoredKey) -> StoredKey | None:
     return stored.add_key(connection, key)
 
 
-def _revoke(connection: Connection, key_id: str) -> StoredKey:
+def _revoke(connection: Connection, key_id: str, identity: Identity) -> StoredKey:
     key = stored.get_key(connection, key_id)
     if key is None:
         raise signing_key_not_found(key_id)
+    if key.function == OF_SERVER:
+        identity.check_unlimited("the server's signing keys are")
+    else:
+        identity.check_function(key.function)
     if key.function == OF_SERVER and len(stored.keys_of(connection, OF_SERVER)) == 1:
         raise last_signing_key(key_id)
     stored.remove_key(connection, key_id)

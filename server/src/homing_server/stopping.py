@@ -19,6 +19,7 @@ from homing_core import limits
 from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
+from homing_server import access
 from homing_server.control import ControlChannel
 from homing_server.errors import invocation_ended, invocation_not_found
 from homing_server.filters import check_bulk_filter
@@ -91,6 +92,7 @@ class Stopping:
         """
         checks = Checks()
         check_bulk_filter(checks, request.filter)
+        access.caller().narrow(request.filter)
         checks.text("reason", request.reason, limits.MAX_STOP_REASON)
         checks.done()
         accepted_by_us = now_us()

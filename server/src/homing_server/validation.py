@@ -216,8 +216,6 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
             checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
     checks.labels("function.labels", function.labels)
     _check_secrets(checks, function)
-    if function.public:
-        checks.add("function.public", "is not served by this server")
     checks.destinations("function.on_success", function.on_success, guard)
     checks.destinations("function.on_failure", function.on_failure, guard)
     if function.HasField("retention"):

@@ -9,6 +9,7 @@ import grpc
 
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
+from homing_server import access
 from homing_server.errors import ApiError, resume_token_expired, unavailable
 from homing_server.filters import check_filter, matcher
 from homing_server.follower import Follower
@@ -43,6 +44,7 @@ class Watching:
         :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
             for a reader that does not keep up; UNAVAILABLE when the server stops.
         """
+        access.caller().narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()

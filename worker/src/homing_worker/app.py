@@ -63,7 +63,7 @@ class Worker:
         self._metrics = Metrics()
         self._broker = connect(self.name)
         self._gate = Gate()
-        self._bodies = Bodies(settings.data_dir / "spool")
+        self._bodies = Bodies(settings.data_dir / "spool", tls=settings.server_tls)
         self._secrets = SecretLink()
         self._secret_files = SecretFiles(settings.data_dir)
         self._events = EventPublisher(self._broker, self._metrics)
@@ -207,7 +207,8 @@ class Worker:
 async def _run(settings: WorkerSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    worker = Worker(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-worker {name}"))
+    tls = settings.broker_tls
+    worker = Worker(settings, lambda name: RabbitBroker(settings.broker_url, name=f"homing-worker {name}", tls=tls))
     work = asyncio.create_task(worker.run(stop))
 
     def on_signal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -33,16 +34,21 @@ class _RefusedError(Exception):
 class Bodies:
     """Moves bodies between the server and files of this worker."""
 
-    def __init__(self, folder: Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, folder: Path, *, tls: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
         """Prepare to move bodies.
 
         :param folder: Where the files are; it is made when it is first needed.
+        :param tls: How servers are checked that are reached by https://; None for the certificates of the system.
         :param patience: For how many seconds a server that is away is asked again.
         """
         self._folder = folder
         self._patience = patience
         self._session = aiohttp.ClientSession(
-            timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+            connector=aiohttp.TCPConnector(ssl=True if tls is None else tls),
+            timeout=_TIMEOUT,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
         )
 
     async def close(self) -> None:
@@ -133,6 +139,8 @@ def _check(response: aiohttp.ClientResponse) -> None:
 
 def _told(error: BaseException) -> str:
     """Return what went wrong, without the URL: it is signed."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"the certificate of the server's data port is not to be trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection to the server's data port at {error.host}:{error.port}: {error.os_error}"
     if isinstance(error, TimeoutError):

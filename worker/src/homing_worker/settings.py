@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from homing_core.limits import MAX_DELAY
 from homing_core.settings import CommonSettings, parts_of
+from homing_core.tls import TlsFiles
 from homing_worker.schedule import DEFAULT_DELAYS, Schedule
 
 RUNTIMES = ("docker", "process")
@@ -102,6 +105,15 @@ class WorkerSettings(CommonSettings):
         default="",
         description="What functions are given instead of http:// and that address, as in http://worker-1:9000.",
     )
+    tls_ca: Path | None = Field(
+        default=None,
+        description="A PEM file with the certificates to trust where large bodies are moved by https://; by default"
+        " those of the system.",
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="A PEM file with the certificate to show there, where servers want one."
+    )
+    tls_key: Path | None = Field(default=None, description="A PEM file with the key of tls_cert.")
     metrics_listen: str = Field(
         default="", description="HOST:PORT to serve Prometheus metrics at; empty: they are not served."
     )
@@ -110,6 +122,14 @@ class WorkerSettings(CommonSettings):
     def schedule(self) -> Schedule:
         """When deliveries are made again."""
         return Schedule(delays=[float(part) for part in parts_of(self.delivery_delays)])
+
+    @property
+    def server_tls(self) -> ssl.SSLContext:
+        """How servers are checked where large bodies are moved by https://.
+
+        :raises TlsError: A file cannot be used.
+        """
+        return TlsFiles(prefix="HOMING_TLS", ca=self.tls_ca, cert=self.tls_cert, key=self.tls_key).client_context()
 
     @property
     def runtimes(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from homing._aio.by_id import AsyncById
 from homing._aio.connection import AioConnection
 from homing._aio.functions import AsyncFunctions
 from homing._aio.invoking import AsyncInvoking
+from homing._aio.keys import AsyncKeys
 from homing._aio.secrets import AsyncSecrets
 from homing._aio.signing_keys import AsyncSigningKeys
 from homing._core.interceptors import AsyncInterceptor, checked
@@ -38,14 +39,21 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
         *,
         api_key: str | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
         timeout: Seconds | None = DEFAULT_TIMEOUT,
         interceptors: Sequence[AsyncInterceptor] = (),
     ) -> None:
         """Make a client; it connects with its first call.
 
-        :param target: ``HOST:PORT`` of the server; by default HOMING_TARGET, or else ``localhost:50051``.
+        :param target: ``HOST:PORT`` of the server, or ``https://HOST:PORT`` for TLS; by default HOMING_TARGET, or else
+            ``localhost:50051``.
         :param api_key: The key to show to the server; by default HOMING_API_KEY, or else none.
-        :param tls_ca: A PEM file with the certificates to trust; by default HOMING_TLS_CA. With one TLS is used.
+        :param tls_ca: A PEM file with the certificates to trust; by default HOMING_TLS_CA, or else those of the system.
+            With one TLS is used.
+        :param tls_cert: A PEM file with the certificate to show to a server that wants one; by default HOMING_TLS_CERT.
+            With one TLS is used.
+        :param tls_key: A PEM file with the key of that certificate; by default HOMING_TLS_KEY.
         :param timeout: The longest that a call may take where it does not say itself, in seconds or as a timedelta;
             calls that are repeated because the server is unavailable are repeated within it. None means for ever.
         :param interceptors: Callables that every call passes on its way out, the first one first; see
@@ -55,11 +63,18 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
         """
         self._connection = AioConnection(
             ConnectionSettings.read(
-                target=target, api_key=api_key, tls_ca=tls_ca, timeout=timeout, environment=os.environ
+                target=target,
+                api_key=api_key,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                timeout=timeout,
+                environment=os.environ,
             ),
             checked(interceptors),
         )
         self._functions = AsyncFunctions(self._connection)
+        self._keys = AsyncKeys(self._connection)
         self._secrets = AsyncSecrets(self._connection)
         self._signing_keys = AsyncSigningKeys(self._connection)
 
@@ -82,6 +97,11 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
     def functions(self) -> AsyncFunctions:
         """What deploys, shows, holds, scales and removes functions."""
         return self._functions
+
+    @property
+    def keys(self) -> AsyncKeys:
+        """What makes, lists and revokes API keys."""
+        return self._keys
 
     @property
     def secrets(self) -> AsyncSecrets:

@@ -17,7 +17,12 @@ from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
 from homing.errors import ClosedClientError, ForkedClientError, RequestError, WrongLoopError
-from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc, secret_service_pb2_grpc
+from homing.v1 import (
+    function_service_pb2_grpc,
+    invocation_service_pb2_grpc,
+    key_service_pb2_grpc,
+    secret_service_pb2_grpc,
+)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -28,6 +33,7 @@ class _Stubs(NamedTuple):
     invocations: invocation_service_pb2_grpc.InvocationServiceAsyncStub
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     secrets: secret_service_pb2_grpc.SecretServiceAsyncStub
+    keys: key_service_pb2_grpc.KeyServiceAsyncStub
 
 
 class AioConnection:
@@ -67,6 +73,14 @@ class AioConnection:
         """
         return self._open().secrets
 
+    @property
+    def keys(self) -> key_service_pb2_grpc.KeyServiceAsyncStub:
+        """The stub of the key service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().keys
+
     async def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
 
@@ -99,6 +113,7 @@ class AioConnection:
             invocation_service_pb2_grpc.InvocationServiceStub(self._channel),
             function_service_pb2_grpc.FunctionServiceStub(self._channel),
             secret_service_pb2_grpc.SecretServiceStub(self._channel),
+            key_service_pb2_grpc.KeyServiceStub(self._channel),
         )
         return self._stubs
 

@@ -232,6 +232,7 @@ def function(message: function_pb2.Function) -> Function:
         max_age=_duration(message, "max_age"),
         retention=_duration(message, "retention"),
         record_sync=message.record_sync if message.HasField("record_sync") else True,
+        public=message.public,
         paused=message.paused,
         revision=message.revision,
         create_time=time(message, "create_time"),

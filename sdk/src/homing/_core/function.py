@@ -62,6 +62,8 @@ class Function:
     """How long ended records are kept; 7 days by default."""
     record_sync: bool
     """Whether synchronous calls leave records."""
+    public: bool
+    """Whether it may be invoked without an API key."""
     paused: bool
     """Whether its invocations are held."""
     revision: int

@@ -153,6 +153,22 @@ class DeliveryState(_Name):
     """Ended: given up."""
 
 
+class Scope(_Name):
+    """What an API key allows."""
+
+    UNKNOWN = "UNKNOWN"
+    INVOKE = "INVOKE"
+    """To invoke functions, and to wait for and read what one has invoked oneself."""
+    READ = "READ"
+    """To read records, results, logs, functions and dead letters, and to watch."""
+    OPERATE = "OPERATE"
+    """To stop, run again, redrive and purge, and to pause, resume and scale functions."""
+    DEPLOY = "DEPLOY"
+    """To deploy and delete functions, and to manage secrets and signing keys."""
+    ADMIN = "ADMIN"
+    """To manage keys. Whoever may can give themselves every other scope."""
+
+
 class LogStream(_Name):
     """Where a function wrote a line."""
 

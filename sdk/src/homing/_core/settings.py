@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,7 +39,13 @@ class ConnectionSettings:
     """What a client needs to connect."""
 
     target: str
+    tls: bool
+    """Whether the connection is encrypted, and the server's certificate checked."""
     tls_ca: Path | None
+    """The certificates to trust; None for those of the system."""
+    tls_cert: Path | None
+    """The certificate to show to a server that wants one."""
+    tls_key: Path | None
     metadata: tuple[tuple[str, str], ...]
     timeout: float | None
     """The longest that a call may take in seconds where it does not say itself."""
@@ -50,6 +57,8 @@ class ConnectionSettings:
         target: str | None,
         api_key: str | None,
         tls_ca: str | os.PathLike[str] | None,
+        tls_cert: str | os.PathLike[str] | None,
+        tls_key: str | os.PathLike[str] | None,
         timeout: float | timedelta | None,
         environment: Mapping[str, str],
     ) -> ConnectionSettings:
@@ -64,13 +73,24 @@ class ConnectionSettings:
             api_key = environment.get("HOMING_API_KEY") or None
         if tls_ca is None:
             tls_ca = environment.get("HOMING_TLS_CA") or None
-        if not check.text("target", target):
-            raise check.invalid("target", "must be HOST:PORT, is empty")
+        if tls_cert is None:
+            tls_cert = environment.get("HOMING_TLS_CERT") or None
+        if tls_key is None:
+            tls_key = environment.get("HOMING_TLS_KEY") or None
+        scheme, address = _split(check.text("target", target))
+        if (tls_cert is None) is not (tls_key is None):
+            raise check.invalid("tls_key" if tls_key is None else "tls_cert", "must be set where the other one is")
+        wants_tls = not (tls_ca is None and tls_cert is None)
+        if scheme == "http" and wants_tls:
+            raise check.invalid("target", "must not begin with http:// where files for TLS are given")
         if api_key is not None and not (check.text("api_key", api_key).isascii() and api_key.isprintable()):
             raise check.invalid("api_key", "must be printable ASCII")
         return cls(
-            target=target,
+            target=address,
+            tls=scheme == "https" or wants_tls,
             tls_ca=None if tls_ca is None else Path(tls_ca),
+            tls_cert=None if tls_cert is None else Path(tls_cert),
+            tls_key=None if tls_key is None else Path(tls_key),
             metadata=() if api_key is None else (("authorization", f"Bearer {api_key}"),),
             timeout=None if timeout is None else check.seconds("timeout", timeout, zero=False),
         )
@@ -78,12 +98,46 @@ class ConnectionSettings:
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Return the credentials of the channel; None for a connection without TLS.
 
-        :raises InvalidRequestError: The file of the certificate authority cannot be read.
+        :raises InvalidRequestError: A file cannot be read.
         """
-        if self.tls_ca is None:
+        if not self.tls:
             return None
-        try:
-            authority = self.tls_ca.read_bytes()
-        except OSError as err:
-            raise check.invalid("tls_ca", f"cannot be read: {err}") from err
-        return grpc.ssl_channel_credentials(root_certificates=authority)
+        return grpc.ssl_channel_credentials(
+            root_certificates=_system_roots() if self.tls_ca is None else _read("tls_ca", self.tls_ca),
+            private_key=None if self.tls_key is None else _read("tls_key", self.tls_key),
+            certificate_chain=None if self.tls_cert is None else _read("tls_cert", self.tls_cert),
+        )
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Return the scheme, http, https or none, and the rest of a target.
+
+    :raises InvalidRequestError: It is none.
+    """
+    scheme, _, address = target.rpartition("://")
+    if scheme not in {"http", "https"}:
+        # It may be one that gRPC itself knows, as in dns:///HOST:PORT.
+        scheme, address = "", target
+    else:
+        address = address.rstrip("/")
+    if not address or (scheme and "/" in address):
+        raise check.invalid("target", "must be HOST:PORT, or https://HOST:PORT for TLS")
+    return scheme, address
+
+
+def _read(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise check.invalid(name, f"cannot be read: {err}") from err
+
+
+def _system_roots() -> bytes | None:
+    """Return the certificates that this system trusts; None for those that gRPC brings along."""
+    path = ssl.get_default_verify_paths().cafile
+    if path is None or "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None

@@ -145,6 +145,7 @@ def function_message(
     max_age: Seconds | None,
     retention: Seconds | None,
     record_sync: bool | None,
+    public: bool | None,
 ) -> function_pb2.Function:
     """Return a function as it shall be deployed.
 
@@ -176,6 +177,8 @@ def function_message(
         message.retention.CopyFrom(duration("retention", retention))
     if record_sync is not None:
         message.record_sync = check.flag("record_sync", record_sync)
+    if public is not None:
+        message.public = check.flag("public", public)
     return message
 
 

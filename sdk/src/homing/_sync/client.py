@@ -16,6 +16,7 @@ from homing._sync.by_id import ById
 from homing._sync.connection import Connection
 from homing._sync.functions import Functions
 from homing._sync.invoking import Invoking
+from homing._sync.keys import Keys
 from homing._sync.secrets import Secrets
 from homing._sync.signing_keys import SigningKeys
 
@@ -38,14 +39,21 @@ class Client(Invoking, ById, ByFilter, Bodies):
         *,
         api_key: str | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
         timeout: Seconds | None = DEFAULT_TIMEOUT,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         """Make a client; it connects with its first call.
 
-        :param target: ``HOST:PORT`` of the server; by default HOMING_TARGET, or else ``localhost:50051``.
+        :param target: ``HOST:PORT`` of the server, or ``https://HOST:PORT`` for TLS; by default HOMING_TARGET, or else
+            ``localhost:50051``.
         :param api_key: The key to show to the server; by default HOMING_API_KEY, or else none.
-        :param tls_ca: A PEM file with the certificates to trust; by default HOMING_TLS_CA. With one TLS is used.
+        :param tls_ca: A PEM file with the certificates to trust; by default HOMING_TLS_CA, or else those of the system.
+            With one TLS is used.
+        :param tls_cert: A PEM file with the certificate to show to a server that wants one; by default HOMING_TLS_CERT.
+            With one TLS is used.
+        :param tls_key: A PEM file with the key of that certificate; by default HOMING_TLS_KEY.
         :param timeout: The longest that a call may take where it does not say itself, in seconds or as a timedelta;
             calls that are repeated because the server is unavailable are repeated within it. None means for ever.
         :param interceptors: Callables that every call passes on its way out, the first one first; see
@@ -55,11 +63,18 @@ class Client(Invoking, ById, ByFilter, Bodies):
         """
         self._connection = Connection(
             ConnectionSettings.read(
-                target=target, api_key=api_key, tls_ca=tls_ca, timeout=timeout, environment=os.environ
+                target=target,
+                api_key=api_key,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                timeout=timeout,
+                environment=os.environ,
             ),
             checked(interceptors),
         )
         self._functions = Functions(self._connection)
+        self._keys = Keys(self._connection)
         self._secrets = Secrets(self._connection)
         self._signing_keys = SigningKeys(self._connection)
 
@@ -82,6 +97,11 @@ class Client(Invoking, ById, ByFilter, Bodies):
     def functions(self) -> Functions:
         """What deploys, shows, holds, scales and removes functions."""
         return self._functions
+
+    @property
+    def keys(self) -> Keys:
+        """What makes, lists and revokes API keys."""
+        return self._keys
 
     @property
     def secrets(self) -> Secrets:

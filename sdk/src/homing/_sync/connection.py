@@ -15,7 +15,12 @@ from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
-from homing.v1 import function_service_pb2_grpc, invocation_service_pb2_grpc, secret_service_pb2_grpc
+from homing.v1 import (
+    function_service_pb2_grpc,
+    invocation_service_pb2_grpc,
+    key_service_pb2_grpc,
+    secret_service_pb2_grpc,
+)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -39,6 +44,7 @@ class Connection:
         self.invocations = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self._channel)
         self.secrets = secret_service_pb2_grpc.SecretServiceStub(self._channel)
+        self.keys = key_service_pb2_grpc.KeyServiceStub(self._channel)
 
     def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close."""

@@ -40,6 +40,7 @@ class Functions:
         max_age: Seconds | None = None,
         retention: Seconds | None = None,
         record_sync: bool | None = None,
+        public: bool | None = None,
     ) -> Function:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
 
@@ -61,6 +62,7 @@ class Functions:
         :param max_age: How long an invocation may wait for its first start; 24 h by default.
         :param retention: How long ended records are kept; 7 days by default.
         :param record_sync: Whether synchronous calls leave records; they do by default.
+        :param public: Whether it may be invoked without an API key; by default it may not, where keys are needed.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
@@ -85,6 +87,7 @@ class Functions:
             max_age=max_age,
             retention=retention,
             record_sync=record_sync,
+            public=public,
         )
         response = self._connection.call_again(
             self._connection.functions.DeployFunction,

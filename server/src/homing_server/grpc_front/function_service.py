@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
-from homing.v1 import function_service_pb2_grpc
+from homing_core.destinations import function_of
 from homing_core.guard import Guard
+from homing_server.access import caller
 from homing_server.catalog import Catalog
 from homing_server.deployment import Deployment
 from homing_server.grpc_front.status import Context
@@ -25,14 +27,17 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
 
     async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
         """Create a function or change it."""
+        caller().check_function(request.function.name)
         checks = Checks()
         check_function(checks, request.function, guard=self._guard)
         checks.done()
+        await self._check_destinations(request.function)
         function, created = await self._deployment.deploy(request.function)
         return api.DeployFunctionResponse(function=function, created=created)
 
     async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:
         """Return one function."""
+        caller().check_function(request.name)
         return api.GetFunctionResponse(function=await self._catalog.get(request.name))
 
     async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
@@ -44,7 +49,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         if request.page_token:
             after = str(decode_token("functions", request.page_token, field="page_token")["after"])
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        functions, more = self._catalog.page(after=after, size=size)
+        functions, more = self._catalog.page(after=after, size=size, among=caller().covers)
         return api.ListFunctionsResponse(
             functions=functions,
             next_page_token=encode_token("functions", {"after": functions[-1].name}) if more else "",
@@ -52,21 +57,38 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
 
     async def DeleteFunction(self, request: api.DeleteFunctionRequest, _context: Context) -> api.DeleteFunctionResponse:
         """Delete a function."""
+        caller().check_function(request.name)
         return api.DeleteFunctionResponse(invalidated=await self._deployment.delete(request.name))
 
     async def PauseFunction(self, request: api.PauseFunctionRequest, _context: Context) -> api.PauseFunctionResponse:
         """Hold a function's work."""
+        caller().check_function(request.name)
         return api.PauseFunctionResponse(function=await self._deployment.pause(request.name, paused=True))
 
     async def ResumeFunction(self, request: api.ResumeFunctionRequest, _context: Context) -> api.ResumeFunctionResponse:
         """Let held work go on."""
+        caller().check_function(request.name)
         return api.ResumeFunctionResponse(function=await self._deployment.pause(request.name, paused=False))
 
     async def ScaleFunction(self, request: api.ScaleFunctionRequest, _context: Context) -> api.ScaleFunctionResponse:
         """Change how many instances a function has."""
+        caller().check_function(request.name)
         function = await self._deployment.scale(
             request.name,
             min_instances=request.min_instances if request.HasField("min_instances") else None,
             max_instances=request.max_instances if request.HasField("max_instances") else None,
         )
         return api.ScaleFunctionResponse(function=function)
+
+    async def _check_destinations(self, wanted: function_pb2.Function) -> None:
+        """Check that who deploys a function may send its outcomes to the functions that it names.
+
+        :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
+        """
+        identity = caller()
+        if not identity.functions:
+            return
+        for destination in (*wanted.on_success, *wanted.on_failure):
+            name = function_of(destination.uri)
+            if name and not identity.covers(name):
+                await self._catalog.check_public(name, identity)

@@ -10,6 +10,7 @@ from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.ids import new_id
+from homing_server.access import Identity, caller
 from homing_server.admission import Accepted, Admission
 from homing_server.blobs import Blobs
 from homing_server.catalog import Catalog
@@ -23,6 +24,7 @@ from homing_server.reruns import Reruns
 from homing_server.stopping import Stopping
 from homing_server.store.accepting import Draft
 from homing_server.store.engine import Database
+from homing_server.store.origins import Origin, origin_of, origins_of_blob
 from homing_server.store.reading import get_invocations
 from homing_server.store.records import accepted_invocation
 from homing_server.sync_calls import SyncCalls
@@ -80,6 +82,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
         """Run a function and wait for its end."""
+        identity = caller()
+        if not identity.covers(request.spec.function):
+            await self._catalog.check_public(request.spec.function, identity)
         checks = Checks()
         check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
         checks.done()
@@ -93,7 +98,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             invocation_id,
             request.spec,
             timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
-            caller="",
+            caller=identity.name,
             traceparent=_traceparent(context),
         )
         return api.InvokeResponse(invocation=invocation)
@@ -101,7 +106,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
         """Accept an invocation."""
         accepted = await self._admission.accept(
-            request.spec, request_id=request.request_id, caller="", traceparent=_traceparent(context)
+            request.spec, request_id=request.request_id, caller=caller().name, traceparent=_traceparent(context)
         )
         return api.InvokeAsyncResponse(invocation=await self._shown(accepted), duplicate=accepted.draft is None)
 
@@ -109,6 +114,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Return a record."""
         _check_id(request.id)
         invocation = await self._get(request.id, include_payload=request.include_payload)
+        caller().check_read(function=invocation.function, caller=invocation.caller)
         return api.GetInvocationResponse(invocation=invocation)
 
     async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
@@ -123,6 +129,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         remaining = context.time_remaining()
         if remaining is not None:
             wait = max(0.0, min(wait, remaining - _MARGIN))
+        if not caller().reads_all:
+            origin = await self._origin(request.id)
+            caller().check_read(function=origin.function, caller=origin.caller)
         invocation = await self._hub.wait_ended(request.id, wait)
         if invocation is None:
             raise invocation_not_found(request.id)
@@ -138,11 +147,17 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.BatchInvokeAsyncRequest, context: Context
     ) -> api.BatchInvokeAsyncResponse:
         """Accept many invocations."""
+        identity = caller()
+        identity.take(max(1, len(request.requests)))
+        if not identity.known:
+            await self._check_public_batch(request, identity)
         checks = Checks()
         if not 1 <= len(request.requests) <= limits.MAX_BATCH:
             checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
         checks.done()
-        outcomes = await self._admission.accept_batch(request.requests, caller="", traceparent=_traceparent(context))
+        outcomes = await self._admission.accept_batch(
+            request.requests, caller=caller().name, traceparent=_traceparent(context)
+        )
         earlier = await self._get_all(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
         )
@@ -174,11 +189,11 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
         """Stop all that a filter selects."""
-        return await self._stopping.stop_selected(request, caller="")
+        return await self._stopping.stop_selected(request, caller=caller().name)
 
     async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
         """Run many again."""
-        return await self._reruns.rerun_all(request, caller="", traceparent=_traceparent(context))
+        return await self._reruns.rerun_all(request, caller=caller().name, traceparent=_traceparent(context))
 
     async def WritePayload(
         self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
@@ -190,13 +205,16 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.ReadPayloadRequest, _context: Context
     ) -> AsyncIterator[api.ReadPayloadResponse]:
         """Stream a body that is stored apart."""
+        if not caller().reads_all and request.blob_id:
+            await self._check_reader(request.blob_id)
         async for response in read_payload(self._blobs, request):
             yield response
 
     async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
         """Stop an invocation."""
         _check_id(request.id)
-        await self._stopping.stop(request.id, caller="", reason=request.reason)
+        await self._check_function_of(request.id)
+        await self._stopping.stop(request.id, caller=caller().name, reason=request.reason)
         return api.StopInvocationResponse(invocation=await self._get(request.id))
 
     async def RerunInvocation(
@@ -204,12 +222,14 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     ) -> api.RerunInvocationResponse:
         """Run one again."""
         _check_id(request.id)
-        accepted = await self._reruns.rerun(request, caller="", traceparent=_traceparent(context))
+        await self._check_function_of(request.id)
+        accepted = await self._reruns.rerun(request, caller=caller().name, traceparent=_traceparent(context))
         return api.RerunInvocationResponse(invocation=await self._shown(accepted))
 
     async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
         """Stream log lines."""
         _check_id(request.id)
+        await self._check_function_of(request.id)
         async for response in self._log_tails.tail(request):
             yield response
 
@@ -223,13 +243,51 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.RedriveDeadLettersRequest, context: Context
     ) -> api.RedriveDeadLettersResponse:
         """Try dead letters again."""
-        return await self._dead_letters.redrive(request, caller="", traceparent=_traceparent(context))
+        return await self._dead_letters.redrive(request, caller=caller().name, traceparent=_traceparent(context))
 
     async def PurgeDeadLetters(
         self, request: api.PurgeDeadLettersRequest, _context: Context
     ) -> api.PurgeDeadLettersResponse:
         """Forget dead letters."""
         return await self._dead_letters.purge(request)
+
+    async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
+        """Check that all functions of a batch are public.
+
+        :raises ApiError: UNAUTHENTICATED.
+        """
+        for name in sorted({each.spec.function for each in request.requests}) or [""]:
+            await self._catalog.check_public(name, identity)
+
+    async def _check_function_of(self, invocation_id: str) -> None:
+        """Check that the caller may have to do with the function of an invocation.
+
+        :raises ApiError: NOT_FOUND; PERMISSION_DENIED.
+        """
+        if caller().functions:
+            caller().check_function((await self._origin(invocation_id)).function)
+
+    async def _check_reader(self, blob_id: str) -> None:
+        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        refused: ApiError | None = None
+        for origin in await self._database.read(origins_of_blob, blob_id):
+            try:
+                caller().check_read(function=origin.function, caller=origin.caller)
+            except ApiError as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    async def _origin(self, invocation_id: str) -> Origin:
+        origin = await self._database.read(origin_of, invocation_id)
+        if origin is None:
+            raise invocation_not_found(invocation_id)
+        return origin
 
     async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
         return await self._get(accepted.id) if accepted.draft is None else self._fresh(accepted.draft)

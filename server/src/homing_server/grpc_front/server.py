@@ -12,11 +12,16 @@ from homing.v1 import (
     function_service_pb2_grpc,
     invocation_service_pb2,
     invocation_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
 )
+from homing_core.tls import TlsFiles
+from homing_server.grpc_front.authentication import AccessInterceptor
 from homing_server.grpc_front.function_service import FunctionService
 from homing_server.grpc_front.invocation_service import InvocationService
+from homing_server.grpc_front.key_service import KeyService
 from homing_server.grpc_front.secret_service import SecretService
 from homing_server.grpc_front.status import ErrorInterceptor
 
@@ -26,6 +31,7 @@ _SERVICES = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
     secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
+    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 
 _OPTIONS = (
@@ -51,15 +57,32 @@ class GrpcFront:
     """A gRPC server with all services of the API."""
 
     def __init__(
-        self, listen: str, invocations: InvocationService, functions: FunctionService, secrets: SecretService
+        self,
+        listen: str,
+        invocations: InvocationService,
+        functions: FunctionService,
+        secrets: SecretService,
+        keys: KeyService,
+        *,
+        tls: TlsFiles | None,
+        access: AccessInterceptor | None,
     ) -> None:
+        """Put the services together.
+
+        :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
+        :param access: Who lets callers in; None lets everybody in.
+        :raises TlsError: A file cannot be used.
+        """
         self._listen = listen
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        self._credentials = None if tls is None else _credentials(tls)
+        interceptors = [ErrorInterceptor()] if access is None else [access, ErrorInterceptor()]
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
         secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
@@ -68,7 +91,10 @@ class GrpcFront:
 
         :raises RuntimeError: The address cannot be listened on.
         """
-        port = self._server.add_insecure_port(self._listen)
+        if self._credentials is None:
+            port = self._server.add_insecure_port(self._listen)
+        else:
+            port = self._server.add_secure_port(self._listen, self._credentials)
         await self._server.start()
         return f"{self._listen.rpartition(':')[0]}:{port}"
 
@@ -85,3 +111,17 @@ class GrpcFront:
         """Take no more calls and give those under way so many seconds to end."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Return what gRPC needs for TLS.
+
+    :raises TlsError: A file cannot be used. gRPC itself would not say which, or why.
+    """
+    tls.server_context()
+    assert tls.key is not None and tls.cert is not None, "they have just been read"  # noqa: PT018
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.cert.read_bytes())],
+        root_certificates=None if tls.ca is None else tls.ca.read_bytes(),
+        require_client_auth=tls.ca is not None,
+    )

@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from homing_server import audit
+from homing_server.access import caller
 from homing_server.errors import ApiError
 
 _log = structlog.get_logger(__name__)
@@ -78,27 +80,53 @@ def _serialize(response: Message | bytes) -> bytes:
 
 
 def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:
+    if audit.is_control(method):
+        behaviour = _audited(behaviour, method)
+
     async def guarded(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 every error becomes a status
-            await _abort(context, error, method)
+            await abort(context, error, method)
 
     return guarded
+
+
+def _audited(behaviour: _Unary, method: str) -> _Unary:
+    async def audited(request: Any, context: Context) -> Any:
+        outcome = "CANCELLED"
+        try:
+            response = await behaviour(request, context)
+            outcome = "OK"
+        except ApiError as error:
+            outcome = error.code.name
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            raise
+        else:
+            return response
+        finally:
+            audit.tell(method, caller=caller().name, request=request, outcome=outcome)
+
+    return audited
 
 
 def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in behaviour(request, context):
+                # It may last for long.
+                caller().check_in_force()
                 yield response
         except Exception as error:  # noqa: BLE001 every error becomes a status
-            await _abort(context, error, method)
+            await abort(context, error, method)
 
     return guarded
 
 
-async def _abort(context: Context, error: Exception, method: str) -> None:
+async def abort(context: Context, error: Exception, method: str) -> None:
+    """End a call with the status of an error."""
     await context.abort_with_status(_status(error, method))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
@@ -50,9 +51,10 @@ class RabbitBroker(Broker):
     work in hand can be acknowledged.
     """
 
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, tls: ssl.SSLContext | None = None) -> None:
         """``url`` is ``amqp[s]://user:password@host:port/vhost``; ``name`` is what RabbitMQ shows for the connections.
 
+        :param tls: How RabbitMQ is checked, where the URL begins with amqps://.
         :raises ValueError: The URL cannot be read.
         """
         self._setups: list[Callable[[], Awaitable[None]]] = []
@@ -63,13 +65,13 @@ class RabbitBroker(Broker):
         self._publisher = Publisher(reopen=self._reopen)
         self._letters = Letters()
         self._publishing = Link(
-            read_url(url, name=f"{name} publishes"),
+            read_url(url, name=f"{name} publishes", tls=tls),
             purpose="publish",
             set_up=self._set_up_publishing,
             lost=self._publishing_lost,
         )
         self._consuming = Link(
-            read_url(url, name=f"{name} consumes"),
+            read_url(url, name=f"{name} consumes", tls=tls),
             purpose="consume",
             set_up=self._set_up_consuming,
             lost=self._lost,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
 
 import structlog
-from pika import URLParameters
+from pika import SSLOptions, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.connection import Parameters
 from pika.exceptions import AMQPConnectionError
@@ -29,9 +30,10 @@ MAX_BACKOFF: Final = 5.0
 log = structlog.stdlib.get_logger(__name__)
 
 
-def read_url(url: str, *, name: str) -> Parameters:
+def read_url(url: str, *, name: str, tls: ssl.SSLContext | None = None) -> Parameters:
     """Turn an AMQP URL into connection parameters; ``name`` is what the broker shows for the connection.
 
+    :param tls: How the broker is checked, where the URL begins with amqps://; None for the certificates of the system.
     :raises ValueError: The URL cannot be read. The message does not repeat it, because of the password in it.
     """
     try:
@@ -40,6 +42,9 @@ def read_url(url: str, *, name: str) -> Parameters:
         parameters = URLParameters(url)
     except (ValueError, TypeError, LookupError):
         raise ValueError("The URL of the broker is not of the form amqp[s]://user:password@host:port/vhost.") from None
+    if tls is not None:
+        # The certificate has to be that of the host in the URL.
+        parameters.ssl_options = SSLOptions(tls, parameters.host)
     parameters.heartbeat = HEARTBEAT
     # A name may have two addresses; the second is to have its chance. The deadline of the whole is the link's.
     parameters.socket_timeout = CONNECT_TIMEOUT / 2

@@ -1,0 +1,85 @@
+"""API keys, for the asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+
+from homing._aio.connection import AioConnection
+from homing._core import check
+from homing._core.calls import Deadline
+from homing._core.key import ApiKey, NewApiKey, api_key, create_request
+from homing._core.names import Scope
+from homing.v1 import key_service_pb2
+
+
+class AsyncKeys:
+    """Makes, lists and revokes API keys; reached as ``client.keys``."""
+
+    def __init__(self, connection: AioConnection) -> None:
+        self._connection = connection
+
+    async def create(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[Scope | str],
+        functions: Sequence[str] | None = None,
+        max_per_second: float | None = None,
+        expires: datetime | timedelta | float | None = None,
+    ) -> NewApiKey:
+        """Make a key and return it, this one time.
+
+        :param name: What records show as the caller: letters a to z, digits, hyphens, dots and underscores, at most 63.
+        :param scopes: What it allows, as ``["invoke", "read"]``.
+        :param functions: The functions that it allows it for; by default all.
+        :param max_per_second: How many calls and invocations in a second it allows, each server for itself; by default
+            any number.
+        :param expires: When it ends, or after how many seconds; by default it does not.
+        :returns: The key, with what is known of it.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        :raises AlreadyExistsError: There is one of this name.
+        :raises RequestError: The call failed. It is not repeated: a second try would find the key there.
+        """
+        request = create_request(
+            name, scopes=scopes, functions=functions, max_per_second=max_per_second, expires=expires
+        )
+        response = await self._connection.call(self._connection.keys.CreateKey, request, deadline=self._deadline())
+        return NewApiKey(api_key=api_key(response.key), secret=response.secret)
+
+    async def list(self) -> AsyncIterator[ApiKey]:
+        """Yield the keys in force by name, without the keys themselves, fetched page by page.
+
+        :raises RequestError: The call failed.
+        """
+        token = ""
+        while True:
+            response = await self._connection.call_again(
+                self._connection.keys.ListKeys,
+                key_service_pb2.ListKeysRequest(page_token=token),
+                deadline=self._deadline(),
+            )
+            for message in response.keys:
+                yield api_key(message)
+            token = response.next_page_token
+            if not token:
+                return
+
+    async def revoke(self, key: str) -> ApiKey:
+        """End a key; all servers refuse it within seconds.
+
+        :param key: Its name or its id.
+        :returns: What was known of it.
+        :raises NotFoundError: There is none in force.
+        :raises RequestError: The call failed. It is not repeated: a second try would not find the key.
+        """
+        response = await self._connection.call(
+            self._connection.keys.RevokeKey,
+            key_service_pb2.RevokeKeyRequest(key=check.text("key", key)),
+            deadline=self._deadline(),
+        )
+        return api_key(response.key)
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._connection.settings.timeout)
