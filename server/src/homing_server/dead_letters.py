@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-import grpc
-
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
 from homing_core import limits
@@ -15,6 +13,7 @@ from homing_core.clock import now_us
 from homing_server import access
 from homing_server.admission import Accepted, Admission, Rerun
 from homing_server.errors import shown
+from homing_server.reruns import CANNOT_RUN_AGAIN
 from homing_server.store import dead_letters as stored
 from homing_server.store.dead_letters import Page, Place
 from homing_server.store.engine import Database
@@ -27,10 +26,6 @@ _MAX_PAGE: Final = 1000
 _BATCH: Final = 100
 """So many payloads are in memory at a time."""
 _MAX_FUNCTIONS: Final = 100
-_REFUSED: Final = frozenset(
-    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
-)
-"""The refusals of one that do not end the whole."""
 _TOKEN: Final = "dead_letters"  # noqa: S105 the kind of a page token
 
 
@@ -152,7 +147,7 @@ class DeadLetters:
         for rerun, outcome in zip(reruns, outcomes, strict=True):
             if isinstance(outcome, Accepted):
                 done.append(rerun.of)
-            elif outcome.code in _REFUSED:
+            elif outcome.code in CANNOT_RUN_AGAIN:
                 response.refused += 1
             else:
                 await self._database.write(stored.remove, done)

@@ -21,6 +21,10 @@ from homing_server.store.reading import get_invocations
 from homing_server.store.rerunning import Rerunnable, count_rerunnable, rerun_request_id, rerunnable_page
 from homing_server.validation import Checks, check_payload
 
+CANNOT_RUN_AGAIN = frozenset(
+    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
+)
+"""What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 _PAGE = 100
 """So many payloads are in memory at a time."""
 
@@ -121,7 +125,7 @@ def _count(response: api.BulkRerunResponse, outcome: Accepted | ApiError) -> Non
             response.duplicates += 1
         else:
             response.accepted += 1
-    elif outcome.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED}:
+    elif outcome.code in CANNOT_RUN_AGAIN:
         response.refused += 1
     else:
         raise outcome

@@ -35,7 +35,7 @@ from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
 
-PREFETCH: Final = 1024
+PREFETCH: Final = 512
 """Far more in hand than any receiver may have, so that those that hang leave room for the others."""
 _KEYS_PAUSE: Final = 1.0
 """Seconds after which a delivery is given back that cannot be signed yet."""

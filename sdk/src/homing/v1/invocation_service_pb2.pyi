@@ -764,7 +764,7 @@ class BulkRerunResponse(google.protobuf.message.Message):
     duplicates: builtins.int
     """How many of them were run again by an earlier call with the same request_id."""
     refused: builtins.int
-    """How many cannot run again, because their functions or stored bodies are gone."""
+    """How many cannot run again, because their functions or stored bodies are gone, or what they ask for is not allowed."""
     def __init__(
         self,
         *,
@@ -1012,7 +1012,9 @@ class RedriveDeadLettersResponse(google.protobuf.message.Message):
     redelivered: builtins.int
     """How many deliveries are made again."""
     refused: builtins.int
-    """How many cannot be tried again, because their functions or stored bodies are gone. They stay dead letters."""
+    """How many cannot be tried again, because their functions or stored bodies are gone, or what they ask for is not
+    allowed. They stay dead letters.
+    """
     def __init__(
         self,
         *,
