@@ -14,21 +14,25 @@
 import logging
 
 from homing._aio.client import AsyncClient
+from homing._aio.dead_letters import AsyncDeadLetters
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
-from homing._aio.listing import AsyncInvocationList
+from homing._aio.listing import AsyncDeadLetterList, AsyncInvocationList
 from homing._aio.logs import AsyncLogTail
 from homing._aio.secrets import AsyncSecrets
 from homing._aio.signing_keys import AsyncSigningKeys
 from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
+from homing._core.dead_letter import DeadLetter, DeadLetterOptions, Purged, Redriven
+from homing._core.envelope import Envelope, EnvelopePayload, parse_envelope
 from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
 from homing._core.logs import LogLine
 from homing._core.names import (
     AttemptOutcome,
+    DeadLetterKind,
     DeliveryKind,
     DeliveryState,
     EventType,
@@ -56,10 +60,12 @@ from homing._core.values import (
     WatchEvent,
 )
 from homing._core.version import __version__
+from homing._core.webhook import VerifiedCallback, verify_callback
 from homing._sync.client import Client
+from homing._sync.dead_letters import DeadLetters
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
-from homing._sync.listing import InvocationList
+from homing._sync.listing import DeadLetterList, InvocationList
 from homing._sync.logs import LogTail
 from homing._sync.secrets import Secrets
 from homing._sync.signing_keys import SigningKeys
@@ -67,6 +73,7 @@ from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
     AlreadyExistsError,
+    CallbackVerificationError,
     ClientUseError,
     ClosedClientError,
     DeadlineExceededError,
@@ -75,6 +82,7 @@ from homing.errors import (
     FunctionError,
     FunctionTimeoutError,
     HomingError,
+    InvalidEnvelopeError,
     InvalidRequestError,
     InvalidResultError,
     InvocationEndedError,
@@ -103,6 +111,8 @@ __all__ = [
     "AlreadyExistsError",
     "Answer",
     "AsyncClient",
+    "AsyncDeadLetterList",
+    "AsyncDeadLetters",
     "AsyncFunctions",
     "AsyncInterceptor",
     "AsyncInvocationHandle",
@@ -119,14 +129,22 @@ __all__ = [
     "BulkRerun",
     "BulkStopped",
     "Call",
+    "CallbackVerificationError",
     "Client",
     "ClientUseError",
     "ClosedClientError",
+    "DeadLetter",
+    "DeadLetterKind",
+    "DeadLetterList",
+    "DeadLetterOptions",
+    "DeadLetters",
     "DeadlineExceededError",
     "Delivery",
     "DeliveryAttempt",
     "DeliveryKind",
     "DeliveryState",
+    "Envelope",
+    "EnvelopePayload",
     "Event",
     "EventType",
     "FailedPreconditionError",
@@ -140,6 +158,7 @@ __all__ = [
     "HoldReason",
     "HomingError",
     "Interceptor",
+    "InvalidEnvelopeError",
     "InvalidRequestError",
     "InvalidResultError",
     "Invocation",
@@ -164,7 +183,9 @@ __all__ = [
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "Progress",
+    "Purged",
     "RateLimitedError",
+    "Redriven",
     "RequestError",
     "Result",
     "ResultTimeoutError",
@@ -182,10 +203,13 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
+    "VerifiedCallback",
     "Violation",
     "WatchEvent",
     "WrongLoopError",
     "__version__",
+    "parse_envelope",
+    "verify_callback",
 ]
 
 logging.getLogger("homing").addHandler(logging.NullHandler())

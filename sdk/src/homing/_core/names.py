@@ -153,6 +153,16 @@ class DeliveryState(_Name):
     """Ended: given up."""
 
 
+class DeadLetterKind(_Name):
+    """What a dead letter is of."""
+
+    UNKNOWN = "UNKNOWN"
+    INVOCATION = "INVOCATION"
+    """An asynchronous invocation that ended FAILED, TIMED_OUT, EXPIRED or INVALID."""
+    DELIVERY = "DELIVERY"
+    """A delivery that was given up."""
+
+
 class LogStream(_Name):
     """Where a function wrote a line."""
 
