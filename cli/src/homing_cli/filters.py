@@ -56,6 +56,8 @@ Labels = Annotated[
 IdPrefix = Annotated[str | None, typer.Option(help="Only ids that start so.")]
 RerunOf = Annotated[str | None, typer.Option(metavar="ID", help="Only those that run again this one.")]
 
+CausedBy = Annotated[str | None, typer.Option(metavar="ID", help="Only those that the outcome of this one caused.")]
+
 
 def conditions(
     *,
@@ -66,6 +68,7 @@ def conditions(
     label: Sequence[str] | None,
     id_prefix: str | None,
     rerun_of: str | None,
+    caused_by: str | None,
 ) -> FilterOptions:
     """Return what the options say; empty where none is given.
 
@@ -86,6 +89,8 @@ def conditions(
         given["id_prefix"] = id_prefix
     if rerun_of:
         given["rerun_of"] = rerun_of
+    if caused_by:
+        given["caused_by"] = caused_by
     return given
 
 

@@ -9,7 +9,7 @@ import typer
 
 from homing import Invocation
 from homing_cli import output
-from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, wants_json
 
 
@@ -23,6 +23,7 @@ def show(
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
+    caused_by: CausedBy = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show so many at the most.")] = 50,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
     target: Target = None,
@@ -36,6 +37,7 @@ def show(
       homing list --function figlet --state FAILED --since 2h
       homing list --label job=7 --oldest-first --limit 1000
       homing list --rerun-of 01935000-0000-7000-8000-000000000001
+      homing list --caused-by 01935000-0000-7000-8000-000000000001
       homing list --json --state RUNNING | jq -r .id
     """  # noqa: D301 - click wants the character
     chosen = conditions(
@@ -46,6 +48,7 @@ def show(
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
+        caused_by=caused_by,
     )
     with connect(ctx, target) as client:
         found = client.list_invocations(
@@ -71,6 +74,7 @@ def count(
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
+    caused_by: CausedBy = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -90,6 +94,7 @@ def count(
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
+        caused_by=caused_by,
     )
     with connect(ctx, target) as client:
         counts = client.count(**chosen)

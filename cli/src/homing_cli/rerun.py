@@ -9,7 +9,7 @@ import typer
 from homing import Client, FilterOptions
 from homing_cli import output
 from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
-from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, duration, wants_json
 from homing_cli.payload import read_payload
 from homing_cli.results import print_accepted, wait_and_print
@@ -35,6 +35,7 @@ def rerun(
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
+    caused_by: CausedBy = None,
     max_per_second: Annotated[
         float | None, typer.Option(min=0, help="With a filter: so many start in a second at the most.")
     ] = None,
@@ -63,6 +64,7 @@ def rerun(
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
+        caused_by=caused_by,
     )
     check_choice(
         ids=invocation_id is not None,

@@ -11,7 +11,7 @@ from homing import Client, FailedPreconditionError, FilterOptions, NotFoundError
 from homing_cli import output
 from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
 from homing_cli.exits import exit_code
-from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, wants_json
 
 
@@ -26,6 +26,7 @@ def stop(
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
+    caused_by: CausedBy = None,
     reason: Annotated[str | None, typer.Option("--reason", "-m", help="Why, for the records.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -51,6 +52,7 @@ def stop(
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
+        caused_by=caused_by,
     )
     check_choice(ids=bool(ids), chosen=chosen, only_with_filter={"--dry-run": dry_run})
     as_json = wants_json(ctx, json=json)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from homing import Invocation, WatchEvent
 from homing_cli import output
-from homing_cli.filters import Functions, IdPrefix, Labels, RerunOf, States, conditions, end_state
+from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, States, conditions, end_state
 from homing_cli.options import Json, Target, connect, wants_json
 
 _PREVIEW = 60
@@ -30,6 +30,7 @@ def watch(
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
+    caused_by: CausedBy = None,
     transitions: Annotated[
         bool, typer.Option("--transitions", help="Show every change, of state and of progress, and not only ends.")
     ] = False,
@@ -63,6 +64,7 @@ def watch(
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
+        caused_by=caused_by,
     )
     with (
         connect(ctx, target) as client,

@@ -14,16 +14,19 @@
 import logging
 
 from homing._aio.client import AsyncClient
+from homing._aio.dead_letters import AsyncDeadLetters
 from homing._aio.functions import AsyncFunctions
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.keys import AsyncKeys
-from homing._aio.listing import AsyncInvocationList
+from homing._aio.listing import AsyncDeadLetterList, AsyncInvocationList
 from homing._aio.logs import AsyncLogTail
 from homing._aio.secrets import AsyncSecrets
 from homing._aio.signing_keys import AsyncSigningKeys
 from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
+from homing._core.dead_letter import DeadLetter, DeadLetterOptions, Purged, Redriven
+from homing._core.envelope import Envelope, EnvelopePayload, parse_envelope
 from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
@@ -31,6 +34,7 @@ from homing._core.key import ApiKey, NewApiKey
 from homing._core.logs import LogLine
 from homing._core.names import (
     AttemptOutcome,
+    DeadLetterKind,
     DeliveryKind,
     DeliveryState,
     EventType,
@@ -59,11 +63,13 @@ from homing._core.values import (
     WatchEvent,
 )
 from homing._core.version import __version__
+from homing._core.webhook import VerifiedCallback, verify_callback
 from homing._sync.client import Client
+from homing._sync.dead_letters import DeadLetters
 from homing._sync.functions import Functions
 from homing._sync.handle import InvocationHandle
 from homing._sync.keys import Keys
-from homing._sync.listing import InvocationList
+from homing._sync.listing import DeadLetterList, InvocationList
 from homing._sync.logs import LogTail
 from homing._sync.secrets import Secrets
 from homing._sync.signing_keys import SigningKeys
@@ -71,6 +77,7 @@ from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
     AlreadyExistsError,
+    CallbackVerificationError,
     ClientUseError,
     ClosedClientError,
     DeadlineExceededError,
@@ -79,6 +86,7 @@ from homing.errors import (
     FunctionError,
     FunctionTimeoutError,
     HomingError,
+    InvalidEnvelopeError,
     InvalidRequestError,
     InvalidResultError,
     InvocationEndedError,
@@ -108,6 +116,8 @@ __all__ = [
     "Answer",
     "ApiKey",
     "AsyncClient",
+    "AsyncDeadLetterList",
+    "AsyncDeadLetters",
     "AsyncFunctions",
     "AsyncInterceptor",
     "AsyncInvocationHandle",
@@ -125,14 +135,22 @@ __all__ = [
     "BulkRerun",
     "BulkStopped",
     "Call",
+    "CallbackVerificationError",
     "Client",
     "ClientUseError",
     "ClosedClientError",
+    "DeadLetter",
+    "DeadLetterKind",
+    "DeadLetterList",
+    "DeadLetterOptions",
+    "DeadLetters",
     "DeadlineExceededError",
     "Delivery",
     "DeliveryAttempt",
     "DeliveryKind",
     "DeliveryState",
+    "Envelope",
+    "EnvelopePayload",
     "Event",
     "EventType",
     "FailedPreconditionError",
@@ -146,6 +164,7 @@ __all__ = [
     "HoldReason",
     "HomingError",
     "Interceptor",
+    "InvalidEnvelopeError",
     "InvalidRequestError",
     "InvalidResultError",
     "Invocation",
@@ -172,7 +191,9 @@ __all__ = [
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "Progress",
+    "Purged",
     "RateLimitedError",
+    "Redriven",
     "RequestError",
     "Result",
     "ResultTimeoutError",
@@ -191,10 +212,13 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
+    "VerifiedCallback",
     "Violation",
     "WatchEvent",
     "WrongLoopError",
     "__version__",
+    "parse_envelope",
+    "verify_callback",
 ]
 
 logging.getLogger("homing").addHandler(logging.NullHandler())

@@ -21,6 +21,8 @@
     │   └── ServerError
     ├── ResultTimeoutError              the wait is over, the invocation is not; also a TimeoutError
     ├── InvalidResultError              a typed function answered what its type does not allow; also a ValueError
+    ├── CallbackVerificationError       a callback is not genuine; also a ValueError
+    ├── InvalidEnvelopeError            what should be an envelope is none; also a ValueError
     ├── InvocationError                 an invocation ended otherwise than SUCCEEDED
     │   ├── FunctionError               FAILED
     │   │   └── FunctionTimeoutError    TIMED_OUT
@@ -161,7 +163,7 @@ class PayloadTooLargeError(InvalidRequestError):
 
 
 class NotFoundError(RequestError):
-    """There is no such function or invocation."""
+    """There is no such function, invocation, dead letter or whatever else was named."""
 
 
 class AlreadyExistsError(RequestError):
@@ -252,6 +254,17 @@ class InvalidResultError(HomingError, ValueError):
         super().__init__(message)
         self.result = result
         self.violations = violations
+
+
+class CallbackVerificationError(HomingError, ValueError):
+    """A callback is not genuine: it is not signed by a known key, was changed on its way, or is too old.
+
+    The message says which check it failed, and repeats neither keys nor signatures.
+    """
+
+
+class InvalidEnvelopeError(HomingError, ValueError):
+    """What should be the envelope of an ended invocation is none."""
 
 
 class InvocationError(HomingError):

@@ -11,6 +11,7 @@ from homing._aio.bodies import AsyncBodies
 from homing._aio.by_filter import AsyncByFilter
 from homing._aio.by_id import AsyncById
 from homing._aio.connection import AioConnection
+from homing._aio.dead_letters import AsyncDeadLetters
 from homing._aio.functions import AsyncFunctions
 from homing._aio.invoking import AsyncInvoking
 from homing._aio.keys import AsyncKeys
@@ -75,6 +76,7 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
         )
         self._functions = AsyncFunctions(self._connection)
         self._keys = AsyncKeys(self._connection)
+        self._dead_letters = AsyncDeadLetters(self._connection)
         self._secrets = AsyncSecrets(self._connection)
         self._signing_keys = AsyncSigningKeys(self._connection)
 
@@ -102,6 +104,11 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
     def keys(self) -> AsyncKeys:
         """What makes, lists and revokes API keys."""
         return self._keys
+
+    @property
+    def dead_letters(self) -> AsyncDeadLetters:
+        """What lists, redrives and purges dead letters: invocations and deliveries that came to nothing."""
+        return self._dead_letters
 
     @property
     def secrets(self) -> AsyncSecrets:

@@ -16,6 +16,7 @@ from homing._aio.typed import AsyncTypedFunction
 from homing._core import convert, status
 from homing._core.batch import Batch, requests_of
 from homing._core.calls import UNSET, Deadline, Unset
+from homing._core.destinations import Destinations
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
@@ -105,6 +106,8 @@ class AsyncInvoking:
         *,
         callback_url: str | None = None,
         callback_headers: Mapping[str, str] | None = None,
+        on_success: Destinations | None = None,
+        on_failure: Destinations | None = None,
         request_id: str | None = None,
         max_age: Seconds | None = None,
         schedule_time: datetime | None = None,
@@ -127,6 +130,9 @@ class AsyncInvoking:
         :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.
         :param callback_url: An http or https URL that receives the function's output.
         :param callback_headers: Further headers of the callback.
+        :param on_success: Where its envelope goes when it succeeded, in place of the function's destinations: one URI
+            or up to 8, each ``https://…``, ``http://…``, ``function:NAME`` or ``amqp:EXCHANGE/KEY``.
+        :param on_failure: Where its envelope goes when it ended otherwise, in the same way.
         :param request_id: An id of your choice, at most 128 printable characters: the same id with the same content
             is the same invocation. By default a new one.
         :param max_age: How long the invocation may wait for its first start; by default the function's.
@@ -155,6 +161,8 @@ class AsyncInvoking:
             request_id=request_id,
             callback_url=callback_url,
             callback_headers=callback_headers,
+            on_success=on_success,
+            on_failure=on_failure,
             max_age=max_age,
             schedule_time=schedule_time,
             delay=delay,

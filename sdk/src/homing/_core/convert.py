@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homing._core.function import Function, Limits
 from homing._core.names import (
     AttemptOutcome,
+    DeadLetterKind,
     DeliveryKind,
     DeliveryState,
     EventType,
@@ -36,10 +37,20 @@ from homing._core.values import (
 )
 from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, payload_pb2, policy_pb2
 
-Name = TypeVar("Name", InvocationState, HoldReason, AttemptOutcome, EventType, DeliveryKind, DeliveryState, LogStream)
+Name = TypeVar(
+    "Name",
+    InvocationState,
+    HoldReason,
+    AttemptOutcome,
+    EventType,
+    DeliveryKind,
+    DeliveryState,
+    DeadLetterKind,
+    LogStream,
+)
 
 
-def _names(names: type[Name], enum: EnumDescriptor) -> dict[int, Name]:
+def numbered(names: type[Name], enum: EnumDescriptor) -> dict[int, Name]:
     """Return the names of an enum of the API by number, without the prefix that all its values share."""
     values = enum.values_by_number
     cut = len(values[0].name) - len("UNSPECIFIED")
@@ -48,13 +59,13 @@ def _names(names: type[Name], enum: EnumDescriptor) -> dict[int, Name]:
 
 
 _ENUMS = invocation_pb2.DESCRIPTOR.enum_types_by_name
-_STATES = _names(InvocationState, _ENUMS["InvocationState"])
-_HOLDS = _names(HoldReason, _ENUMS["HoldReason"])
-_OUTCOMES = _names(AttemptOutcome, _ENUMS["AttemptOutcome"])
-_EVENTS = _names(EventType, _ENUMS["InvocationEventType"])
-_KINDS = _names(DeliveryKind, _ENUMS["DeliveryKind"])
-_DELIVERIES = _names(DeliveryState, _ENUMS["DeliveryState"])
-_LOG_STREAMS = _names(LogStream, invocation_service_pb2.DESCRIPTOR.enum_types_by_name["LogStream"])
+_STATES = numbered(InvocationState, _ENUMS["InvocationState"])
+_HOLDS = numbered(HoldReason, _ENUMS["HoldReason"])
+_OUTCOMES = numbered(AttemptOutcome, _ENUMS["AttemptOutcome"])
+_EVENTS = numbered(EventType, _ENUMS["InvocationEventType"])
+_KINDS = numbered(DeliveryKind, _ENUMS["DeliveryKind"])
+_DELIVERIES = numbered(DeliveryState, _ENUMS["DeliveryState"])
+_LOG_STREAMS = numbered(LogStream, invocation_service_pb2.DESCRIPTOR.enum_types_by_name["LogStream"])
 
 
 def state(number: int) -> InvocationState:
@@ -82,11 +93,12 @@ def _duration(message: Message, name: str) -> timedelta | None:
     return duration.ToTimedelta()
 
 
-def _failure(message: Message, name: str = "failure") -> Failure | None:
+def failure(message: Message, name: str = "failure") -> Failure | None:
+    """Return a failure of a message; None where it is not set."""
     if not message.HasField(name):
         return None
-    failure: invocation_pb2.Failure = getattr(message, name)
-    return Failure(reason=failure.reason, message=failure.message, retryable=failure.retryable)
+    told: invocation_pb2.Failure = getattr(message, name)
+    return Failure(reason=told.reason, message=told.message, retryable=told.retryable)
 
 
 def invocation(message: invocation_pb2.Invocation) -> Invocation:
@@ -111,16 +123,20 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         max_age=_duration(spec, "max_age"),
         schedule_time=time(spec, "schedule_time"),
         callback_url=spec.callback.url if spec.HasField("callback") else None,
+        on_success=tuple(destination.uri for destination in spec.on_success),
+        on_failure=tuple(destination.uri for destination in spec.on_failure),
         create_time=time(message, "create_time"),
         start_time=time(message, "start_time"),
         end_time=time(message, "end_time"),
         attempt_count=message.attempt_count,
         attempts=tuple(_attempt(item) for item in message.attempts),
         events=tuple(_event(item) for item in message.events),
-        deliveries=tuple(_delivery(item) for item in message.deliveries),
+        deliveries=tuple(delivery(item) for item in message.deliveries),
         result=_answer(message.result) if message.HasField("result") else None,
-        failure=_failure(message),
+        failure=failure(message),
         rerun_of=message.rerun_of or None,
+        caused_by=message.caused_by or None,
+        depth=message.depth,
         stop_request=_stop_request(message.stop_request) if message.HasField("stop_request") else None,
         progress=_progress(message.progress) if message.HasField("progress") else None,
         message=message,
@@ -153,7 +169,7 @@ def _attempt(message: invocation_pb2.Attempt) -> Attempt:
         end_time=time(message, "end_time"),
         outcome=_OUTCOMES.get(message.outcome, AttemptOutcome.UNKNOWN) if message.outcome else None,
         status_code=message.status_code,
-        failure=_failure(message),
+        failure=failure(message),
         next_delay=_duration(message, "next_delay"),
         delay_reason=message.delay_reason,
     )
@@ -169,7 +185,8 @@ def _event(message: invocation_pb2.InvocationEvent) -> Event:
     )
 
 
-def _delivery(message: invocation_pb2.Delivery) -> Delivery:
+def delivery(message: invocation_pb2.Delivery) -> Delivery:
+    """Return a delivery."""
     return Delivery(
         id=message.id,
         kind=_KINDS.get(message.kind, DeliveryKind.UNKNOWN),
@@ -181,12 +198,14 @@ def _delivery(message: invocation_pb2.Delivery) -> Delivery:
                 start_time=time(item, "start_time"),
                 duration=_duration(item, "duration"),
                 status_code=item.status_code,
-                failure=_failure(item),
+                failure=failure(item),
             )
             for item in message.attempts
         ),
         create_time=time(message, "create_time"),
         end_time=time(message, "end_time"),
+        next_attempt_time=time(message, "next_attempt_time"),
+        caused=message.caused or None,
     )
 
 
@@ -232,6 +251,8 @@ def function(message: function_pb2.Function) -> Function:
         max_age=_duration(message, "max_age"),
         retention=_duration(message, "retention"),
         record_sync=message.record_sync if message.HasField("record_sync") else True,
+        on_success=tuple(destination.uri for destination in message.on_success),
+        on_failure=tuple(destination.uri for destination in message.on_failure),
         public=message.public,
         paused=message.paused,
         revision=message.revision,

@@ -24,6 +24,8 @@ class FilterOptions(TypedDict, total=False):
     """Ids that start so."""
     rerun_of: str | None
     """Those that run again the invocation of this id."""
+    caused_by: str | None
+    """Those that the outcome of the invocation of this id caused."""
     created_since: datetime | None
     """Accepted at this time or later."""
     created_until: datetime | None
@@ -45,6 +47,7 @@ def invocation_filter(
     labels: Mapping[str, str] | None = None,
     id_prefix: str | None = None,
     rerun_of: str | None = None,
+    caused_by: str | None = None,
     created_since: datetime | None = None,
     created_until: datetime | None = None,
     started_since: datetime | None = None,
@@ -58,31 +61,42 @@ def invocation_filter(
     :raises InvalidRequestError: A time has no time zone, or nothing can lie between two of them.
     """
     return invocation_pb2.InvocationFilter(
-        functions=[check.text("function", name) for name in _several("function", function)],
-        states=[_state(state) for state in _several("states", states)],
+        functions=[check.text("function", name) for name in several("function", function)],
+        states=[_state(state) for state in several("states", states)],
         labels=check.text_map("labels", labels),
         id_prefix="" if id_prefix is None else check.text("id_prefix", id_prefix),
         rerun_of="" if rerun_of is None else check.text("rerun_of", rerun_of),
-        create_time=_range("created", created_since, created_until),
-        start_time=_range("started", started_since, started_until),
-        end_time=_range("ended", ended_since, ended_until),
+        caused_by="" if caused_by is None else check.text("caused_by", caused_by),
+        create_time=time_range("created_", created_since, created_until),
+        start_time=time_range("started_", started_since, started_until),
+        end_time=time_range("ended_", ended_since, ended_until),
     )
 
 
-def _range(name: str, since: datetime | None, until: datetime | None) -> invocation_pb2.TimeRange | None:
+def time_range(prefix: str, since: datetime | None, until: datetime | None) -> invocation_pb2.TimeRange | None:
+    """Return a range of times as a message; None where it has no bound.
+
+    :param prefix: How the names of the arguments begin, before ``since`` and ``until``.
+    :raises TypeError: A bound is no datetime.
+    :raises InvalidRequestError: A time has no time zone, or nothing can lie between the two.
+    """
     if since is None and until is None:
         return None
     message = invocation_pb2.TimeRange()
     if since is not None:
-        message.start_time.FromDatetime(check.moment(f"{name}_since", since))
+        message.start_time.FromDatetime(check.moment(f"{prefix}since", since))
     if until is not None:
-        message.end_time.FromDatetime(check.moment(f"{name}_until", until))
+        message.end_time.FromDatetime(check.moment(f"{prefix}until", until))
     if since is not None and until is not None and since >= until:
-        raise check.invalid(f"{name}_until", f"must be later than {name}_since")
+        raise check.invalid(f"{prefix}until", f"must be later than {prefix}since")
     return message
 
 
-def _several(name: str, value: object) -> list[object]:
+def several(name: str, value: object) -> list[object]:
+    """Return the items of an argument that is one str or several; None is none.
+
+    :raises TypeError: It is neither.
+    """
     if value is None:
         return []
     if isinstance(value, str):

@@ -62,8 +62,12 @@ class Function:
     """How long ended records are kept; 7 days by default."""
     record_sync: bool
     """Whether synchronous calls leave records."""
+    on_success: Sequence[str]
+    """Where the envelopes of its asynchronous invocations go that succeed, unless they bring their own destinations."""
+    on_failure: Sequence[str]
+    """Where those go that end otherwise, unless they bring their own."""
     public: bool
-    """Whether it may be invoked without an API key."""
+    """Whether it may be invoked without a key."""
     paused: bool
     """Whether its invocations are held."""
     revision: int

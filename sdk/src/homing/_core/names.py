@@ -169,6 +169,16 @@ class Scope(_Name):
     """To manage keys. Whoever may can give themselves every other scope."""
 
 
+class DeadLetterKind(_Name):
+    """What a dead letter is of."""
+
+    UNKNOWN = "UNKNOWN"
+    INVOCATION = "INVOCATION"
+    """An asynchronous invocation that ended FAILED, TIMED_OUT, EXPIRED or INVALID."""
+    DELIVERY = "DELIVERY"
+    """A delivery that was given up."""
+
+
 class LogStream(_Name):
     """Where a function wrote a line."""
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from homing._core import check
+from homing._core.destinations import Destinations
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Query, Seconds, add_async_options, invocation_spec
 from homing.v1 import invocation_service_pb2
@@ -32,6 +33,8 @@ class AsyncOptions(RunOptions, total=False):
 
     callback_url: str | None
     callback_headers: Mapping[str, str] | None
+    on_success: Destinations | None
+    on_failure: Destinations | None
     max_age: Seconds | None
     schedule_time: datetime | None
     delay: Seconds | None
@@ -51,6 +54,10 @@ class InvocationRequest:
     """An http or https URL that receives the function's output."""
     callback_headers: Mapping[str, str] | None = None
     """Further headers of the callback."""
+    on_success: Destinations | None = None
+    """Where the envelope goes when it succeeded, in place of the function's: one URI or several."""
+    on_failure: Destinations | None = None
+    """Where the envelope goes when it ended otherwise, in place of the function's: one URI or several."""
     max_age: Seconds | None = None
     """How long the invocation may wait for its first start, in seconds or as a timedelta."""
     schedule_time: datetime | None = None
@@ -97,6 +104,8 @@ def accept_request(request: InvocationRequest) -> invocation_service_pb2.InvokeA
         spec,
         callback_url=request.callback_url,
         callback_headers=request.callback_headers,
+        on_success=request.on_success,
+        on_failure=request.on_failure,
         max_age=request.max_age,
         schedule_time=request.schedule_time,
         delay=request.delay,

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from google.protobuf.duration_pb2 import Duration
 
 from homing._core import check
+from homing._core.destinations import Destinations, destination_messages
 from homing._core.function import Limits
 from homing._core.payload import encode_payload
 from homing._core.policy import RetryPolicy
@@ -76,6 +77,8 @@ def add_async_options(
     *,
     callback_url: str | None,
     callback_headers: Mapping[str, str] | None,
+    on_success: Destinations | None,
+    on_failure: Destinations | None,
     max_age: Seconds | None,
     schedule_time: datetime | None,
     delay: Seconds | None,
@@ -90,6 +93,8 @@ def add_async_options(
         spec.callback.headers.update(check.text_map("callback_headers", callback_headers))
     elif callback_headers is not None:
         raise check.invalid("callback_headers", "needs a callback_url")
+    spec.on_success.extend(destination_messages("on_success", on_success))
+    spec.on_failure.extend(destination_messages("on_failure", on_failure))
     if max_age is not None:
         spec.max_age.CopyFrom(duration("max_age", max_age))
     if schedule_time is not None and delay is not None:
@@ -145,7 +150,9 @@ def function_message(
     max_age: Seconds | None,
     retention: Seconds | None,
     record_sync: bool | None,
-    public: bool | None,
+    on_success: Destinations | None,
+    on_failure: Destinations | None,
+    public: bool,
 ) -> function_pb2.Function:
     """Return a function as it shall be deployed.
 
@@ -161,6 +168,9 @@ def function_message(
         concurrency=0 if concurrency is None else check.integer("concurrency", concurrency),
         min_instances=0 if min_instances is None else check.integer("min_instances", min_instances),
         max_instances=0 if max_instances is None else check.integer("max_instances", max_instances),
+        on_success=destination_messages("on_success", on_success),
+        on_failure=destination_messages("on_failure", on_failure),
+        public=check.flag("public", public),
     )
     _set_source(message, image, command, url)
     if limits is not None:
@@ -177,8 +187,6 @@ def function_message(
         message.retention.CopyFrom(duration("retention", retention))
     if record_sync is not None:
         message.record_sync = check.flag("record_sync", record_sync)
-    if public is not None:
-        message.public = check.flag("public", public)
     return message
 
 

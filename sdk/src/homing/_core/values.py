@@ -152,7 +152,7 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """Carries the outcome of an invocation to a callback."""
+    """Carries the outcome of an invocation to a callback or a destination."""
 
     id: str
     """The same in all attempts."""
@@ -168,6 +168,10 @@ class Delivery:
     """When it was made."""
     end_time: datetime | None
     """When it was delivered or given up."""
+    next_attempt_time: datetime | None
+    """When the next attempt is due; None where none is planned."""
+    caused: str | None
+    """The id of the invocation that it became, where it went to ``function:NAME``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +230,10 @@ class Invocation:
     """When it was to start; None for at once."""
     callback_url: str | None
     """What receives the function's output."""
+    on_success: Sequence[str]
+    """Its own destinations for its envelope when it succeeded; empty where the function's apply."""
+    on_failure: Sequence[str]
+    """Its own destinations for its envelope when it ended otherwise; empty where the function's apply."""
     create_time: datetime | None
     """When it was accepted."""
     start_time: datetime | None
@@ -246,6 +254,10 @@ class Invocation:
     """Why it did not succeed."""
     rerun_of: str | None
     """The id of the invocation that this one runs again."""
+    caused_by: str | None
+    """The id of the invocation whose outcome caused this one."""
+    depth: int
+    """The length of the chain of invocations that caused this one; at most 16, where a chain ends."""
     stop_request: StopRequest | None
     """The request to stop it."""
     progress: Progress | None

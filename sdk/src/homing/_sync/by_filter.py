@@ -10,12 +10,14 @@ from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.filter import FilterOptions, invocation_filter
 from homing._core.listing import ListProgress, Order, list_request
 from homing._core.spec import Seconds
+from homing._core.values import Invocation
 from homing._core.watch import WatchProgress
 from homing._sync.connection import Connection
 from homing._sync.listing import InvocationList
 from homing._sync.watch import ResultWatch
 from homing.errors import RequestError
 from homing.v1 import invocation_service_pb2
+from homing.v1.invocation_service_pb2 import ListInvocationsRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -67,7 +69,7 @@ class ByFilter:
             include_result=include_result,
         )
         patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
-        progress = ListProgress(request, limit=limit, page_size=page_size)
+        progress = ListProgress[ListInvocationsRequest, Invocation](request, limit=limit, page_size=page_size)
         return InvocationList(self._connection, progress, timeout=patience)
 
     def watch_results(

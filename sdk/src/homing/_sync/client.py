@@ -14,6 +14,7 @@ from homing._sync.bodies import Bodies
 from homing._sync.by_filter import ByFilter
 from homing._sync.by_id import ById
 from homing._sync.connection import Connection
+from homing._sync.dead_letters import DeadLetters
 from homing._sync.functions import Functions
 from homing._sync.invoking import Invoking
 from homing._sync.keys import Keys
@@ -75,6 +76,7 @@ class Client(Invoking, ById, ByFilter, Bodies):
         )
         self._functions = Functions(self._connection)
         self._keys = Keys(self._connection)
+        self._dead_letters = DeadLetters(self._connection)
         self._secrets = Secrets(self._connection)
         self._signing_keys = SigningKeys(self._connection)
 
@@ -102,6 +104,11 @@ class Client(Invoking, ById, ByFilter, Bodies):
     def keys(self) -> Keys:
         """What makes, lists and revokes API keys."""
         return self._keys
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What lists, redrives and purges dead letters: invocations and deliveries that came to nothing."""
+        return self._dead_letters
 
     @property
     def secrets(self) -> Secrets:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from homing._core import check, convert
 from homing._core.calls import Deadline
+from homing._core.destinations import Destinations
 from homing._core.function import Function, Limits
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Seconds, function_message, scale_request
@@ -40,7 +41,9 @@ class Functions:
         max_age: Seconds | None = None,
         retention: Seconds | None = None,
         record_sync: bool | None = None,
-        public: bool | None = None,
+        on_success: Destinations | None = None,
+        on_failure: Destinations | None = None,
+        public: bool = False,
     ) -> Function:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
 
@@ -62,7 +65,11 @@ class Functions:
         :param max_age: How long an invocation may wait for its first start; 24 h by default.
         :param retention: How long ended records are kept; 7 days by default.
         :param record_sync: Whether synchronous calls leave records; they do by default.
-        :param public: Whether it may be invoked without an API key; by default it may not, where keys are needed.
+        :param on_success: Where the envelopes of its asynchronous invocations go that succeed, unless they bring their
+            own destinations: one URI or up to 8, each ``https://…``, ``http://…``, ``function:NAME`` or
+            ``amqp:EXCHANGE/KEY``.
+        :param on_failure: Where those go that end otherwise, in the same way.
+        :param public: Whether it may be invoked without a key; by default not.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
@@ -87,6 +94,8 @@ class Functions:
             max_age=max_age,
             retention=retention,
             record_sync=record_sync,
+            on_success=on_success,
+            on_failure=on_failure,
             public=public,
         )
         response = self._connection.call_again(

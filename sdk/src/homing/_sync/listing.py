@@ -1,49 +1,50 @@
-"""Lists of invocations, for the synchronous client."""
+"""Lists that are fetched page by page, for the synchronous client."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
+from homing._core import convert
 from homing._core.calls import Deadline
-from homing._core.listing import ListProgress
+from homing._core.dead_letter import DeadLetter, dead_letter
+from homing._core.listing import Item, ListProgress, Request
 from homing._core.values import Invocation
 from homing._sync.connection import Connection
 from homing.errors import PayloadTooLargeError
+from homing.v1 import invocation_service_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class InvocationList:
-    """Invocations, fetched page by page while one iterates. Made by ``client.list_invocations``.
+class Pages(ABC, Generic[Request, Item]):
+    """What lists have in common."""
 
-    One may also turn the pages oneself, with ``fetch_next_page`` and ``current_page``.
-    """
-
-    def __init__(self, connection: Connection, progress: ListProgress, *, timeout: float | None) -> None:
+    def __init__(self, connection: Connection, progress: ListProgress[Request, Item], *, timeout: float | None) -> None:
         self._connection = connection
-        self._progress = progress
+        self._progress: ListProgress[Request, Item] = progress
         self._timeout = timeout
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Invocation:
-        """Return the next record; fetch the page that it is on where needed.
+    def __next__(self) -> Item:
+        """Return the next one; fetch the page that it is on where needed.
 
         :raises RequestError: The call failed. Iterating on tries the same page again.
         """
         while True:
-            record = self._progress.next_of_page()
-            if record is not None:
-                return record
+            item = self._progress.next_of_page()
+            if item is not None:
+                return item
             if self._progress.finished:
                 raise StopIteration
             self.fetch_next_page()
 
     @property
-    def current_page(self) -> Sequence[Invocation] | None:
+    def current_page(self) -> Sequence[Item] | None:
         """The page that was fetched last; None before the first one."""
         return self._progress.page
 
@@ -57,10 +58,10 @@ class InvocationList:
         """What asks for the next page, also as ``page_token`` of another list; None at the end, empty at the start."""
         return self._progress.next_token
 
-    def fetch_next_page(self, *, page_size: int | None = None) -> Sequence[Invocation]:
+    def fetch_next_page(self, *, page_size: int | None = None) -> Sequence[Item]:
         """Fetch the next page, make it the current one and return it; behind the last page it is empty.
 
-        :param page_size: How many records it has at the most; by default as many as the others.
+        :param page_size: How many it has at the most; by default as many as the others.
         :raises RequestError: The call failed. What was fetched stays; calling again tries the same page.
         """
         if self._progress.finished:
@@ -68,10 +69,38 @@ class InvocationList:
         while True:
             request = self._progress.next_request(page_size)
             try:
-                response = self._connection.call_again(
-                    self._connection.invocations.ListInvocations, request, deadline=Deadline.after(self._timeout)
-                )
+                page, token = self._fetch(request, Deadline.after(self._timeout))
             except PayloadTooLargeError as error:
                 page_size = self._progress.shrink(request.page_size, error)
             else:
-                return self._progress.take(response)
+                return self._progress.take(page, token)
+
+    @abstractmethod
+    def _fetch(self, request: Request, deadline: Deadline) -> tuple[Sequence[Item], str]:
+        """Return a page and the token of the next one."""
+
+
+class InvocationList(Pages[invocation_service_pb2.ListInvocationsRequest, Invocation]):
+    """Invocations, fetched page by page while one iterates. Made by ``client.list_invocations``.
+
+    One may also turn the pages oneself, with ``fetch_next_page`` and ``current_page``.
+    """
+
+    def _fetch(
+        self, request: invocation_service_pb2.ListInvocationsRequest, deadline: Deadline
+    ) -> tuple[Sequence[Invocation], str]:
+        response = self._connection.call_again(self._connection.invocations.ListInvocations, request, deadline=deadline)
+        return tuple(map(convert.invocation, response.invocations)), response.next_page_token
+
+
+class DeadLetterList(Pages[invocation_service_pb2.ListDeadLettersRequest, DeadLetter]):
+    """Dead letters, fetched page by page while one iterates. Made by ``client.dead_letters.list``.
+
+    One may also turn the pages oneself, with ``fetch_next_page`` and ``current_page``.
+    """
+
+    def _fetch(
+        self, request: invocation_service_pb2.ListDeadLettersRequest, deadline: Deadline
+    ) -> tuple[Sequence[DeadLetter], str]:
+        response = self._connection.call_again(self._connection.invocations.ListDeadLetters, request, deadline=deadline)
+        return tuple(map(dead_letter, response.dead_letters)), response.next_page_token

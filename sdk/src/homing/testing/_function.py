@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,12 @@ class FakeCall:
     """The labels of the invocation."""
     callback_url: str | None
     """Where the output was to go; the fake server calls nobody."""
+    callback_headers: Mapping[str, str]
+    """Further headers that the callback was to have."""
+    on_success: Sequence[str]
+    """Where the envelope was to go on success, as the call itself says; the fake server delivers nothing."""
+    on_failure: Sequence[str]
+    """Where the envelope was to go otherwise, as the call itself says; the fake server delivers nothing."""
     request_id: str | None
     """The request id of an asynchronous invocation."""
     invocation_id: str

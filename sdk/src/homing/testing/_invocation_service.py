@@ -11,7 +11,7 @@ import grpc
 from homing._core.status import INVOCATION_ID_KEY
 from homing.testing._records import ENDS, matches, slim
 from homing.testing._refusal import Refusal, served
-from homing.v1 import InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
 
@@ -163,6 +163,39 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         return response
 
     @served
+    def ListDeadLetters(  # noqa: N802
+        self, request: api.ListDeadLettersRequest, _context: grpc.ServicerContext
+    ) -> api.ListDeadLettersResponse:
+        found = self._store.find_dead(request.filter)
+        if after := request.page_token:
+            found = [letter for letter in found if _place(letter) < after]
+        page = found[: min(request.page_size or 50, 1000)]
+        more = len(found) > len(page)
+        return api.ListDeadLettersResponse(dead_letters=page, next_page_token=_place(page[-1]) if more else "")
+
+    @served
+    def RedriveDeadLetters(  # noqa: N802
+        self, request: api.RedriveDeadLettersRequest, _context: grpc.ServicerContext
+    ) -> api.RedriveDeadLettersResponse:
+        matched = self._chosen_dead(request.filter)
+        response = api.RedriveDeadLettersResponse(matched=len(matched))
+        for letter in () if request.dry_run else matched:
+            if letter.function not in self.state.deployed:
+                response.refused += 1
+            elif self._store.bury(letter.id):
+                self._rerun(self._store.get(letter.id), f"redrive:{letter.id}")
+                response.rerun += 1
+        return response
+
+    @served
+    def PurgeDeadLetters(  # noqa: N802
+        self, request: api.PurgeDeadLettersRequest, _context: grpc.ServicerContext
+    ) -> api.PurgeDeadLettersResponse:
+        matched = self._chosen_dead(request.filter)
+        purged = 0 if request.dry_run else sum(self._store.bury(letter.id) for letter in matched)
+        return api.PurgeDeadLettersResponse(matched=len(matched), purged=purged)
+
+    @served
     def WritePayload(  # noqa: N802
         self, requests: Iterator[api.WritePayloadRequest], _context: grpc.ServicerContext
     ) -> api.WritePayloadResponse:
@@ -201,13 +234,17 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         :raises Refusal: It is empty.
         """
         if wanted == InvocationFilter():
-            raise Refusal(
-                code=grpc.StatusCode.INVALID_ARGUMENT,
-                reason="INVALID_REQUEST",
-                message="filter: must have at least one field set",
-                field="filter",
-            )
+            raise _no_condition()
         return self._store.find(wanted)
+
+    def _chosen_dead(self, wanted: DeadLetterFilter) -> list[DeadLetter]:
+        """Return the dead letters that a filter selects that must not be empty.
+
+        :raises Refusal: It is empty.
+        """
+        if wanted == DeadLetterFilter():
+            raise _no_condition()
+        return self._store.find_dead(wanted)
 
     def _rerun(self, earlier: Invocation, request_id: str) -> tuple[Invocation, bool]:
         function = self.state.find(earlier.function)
@@ -232,6 +269,20 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
     def _wake(self) -> None:
         with self._store.changed:
             self._store.changed.notify_all()
+
+
+def _place(letter: DeadLetter) -> str:
+    """Return where a dead letter stands in the list of all, as a text that sorts likewise."""
+    return f"{letter.time.ToNanoseconds():020d} {letter.id}"
+
+
+def _no_condition() -> Refusal:
+    return Refusal(
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_REQUEST",
+        message="filter: must have at least one field set",
+        field="filter",
+    )
 
 
 def _bookmark(place: int) -> api.WatchResultsResponse:

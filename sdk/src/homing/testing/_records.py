@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.testing._function import FakeCall, Outcome
-from homing.v1 import InvocationFilter, TimeRange, invocation_pb2
+from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, TimeRange, dead_letter_pb2, invocation_pb2
 from homing.v1.invocation_pb2 import Attempt, Invocation, InvocationSpec
 
 ENDS: Final = frozenset(
@@ -20,6 +20,9 @@ ENDS: Final = frozenset(
         invocation_pb2.INVOCATION_STATE_INVALID,
     }
 )
+
+DEAD_ENDS: Final = ENDS - {invocation_pb2.INVOCATION_STATE_SUCCEEDED, invocation_pb2.INVOCATION_STATE_STOPPED}
+"""The ends that make an asynchronous invocation a dead letter."""
 
 
 def new_record(number: int, spec: InvocationSpec, *, sync: bool, rerun_of: str = "") -> Invocation:
@@ -53,10 +56,34 @@ def matches(wanted: InvocationFilter, record: Invocation) -> bool:
         and (not wanted.states or record.state in wanted.states)
         and record.id.startswith(wanted.id_prefix)
         and (not wanted.rerun_of or record.rerun_of == wanted.rerun_of)
+        and (not wanted.caused_by or record.caused_by == wanted.caused_by)
         and all(record.spec.labels.get(key) == value for key, value in wanted.labels.items())
         and _within(wanted.create_time, record.create_time)
         and _within(wanted.start_time, record.start_time)
         and _within(wanted.end_time, record.end_time)
+    )
+
+
+def dead_letter(record: Invocation) -> DeadLetter:
+    """Return the dead letter of an invocation."""
+    return DeadLetter(
+        id=record.id,
+        kind=dead_letter_pb2.DEAD_LETTER_KIND_INVOCATION,
+        invocation_id=record.id,
+        function=record.function,
+        state=record.state,
+        time=record.end_time,
+        failure=record.failure if record.HasField("failure") else None,
+    )
+
+
+def matches_letter(wanted: DeadLetterFilter, letter: DeadLetter) -> bool:
+    """Tell whether a filter selects a dead letter."""
+    return (
+        (not wanted.ids or letter.id in wanted.ids)
+        and (not wanted.kind or letter.kind == wanted.kind)
+        and (not wanted.functions or letter.function in wanted.functions)
+        and _within(wanted.time, letter.time)
     )
 
 
@@ -90,6 +117,9 @@ def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
         query=spec.http.query,
         labels=dict(spec.labels),
         callback_url=spec.callback.url or None,
+        callback_headers=dict(spec.callback.headers),
+        on_success=tuple(destination.uri for destination in spec.on_success),
+        on_failure=tuple(destination.uri for destination in spec.on_failure),
         request_id=request_id or None,
         invocation_id=record.id,
         sync=record.sync,

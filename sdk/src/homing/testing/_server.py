@@ -31,7 +31,8 @@ class FakeServer:
     """A gRPC server in this process, on a free port of 127.0.0.1, for tests of applications.
 
     Functions answer as they are told, at once, and every call is recorded. Both clients talk to it, from threads and
-    event loops alike. Schedules, delays and back-off take no time, callbacks are not made, nothing is durable.
+    event loops alike. Schedules, delays and back-off take no time, nothing is delivered to callbacks and
+    destinations, nothing is durable.
     """
 
     def __init__(self) -> None:

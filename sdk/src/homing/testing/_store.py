@@ -11,9 +11,20 @@ import grpc
 
 from homing.testing._bodies import Bodies
 from homing.testing._function import FakeCall, FakeFunction, Outcome
-from homing.testing._records import ENDS, add_attempt, add_stopped_attempt, call_of, copy, matches, new_record
+from homing.testing._records import (
+    DEAD_ENDS,
+    ENDS,
+    add_attempt,
+    add_stopped_attempt,
+    call_of,
+    copy,
+    dead_letter,
+    matches,
+    matches_letter,
+    new_record,
+)
 from homing.testing._refusal import Refusal
-from homing.v1 import InvocationFilter, invocation_pb2
+from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation, InvocationSpec
 
@@ -32,6 +43,8 @@ class Store:
         self.logs: defaultdict[str, list[api.TailLogsResponse]] = defaultdict(list)
         self.calls: list[FakeCall] = []
         self.bodies = Bodies()
+        self.dead: dict[str, Invocation] = {}
+        """The records of asynchronous invocations that came to nothing, until they are redriven or purged."""
         self._requests: dict[str, str] = {}
         self._functions: dict[str, FakeFunction] = {}
         self._begun: set[str] = set()
@@ -180,6 +193,21 @@ class Store:
         with self.changed:
             return [copy(record) for record in self.records.values() if matches(wanted, record)]
 
+    def find_dead(self, wanted: DeadLetterFilter) -> list[DeadLetter]:
+        """Return the dead letters that a filter selects, the newest first."""
+        with self.changed:
+            letters = [dead_letter(record) for record in self.dead.values()]
+        return sorted(
+            (letter for letter in letters if matches_letter(wanted, letter)),
+            key=lambda letter: (letter.time.ToNanoseconds(), letter.id),
+            reverse=True,
+        )
+
+    def bury(self, invocation_id: str) -> bool:
+        """Forget a dead letter; tell whether there was one."""
+        with self.changed:
+            return self.dead.pop(invocation_id, None) is not None
+
     def _get(self, invocation_id: str) -> Invocation:
         if invocation_id not in self.records:
             raise Refusal(
@@ -225,6 +253,8 @@ class Store:
         record.state = state
         record.hold_reason = invocation_pb2.HOLD_REASON_UNSPECIFIED
         record.end_time.GetCurrentTime()
+        if not record.sync and state in DEAD_ENDS:
+            self.dead[record.id] = record
         self._changed(record)
 
     def _changed(self, record: Invocation) -> None:
