@@ -42,11 +42,13 @@ def refused(client: Client) -> None:
 
 
 def fetch(url: str, context: ssl.SSLContext) -> int:
-    with urllib.request.urlopen(url, context=context) as answer:  # noqa: S310
+    with urllib.request.urlopen(url, context=context) as answer:
         return int(answer.status)
 
 
-def test_callers_and_workers_check_the_server(cluster: Cluster, authority: Authority, pair: Pair, tmp_path: Path) -> None:
+def test_callers_and_workers_check_the_server(
+    cluster: Cluster, authority: Authority, pair: Pair, tmp_path: Path
+) -> None:
     server = cluster.start_server(HOMING_ROOT_KEY=ROOT_KEY, **serves_tls(pair))
     cluster.start_worker(HOMING_TLS_CA=str(authority.ca))
     client = cluster.client(tls_ca=authority.ca, api_key=ROOT_KEY)
@@ -97,7 +99,7 @@ def test_clients_and_workers_show_certificates_where_the_server_wants_them(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "case",
     [
         ({"HOMING_TLS_KEY": None}, "HOMING_TLS_CERT is set without HOMING_TLS_KEY"),
         ({"HOMING_TLS_CERT": None}, "HOMING_TLS_KEY is set without HOMING_TLS_CERT"),
@@ -109,8 +111,9 @@ def test_clients_and_workers_show_certificates_where_the_server_wants_them(
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(
-    cluster: Cluster, authority: Authority, pair: Pair, tmp_path: Path, changes: dict[str, str | None], message: str
+    cluster: Cluster, authority: Authority, pair: Pair, tmp_path: Path, case: tuple[dict[str, str | None], str]
 ) -> None:
+    changes, message = case
     (tmp_path / "garbage").write_text("no certificate")
     files = {"garbage": str(tmp_path / "garbage"), "other": str(authority.issue("other", "localhost").key)}
     settings = {**serves_tls(pair), **{name: files.get(str(value), value) for name, value in changes.items()}}
