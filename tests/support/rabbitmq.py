@@ -41,6 +41,8 @@ class RabbitNode:
         self.folder = folder
         self._scripts = find_scripts()
         self.port, self._dist_port, self._epmd_port = free_ports(3)
+        self.tls_port = 0
+        """Where it listens to TLS, where it does."""
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._vhosts: list[str] = []
@@ -127,6 +129,19 @@ class RabbitNode:
                 why = "did not start in time" if self.running else "ended"
                 raise RabbitError(f"the RabbitMQ node {why}\n{self.log()}")
             time.sleep(0.05)
+
+    def listen_to_tls(self, *, ca: Path, cert: Path, key: Path) -> None:
+        """Listen on `tls_port` too, from the next start on, for clients that show a certificate of this authority."""
+        (self.tls_port,) = free_ports(1)
+        with (self.folder / "rabbitmq.conf").open("a") as conf:
+            conf.write(
+                f"listeners.ssl.local = 127.0.0.1:{self.tls_port}\n"
+                f"ssl_options.cacertfile = {ca}\n"
+                f"ssl_options.certfile = {cert}\n"
+                f"ssl_options.keyfile = {key}\n"
+                "ssl_options.verify = verify_peer\n"
+                "ssl_options.fail_if_no_peer_cert = true\n"
+            )
 
     def stop(self) -> None:
         """Shut the node down in good order."""

@@ -51,7 +51,7 @@ class HttpFront:
         self._metrics = metrics
         self._keys = keys
         self._serving = False
-        self.app = web.Application(middlewares=[] if keys is None else [web.middleware(self._admit)])
+        self.app = web.Application(middlewares=[] if keys is None else [self._admit])
         self.app.router.add_get(_HEALTH, self._healthz)
         self.app.router.add_get(_METRICS, self._show_metrics)
         data_port.add_to(self.app.router)
@@ -75,6 +75,7 @@ class HttpFront:
         """Take no more requests."""
         await self._runner.cleanup()
 
+    @web.middleware
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let nobody in without a key, also where nothing is: who may not know is not told."""
         resource = request.match_info.route.resource

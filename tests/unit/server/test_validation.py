@@ -296,7 +296,6 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(secrets=["s", "s"]), "function.secrets", "must not name a secret twice"),
     (function(secrets=[f"s{n}" for n in range(33)]), "function.secrets", "must be at most 32 names, are 33"),
     (function(url="http://127.0.0.1:9000", secrets=["s"]), "function.secrets", "images and commands only"),
-    (function(public=True), "function.public", "is not served by this server"),
     (function(retention=seconds(59)), "function.retention", "must be at least 60 s and at most 31536000 s, is 59 s"),
     (function(retention=seconds(366 * DAY)), "function.retention", "at most 31536000 s"),
     (

@@ -1,0 +1,544 @@
+"""Who may do what: every rpc and every HTTP route, without a key, with wrong ones, and with one of each scope."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from homing import Client, PermissionDeniedError, RateLimitedError, Scope, UnauthenticatedError
+from homing.errors import NotFoundError, RequestError
+from homing.v1 import (
+    BatchInvokeAsyncRequest,
+    InvocationSpec,
+    InvokeAsyncRequest,
+    ListFunctionsRequest,
+    ReadPayloadRequest,
+)
+from homing.v1.function_service_pb2_grpc import FunctionServiceStub
+from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from homing_server.blobs import Blobs
+from homing_server.data_port import DataPort
+from homing_server.data_urls import DataUrls
+from homing_server.http_front import HttpFront
+from homing_server.metrics import Metrics
+from homing_server.store.engine import Database
+from support.cli import homing
+from support.confidential import confidential
+from support.processes import Cluster, ProcessError
+from support.rabbitmq import RabbitNode, free_ports
+
+ROOT_KEY = confidential("the-root-key-of-the-tests-0123456789")
+
+INVOKE, READ, OPERATE, DEPLOY, ADMIN = Scope.INVOKE, Scope.READ, Scope.OPERATE, Scope.DEPLOY, Scope.ADMIN
+SCOPES = (INVOKE, READ, OPERATE, DEPLOY, ADMIN)
+
+ALLOWED = {
+    "InvocationService/Invoke": {INVOKE},
+    "InvocationService/InvokeAsync": {INVOKE},
+    "InvocationService/BatchInvokeAsync": {INVOKE},
+    "InvocationService/WritePayload": {INVOKE},
+    "InvocationService/ReadPayload": {INVOKE, READ},
+    "InvocationService/GetInvocation": {INVOKE, READ},
+    "InvocationService/WaitInvocation": {INVOKE, READ},
+    "InvocationService/ListInvocations": {READ},
+    "InvocationService/CountInvocations": {READ},
+    "InvocationService/WatchResults": {READ},
+    "InvocationService/TailLogs": {READ},
+    "InvocationService/ListDeadLetters": {READ},
+    "InvocationService/StopInvocation": {OPERATE},
+    "InvocationService/BulkStop": {OPERATE},
+    "InvocationService/RerunInvocation": {OPERATE},
+    "InvocationService/BulkRerun": {OPERATE},
+    "InvocationService/RedriveDeadLetters": {OPERATE},
+    "InvocationService/PurgeDeadLetters": {OPERATE},
+    "FunctionService/GetFunction": {READ},
+    "FunctionService/ListFunctions": {READ},
+    "FunctionService/PauseFunction": {OPERATE},
+    "FunctionService/ResumeFunction": {OPERATE},
+    "FunctionService/ScaleFunction": {OPERATE},
+    "FunctionService/DeployFunction": {DEPLOY},
+    "FunctionService/DeleteFunction": {DEPLOY},
+    "SecretService/CreateSecret": {DEPLOY},
+    "SecretService/UpdateSecret": {DEPLOY},
+    "SecretService/ListSecrets": {DEPLOY},
+    "SecretService/DeleteSecret": {DEPLOY},
+    "SecretService/RotateSigningKey": {DEPLOY},
+    "SecretService/ListSigningKeys": {DEPLOY},
+    "SecretService/RevokeSigningKey": {DEPLOY},
+    "KeyService/CreateKey": {ADMIN},
+    "KeyService/ListKeys": {ADMIN},
+    "KeyService/RevokeKey": {ADMIN},
+}
+"""Which scopes allow what. An rpc that is not here fails the tests."""
+
+
+@pytest.fixture(scope="module")
+def guarded(rabbit_node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Yield a server that asks for keys, with a worker."""
+    url = rabbit_node.new_vhost()
+    with Cluster(url, tmp_path_factory.mktemp("guarded")) as made:
+        made.start_server(HOMING_ROOT_KEY=ROOT_KEY)
+        made.start_worker()
+        root = made.client(api_key=ROOT_KEY)
+        root.functions.deploy(name="upper", command=["tr", "a-z", "A-Z"])
+        root.functions.deploy(name="lower", command=["tr", "A-Z", "a-z"])
+        root.functions.deploy(name="door", command=["cat"], public=True)
+        yield made
+    rabbit_node.leave_vhost(url)
+
+
+@pytest.fixture(scope="module")
+def root(guarded: Cluster) -> Client:
+    return guarded.client(api_key=ROOT_KEY)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    reason: str
+
+
+def told(error: Any) -> Told:
+    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    info = error_details_pb2.ErrorInfo()
+    for detail in status_pb2.Status.FromString(packed).details:
+        detail.Unpack(info)
+    return Told(code=error.code(), reason=info.reason)
+
+
+def retry_after(error: Any) -> float:
+    info = error_details_pb2.RetryInfo()
+    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    assert any(detail.Unpack(info) for detail in status_pb2.Status.FromString(packed).details)
+    return float(info.retry_delay.ToTimedelta().total_seconds())
+
+
+def methods(channel: grpc.Channel) -> list[MethodDescriptor]:
+    """Return what the server says that it serves."""
+    database = ProtoReflectionDescriptorDatabase(channel)
+    pool = DescriptorPool(database)
+    services = [name for name in database.get_services() if name.startswith("homing.")]
+    return [method for name in services for method in pool.FindServiceByName(name).methods]
+
+
+class _Shows(grpc.StreamStreamClientInterceptor):
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=[("authorization", f"Bearer {self._key}")]), requests)
+
+
+def call(channel: grpc.Channel, method: MethodDescriptor, authorization: str | None) -> Told:
+    """Make a call with an empty request and tell how it ended, or began."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    options: Any = {"metadata": None if authorization is None else (("authorization", authorization),), "timeout": 30}
+    anything: Any = b""
+    try:
+        if method.client_streaming:
+            channel.stream_unary(path)(iter([anything]), **options)
+        elif method.server_streaming:
+            stream: Any = channel.unary_stream(path)(anything, **options)
+            next(stream, None)
+            stream.cancel()
+        else:
+            channel.unary_unary(path)(anything, **options)
+    except grpc.RpcError as error:
+        return told(error)
+    return Told(code=grpc.StatusCode.OK, reason="")
+
+
+def name_of(method: MethodDescriptor) -> str:
+    return f"{method.containing_service.name}/{method.name}"
+
+
+def test_every_rpc_wants_a_key_and_the_right_scope(guarded: Cluster, root: Client) -> None:
+    keys = {scope: root.keys.create(f"only-{scope.value.lower()}", scopes=[scope]).secret for scope in SCOPES}
+    revoked = root.keys.create("revoked", scopes=list(SCOPES)).secret
+    expiring = root.keys.create("expiring", scopes=list(SCOPES), expires=0.5).secret
+    root.keys.revoke("revoked")
+    refused = {
+        None: "KEY_MISSING",
+        "": "KEY_MISSING",
+        "Bearer": "KEY_INVALID",
+        f"Basic {ROOT_KEY}": "KEY_INVALID",
+        "Bearer wrong": "KEY_INVALID",
+        f"Bearer {ROOT_KEY[:-1]}": "KEY_INVALID",
+        f"Bearer {keys[ADMIN][:-1]}{'A' if keys[ADMIN][-1] != 'A' else 'B'}": "KEY_INVALID",
+        f"Bearer {revoked}": "KEY_INVALID",
+        f"Bearer {expiring}": "KEY_EXPIRED",
+    }
+    time.sleep(0.5)  # until it has expired: there is nothing to wait for
+    with grpc.insecure_channel(guarded.target) as channel:
+        served = methods(grpc.intercept_channel(channel, _Shows(ROOT_KEY)))
+        assert {name_of(method) for method in served} == ALLOWED.keys()
+        for method in served:
+            for authorization, reason in refused.items():
+                found = call(channel, method, authorization)
+                assert found == Told(code=grpc.StatusCode.UNAUTHENTICATED, reason=reason), (name_of(method), reason)
+            for scope in SCOPES:
+                found = call(channel, method, f"Bearer {keys[scope]}")
+                if scope in ALLOWED[name_of(method)]:
+                    assert found.code not in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+                    assert found.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, name_of(method)
+                else:
+                    assert found == Told(code=grpc.StatusCode.PERMISSION_DENIED, reason="SCOPE_MISSING"), (
+                        name_of(method),
+                        scope,
+                    )
+    for scope in SCOPES:
+        root.keys.revoke(f"only-{scope.value.lower()}")
+
+
+def test_health_is_open_and_reflection_is_not(guarded: Cluster, root: Client) -> None:
+    key = root.keys.create("looks", scopes=["invoke"]).secret
+    with grpc.insecure_channel(guarded.target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs know no methods
+        health = stub.Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            methods(channel)
+        assert told(caught.value).reason == "KEY_MISSING"
+        anything: Any = b""
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/homing.v1.NoService/NoMethod")(anything)
+        assert told(caught.value).reason == "KEY_MISSING"
+        assert methods(grpc.intercept_channel(channel, _Shows(key)))
+    root.keys.revoke("looks")
+
+
+def fetch(method: str, url: str, key: str | None = None) -> tuple[int, Any]:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method, headers=headers)) as answer:
+            return answer.status, answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers
+
+
+def test_every_http_route_wants_a_key_but_health_and_signed_urls(
+    guarded: Cluster, root: Client, data_port: DataPort
+) -> None:
+    keys = {scope: root.keys.create(f"http-{scope.value.lower()}", scopes=[scope]).secret for scope in SCOPES}
+    limited = root.keys.create("http-limited", scopes=["read"], functions=["upper"]).secret
+    front = HttpFront("127.0.0.1:0", Metrics(), data_port, tls=None, keys=None)
+    routes = {(route.method, route.resource.canonical) for route in front.app.router.routes() if route.resource}
+    expected = {
+        ("GET", "/healthz"): 200,
+        ("HEAD", "/healthz"): 200,
+        ("GET", "/metrics"): 401,
+        ("HEAD", "/metrics"): 401,
+        # Not for want of a key: they are not signed.
+        ("GET", "/v1/blobs/{id}"): 403,
+        ("PUT", "/v1/results/{id}"): 403,
+    }
+    assert routes == expected.keys()
+    base = f"http://{guarded.server.http}"
+    for (method, path), status in expected.items():
+        for key in (None, "wrong"):
+            found, headers = fetch(method, base + path.replace("{id}", "x"), key)
+            assert found == status, (method, path)
+            assert (headers["WWW-Authenticate"] == "Bearer") is (status == 401)
+    for method, path in (("GET", "/nothing"), ("POST", "/healthz"), ("GET", "/"), ("DELETE", "/metrics")):
+        assert fetch(method, base + path)[0] == 401
+        assert fetch(method, base + path, keys[INVOKE])[0] in {404, 405}
+    for scope in SCOPES:
+        assert fetch("GET", f"{base}/metrics", keys[scope])[0] == (200 if scope is READ else 403)
+        root.keys.revoke(f"http-{scope.value.lower()}")
+    assert fetch("GET", f"{base}/metrics", limited)[0] == 403
+    assert fetch("GET", f"{base}/metrics", ROOT_KEY)[0] == 200
+
+
+@pytest.fixture
+def data_port(tmp_path: Path) -> DataPort:
+    """Return one that serves nothing, for its routes."""
+    return DataPort(Blobs(Database(f"sqlite:///{tmp_path / 'none'}"), tmp_path), DataUrls())
+
+
+def denied(work: Callable[[], object], reason: str = "FUNCTION_NOT_ALLOWED") -> None:
+    with pytest.raises(PermissionDeniedError) as caught:
+        work()
+    assert caught.value.reason == reason
+
+
+def test_a_key_for_one_function_sees_and_touches_no_other(guarded: Cluster, root: Client) -> None:
+    key = root.keys.create(
+        "upper-only", scopes=["invoke", "read", "operate", "deploy"], functions=["upper", "new"]
+    ).secret
+    limited = guarded.client(api_key=key)
+    mine = limited.invoke_async("upper", "abc")
+    assert mine.result(timeout=60).text == "ABC"
+    other = root.invoke_async("lower", "ABC")
+    assert other.result(timeout=60).text == "abc"
+    assert root.get(mine.id).caller == "upper-only"
+    assert root.get(other.id).caller == "root"
+
+    denied(lambda: limited.invoke("lower", "x"))
+    denied(lambda: limited.invoke("missing", "x"))
+    denied(lambda: limited.invoke_async("lower", "x"))
+    denied(lambda: limited.get(other.id))
+    denied(lambda: limited.handle(other.id).result(timeout=5))
+    denied(lambda: limited.stop(other.id))
+    denied(lambda: limited.rerun(other.id))
+    denied(lambda: list(limited.logs(other.id)))
+    denied(lambda: limited.functions.get("lower"))
+    denied(lambda: limited.functions.pause("lower"))
+    denied(lambda: limited.functions.delete("lower"))
+    denied(lambda: limited.functions.deploy(name="lower", command=["cat"]))
+    denied(lambda: list(limited.list_invocations(function="lower")))
+    denied(lambda: limited.count(function=["upper", "lower"]))
+    denied(lambda: limited.bulk_stop(function="lower"))
+    denied(lambda: list(limited.secrets.list()), "KEY_LIMITED")
+    denied(limited.signing_keys.rotate, "KEY_LIMITED")
+    denied(lambda: limited.signing_keys.rotate(function="lower"))
+    denied(lambda: limited.keys.revoke("x"), "SCOPE_MISSING")
+
+    assert [function.name for function in limited.functions.list()] == ["upper"]
+    assert {each.function for each in limited.list_invocations()} == {"upper"}
+    assert {each.function for each in root.list_invocations()} >= {"upper", "lower"}
+    assert sum(limited.count().by_state.values()) < sum(root.count().by_state.values())
+    assert limited.invoke("door", "for all").text == "for all"
+    with pytest.raises(NotFoundError):
+        limited.functions.get("new")
+
+
+def test_what_is_bulk_keeps_to_the_functions_of_the_key(guarded: Cluster, root: Client) -> None:
+    key = root.keys.create("bulk", scopes=["operate", "invoke"], functions=["upper"]).secret
+    limited = guarded.client(api_key=key)
+    mine = root.invoke_async("upper", "x", labels={"bulk": "1"}, delay=3600)
+    other = root.invoke_async("lower", "x", labels={"bulk": "1"}, delay=3600)
+    with pytest.raises(RequestError, match="at least one field"):
+        limited.bulk_stop()
+    assert limited.bulk_stop(labels={"bulk": "1"}).matched == 1
+    assert root.get(mine.id).state == "STOPPED"
+    assert root.get(mine.id).stop_request is not None
+    assert root.get(other.id).state == "SCHEDULED"
+    root.stop(other.id)
+
+
+def test_who_may_only_invoke_reads_what_it_invoked(guarded: Cluster, root: Client) -> None:
+    key = root.keys.create("shop", scopes=["invoke"]).secret
+    shop = guarded.client(api_key=key)
+    own = shop.invoke_async("upper", "abc")
+    assert own.result(timeout=60).text == "ABC"
+    assert shop.get(own.id).caller == "shop"
+    other = root.invoke_async("upper", "abc")
+    other.result(timeout=60)
+    denied(lambda: shop.get(other.id), "SCOPE_MISSING")
+    denied(lambda: shop.handle(other.id).result(timeout=5), "SCOPE_MISSING")
+    denied(lambda: list(shop.list_invocations()), "SCOPE_MISSING")
+    large = b"x" * 600_000
+    assert len(shop.invoke("door", large).data) == len(large)
+    stored = root.invoke_async("door", large)
+    stored.result(timeout=60)
+    blob_id = root.get(stored.id).message.result.payload.blob.id
+    assert blob_id
+    with grpc.insecure_channel(guarded.target) as channel:
+        parts = InvocationServiceStub(channel).ReadPayload(
+            ReadPayloadRequest(blob_id=blob_id), metadata=(("authorization", f"Bearer {key}"),)
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            next(parts)
+        assert told(caught.value) == Told(code=grpc.StatusCode.PERMISSION_DENIED, reason="SCOPE_MISSING")
+
+
+def test_public_functions_need_no_key(guarded: Cluster) -> None:
+    nobody = guarded.client()
+    assert nobody.invoke("door", "hello").text == "hello"
+    accepted = nobody.invoke_async("door", "later")
+    for work in (
+        lambda: nobody.invoke("upper", "x"),
+        lambda: nobody.invoke("missing", "x"),
+        lambda: nobody.invoke_async("upper", "x"),
+        lambda: nobody.get(accepted.id),
+        lambda: list(nobody.functions.list()),
+    ):
+        with pytest.raises(UnauthenticatedError) as caught:
+            work()
+        assert caught.value.reason == "KEY_MISSING"
+    assert guarded.client(api_key=ROOT_KEY).handle(accepted.id).result(timeout=60).text == "later"
+    with pytest.raises(UnauthenticatedError) as caught:
+        guarded.client(api_key="hk_wrong").invoke("door", "x")
+    assert caught.value.reason == "KEY_INVALID"
+
+
+def test_a_key_has_its_rate(guarded: Cluster, root: Client) -> None:
+    key = root.keys.create("slow", scopes=["invoke", "read"], max_per_second=2).secret
+    metadata = (("authorization", f"Bearer {key}"),)
+    batch = BatchInvokeAsyncRequest(requests=[InvokeAsyncRequest(spec=InvocationSpec(function="upper"))] * 4)
+    with grpc.insecure_channel(guarded.target) as channel:
+        functions = FunctionServiceStub(channel)
+        invocations = InvocationServiceStub(channel)
+
+        def look() -> object:
+            return functions.ListFunctions(ListFunctionsRequest(), metadata=metadata)
+
+        looks: list[object] = []
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            looks.extend(look() for _ in range(100))
+        assert 2 <= len(looks) <= 2 + 2 * (time.monotonic() - started)
+        assert told(caught.value) == Told(code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="RATE_LIMITED")
+        wait = retry_after(caught.value)
+        assert 0 < wait <= 0.5
+        time.sleep(wait)  # it says when
+        look()
+        # Others are not held up.
+        list(root.functions.list())
+        # A batch counts for what is in it, and is worked off.
+        time.sleep(1.0)
+        invocations.BatchInvokeAsync(batch, metadata=metadata)
+        with pytest.raises(grpc.RpcError) as caught:
+            look()
+        assert 0.5 < retry_after(caught.value) <= 1.5
+    # The SDK waits by itself for as long as it may.
+    with Client(guarded.target, api_key=key, timeout=30) as patient:
+        for _ in range(4):
+            list(patient.functions.list())
+    with Client(guarded.target, api_key=key, timeout=0.3) as hasty, pytest.raises(RateLimitedError) as limited:
+        [list(hasty.functions.list()) for _ in range(4)]
+    assert limited.value.retry_after is not None
+
+
+def test_other_servers_learn_of_keys(guarded: Cluster, root: Client) -> None:
+    second = guarded.start_server(HOMING_ROOT_KEY=ROOT_KEY)
+    made = root.keys.create("travels", scopes=["read"])
+    with Client(second.target, api_key=made.secret) as there:
+        eventually(lambda: list(there.functions.list()))
+        watch = there.watch_results()
+        root.keys.revoke(made.api_key.id)
+        eventually(lambda: _refused(lambda: list(there.functions.list())))
+        # Also what has begun before ends, with the next message.
+        with pytest.raises(UnauthenticatedError):
+            for _ in watch:
+                pass
+    second.terminate()
+
+
+def eventually(work: Callable[[], object], within: float = 30.0) -> None:
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            work()
+        except (RequestError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _refused(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except UnauthenticatedError:
+        return
+    raise AssertionError("the key still works")
+
+
+def test_keys_are_made_listed_and_revoked_by_the_command(guarded: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMING_TARGET", guarded.target)
+    monkeypatch.setenv("HOMING_API_KEY", ROOT_KEY)
+    made = homing(
+        "keys", "create", "by-hand", "--scope", "read", "--scope", "invoke", "--function", "upper", "--expires", "30d"
+    )
+    assert made.exit_code == 0, made.stderr
+    key = made.stdout.strip()
+    with Client(guarded.target, api_key=key) as client:
+        assert [function.name for function in client.functions.list()] == ["upper"]
+    listed = homing("keys", "list", "--json")
+    (shown,) = (each for each in map(json.loads, listed.stdout.splitlines()) if each["name"] == "by-hand")
+    assert shown["functions"] == ["upper"]
+    assert key not in listed.stdout
+    assert "by-hand" in homing("keys", "list").stdout
+    assert homing("keys", "create", "by-hand", "--scope", "read").exit_code == 5
+    assert homing("keys", "create", "x", "--scope", "everything").exit_code == 2
+    assert homing("keys", "create", "root", "--scope", "read").exit_code == 2
+    assert homing("keys", "create", "x", "--scope", "admin", "--function", "upper").exit_code == 2
+    assert homing("keys", "revoke", "by-hand").exit_code == 0
+    assert homing("keys", "revoke", "by-hand").exit_code == 4
+    with Client(guarded.target, api_key=key) as client:
+        _refused(lambda: list(client.functions.list()))
+
+
+def test_control_actions_are_audited_and_nothing_secret_is(guarded: Cluster, root: Client) -> None:
+    before = len(guarded.server.lines)
+    root.functions.deploy(name="audited", command=["cat"])
+    secret = confidential("a value that is in no log")
+    root.secrets.create("audited-secret", secret)
+    key = root.keys.create("audited-key", scopes=["read"], expires=timedelta(hours=1)).secret
+    with Client(guarded.target, api_key=key) as reader:
+        denied(lambda: reader.functions.delete("audited"), "SCOPE_MISSING")
+    with pytest.raises(NotFoundError):
+        root.functions.pause("missing")
+    root.functions.delete("audited")
+    for fields in (
+        {"action": "DeployFunction", "caller": "root", "function": "audited", "outcome": "OK"},
+        {"action": "CreateSecret", "caller": "root", "secret": "audited-secret", "outcome": "OK"},
+        {"action": "CreateKey", "caller": "root", "key": "audited-key", "scopes": ["read"], "outcome": "OK"},
+        {"action": "DeleteFunction", "caller": "audited-key", "outcome": "PERMISSION_DENIED"},
+        {"action": "PauseFunction", "caller": "root", "function": "missing", "outcome": "NOT_FOUND"},
+        {"action": "DeleteFunction", "caller": "root", "function": "audited", "outcome": "OK"},
+    ):
+        guarded.server.wait_for_log("audit", after=before, logger="homing.audit", **fields)
+    assert not guarded.server.betrayals
+
+
+def test_audit_lines_appear_whatever_the_level_is(cluster: Cluster) -> None:
+    (port,) = free_ports(1)
+    server = cluster.new_server(HOMING_LOG_LEVEL="error", HOMING_GRPC_LISTEN=f"127.0.0.1:{port}")
+    server.launch()
+    with Client(f"127.0.0.1:{port}") as client:
+        client.functions.deploy(name="audited", command=["cat"])
+    line = server.wait_for_log("audit", action="DeployFunction")
+    assert line["caller"] == ""
+    assert {each["event"] for each in server.lines} == {"audit"}
+
+
+def test_it_does_not_start_where_nobody_could_come_in(cluster: Cluster) -> None:
+    server = cluster.new_server(HOMING_AUTHENTICATE="true")
+    with pytest.raises(ProcessError, match="HOMING_ROOT_KEY"):
+        server.start()
+    assert server.wait() == 1
+    server.environment["HOMING_ROOT_KEY"] = "too short"
+    with pytest.raises(ProcessError, match="at least 32 characters"):
+        server.start()
+    assert server.wait() == 1
+    server.environment["HOMING_ROOT_KEY"] = ROOT_KEY
+    server.start()
+    with Client(server.target, api_key=ROOT_KEY) as root:
+        admin = root.keys.create("admin", scopes=["admin"])
+    server.terminate()
+    del server.environment["HOMING_ROOT_KEY"]
+    server.start()
+    with Client(server.target, api_key=admin.secret) as client:
+        assert [key.name for key in client.keys.list()] == ["admin"]
+    with Client(server.target, api_key=ROOT_KEY) as client:
+        _refused(lambda: list(client.keys.list()))
+
+
+def test_off_loopback_it_wants_keys_or_to_be_told(cluster: Cluster) -> None:
+    server = cluster.new_server(HOMING_GRPC_LISTEN="0.0.0.0:0")
+    with pytest.raises(ProcessError, match="HOMING_ALLOW_UNAUTHENTICATED"):
+        server.start()
+    assert server.wait() == 1
+    server.environment["HOMING_ROOT_KEY"] = ROOT_KEY
+    server.start()
+    server.wait_for_log("API keys are sent here unencrypted: set HOMING_TLS_CERT and HOMING_TLS_KEY")
