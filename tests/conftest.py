@@ -2,11 +2,17 @@
 
 import pytest
 
+from support import processes
+
 pytest_plugins = ["homing.testing.pytest_plugin", "support.fixtures", "support.scripted_server", "support.sdk_driver"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail where a test was skipped")
+
+
+def pytest_configure() -> None:
+    processes.default_log_level = "debug"
 
 
 @pytest.hookimpl(tryfirst=True)
