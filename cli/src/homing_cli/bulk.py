@@ -43,14 +43,14 @@ def confirm(question: str) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-def several(count: int) -> str:
-    """Return a number of invocations in words."""
-    return f"{count:,} invocation{'' if count == 1 else 's'}"
+def several(count: int, noun: str = "invocation") -> str:
+    """Return a number of invocations, or of something else, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def tell_count(count: int, what: str, *, as_json: bool) -> None:
+def tell_count(count: int, what: str, *, as_json: bool, noun: str = "invocation") -> None:
     """Print what a dry run found."""
     if as_json:
         output.print_json({"matched": count})
     else:
-        output.print_line(f"{several(count)} would {what}")
+        output.print_line(f"{several(count, noun)} would {what}")

@@ -11,7 +11,19 @@ from homing import Client, Function, Limits, RetryPolicy
 from homing.v1 import DeleteFunctionResponse
 from homing_cli import output
 from homing_cli.filters import complete_function
-from homing_cli.options import Json, Labels, Target, connect, cpu, duration, memory, pairs, wants_json
+from homing_cli.options import (
+    Json,
+    Labels,
+    OnFailure,
+    OnSuccess,
+    Target,
+    connect,
+    cpu,
+    duration,
+    memory,
+    pairs,
+    wants_json,
+)
 
 
 def deploy(
@@ -73,6 +85,8 @@ def deploy(
     record_sync: Annotated[
         bool | None, typer.Option("--record-sync/--no-record-sync", help="Whether synchronous calls leave records.")
     ] = None,
+    on_success: OnSuccess = None,
+    on_failure: OnFailure = None,
     public: Annotated[bool, typer.Option(help="Whether it may be invoked without an API key.")] = False,
     target: Target = None,
     json: Json = False,
@@ -84,6 +98,7 @@ def deploy(
       homing deploy figlet --image figlet:1 --max-instances 2
       homing deploy upper -- tr a-z A-Z
       homing deploy mailer --image mailer:1 --secret smtp-password
+      homing deploy scan --image scan:1 --on-success function:resize --on-failure amqp:failures/scan
       homing deploy legacy --url http://10.0.0.7:8080/run --attempt-timeout 30s
     """  # noqa: D301 - click wants the character
     if program and command is not None:
@@ -114,6 +129,8 @@ def deploy(
             retention=retention,
             retry_policy=policy,
             record_sync=record_sync,
+            on_success=on_success,
+            on_failure=on_failure,
             public=public,
         )
     if wants_json(ctx, json=json):
@@ -232,6 +249,8 @@ def _show_one(function: Function, *, json: bool) -> None:
             ("retention", output.span(function.retention)),
             ("attempts", str(attempts or "")),
             ("records", "" if function.record_sync else "asynchronous invocations only"),
+            ("on success", " ".join(function.on_success)),
+            ("on failure", " ".join(function.on_failure)),
             ("public", "invoked without a key" if function.public else ""),
             ("revision", str(function.revision)),
             ("created", output.moment(function.create_time)),

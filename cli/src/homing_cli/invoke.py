@@ -9,7 +9,7 @@ import typer
 from homing import InvocationError, RunOptions
 from homing_cli.each import invoke_each
 from homing_cli.filters import complete_function
-from homing_cli.options import Json, Labels, Target, connect, duration, pairs, wants_json
+from homing_cli.options import Json, Labels, OnFailure, OnSuccess, Target, connect, duration, pairs, wants_json
 from homing_cli.payload import read_payload
 from homing_cli.results import print_accepted, print_failure, print_result, wait_and_print
 
@@ -35,6 +35,12 @@ def invoke(
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
     callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
+    callback_header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="With --callback-url: a header of the callback; may be repeated."),
+    ] = None,
+    on_success: OnSuccess = None,
+    on_failure: OnFailure = None,
     delay: Annotated[
         float | None,
         typer.Option(parser=duration, metavar="DURATION", help="With --async: start it so much later, up to 30d."),
@@ -65,6 +71,7 @@ def invoke(
       homing invoke resize -d @photo.jpg > small.jpg
       cat words.txt | homing invoke figlet
       homing invoke report --async --callback-url http://localhost:9000/done
+      homing invoke report --async --on-success function:mail --on-failure https://example.com/failed
       homing invoke report --async --wait --timeout 10m
       homing invoke report --async --delay 12h
       homing invoke resize --each names.txt --concurrency 20 > sizes.txt
@@ -72,6 +79,9 @@ def invoke(
     if not later:
         given = {
             "--callback-url": callback_url,
+            "--callback-header": callback_header,
+            "--on-success": on_success,
+            "--on-failure": on_failure,
             "--delay": delay,
             "--request-id": request_id,
             "--wait": wait or None,
@@ -104,6 +114,9 @@ def invoke(
                 headers=pairs("--header", header) or None,
                 labels=pairs("--label", label),
                 callback_url=callback_url,
+                callback_headers=pairs("--callback-header", callback_header) or None,
+                on_success=on_success,
+                on_failure=on_failure,
                 delay=delay,
                 request_id=request_id,
                 attempt_timeout=attempt_timeout,

@@ -11,6 +11,7 @@ import typer.core
 
 import homing
 from homing_cli import (
+    dead_letters,
     dev,
     functions,
     invoke,
@@ -35,7 +36,7 @@ Exit codes:
   1    the invocation ended without success; with --each, one of them did; or you said no
   2    wrong usage, or a request that breaks a rule
   3    the server is unavailable or busy, or the time is over
-  4    there is no such function or invocation
+  4    there is no such function, invocation, or whatever else was named
   5    refused or failed for another reason
   130  interrupted
 """
@@ -103,6 +104,7 @@ app.command("rerun")(rerun.rerun)
 app.command("list")(listing.show)
 app.command("count")(listing.count)
 app.command("watch")(watch.watch)
+app.add_typer(dead_letters.app)
 app.add_typer(keys.app)
 app.add_typer(secrets.app)
 app.add_typer(signing_keys.app)

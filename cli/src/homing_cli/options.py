@@ -38,6 +38,15 @@ Labels = Annotated[
     list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="A label; may be repeated.")
 ]
 
+OnSuccess = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URI",
+        help="Gets the envelope on success: https://…, function:NAME or amqp:EXCHANGE/KEY; may be repeated.",
+    ),
+]
+OnFailure = Annotated[list[str] | None, typer.Option(metavar="URI", help="Gets the envelope of another end; the same.")]
+
 
 def connect(ctx: typer.Context, target: str | None) -> homing.Client:
     """Return a client of the server that the options name.

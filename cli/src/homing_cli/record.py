@@ -51,7 +51,8 @@ def get(
     if record.deliveries:
         output.heading("Deliveries")
         output.table(
-            ("KIND", "TO", "STATE", "ATTEMPTS", "LAST STATUS", "LAST FAILURE"), map(_delivery_row, record.deliveries)
+            ("ID", "KIND", "TO", "STATE", "ATTEMPTS", "LAST STATUS", "LAST FAILURE", "NEXT ATTEMPT", "CAUSED"),
+            map(_delivery_row, record.deliveries),
         )
     if record.result is not None:
         answer = record.result
@@ -79,7 +80,10 @@ def _show_fields(record: Invocation, reruns: list[str]) -> None:
             ("stop asked for", _stop(record)),
             ("runs again", record.rerun_of or ""),
             ("run again as", " ".join(reruns)),
+            ("caused by", f"{record.caused_by}, depth {record.depth}" if record.caused_by else ""),
             ("callback", record.callback_url or ""),
+            ("on success", " ".join(record.on_success)),
+            ("on failure", " ".join(record.on_failure)),
         )
     )
 
@@ -135,10 +139,13 @@ def _show_events(record: Invocation) -> None:
 def _delivery_row(delivery: Delivery) -> tuple[str, ...]:
     last = delivery.attempts[-1] if delivery.attempts else None
     return (
+        delivery.id,
         str(delivery.kind),
         delivery.uri,
         str(delivery.state),
         str(len(delivery.attempts)),
         str(last.status_code or "") if last else "",
         last.failure.message if last and last.failure else "",
+        output.moment(delivery.next_attempt_time),
+        delivery.caused or "",
     )

@@ -51,13 +51,47 @@ def test_get_shows_the_record(scripted_server: ScriptedServer) -> None:
     ]
     assert ["History"] not in lines
     assert lines[lines.index(["Deliveries"]) + 2] == [
-        "CALLBACK", "http://localhost/hook", "DEAD", "1", "500", "it answered 503"
+        "d", "CALLBACK", "http://localhost/hook", "DEAD", "1", "500", "it answered 503"
     ]  # fmt: skip
     assert lines[-3:] == [
         ["Result: status 503, 29 bytes of text/plain"],
         ["schön"],
         ["[bold]no markup[/bold]"],
     ]
+
+
+def test_get_shows_chains_and_what_is_still_to_be_delivered(scripted_server: ScriptedServer) -> None:
+    record = records.invocation("RUNNING")
+    record.caused_by, record.depth = "01935000-0000-7000-8000-00000000000a", 2
+    record.spec.on_success.add(uri="function:next")
+    record.spec.on_success.add(uri="https://example.com/done")
+    record.spec.on_failure.add(uri="amqp:failures/figlet")
+    record.deliveries.add(
+        id="d1",
+        kind=invocation_pb2.DELIVERY_KIND_ON_SUCCESS,
+        uri="function:next",
+        state=invocation_pb2.DELIVERY_STATE_DELIVERED,
+        caused="01935000-0000-7000-8000-00000000000b",
+    )
+    record.deliveries.add(
+        id="d2",
+        kind=invocation_pb2.DELIVERY_KIND_ON_SUCCESS,
+        uri="https://example.com/done",
+        state=invocation_pb2.DELIVERY_STATE_PENDING,
+        next_attempt_time=records.stamp(records.CREATED),
+    )
+    scripted_server.script("GetInvocation", invocation_service_pb2.GetInvocationResponse(invocation=record))
+
+    result = homing("get", "some-id")
+
+    lines = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
+    assert ["caused by", "01935000-0000-7000-8000-00000000000a, depth 2"] in lines
+    assert ["on success", "function:next https://example.com/done"] in lines
+    assert ["on failure", "amqp:failures/figlet"] in lines
+    first, second = lines[lines.index(["Deliveries"]) + 2 :][:2]
+    assert first == ["d1", "ON_SUCCESS", "function:next", "DELIVERED", "0", "01935000-0000-7000-8000-00000000000b"]
+    assert second[:5] == ["d2", "ON_SUCCESS", "https://example.com/done", "PENDING", "0"]
+    assert re.fullmatch(r"20\d\d-.*", second[5])
 
 
 def test_get_tells_why_it_waits(scripted_server: ScriptedServer) -> None:

@@ -68,6 +68,12 @@ def test_an_invocation_is_told_in_full() -> None:
         create_time=records.stamp(records.CREATED),
     )
     message.rerun_of = "0192"
+    message.caused_by = "0191"
+    message.depth = 2
+    message.spec.on_success.add(uri="function:next")
+    message.spec.on_failure.add(uri="amqp:failures/figlet")
+    delivery.next_attempt_time.CopyFrom(records.stamp(records.CREATED))
+    delivery.caused = "0193"
     message.stop_request.CopyFrom(
         invocation_pb2.StopRequest(time=records.stamp(records.CREATED), caller="me", reason="enough")
     )
@@ -117,6 +123,9 @@ def test_an_invocation_is_told_in_full() -> None:
     assert record.result is not None
     assert (record.result.status_code, record.result.text) == (503, "ok")
     assert record.rerun_of == "0192"
+    assert (record.caused_by, record.depth) == ("0191", 2)
+    assert (record.on_success, record.on_failure) == (("function:next",), ("amqp:failures/figlet",))
+    assert (record.deliveries[0].next_attempt_time, record.deliveries[0].caused) == (records.CREATED, "0193")
     assert record.stop_request == homing.StopRequest(time=records.CREATED, caller="me", reason="enough")
     assert record.progress == homing.Progress(time=records.CREATED, percent=12.5, text="page 1 of 8")
 
@@ -139,6 +148,7 @@ def test_what_is_not_set_is_none() -> None:
         "result",
         "failure",
         "rerun_of",
+        "caused_by",
         "stop_request",
         "progress",
     ]
