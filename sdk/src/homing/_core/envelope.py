@@ -72,7 +72,7 @@ class Envelope:
     """The body of its last answer."""
 
 
-def parse_envelope(body: bytes | str) -> Envelope:
+def parse_envelope(body: bytes | bytearray | str) -> Envelope:
     """Return the envelope that a destination got: by itself, or as the data of an event, as receivers of HTTP get it.
 
     ::
