@@ -63,7 +63,7 @@ def test_it_says_who_it_is(driver: Driver, scripted_server: ScriptedServer) -> N
     ("options", "error", "message"),
     [
         ({"target": 5}, TypeError, "target must be str, not int"),
-        ({"target": ""}, homing.InvalidRequestError, "target: must be HOST:PORT, is empty"),
+        ({"target": ""}, homing.InvalidRequestError, "target: must be HOST:PORT, or https://HOST:PORT"),
         ({"api_key": "k\n"}, homing.InvalidRequestError, "api_key: must be printable ASCII"),
         ({"tls_ca": "/nowhere/ca.pem"}, homing.InvalidRequestError, "tls_ca: cannot be read: .*No such file"),
         ({"timeout": 0}, homing.InvalidRequestError, "timeout: must be more than 0 s, is 0 s"),
