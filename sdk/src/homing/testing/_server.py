@@ -14,10 +14,17 @@ from homing._core.values import Invocation
 from homing.testing._function import FakeCall, FakeFunction, stream_of
 from homing.testing._function_service import Functions
 from homing.testing._invocation_service import Invocations
+from homing.testing._key_service import Keys
 from homing.testing._refusal import Refusal
 from homing.testing._secret_service import Secrets
 from homing.testing._state import State
-from homing.v1 import InvocationFilter, function_service_pb2_grpc, invocation_service_pb2_grpc, secret_service_pb2_grpc
+from homing.v1 import (
+    InvocationFilter,
+    function_service_pb2_grpc,
+    invocation_service_pb2_grpc,
+    key_service_pb2_grpc,
+    secret_service_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +53,7 @@ class FakeServer:
         secrets = Secrets(self._state)
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
         function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(Keys(self._state), self._server)
         secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
         self._port = self._server.add_insecure_port("127.0.0.1:0")
 
