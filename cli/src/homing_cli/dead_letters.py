@@ -35,7 +35,7 @@ def _kind(text: str) -> DeadLetterKind:
 
 
 def _complete_kind(incomplete: str) -> Iterable[str]:
-    return [kind.value for kind in _KINDS if kind.value.startswith(incomplete.upper())]
+    return [kind.value for kind in _KINDS if kind.value.startswith(incomplete)]
 
 
 Ids = Annotated[
