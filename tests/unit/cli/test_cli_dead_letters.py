@@ -99,10 +99,10 @@ def test_they_are_redriven_by_id(homing_client: Client, dead: list[str]) -> None
 
     assert (done.exit_code, done.stdout) == (0, "1 dead letter: 1 run again, 0 delivered again\n")
     assert (again.exit_code, again.stdout) == (4, "1 dead letter: 1 run again, 0 delivered again\n")
-    assert again.stderr == "homing: 1 of them are no dead letters\n"
+    assert again.stderr == "homing: no dead letter has 1 of these ids\n"
     assert none.exit_code == 4
     assert objects(none.stdout) == [{"matched": 0, "rerun": 0, "redelivered": 0, "refused": 0}]
-    assert none.stderr == "homing: there is no such dead letter\n"
+    assert none.stderr == "homing: no dead letter has this id\n"
     assert [record.rerun_of for record in homing_client.list_invocations(limit=2)] == [dead[1], dead[0]]
 
 
@@ -134,7 +134,7 @@ def test_they_are_purged(homing_client: Client, dead: list[str]) -> None:
     assert unasked.returncode == 2
     assert one.stdout == "1 dead letter: 1 forgotten\n"
     assert objects(rest.stdout) == [{"matched": 2, "purged": 2}]
-    assert (none.exit_code, none.stderr) == (4, "homing: there is no such dead letter\n")
+    assert (none.exit_code, none.stderr) == (4, "homing: no dead letter has this id\n")
     assert list(homing_client.dead_letters.list()) == []
     assert homing_client.count().total == 3
 
