@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.message import Message
 from typing import Any, TypedDict, assert_type
 
 import grpc
@@ -10,6 +11,8 @@ import grpc
 from homing import (
     Answer,
     AsyncClient,
+    AsyncDeadLetterList,
+    AsyncDeadLetters,
     AsyncFunctions,
     AsyncInterceptor,
     AsyncInvocationHandle,
@@ -22,7 +25,14 @@ from homing import (
     BulkStopped,
     Call,
     Client,
+    DeadLetter,
+    DeadLetterKind,
+    DeadLetterList,
+    DeadLetterOptions,
+    DeadLetters,
     Delivery,
+    Envelope,
+    EnvelopePayload,
     Event,
     Failure,
     FilterOptions,
@@ -45,6 +55,8 @@ from homing import (
     LogTail,
     Payload,
     Progress,
+    Purged,
+    Redriven,
     RequestError,
     Result,
     ResultTimeoutError,
@@ -52,8 +64,11 @@ from homing import (
     RetryPolicy,
     StopRequest,
     TypedFunction,
+    VerifiedCallback,
     Violation,
     WatchEvent,
+    parse_envelope,
+    verify_callback,
 )
 from homing.testing import FakeCall, FakeFunction, FakeServer
 
@@ -272,6 +287,48 @@ async def aio(client: AsyncClient) -> None:
             assert_type(event, WatchEvent)
 
 
+def dead_letters(client: Client) -> None:
+    assert_type(client.dead_letters, DeadLetters)
+    found = client.dead_letters.list(function="f", kind=DeadLetterKind.DELIVERY, limit=5)
+    assert_type(found, DeadLetterList)
+    for letter in found:
+        assert_type(letter, DeadLetter)
+        assert_type(letter.delivery, Delivery | None)
+        assert_type(letter.failure, Failure | None)
+    assert_type(found.fetch_next_page(), Sequence[DeadLetter])
+    assert_type(client.dead_letters.get("id"), DeadLetter)
+    where: DeadLetterOptions = {"ids": ["a"], "since": datetime.now().astimezone()}
+    assert_type(client.dead_letters.redrive(**where, max_per_second=5), Redriven)
+    assert_type(client.dead_letters.purge(**where, dry_run=True), Purged)
+
+
+async def dead_letters_async(client: AsyncClient) -> None:
+    assert_type(client.dead_letters, AsyncDeadLetters)
+    found = client.dead_letters.list()
+    assert_type(found, AsyncDeadLetterList)
+    async for letter in found:
+        assert_type(letter, DeadLetter)
+    assert_type(await found.fetch_next_page(), Sequence[DeadLetter])
+    assert_type(await client.dead_letters.get("id"), DeadLetter)
+    assert_type(await client.dead_letters.redrive(ids="a"), Redriven)
+    assert_type(await client.dead_letters.purge(function=["a", "b"]), Purged)
+
+
+def delivered(client: Client, message: Message, body: bytes) -> None:
+    client.invoke_async("f", callback_url="https://x", callback_headers={"a": "b"}, on_success="function:g")
+    client.invoke_batch("f", ["x"], on_failure=["function:g", "amqp:e/k"])
+    client.functions.deploy(name="f", image="f:1", on_success=("function:g",), on_failure="amqp:/q", public=True)
+    assert_type(verify_callback({"webhook-id": "x"}, body, "whsec_x"), VerifiedCallback)
+    assert_type(
+        verify_callback(message, body, ["whsec_x", "whsec_y"], tolerance=timedelta(minutes=1)), VerifiedCallback
+    )
+    envelope = parse_envelope(body)
+    assert_type(envelope, Envelope)
+    assert_type(envelope.state, InvocationState)
+    assert_type(envelope.response, EnvelopePayload)
+    assert_type(envelope.error, str | None)
+
+
 def values(invocation: Invocation, result: Result, attempt: Attempt, function: Function) -> None:
     assert_type(invocation.state, InvocationState)
     assert_type(invocation.ended, bool)
@@ -284,6 +341,12 @@ def values(invocation: Invocation, result: Result, attempt: Attempt, function: F
     assert_type(invocation.labels, Mapping[str, str])
     assert_type(invocation.end_time, datetime | None)
     assert_type(invocation.rerun_of, str | None)
+    assert_type(invocation.caused_by, str | None)
+    assert_type(invocation.depth, int)
+    assert_type(invocation.on_success, Sequence[str])
+    assert_type(invocation.deliveries[0].caused, str | None)
+    assert_type(invocation.deliveries[0].next_attempt_time, datetime | None)
+    assert_type(function.on_failure, Sequence[str])
     assert_type(invocation.progress, Progress | None)
     assert_type(invocation.stop_request, StopRequest | None)
     assert_type(invocation.attempt_timeout, timedelta | None)

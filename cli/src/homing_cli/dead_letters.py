@@ -35,7 +35,7 @@ def _kind(text: str) -> DeadLetterKind:
 
 
 def _complete_kind(incomplete: str) -> Iterable[str]:
-    return [kind.value for kind in _KINDS if kind.value.startswith(incomplete.upper())]
+    return [kind.value for kind in _KINDS if kind.value.startswith(incomplete)]
 
 
 Ids = Annotated[
@@ -279,7 +279,7 @@ def _check_found(ids: Sequence[str] | None, matched: int) -> None:
     """
     missing = len(set(ids or ())) - matched
     if ids and missing > 0:
-        output.complain("there is no such dead letter" if not matched else f"{missing} of them are no dead letters")
+        output.complain(f"no dead letter has {'this id' if len(ids) == 1 else f'{missing} of these ids'}")
         raise typer.Exit(NOT_FOUND)
 
 

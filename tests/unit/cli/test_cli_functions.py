@@ -39,7 +39,8 @@ def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
             "--max-backoff",
             "1m",
         ),
-        "--no-record-sync",
+        *("--no-record-sync", "--public", "--on-success", "function:next"),
+        *("--on-failure", "https://example.com/failed", "--on-failure", "amqp:failures/figlet"),
     )
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -62,6 +63,12 @@ def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
             max_attempts=5, initial_backoff=records.span(0.5), max_backoff=records.span(60)
         ),
         record_sync=False,
+        public=True,
+        on_success=[policy_pb2.Destination(uri="function:next")],
+        on_failure=[
+            policy_pb2.Destination(uri="https://example.com/failed"),
+            policy_pb2.Destination(uri="amqp:failures/figlet"),
+        ],
     )
 
 

@@ -78,6 +78,8 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
     result = homing(
         *("invoke", "figlet", "x", "--async", "--callback-url", "http://localhost/hook", "--request-id", "r1"),
         *("--label", "job=7", "-H", "X-One=1", "--attempt-timeout", "5s", "--content-type", "a/b", "--delay", "1h"),
+        *("--callback-header", "X-Job=7", "--on-success", "function:next", "--on-success", "https://example.com/done"),
+        *("--on-failure", "amqp:failures/figlet"),
     )
 
     assert (result.exit_code, result.stdout) == (0, f"{records.INVOCATION_ID}\n")
@@ -92,7 +94,12 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
         http=payload_pb2.HttpOptions(headers={"X-One": "1"}),
         labels={"job": "7"},
         attempt_timeout=records.span(5),
-        callback=policy_pb2.Callback(url="http://localhost/hook"),
+        callback=policy_pb2.Callback(url="http://localhost/hook", headers={"X-Job": "7"}),
+        on_success=[
+            policy_pb2.Destination(uri="function:next"),
+            policy_pb2.Destination(uri="https://example.com/done"),
+        ],
+        on_failure=[policy_pb2.Destination(uri="amqp:failures/figlet")],
     )
 
 

@@ -48,7 +48,7 @@ class VerifiedCallback:
 
 def verify_callback(
     headers: Headers,
-    body: bytes,
+    body: bytes | bytearray | memoryview,
     secret: str | Sequence[str],
     *,
     tolerance: Seconds = 300.0,
