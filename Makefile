@@ -8,7 +8,7 @@ help:
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
 	@echo 'make soak          what takes longer: runs of 35 minutes, many storms (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
-	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million for lists, ARGS=--schedules)'
+	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million, --schedules or --fairness)'
 	@echo 'make gen           generate the Python code of proto/'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'

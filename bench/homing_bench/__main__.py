@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from homing_bench import machine, million, schedules
+from homing_bench import fairness, machine, million, schedules
 from homing_bench.figures import Figure, table
 from homing_bench.homing import HomingBench
 from homing_bench.measures import FULL, QUICK, Sizes
@@ -33,11 +33,14 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=_WHICH, help="measure this one; may be given several times")
     parser.add_argument("--million", action="store_true", help="measure lists and recording with so many records alone")
     parser.add_argument("--schedules", action="store_true", help="measure how late scheduled invocations start alone")
+    parser.add_argument("--fairness", action="store_true", help="measure what a receiver that hangs costs others alone")
     options = parser.parse_args()
     if options.million:
         return _alone("a million records", million.measure, 1_000_000, options.output)
     if options.schedules:
         return _alone("schedules", schedules.measure, 100_000, options.output)
+    if options.fairness:
+        return _alone("fairness", fairness.measure, 2000, options.output)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="homing-bench-")))
         node = stack.enter_context(RabbitNode(folder / "rabbitmq"))

@@ -71,7 +71,7 @@ CASES = [
         name="bad callback URL",
         request={"spec": {"function": "cat", "callback": {"url": "ftp://somewhere/else"}}},
         field="spec.callback.url",
-        limit="absolute http or https URL",
+        limit="must begin with http:// or https://",
         sdk=lambda client: client.invoke_async("cat", callback_url="ftp://somewhere/else"),
         sdk_says="callback",
         cli=["invoke", "cat", "--async", "--callback-url", "ftp://somewhere/else", "x"],

@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from homing import DeliveryState, InvocationState
+from homing_core.signing import read_key, signature
+from support.confidential import confidential
 from support.docker import FunctionImages, docker
 from support.processes import Cluster
 from support.receiver import receiver
@@ -60,12 +62,17 @@ def test_a_result_arrives_at_its_callback(docker_cluster: Cluster, function_imag
     docker_cluster.start_worker()
     client = docker_cluster.client()
     client.functions.deploy(name="figlet", image=function_images.figlet)
+    key = read_key(confidential(client.signing_keys.rotate().key))
     with receiver(statuses=[503, 200]) as (url, received):
         call = client.invoke_async("figlet", "Hi", callback_url=f"{url}/hook", callback_headers={"X-Mine": "yes"})
         art = call.result(timeout=60).text
 
         first, second = received.get(timeout=60), received.get(timeout=60)
 
+    for _, told, said in (first, second):
+        # Each attempt is signed by itself, with the key from now on and the one before.
+        id_, timestamp = told["webhook-id"], int(told.pop("webhook-timestamp"))
+        assert told.pop("webhook-signature").split()[0] == signature([key], id_=id_, timestamp=timestamp, body=said)
     assert first == second
     path, headers, body = second
     assert path == "/hook"

@@ -16,7 +16,6 @@ from homing.v1 import invocation_service_pb2 as service
 from homing.v1 import payload_pb2
 from homing_core import limits
 from homing_core.clock import now_us
-from homing_core.guard import Guard
 from homing_core.lifecycle import ENDS, Custody, State
 from homing_server import reruns as reruns_module
 from homing_server.admission import Admission
@@ -35,7 +34,7 @@ from homing_server.store.functions import mark_deleted
 from homing_server.tasks import Tasks
 from support.reporter import Reporter
 from support.scripted_broker import ScriptedBroker
-from support.store import accept_all, count, deploy, make_draft, make_spec, opened, read, record, row_of
+from support.store import LOOPBACK_GUARD, accept_all, count, deploy, make_draft, make_spec, opened, read, record, row_of
 
 FAILED = api.INVOCATION_STATE_FAILED
 
@@ -50,7 +49,7 @@ class Bench:
             database, ScriptedBroker(up=False), catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600
         )
         self.admission = Admission(
-            database, catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=Guard()
+            database, catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
         self.reruns = Reruns(database, self.admission)
         self.lists = Lists(database, Holds(catalog, Presence()))

@@ -609,10 +609,10 @@ async def test_deliveries_are_claimed_and_settled(database: Database) -> None:
         assert not claimed(connection, now_us=soon)
         forgotten = deliveries.forgotten(connection, sent_before_us=soon + 1)
         assert forgotten == [(first.delivery_id, 1)]
-        deliveries.settle(connection, forgotten, custody=Custody.STORE, now_us=2000)
+        deliveries.take_back(connection, forgotten, due_us=2000)
         (second,) = claimed(connection, now_us=soon)
         assert second.generation == 2
-        deliveries.settle(connection, [(first.delivery_id, 1)], custody=Custody.BROKER, now_us=4000)
+        deliveries.confirm(connection, [(first.delivery_id, 1)], now_us=4000)
     (row,) = await deliveries_of(database, key)
     assert row.custody == Custody.SENT, "the confirm was of an earlier hand-over"
 

@@ -55,6 +55,9 @@ class FakeServer:
         """By invocation, the tombstones that snapshots have."""
         self.signing_keys = [b"the key of the fake server, 32 B"]
         self.signing_version = 1
+        self.secrets: dict[str, bytes] = {}
+        """What workers are told that ask, whatever their function names."""
+        self.secrets_version = 1
         self.silent = False
         """Whether it tells nothing to workers."""
         self._changed = asyncio.Condition()
@@ -242,7 +245,12 @@ class FakeServer:
             snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), stops=self.stops.values()))
             self._spawn(self._control(snapshot, status.control_address))
         for function in status.secrets_wanted if not self.silent else ():
-            known = FunctionSecrets(signing_keys=self.signing_keys, signing_version=self.signing_version)
+            known = FunctionSecrets(
+                secrets=self.secrets,
+                secrets_version=self.secrets_version,
+                signing_keys=self.signing_keys,
+                signing_version=self.signing_version,
+            )
             sealed = Sealed(function=function, box=seal(status.seal_key, known.SerializeToString(), function))
             self._spawn(self._control(Control(sealed=sealed), status.control_address))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import ipaddress
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from homing.v1 import function_pb2, payload_pb2, policy_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import DeliveryMessage, Event
@@ -29,6 +31,8 @@ from homing_server.store.recording import record_events
 from support.reporter import Reporter
 
 HOUR = 3600 * 1_000_000
+LOOPBACK_GUARD = Guard(networks=[ipaddress.ip_network("127.0.0.0/8")])
+"""Lets outcomes be delivered to this host."""
 
 
 @contextlib.asynccontextmanager

@@ -60,7 +60,7 @@ def test_each_of_two_keys_verifies_it_and_no_third() -> None:
 )
 def test_what_was_changed_does_not_verify(tampered: dict[str, str | bytes]) -> None:
     key = new_key()
-    signed: dict[str, str | bytes] = dict(headers([key], b"{}")) | tampered
+    signed: dict[str, str | bytes] = {**headers([key], b"{}"), **tampered}
     body = signed.pop("body", b"{}")
 
     with pytest.raises(WebhookVerificationError):

@@ -16,7 +16,6 @@ import structlog
 from homing_core import limits
 from homing_core.broker import Broker
 from homing_core.clock import now_us
-from homing_core.lifecycle import Custody
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.blobs import Blobs
 from homing_server.data_urls import DataUrls
@@ -30,6 +29,7 @@ _log = structlog.get_logger(__name__)
 _BATCH: Final = 500
 _POLL: Final = 1.0
 """How often, in seconds, the store is asked for deliveries that another server left there."""
+_TAKE_BACK_DELAY_US: Final = 500_000
 _AWAY: Final = 0.5
 """How long to wait, in seconds, while there is no broker."""
 
@@ -99,7 +99,7 @@ class DeliveryDispatcher:
         forgotten = await self._database.read(deliveries.forgotten, sent_before_us=before)
         if forgotten:
             _log.info("delivering again", deliveries=len(forgotten))
-            await self._database.write(deliveries.settle, forgotten, custody=Custody.STORE, now_us=now_us())
+            await self._database.write(deliveries.take_back, forgotten, due_us=now_us())
         self._woken.set()
 
     async def _wait(self) -> None:
@@ -118,9 +118,13 @@ class DeliveryDispatcher:
         outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])
         sent = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is None]
         failed = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is not None]
-        for keys, custody in ((sent, Custody.BROKER), (failed, Custody.STORE)):
-            if keys:
-                await self._database.write(deliveries.settle, keys, custody=custody, now_us=now_us())
+        if sent:
+            await self._database.write(deliveries.confirm, sent, now_us=now_us())
+        if failed:
+            due_us = now_us() + _TAKE_BACK_DELAY_US
+            _log.warning("not confirmed by the broker", deliveries=len(failed))
+            await self._database.write(deliveries.take_back, failed, due_us=due_us)
+            self._next_due_us = min(due_us, self._next_due_us or due_us)
 
     def _count(self, *, delivered: int, dead: int) -> None:
         self._metrics.deliveries.labels("DELIVERED").inc(delivered)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
-from typing import Final
-
 import structlog
 from sqlalchemy import Connection
 
 from homing.v1 import secret_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.ids import new_id
+from homing_core.signing import new_key, read_key, show_key
 from homing_server.errors import function_not_found, last_signing_key, signing_key_not_found
 from homing_server.keyring import Keyring
 from homing_server.store import signing_keys as stored
@@ -23,11 +19,6 @@ from homing_server.store.signing_keys import OF_SERVER, StoredKey
 from homing_server.validation import Checks
 
 _log = structlog.get_logger(__name__)
-
-_PREFIX: Final = "whsec_"
-_SHORTEST: Final = 24
-_LONGEST: Final = 64
-_MADE: Final = 32
 
 
 class SigningKeys:
@@ -42,7 +33,7 @@ class SigningKeys:
 
         :raises ApiError: UNAVAILABLE.
         """
-        if await self._database.write(stored.add_first_key, self._new(OF_SERVER, os.urandom(_MADE))):
+        if await self._database.write(stored.add_first_key, self._new(OF_SERVER, new_key())):
             _log.info("signing key made")
 
     async def rotate(self, function: str, text: str) -> api.RotateSigningKeyResponse:
@@ -55,17 +46,18 @@ class SigningKeys:
         checks = Checks()
         if function:
             checks.function_name("function", function)
-        key = _key_of(text) if text else os.urandom(_MADE)
-        if key is None:
-            # Whatever was given may be a key with a slip in it: it is not shown.
-            checks.add("key", f"must be {_PREFIX} and {_SHORTEST} to {_LONGEST} bytes in base64")
+        key = new_key()
+        if text:
+            try:
+                key = read_key(text)
+            except ValueError as error:
+                checks.add("key", str(error))
         checks.done()
-        assert key is not None, "the checks have passed"
         added = await self._database.write(_add, self._new(function, key))
         if added is None:
             raise function_not_found(function)
         _log.info("signing key rotated", function=function, key=added.id)
-        return api.RotateSigningKeyResponse(signing_key=_message(added), key=_text_of(key))
+        return api.RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
 
     async def list(self, function: str) -> api.ListSigningKeysResponse:
         """Return the keys of a function, or all, without the keys themselves.
@@ -112,21 +104,6 @@ def _revoke(connection: Connection, key_id: str) -> StoredKey:
         raise last_signing_key(key_id)
     stored.remove_key(connection, key_id)
     return key
-
-
-def _key_of(text: str) -> bytes | None:
-    """Return the key that a text stands for; None where it stands for none."""
-    if not text.startswith(_PREFIX):
-        return None
-    try:
-        key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return key if _SHORTEST <= len(key) <= _LONGEST else None
-
-
-def _text_of(key: bytes) -> str:
-    return _PREFIX + base64.b64encode(key).decode()
 
 
 def _message(key: StoredKey) -> api.SigningKey:

@@ -24,6 +24,8 @@ PAIRS = [
     (homing.InvocationList, homing.AsyncInvocationList),
     (homing.LogTail, homing.AsyncLogTail),
     (homing.TypedFunction, homing.AsyncTypedFunction),
+    (homing.Secrets, homing.AsyncSecrets),
+    (homing.SigningKeys, homing.AsyncSigningKeys),
 ]
 
 
@@ -40,6 +42,8 @@ def test_the_public_names_are_these() -> None:
         "AsyncLogTail",
         "AsyncOptions",
         "AsyncResultWatch",
+        "AsyncSecrets",
+        "AsyncSigningKeys",
         "AsyncTypedFunction",
         "Attempt",
         "AttemptOutcome",
@@ -86,6 +90,7 @@ def test_the_public_names_are_these() -> None:
         "LogLine",
         "LogStream",
         "LogTail",
+        "NewSigningKey",
         "NotFoundError",
         "Payload",
         "PayloadTooLargeError",
@@ -99,7 +104,11 @@ def test_the_public_names_are_these() -> None:
         "ResumeTokenExpiredError",
         "RetryPolicy",
         "RunOptions",
+        "Secret",
+        "Secrets",
         "ServerError",
+        "SigningKey",
+        "SigningKeys",
         "StopRequest",
         "TypedFunction",
         "UnauthenticatedError",
@@ -191,6 +200,11 @@ def test_options_are_keyword_only(cls: type) -> None:
         "resume(name)",
         "scale(name)",
         "read_payload(body)",
+        "create(name)",
+        "create(value)",
+        "update(name)",
+        "update(value)",
+        "revoke(key_id)",
     }
 
 

@@ -71,6 +71,13 @@ def data(size: int) -> payload_pb2.Payload:
     return payload_pb2.Payload(data=bytes(size))
 
 
+NAME = limits.FUNCTION_NAME.pattern
+
+
+def to(*uris: str) -> Spec:
+    return spec(on_success=[policy_pb2.Destination(uri=uri) for uri in uris])
+
+
 def callback(url: str, **headers: str) -> Spec:
     return spec(callback=policy_pb2.Callback(url=url, headers=headers))
 
@@ -167,14 +174,22 @@ bad_specs: list[tuple[Spec, str, str]] = [
     ),
     (spec(schedule_time=Timestamp(seconds=10**13)), "spec.schedule_time", "is not a time"),
     (spec(schedule_time=Timestamp(seconds=NOW, nanos=-1)), "spec.schedule_time", "is not a time"),
-    (callback(""), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("/hook"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("ftp://example.org"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("http://"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("http://example.org:99999/"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("http://[::1/"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("http://example.org/a b"), "spec.callback.url", "must be an absolute http or https URL"),
-    (callback("http://example.org/\n"), "spec.callback.url", "must be an absolute http or https URL"),
+    (callback(""), "spec.callback.url", "must begin with http:// or https://"),
+    (callback("/hook"), "spec.callback.url", "must begin with http:// or https://"),
+    (callback("ftp://example.org"), "spec.callback.url", "must begin with http:// or https://"),
+    (callback("http://"), "spec.callback.url", "has no host"),
+    (callback("http://example.org:99999/"), "spec.callback.url", "cannot be read: Port out of range 0-65535"),
+    (callback("http://[::1/"), "spec.callback.url", "cannot be read: Invalid IPv6 URL"),
+    (
+        callback("http://example.org/a b"),
+        "spec.callback.url",
+        "has a space, a control character or a backslash in it",
+    ),
+    (
+        callback("http://example.org/\n"),
+        "spec.callback.url",
+        "has a space, a control character or a backslash in it",
+    ),
     (callback("http://me:secret@example.org"), "spec.callback.url", "must not have a user name or password in it"),
     (
         callback("http://example.org/" + "a" * 2048),
@@ -186,8 +201,28 @@ bad_specs: list[tuple[Spec, str, str]] = [
         "spec.callback.headers['X-Call-Id']",
         "is set by homing itself",
     ),
-    (spec(on_success=[policy_pb2.Destination(uri="function:b")]), "spec.on_success", "is not served by this server"),
-    (spec(on_failure=[policy_pb2.Destination(uri="function:b")]), "spec.on_failure", "is not served by this server"),
+    (callback("http://10.0.0.1/"), "spec.callback.url", "leads to 10.0.0.1: a private network (10.0.0.0/8)"),
+    (
+        callback("http://example.org", **{"Webhook-Id": "1"}),
+        "spec.callback.headers['Webhook-Id']",
+        "is set by homing itself",
+    ),
+    (to("function:b", "ftp://x"), "spec.on_success[1].uri", "must begin with https://, http://, function: or amqp:"),
+    (to("function:B"), "spec.on_success[0].uri", f"must be function:NAME with a name that matches {NAME}"),
+    (to("amqp:orders"), "spec.on_success[0].uri", "must be amqp:EXCHANGE/KEY; without an exchange, amqp:/QUEUE"),
+    (
+        to("amqp:/homing.events.v1"),
+        "spec.on_success[0].uri",
+        "must not be one of homing's own exchanges and queues, or of the broker's",
+    ),
+    (
+        to("amqp:" + "x" * 128 + "/"),
+        "spec.on_success[0].uri",
+        "must have an exchange of at most 127 bytes and a key of at most 255 bytes",
+    ),
+    (to("http://127.0.0.1/"), "spec.on_success[0].uri", "leads to 127.0.0.1: this host (127.0.0.0/8)"),
+    (to("https://example.org/" + "a" * 2048), "spec.on_success[0].uri", "must have at most 2048 characters, has 2068"),
+    (to(*["function:b"] * 9), "spec.on_success", "must be at most 8 destinations, are 9"),
 ]
 
 
@@ -217,8 +252,9 @@ def test_bad_spec_is_refused(value: Spec, field: str, rule: str) -> None:
         spec(max_age=seconds(30 * DAY)),
         spec(schedule_time=Timestamp(seconds=1)),
         spec(schedule_time=Timestamp(seconds=NOW + 30 * DAY)),
-        callback("https://example.org:8443/hook?a=1#b", **{"X-Mine": "y"}),
-        callback("http://[::1]:8080/"),
+        callback("https://example.org:8443/hook?a=1", **{"X-Mine": "y"}),
+        callback("http://[2606:2800:21f::1]:8080/"),
+        to("https://example.org/hook", "function:b", "amqp:orders/x.y", "amqp:/queue", "amqp:fanout/"),
     ],
 )
 def test_good_spec_is_taken(value: Spec) -> None:
@@ -255,7 +291,11 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(env={"a b": "x"}), "function.env['a b']", "must have a name that matches [A-Za-z_][A-Za-z0-9_]*"),
     (function(env={"A": "\0"}), "function.env['A']", "and no NUL"),
     (function(labels={"": "x"}), "function.labels['']", "must have a key of 1 to 63 characters"),
-    (function(secrets=["s"]), "function.secrets", "is not served by this server"),
+    (function(secrets=["Caps"]), "function.secrets[0]", "must match"),
+    (function(secrets=["../x"]), "function.secrets[0]", "must match"),
+    (function(secrets=["s", "s"]), "function.secrets", "must not name a secret twice"),
+    (function(secrets=[f"s{n}" for n in range(33)]), "function.secrets", "must be at most 32 names, are 33"),
+    (function(url="http://127.0.0.1:9000", secrets=["s"]), "function.secrets", "images and commands only"),
     (function(public=True), "function.public", "is not served by this server"),
     (function(retention=seconds(59)), "function.retention", "must be at least 60 s and at most 31536000 s, is 59 s"),
     (function(retention=seconds(366 * DAY)), "function.retention", "at most 31536000 s"),
@@ -276,7 +316,11 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(retry_policy=policy(max_attempts=0)), "function.retry_policy.max_attempts", "from 1 to 100, is 0"),
     (function(attempt_timeout=Duration()), "function.attempt_timeout", "more than 0 s and at most 86400 s, is 0 s"),
     (function(max_age=seconds(31 * DAY)), "function.max_age", "at least 1 s"),
-    (function(on_success=[policy_pb2.Destination(uri="x")]), "function.on_success", "is not served by this server"),
+    (
+        function(on_success=[policy_pb2.Destination(uri="x")]),
+        "function.on_success[0].uri",
+        "must begin with https://, http://, function: or amqp:",
+    ),
 ]
 
 
@@ -296,6 +340,7 @@ def test_bad_function_is_refused(value: Function, field: str, rule: str) -> None
         function(url="http://127.0.0.1:9000/resize"),
         function(env={"_A9": "any\nthing"}, concurrency=1000, min_instances=100, max_instances=100),
         function(min_instances=4),
+        function(secrets=["tls.key", "a", "smtp_password-2"]),
         function(limits=function_pb2.Limits(memory_bytes=6 * 1024 * 1024, cpu_millis=1, pids=1)),
     ],
 )

@@ -98,6 +98,18 @@ def test_only_newer_revisions_change_the_catalogue() -> None:
     assert changes.seen == [("f", 2), ("f", 3), ("f", None), ("f", 4)]
 
 
+def test_a_change_of_the_secrets_is_news_too() -> None:
+    changes = Changes()
+    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=5), 1)
+    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=4), 1)
+    changes.catalogue.merge(
+        Snapshot(functions=[FunctionState(function=Function(name="f", revision=2), secrets_version=6)]), 1
+    )
+    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=1), secrets_version=7), 1)
+
+    assert changes.seen == [("f", 2), ("f", 2)]
+
+
 def test_a_snapshot_removes_what_it_does_not_name_unless_it_was_heard_of_since() -> None:
     changes = Changes()
     changes.catalogue.apply(state("old", 1), 1)

@@ -8,6 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
+from homing_core.sealing import seal
+from homing_core.wire.v1 import FunctionSecrets, Sealed
 from homing_worker.logs import InvocationLog
 from homing_worker.pool import Pool, PoolClosedError, Slot
 from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
@@ -58,6 +60,7 @@ class FakeRuntime(Runtime):
     def __init__(self) -> None:
         self.instances: list[FakeInstance] = []
         self.starts = 0
+        self.secrets: list[Mapping[str, bytes]] = []
         self.failing = 0
         self.let = asyncio.Event()
         self.let.set()
@@ -68,6 +71,7 @@ class FakeRuntime(Runtime):
 
     async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
         self.starts += 1
+        self.secrets.append(secrets)
         number = self.starts
         await self.let.wait()
         if self.failing:
@@ -345,3 +349,40 @@ async def test_instances_above_a_lower_minimum_stop_once_they_have_idled(runtime
         )
     await turns()
     assert pool.instances == 1
+
+
+def told(link: SecretLink, version: int, **secrets: bytes) -> Sealed:
+    known = FunctionSecrets(secrets=secrets, secrets_version=version)
+    return Sealed(function="f", box=seal(link.seal_key, known.SerializeToString(), "f"))
+
+
+async def test_instances_are_started_with_their_secrets_and_replaced_with_them(runtime: FakeRuntime) -> None:
+    link = SecretLink()
+    wanted = function(max_instances=1, secrets=["a"])
+    pool = Pool(wanted, runtime, link, secrets_version=1)
+    waiter = asyncio.create_task(pool.wait(sync=False))
+    await turns()
+    assert runtime.starts == 0, "it starts when its secrets are there"
+    link.take(told(link, 1, a=b"one", b=b"none of its business"))
+    async with asyncio.timeout(PATIENCE):
+        slot = await waiter
+    pool.release(slot)
+
+    pool.update(wanted, secrets_version=1)
+    await turns()
+    assert not runtime.instances[0].stopped.is_set(), "nothing has changed"
+    link.take(told(link, 2, a=b"two"))
+    pool.update(wanted, secrets_version=2)
+    await turns()
+
+    assert runtime.instances[0].stopped.is_set()
+    await take(pool)
+    assert runtime.secrets == [{"a": b"one"}, {"a": b"two"}]
+
+
+async def test_a_start_without_its_secrets_fails(runtime: FakeRuntime) -> None:
+    pool = Pool(function(secrets=["a"]), runtime, SecretLink(patience=0.02), secrets_version=1)
+
+    with pytest.raises(StartFailedError, match="its secrets are not here") as failed:
+        await take(pool)
+    assert (failed.value.reason, runtime.starts) == (FailureReason.SECRETS_UNAVAILABLE, 0)

@@ -28,7 +28,7 @@ from homing_worker.amqp import publish_envelope
 from homing_worker.delivery_outcome import Outcome, failed
 from homing_worker.events import EventPublisher
 from homing_worker.metrics import Metrics
-from homing_worker.receivers import ReceiverDownError, Receivers
+from homing_worker.receivers import MAX_PAUSE, ReceiverDownError, Receivers
 from homing_worker.schedule import Schedule
 from homing_worker.secrets import SecretLink, SecretsUnavailableError
 from homing_worker.webhook import WebhookClient
@@ -69,7 +69,8 @@ class Deliverer:
         self._schedule = schedule
         self._rng = rng
         self._sleep = sleep
-        self._receivers = Receivers(rng)
+        # Where attempts follow each other quickly nobody is left alone for longer than between two of them.
+        self._receivers = Receivers(rng, longest=min(MAX_PAUSE, max(schedule.delays, default=0.0)))
         self._consumer: Consumer | None = None
         self._deliveries: dict[asyncio.Task[None], _Delivery] = {}
         self._loop = asyncio.get_running_loop()

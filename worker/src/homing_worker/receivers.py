@@ -46,9 +46,10 @@ class Turn:
 class Receiver:
     """Who gets deliveries."""
 
-    def __init__(self, clock: Callable[[], float], rng: Random) -> None:
+    def __init__(self, clock: Callable[[], float], rng: Random, *, longest: float) -> None:
         self._clock = clock
         self._rng = rng
+        self._longest = longest
         self._busy = 0
         self._waiting: deque[_Place] = deque()
         self._silent = 0
@@ -77,7 +78,7 @@ class Receiver:
         :raises ReceiverDownError: It is down, or found to be while this waits.
         """
         if not insist and self._closed():
-            raise ReceiverDownError(max(self._down_until, self._clock() + FIRST_PAUSE))
+            raise ReceiverDownError(max(self._down_until, self._clock() + min(FIRST_PAUSE, self._longest)))
         if self._busy < SLOTS and not self._waiting:
             self._busy += 1
             return
@@ -113,7 +114,7 @@ class Receiver:
         return self.down and (self._clock() < self._down_until or self._busy > 0)
 
     def _trip(self) -> None:
-        self._pause = min(MAX_PAUSE, 2 * self._pause or FIRST_PAUSE)
+        self._pause = min(self._longest, 2 * self._pause or FIRST_PAUSE)
         self._down_until = self._clock() + self._pause * self._rng.uniform(0.8, 1.2)
         waiting, self._waiting = self._waiting, deque()
         for place in waiting:
@@ -134,7 +135,12 @@ class _Place:
 class Receivers:
     """All receivers that there is anything to remember of."""
 
-    def __init__(self, rng: Random, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rng: Random, *, longest: float = MAX_PAUSE, clock: Callable[[], float] = time.monotonic) -> None:
+        """Prepare to give turns.
+
+        :param longest: So many seconds a receiver is left alone at the most.
+        """
+        self._longest = longest
         self.clock = clock
         self._rng = rng
         self._all = asyncio.Semaphore(IN_FLIGHT)
@@ -155,7 +161,7 @@ class Receivers:
         receiver = self._receivers.get(name)
         if receiver is None:
             self._forget()
-            receiver = self._receivers[name] = Receiver(self.clock, self._rng)
+            receiver = self._receivers[name] = Receiver(self.clock, self._rng, longest=self._longest)
         turn = Turn()
         try:
             await receiver.enter(insist=insist)

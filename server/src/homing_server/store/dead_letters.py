@@ -66,15 +66,18 @@ class Page:
     """Where the next page begins; None at the end."""
 
 
-def bury_invocations(connection: Connection, ends: Sequence[Change]) -> None:
-    """Make the dead letters of asynchronous invocations that end in vain."""
+def bury_invocations(connection: Connection, ends: Sequence[Change], *, now_us: int) -> None:
+    """Make the dead letters of asynchronous invocations that end in vain.
+
+    :param now_us: The server's time, which orders them: that of the worker may be another.
+    """
     rows = [
         {
             "id": change.row.id,
             "kind": DEAD_LETTER_KIND_INVOCATION,
             "invocation_id": change.row.id,
             "function": change.row.function,
-            "time_us": change.after.end_us,
+            "time_us": now_us,
         }
         for change in ends
         if change.after.state in DEAD_STATES

@@ -153,8 +153,19 @@ def _merge_attempts(
     return [attempts[start_us] for start_us in sorted(attempts)]
 
 
-def settle(connection: Connection, keys: Collection[tuple[str, int]], *, custody: Custody, now_us: int) -> None:
-    """Note who holds deliveries after they were published, or were not, unless they have gone further since."""
+def confirm(connection: Connection, keys: Collection[tuple[str, int]], *, now_us: int) -> None:
+    """Note that the broker has confirmed deliveries, unless they have gone further since."""
+    _settle(connection, keys, custody=Custody.BROKER, sent_us=now_us, due_us=0)
+
+
+def take_back(connection: Connection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
+    """Return deliveries that were not, or perhaps not, published to the store, unless they have gone further since."""
+    _settle(connection, keys, custody=Custody.STORE, sent_us=0, due_us=due_us)
+
+
+def _settle(
+    connection: Connection, keys: Collection[tuple[str, int]], *, custody: Custody, sent_us: int, due_us: int
+) -> None:
     statement = (
         update(_deliveries)
         .where(
@@ -162,7 +173,7 @@ def settle(connection: Connection, keys: Collection[tuple[str, int]], *, custody
             _deliveries.c.generation == bindparam("claimed"),
             _deliveries.c.custody == int(Custody.SENT),
         )
-        .values(custody=int(custody), sent_us=now_us)
+        .values(custody=int(custody), sent_us=sent_us, due_us=due_us)
     )
     connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
 

@@ -98,7 +98,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
     if ends:
         recorded.result_seq = result_seq
         deliveries.make(connection, ends, recorded)
-        dead_letters.bury_invocations(connection, ends)
+        dead_letters.bury_invocations(connection, ends, now_us=now_us())
 
 
 def _note_custody(change: Change, recorded: Recorded) -> None:

@@ -1,5 +1,6 @@
 """A function that misbehaves as the path of a request says, with as little HTTP as it takes."""
 
+import hashlib
 import json
 import os
 import socket
@@ -114,6 +115,13 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
             COUNTS[key] = COUNTS.get(key, 0) + 1
             failing = COUNTS[key] <= int(times)
             connection.sendall(answer(str(COUNTS[key]).encode(), f"{status} Told" if failing else "200 OK"))
+        case ["secrets"]:
+            folder = Path("/var/openfaas/secrets")
+            seen = {
+                path.name: [hashlib.sha256(path.read_bytes()).hexdigest(), oct(path.stat().st_mode & 0o777)]
+                for path in folder.iterdir()
+            }
+            connection.sendall(answer(json.dumps(seen).encode()))
         case ["write", *where]:
             try:
                 Path("/", *where).write_text("x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -45,7 +46,10 @@ class SecretFiles:
     def sweep(self) -> None:
         """Remove what workers left behind that died."""
         for base in (self._in_memory, self._on_disk):
-            if not _is_mine(base):
+            try:
+                if not _is_private(base):
+                    continue
+            except FileNotFoundError:
                 continue
             for folder in base.glob(f"{_PREFIX}*"):
                 lock = _lock(folder)
@@ -53,6 +57,7 @@ class SecretFiles:
                     _log.info("removing_secret_files", folder=str(folder))
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(lock)
+            _remove_empty(base)
 
     def lay_out(self, secrets: Mapping[str, bytes], *, for_all: bool) -> Path:
         """Write each secret to a file of its name, in a new folder; return the folder.
@@ -92,14 +97,18 @@ class SecretFiles:
             self.remove(self._own)
             os.close(self._lock)
             self._own = self._lock = None
+            _remove_empty(self._base)
 
     def _open(self) -> Path:
         """Return the folder of this worker, made when it is first needed."""
         while self._own is None:
-            self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_mine(self._base):
-                raise PermissionError(f"{self._base} is not a folder of this user alone")
-            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))
+            try:
+                self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not _is_private(self._base):
+                    raise PermissionError(f"{self._base} is not a folder of this user alone")
+                made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))
+            except FileNotFoundError:
+                continue  # another worker has just removed the folder, as it was empty
             # Another worker may take it for one that was left behind, before it is locked; then another one is made.
             self._lock = _lock(made)
             if self._lock is not None:
@@ -123,10 +132,16 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _is_mine(folder: Path) -> bool:
-    """Tell whether a folder is there, and nobody but this user can enter it: in /dev/shm anybody may make one."""
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return False
+def _is_private(folder: Path) -> bool:
+    """Tell whether nobody but this user can enter a folder: in /dev/shm anybody may make one.
+
+    :raises FileNotFoundError: It is gone.
+    """
+    found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that no worker uses."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()

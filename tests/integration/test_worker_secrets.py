@@ -1,0 +1,78 @@
+"""A worker that asks for secrets, on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.function_pb2 import Command, Function
+from homing.v1.invocation_pb2 import InvocationSpec
+from homing.v1.policy_pb2 import RetryPolicy
+from homing_worker import app
+from homing_worker.secrets import SecretLink
+from support.fake_server import FakeServer
+from support.workers import running_worker
+
+VALUE = b"correct horse battery staple"
+READ = (
+    "import hashlib, os, pathlib; folder = pathlib.Path(os.environ['HOMING_SECRETS_DIR']);"
+    "print(*(hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()))"
+)
+
+
+def reader(*secrets: str) -> Function:
+    return Function(name="read", command=Command(args=[sys.executable, "-c", READ]), secrets=secrets)
+
+
+async def test_a_start_without_secrets_fails_and_is_tried_again(
+    server: FakeServer, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "SecretLink", partial(SecretLink, patience=0.5))
+    await server.deploy(reader("password"))
+    policy = RetryPolicy(max_attempts=100, initial_backoff=Duration(nanos=100_000_000), max_backoff=Duration(seconds=1))
+
+    async with running_worker(server, broker_url, tmp_path):
+        id_ = await server.send(InvocationSpec(function="read", retry_policy=policy))
+        failed = (await server.event(id_, "attempt_ended")).attempt_ended
+        server.secrets = {"password": VALUE, "other": b"none of its business"}
+        end = await server.end(id_)
+
+    assert (failed.failure.reason, failed.failure.retryable) == ("SECRETS_UNAVAILABLE", True)
+    assert failed.failure.message == "its secrets are not here: no server has told them within 0.5 s"
+    assert end.state == api.INVOCATION_STATE_SUCCEEDED
+    assert end.result.payload.data.decode().split() == [hashlib.sha256(VALUE).hexdigest()]
+
+
+async def test_a_question_that_was_lost_is_asked_again(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
+    await server.deploy(reader("password"))
+
+    async with running_worker(server, broker_url, tmp_path):
+        id_ = await server.send(InvocationSpec(function="read", retry_policy=RetryPolicy(max_attempts=1)))
+        await server.status(lambda status: "read" in status.secrets_wanted)
+        # What was answered so far had no secrets: as good as no answer.
+        server.secrets = {"password": VALUE}
+        end = await server.end(id_)
+        quiet = await server.status(lambda status: not status.secrets_wanted)
+
+    assert end.state == api.INVOCATION_STATE_SUCCEEDED
+    assert len(quiet.seal_key) == 32
+
+
+async def test_what_is_known_is_not_asked_for_again(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
+    server.secrets = {"password": VALUE}
+    await server.deploy(reader("password"))
+
+    async with running_worker(server, broker_url, tmp_path):
+        for _ in range(3):
+            end = await server.end(await server.send(InvocationSpec(function="read")))
+            assert end.state == api.INVOCATION_STATE_SUCCEEDED
+        await server.deploy(Function(name="none", command=Command(args=["true"])))
+        await server.end(await server.send(InvocationSpec(function="none")))
+
+    assert [list(status.secrets_wanted) for status in server.statuses if status.secrets_wanted] == [["read"]]
