@@ -12,7 +12,7 @@ from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing_worker.gate import Gate
 from support.fake_server import FakeServer
-from support.inbox import Inbox, eventually
+from support.inbox import Inbox, eventually, until
 from support.proxy import TcpProxy
 from support.rabbitmq import RabbitNode
 from support.workers import running_worker
@@ -60,10 +60,12 @@ async def test_renewals_pause_while_no_server_is_heard(
     gate = tmp_path / "gate"
     await server.deploy(held(gate))
 
-    async with running_worker(server, broker_url, tmp_path, **SOON):
+    async with running_worker(server, broker_url, tmp_path, **SOON) as worker:
         id_ = await server.send(HELD)
         await server.event(id_, "leased", number=2)
         server.silent = True
+        await until(lambda: not worker._gate.open)
+        await worker._events.flush()
         await server.status(lambda _: True)
         told = len(server.of(id_, "leased"))
         # The next status comes after more than a term.

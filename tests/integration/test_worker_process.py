@@ -153,8 +153,8 @@ def has_ended(pid: int) -> bool:
     """Tell whether a process has ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # before it was looked up, or while its line was read
 
 
 async def test_what_waited_too_long_expires(server: FakeServer, broker_url: str, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def runs(pid: int) -> bool:
     """Tell whether a process is there, and no zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ended before it was looked up, or while its line was read
     return state != "Z"
 
 

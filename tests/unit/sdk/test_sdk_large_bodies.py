@@ -81,3 +81,13 @@ def test_an_upload_that_fails_refuses_its_request_alone(driver: Driver, client: 
     assert isinstance(refused, homing.PermissionDeniedError)
     assert refused.request_id
     assert driver.do(accepted.result, 10).text == "small"
+
+
+def test_uploads_that_break_off_tell_why_the_server_refused_them(
+    driver: Driver, client: Any, homing_fake: FakeServer
+) -> None:
+    homing_fake.refuse("WritePayload", grpc.StatusCode.PERMISSION_DENIED, times=100)
+
+    refused = driver.do(client.invoke_batch, "echo", [LARGE] * 100)
+
+    assert {type(error) for error in refused} == {homing.PermissionDeniedError}

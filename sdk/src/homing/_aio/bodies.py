@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from itertools import chain
 from typing import Any
+
+import grpc.aio
 
 from homing._aio.connection import AioConnection
 from homing._core import convert
@@ -46,8 +49,8 @@ async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *,
         return
     data = payload.data
 
-    def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
-        return connection.invocations.WritePayload(chain([first], parts_of(data)), **options)
+    async def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
+        return await _upload(connection.invocations.WritePayload(**options), chain([first], parts_of(data)))
 
     response: invocation_service_pb2.WritePayloadResponse = await connection.call_again(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
@@ -55,6 +58,38 @@ async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *,
         deadline=deadline,
     )
     payload.blob.CopyFrom(response.blob)
+
+
+async def _upload(
+    call: grpc.aio.StreamUnaryCall[
+        invocation_service_pb2.WritePayloadRequest, invocation_service_pb2.WritePayloadResponse
+    ],
+    requests: Iterable[invocation_service_pb2.WritePayloadRequest],
+) -> invocation_service_pb2.WritePayloadResponse:
+    """Write the requests of a call and return its response.
+
+    :raises AioRpcError: It failed, as the server says.
+    """
+
+    async def write() -> None:
+        for request in requests:
+            await call.write(request)
+        await call.done_writing()
+
+    # A server may refuse an upload in the middle. Left alone, the write that breaks off with it replaces the status
+    # that the server gave by one that says INTERNAL, https://github.com/grpc/grpc/issues/36066: so it ends before.
+    writing = asyncio.create_task(write())
+
+    def done(_call: Any) -> None:
+        writing.cancel()
+
+    call.add_done_callback(done)
+    try:
+        return await call
+    finally:
+        writing.cancel()
+        # Whatever became of it, the status of the call tells it all.
+        await asyncio.gather(writing, return_exceptions=True)
 
 
 async def whole(connection: AioConnection, invocation: Invocation, *, deadline: Deadline) -> Invocation:
