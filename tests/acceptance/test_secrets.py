@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,14 +168,17 @@ def test_a_killed_worker_leaves_no_secret_after_the_next_start(cluster: Cluster,
     client = cluster.client()
     client.secrets.create("password", OLD)
     said = tmp_path / "said"
-    script = f'echo "$HOMING_SECRETS_DIR" >{said}.new; mv {said}.new {said}; sleep 3600'
+    script = f'echo "$$ $HOMING_SECRETS_DIR" >{said}.new; mv {said}.new {said}; exec sleep 3600'
     client.functions.deploy(name="hang", command=["sh", "-c", script], secrets=["password"], attempt_timeout=2)
     call = client.invoke_async("hang", retry_policy=homing.RetryPolicy(max_attempts=1))
     until(said.exists, "it does not start")
-    folder = Path(said.read_text().strip())
+    process, _, path = said.read_text().strip().partition(" ")
+    folder = Path(path)
     assert (folder / "password").read_text() == OLD
 
     worker.kill()
+    # It would outlive its worker, and the test.
+    os.kill(int(process), signal.SIGKILL)
     assert (folder / "password").exists()
     call.stop()
     worker.restart()
