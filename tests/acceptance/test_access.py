@@ -24,6 +24,7 @@ from homing import Client, PermissionDeniedError, RateLimitedError, Scope, Unaut
 from homing.errors import NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
+    GetInvocationRequest,
     InvocationSpec,
     InvokeAsyncRequest,
     ListFunctionsRequest,
@@ -348,14 +349,16 @@ def test_who_may_only_invoke_reads_what_it_invoked(guarded: Cluster, root: Clien
     assert len(shop.invoke("door", large).data) == len(large)
     stored = root.invoke_async("door", large)
     stored.result(timeout=60)
-    blob_id = root.get(stored.id).message.result.payload.blob.id
-    assert blob_id
     with grpc.insecure_channel(guarded.target) as channel:
-        parts = InvocationServiceStub(channel).ReadPayload(
-            ReadPayloadRequest(blob_id=blob_id), metadata=(("authorization", f"Bearer {key}"),)
+        stub = InvocationServiceStub(channel)
+        record = stub.GetInvocation(
+            GetInvocationRequest(id=stored.id), metadata=(("authorization", f"Bearer {ROOT_KEY}"),)
         )
+        asked = ReadPayloadRequest(blob_id=record.invocation.result.payload.blob.id)
+        assert asked.blob_id
+        assert next(stub.ReadPayload(asked, metadata=(("authorization", f"Bearer {ROOT_KEY}"),))).data
         with pytest.raises(grpc.RpcError) as caught:
-            next(parts)
+            next(stub.ReadPayload(asked, metadata=(("authorization", f"Bearer {key}"),)))
         assert told(caught.value) == Told(code=grpc.StatusCode.PERMISSION_DENIED, reason="SCOPE_MISSING")
 
 

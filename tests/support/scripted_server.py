@@ -18,12 +18,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from homing.v1 import function_service_pb2, invocation_service_pb2, secret_service_pb2
+from homing.v1 import function_service_pb2, invocation_service_pb2, key_service_pb2, secret_service_pb2
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"],
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
     secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"],
+    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
 )
 OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 * 1024 * 1024))
 
