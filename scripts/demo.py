@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from homing import Client, InvocationState
+from homing import Client, InvocationState, verify_callback
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -182,6 +182,7 @@ def invoke_tasks_async(client: Client, waited: float) -> None:
 def invoke_with_callback(client: Client) -> None:
     """Show a result that comes to a web server."""
     title('client.invoke_async("figlet", "It came home", callback_url=…)')
+    key = client.signing_keys.rotate().key
     with receiver() as (url, received):
         call = client.invoke_async("figlet", "It came home", callback_url=url)
         show(f"accepted as {call.id}")
@@ -190,6 +191,8 @@ def invoke_with_callback(client: Client) -> None:
         except queue.Empty:
             raise DemoError(f"the callback came: {call.describe()}") from None
     show("POST /figlet-is-done\n" + "\n".join(f"{name}: {value}" for name, value in headers.items()) + "\n\n" + art)
+    verified = verify_callback(headers, art.encode(), key)
+    show(f"homing.verify_callback(…): genuine, delivery {verified.id}")
     names = {name.lower(): value for name, value in headers.items()}
     hold(names.get("x-call-id") == call.id, "the callback bears the id of the invocation")
     hold(names.get("x-function-name") == "figlet", "the callback bears the name of the function")
