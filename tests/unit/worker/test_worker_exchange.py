@@ -136,6 +136,23 @@ async def test_what_cannot_be_kept_is_told_apart(
     assert failed.value.permanent == (reason == "RESULT_TOO_LARGE")
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_a_function_that_breaks_off_is_called_once(session: aiohttp.ClientSession, method: str) -> None:
+    calls = 0
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.close()
+
+    async with serving(script) as origin:
+        with pytest.raises(CallFailedError) as failed:
+            await exchange(session, origin, replace(REQUEST, method=method))
+
+    assert (failed.value.reason, failed.value.suspect) == ("CONNECTION_LOST", True)
+    assert calls == 1
+
+
 async def test_nobody_listens(session: aiohttp.ClientSession) -> None:
     async with serving(sending()) as origin:
         pass

@@ -26,8 +26,22 @@ def open_session() -> aiohttp.ClientSession:
         # What a function compressed stays so: unpacking it could fill the memory.
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        middlewares=(_once,),
         trust_env=False,
     )
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request that breaks off no second time: the function may have begun, and only an attempt runs it again.
+
+    aiohttp sends GET, PUT and others once more where the connection closes before an answer came, and tells nobody.
+    """
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise  # nothing was sent, and nothing is again
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        raise _lost() from error
 
 
 async def exchange(session: aiohttp.ClientSession, origin: str, request: Request) -> Answer:
@@ -58,9 +72,7 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}", suspect=True
         ) from error
     except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, OSError) as error:
-        raise CallFailedError(
-            FailureReason.CONNECTION_LOST, "the connection closed before an answer came", suspect=True
-        ) from error
+        raise _lost() from error
     except aiohttp.ClientPayloadError as error:
         raise CallFailedError(
             FailureReason.CONNECTION_LOST, f"the answer broke off: {_first_line(error)}", suspect=True
@@ -101,6 +113,10 @@ async def _spool(response: aiohttp.ClientResponse, chunks: list[bytes], spool: S
             raise _too_large(response)
         await spool.write(chunk)
     return spool
+
+
+def _lost() -> CallFailedError:
+    return CallFailedError(FailureReason.CONNECTION_LOST, "the connection closed before an answer came", suspect=True)
 
 
 def _too_large(response: aiohttp.ClientResponse) -> CallFailedError:
