@@ -63,7 +63,8 @@ class Worker:
         self._metrics = Metrics()
         self._broker = connect(self.name)
         self._gate = Gate()
-        self._bodies = Bodies(settings.data_dir / "spool", tls=settings.server_tls)
+        server_tls = settings.server_tls
+        self._bodies = Bodies(settings.data_dir / "spool", tls=server_tls)
         self._secrets = SecretLink()
         self._secret_files = SecretFiles(settings.data_dir)
         self._events = EventPublisher(self._broker, self._metrics)
@@ -85,7 +86,7 @@ class Worker:
         )
         self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
         self._metrics.watch(lambda: self._lanes)
-        self._webhooks = WebhookClient(settings.guard, self._bodies)
+        self._webhooks = WebhookClient(settings.guard, self._bodies, server_tls=server_tls)
         self._deliverer = Deliverer(
             self._broker,
             self._events,

@@ -36,6 +36,11 @@ def url_of(message: DeliveryMessage, guard: Guard) -> URL:
     return url
 
 
+def is_gateway(message: DeliveryMessage) -> bool:
+    """Tell whether a delivery goes to the server's own port."""
+    return read_target(message.uri).host == GATEWAY
+
+
 def body_of(message: DeliveryMessage) -> bytes:
     """Return the body of a delivery that is not stored apart: the function's own, or the envelope."""
     if message.kind == api.DELIVERY_KIND_CALLBACK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +18,7 @@ from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.bodies import Bodies
 from homing_worker.delivery_outcome import Outcome, answered, failed
-from homing_worker.delivery_request import body_of, headers_of, signature_headers, url_of
+from homing_worker.delivery_request import body_of, headers_of, is_gateway, signature_headers, url_of
 from homing_worker.guard import GuardedResolver
 from homing_worker.receivers import SLOTS
 from homing_worker.runtime import Body, CallFailedError
@@ -32,13 +33,23 @@ MAX_RESPONSE: Final = 64 * KIB
 class WebhookClient:
     """Posts deliveries to where they may go."""
 
-    def __init__(self, guard: Guard, bodies: Bodies, resolver: AbstractResolver | None = None) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        bodies: Bodies,
+        resolver: AbstractResolver | None = None,
+        *,
+        server_tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Prepare to post.
 
+        :param server_tls: How the server itself is checked, which the host ``gateway`` names; None for the certificates
+            of the system, by which all others are checked.
         :param resolver: Asked for the addresses of hosts; the system's where none is given.
         """
         self._guard = guard
         self._bodies = bodies
+        self._server_tls = server_tls
         self._guarded = GuardedResolver(guard, resolver)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -81,6 +92,7 @@ class WebhookClient:
     ) -> Outcome:
         try:
             url = url_of(message, self._guard)
+            to_server = is_gateway(message)
             headers = headers_of(message) | await _signed(message, body, keys)
             async with asyncio.timeout(timeout):
                 async with self._session.post(
@@ -88,6 +100,7 @@ class WebhookClient:
                     data=body.parts() if isinstance(body, Spool) else body or None,
                     headers={**headers, "content-length": str(len(body))},
                     allow_redirects=False,
+                    ssl=self._server_tls if to_server and self._server_tls is not None else True,
                 ) as response:
                     await _drain(response)
                     return answered(response.status, response.headers.get("retry-after", ""))
