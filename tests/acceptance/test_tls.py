@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import ssl
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from homing import Client, InvalidRequestError, UnavailableError
+from homing import Client, DeliveryAttempt, InvalidRequestError, InvocationHandle, UnavailableError
 from support.certificates import Authority, Pair
 from support.confidential import confidential
 from support.processes import Cluster, ProcessError, Server
@@ -66,6 +68,16 @@ def test_callers_and_workers_check_the_server(
         fetch(f"https://{server.http}/healthz", ssl.create_default_context())
 
 
+def first_attempt(call: InvocationHandle[Any]) -> DeliveryAttempt:
+    deadline = time.monotonic() + 60
+    while True:
+        for delivery in call.describe().deliveries:
+            for attempt in delivery.attempts:
+                return attempt
+        assert time.monotonic() < deadline, "nobody tried to deliver"
+        time.sleep(0.1)
+
+
 def test_https_trusts_what_the_system_does(
     cluster: Cluster, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +100,9 @@ def test_clients_and_workers_show_certificates_where_the_server_wants_them(
     client = cluster.client(tls_ca=authority.ca, tls_cert=mine.cert, tls_key=mine.key)
     client.functions.deploy(name="echo", command=["cat"])
     assert client.invoke_async("echo", LARGE).result(timeout=60).data == LARGE
+    # The server itself, by the name that deliveries know it by; it serves nothing there.
+    call = client.invoke_async("echo", "x", callback_url="http://gateway:8080/nothing")
+    assert first_attempt(call).status_code == 404
 
     refused(Client(server.target, tls_ca=authority.ca, timeout=2))
     refused(Client(server.target, tls_ca=authority.ca, tls_cert=stranger.cert, tls_key=stranger.key, timeout=2))

@@ -156,8 +156,8 @@ class HomingProcess:
 
     def tail(self, lines: int = LOG_TAIL) -> str:
         """Return the end of its log."""
-        # At its debug level pika tells of each frame, which is for those who look for secrets, and not for people.
-        told = [line for line in self.lines if not str(line.get("logger", "")).startswith("pika")]
+        # At their debug level these tell of each frame, which is for those who look for secrets, and not for people.
+        told = [line for line in self.lines if not str(line.get("logger", "")).startswith(("pika", "grpc."))]
         shown = "\n".join(json.dumps(line, default=str) for line in told[-lines:])
         return f"--- log of {self.name} ---\n{shown}\n---"
 
