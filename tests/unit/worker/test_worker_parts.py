@@ -209,7 +209,15 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("HOMING_RUNTIME", "podman"), ("HOMING_RUNTIME", ""), ("HOMING_CALLBACK_NETWORKS", "10.0.0.1/8")],
+    [
+        ("HOMING_RUNTIME", "podman"),
+        ("HOMING_RUNTIME", ""),
+        ("HOMING_CALLBACK_NETWORKS", "10.0.0.1/8"),
+        ("HOMING_CALLBACK_HOSTS", "http://example.org"),
+        ("HOMING_CALLBACK_PORTS", "0"),
+        ("HOMING_DELIVERY_DELAYS", "5,soon"),
+        ("HOMING_DELIVERY_DELAYS", "nan"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)

@@ -28,8 +28,12 @@ def _check_runtimes(value: str) -> str:
 
 def _check_delays(value: str) -> str:
     for part in parts_of(value):
-        if not 0 <= float(part) <= MAX_DELAY:
-            raise ValueError(f"must be seconds from 0 to {MAX_DELAY:g}")
+        try:
+            good = 0 <= float(part) <= MAX_DELAY
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(f"must be seconds from 0 to {MAX_DELAY:g}, comma-separated, as in 5,30,120")
     return value
 
 
