@@ -14,7 +14,7 @@ from support.storm import Storm
 SEEDS = (1, SystemRandom().randrange(10**6))
 
 
-async def test_p2_p3_p4_p5_p7_hold_in_a_storm(cluster: Cluster, rabbit_node: RabbitNode, tmp_path: Path) -> None:
+async def test_p2_p3_p4_p5_p6_p7_hold_in_a_storm(cluster: Cluster, rabbit_node: RabbitNode, tmp_path: Path) -> None:
     async with Storm.over(cluster, rabbit_node, tmp_path / "starts") as storm:
         for seed in SEEDS:
             await storm.blow(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -14,17 +15,19 @@ from homing import (
     AlreadyExistsError,
     AsyncClient,
     AttemptOutcome,
+    DeliveryState,
     Invocation,
     InvocationEndedError,
     InvocationState,
     RetryPolicy,
     WatchEvent,
 )
-from support.gauges import settled_gauges
+from support.gauges import gauges_when, settled_gauges
 from support.ledger import Ledger
 from support.processes import Cluster, HomingProcess
 from support.proxy import TcpProxy
 from support.rabbitmq import RabbitNode
+from support.receivers import Behaviour, Peer, Receiver, Request, receiving
 
 DEEDS: Final[Mapping[str, int]] = {
     "accept": 12,
@@ -38,6 +41,9 @@ DEEDS: Final[Mapping[str, int]] = {
 }
 """How often each thing is done in one storm."""
 
+DELAYS: Final = ",".join(["0.1", "0.5", "2.5"] * 8)
+"""When deliveries are made again: at the worker, or by way of the store. So often that each arrives."""
+
 LONGEST_PAUSE: Final = 0.4
 """Seconds between two deeds, at most."""
 
@@ -49,6 +55,20 @@ WORK: Final = (
 
 FUNCTIONS: Final = {"quick": RetryPolicy(initial_backoff=0.2), "patient": RetryPolicy(initial_backoff=3.0)}
 """What is invoked, with its retries: those of the one wait at the worker, many of the other in the store."""
+
+
+def moody() -> Behaviour:
+    """Return a receiver that fails one time in three, and cuts one connection in nine."""
+    times = itertools.count()
+
+    async def behaviour(_: Request, peer: Peer) -> None:
+        number = next(times)
+        if number % 9 == 8:
+            peer.drop()
+        else:
+            await peer.answer(503 if number % 3 == 2 else 204)
+
+    return behaviour
 
 
 class StormLedger(Ledger):
@@ -82,9 +102,12 @@ class StormLedger(Ledger):
 class Storm:
     """What is done to a cluster, and what is known of it. Its workers reach the broker through a proxy."""
 
-    def __init__(self, cluster: Cluster, proxy: TcpProxy, client: AsyncClient, ledger: StormLedger) -> None:
+    def __init__(
+        self, cluster: Cluster, proxy: TcpProxy, client: AsyncClient, ledger: StormLedger, receiver: Receiver
+    ) -> None:
         self.client = client
         self.ledger = ledger
+        self._receiver = receiver
         self._cluster = cluster
         self._proxy = proxy
         self._requests: dict[str, tuple[str, str, str]] = {}
@@ -101,24 +124,29 @@ class Storm:
         :param starts: The file in which each start of a function is noted.
         """
         ledger = StormLedger(starts)
-        async with TcpProxy("127.0.0.1", node.port) as proxy:
+        async with TcpProxy("127.0.0.1", node.port) as proxy, receiving(moody()) as receiver:
             through = cluster.broker_url.replace(f":{node.port}/", f":{proxy.port}/")
             await asyncio.to_thread(cluster.start_server, HOMING_RESEND_AFTER="2")
             for _ in range(2):
-                await asyncio.to_thread(cluster.start_worker, HOMING_BROKER_URL=through)
+                await asyncio.to_thread(cluster.start_worker, HOMING_BROKER_URL=through, HOMING_DELIVERY_DELAYS=DELAYS)
             async with AsyncClient(cluster.target, timeout=60) as client, ledger.watching(client):
                 for name, policy in FUNCTIONS.items():
                     await client.functions.deploy(
-                        name=name, command=["sh", "-c", WORK, str(starts)], max_instances=4, retry_policy=policy
+                        name=name,
+                        command=["sh", "-c", WORK, str(starts)],
+                        max_instances=4,
+                        retry_policy=policy,
+                        on_success=receiver.url,
+                        on_failure=receiver.url,
                     )
-                yield cls(cluster, proxy, client, ledger)
+                yield cls(cluster, proxy, client, ledger, receiver)
                 for worker in cluster.workers:
                     # Their last events are confirmed while they can reach the broker.
                     if worker.running:
                         await asyncio.to_thread(worker.terminate)
 
     async def blow(self, seed: int) -> None:
-        """Do everything, in an order and at a pace that the seed decides, and check that P2 to P5 and P7 have held."""
+        """Do everything, in an order and at a pace that the seed decides, and check that P2 to P7 have held."""
         try:
             await self._rage(seed)
             await self._check()
@@ -142,9 +170,14 @@ class Storm:
 
     async def _check(self) -> None:
         self.ledger.check()
+        await gauges_when(self._cluster.server, lambda gauges: not gauges.all("homing_deliveries"))
         starts = self.ledger.starts()
         for each, event in self.ledger.ends.items():
-            check_end(await self.client.get(each), event, origin=self._origins.get(each), starts=starts[each])
+            record = await self.client.get(each)
+            check_end(record, event, origin=self._origins.get(each), starts=starts[each])
+            (delivery,) = record.deliveries
+            assert delivery.state is DeliveryState.DELIVERED, record
+            assert self._receiver.seen[delivery.id] >= 1, record
         stopped = self.ledger.starts_when_stopped
         assert {each: len(starts[each]) for each in stopped} == stopped, "what was stopped has started afterwards"
         gauges = await settled_gauges(self._cluster.server)
