@@ -77,8 +77,11 @@ async def test_p8_every_result_is_seen_once_through_cuts_kills_and_restarts(
         watched = f"127.0.0.1:{proxy.port}"
         await client.functions.deploy(name="echo", command=["cat"], max_instances=4)
 
+        cuts_made = asyncio.Event()
+
         async def load() -> None:
-            for _ in range(RESULTS // 20):
+            # However many come while something restarts, there are more for what is cut after that.
+            while len(ledger.accepted) < RESULTS or not cuts_made.is_set():
                 await ledger.until(lambda book: len(book.accepted) - len(book.seen) < 100)
                 await ledger.accept(client, "echo", 20)
 
@@ -105,7 +108,8 @@ async def test_p8_every_result_is_seen_once_through_cuts_kills_and_restarts(
         async with WatchingProcess.watching(ledger, watched, second.token):
             await cut_after(30)
             await cut_after(30)
+            cuts_made.set()
             await loading
             await ledger.close(client, "echo")
 
-    assert len(ledger.accepted) == RESULTS + 21
+    assert len(ledger.accepted) > RESULTS

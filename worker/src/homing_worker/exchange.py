@@ -26,7 +26,6 @@ def open_session() -> aiohttp.ClientSession:
         # What a function compressed stays so: unpacking it could fill the memory.
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        middlewares=(_once,),
         trust_env=False,
     )
 
@@ -57,7 +56,12 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
         headers["Content-Length"] = str(len(request.body))
     try:
         async with session.request(
-            request.method, url, data=_sent(request.body), headers=headers, allow_redirects=False
+            request.method,
+            url,
+            data=_sent(request.body),
+            headers=headers,
+            allow_redirects=False,
+            middlewares=(_once,),
         ) as response:
             body = await _read(response, request.spools)
             kept = clean_headers(response.headers.items())
