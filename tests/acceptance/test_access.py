@@ -334,6 +334,26 @@ def test_what_is_bulk_keeps_to_the_functions_of_the_key(guarded: Cluster, root: 
     root.stop(other.id)
 
 
+def test_a_key_for_one_function_gives_it_no_secret_and_sees_no_further_along_a_chain(
+    guarded: Cluster, root: Client
+) -> None:
+    root.secrets.create("given", b"for linked")
+    root.secrets.create("kept", b"for others")
+    root.functions.deploy(name="linked", command=["cat"], secrets=["given"], on_success=["function:lower"])
+    limited = guarded.client(
+        api_key=root.keys.create("linked-only", scopes=["invoke", "deploy"], functions=["linked"]).secret
+    )
+    caused = limited.invoke_async("linked", "ABC")
+    with root.watch_results(function="lower") as results:
+        caused.result(timeout=60)
+        after = next(each for each in results if each.invocation.caused_by)
+    denied(lambda: limited.get(after.invocation.id))
+    denied(lambda: limited.handle(after.invocation.id).result(timeout=5))
+    denied(lambda: limited.functions.deploy(name="linked", command=["cat"], secrets=["kept"]), "KEY_LIMITED")
+    denied(lambda: limited.functions.deploy(name="linked", command=["cat"], secrets=["missing"]), "KEY_LIMITED")
+    limited.functions.deploy(name="linked", command=["cat"], secrets=["given"])
+
+
 def test_who_may_only_invoke_reads_what_it_invoked(guarded: Cluster, root: Client) -> None:
     key = root.keys.create("shop", scopes=["invoke"]).secret
     shop = guarded.client(api_key=key)

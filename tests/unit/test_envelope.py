@@ -96,6 +96,10 @@ def test_each_end_has_a_type_and_a_condition(
         pytest.param(body(b"[1,", size=9), "[1,", "text", True, id="cut JSON"),
         pytest.param(body(b"{broken"), "{broken", "text", False, id="broken JSON"),
         pytest.param(body(b"NaN"), "NaN", "text", False, id="no JSON"),
+        pytest.param(body(b"[1e999]"), "[1e999]", "text", False, id="a number beyond all bounds"),
+        pytest.param(body(rb'"\ud800"'), r'"\ud800"', "text", False, id="half of a pair"),
+        pytest.param(body(rb'"\ud83d\ude00"'), "\N{GRINNING FACE}", "json", False, id="both halves"),
+        pytest.param(body(b"[" * 100_000), "[" * 100_000, "text", False, id="nested without end"),
         pytest.param(body("grün".encode(), "text/plain"), "grün", "text", False, id="text"),
         pytest.param(body("grü".encode()[:-1], "text/plain", size=9), "gr", "text", True, id="cut within a character"),
         pytest.param(
@@ -136,3 +140,20 @@ def test_whatever_the_body_the_envelope_is_json_and_loses_nothing(data: bytes, m
         case "none":
             assert not data
             assert not more
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec=None)), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_whatever_python_takes_for_json_can_be_sent(value: object) -> None:
+    data = json.dumps(value).encode()
+    sent = json.loads(envelope_body(message(response=body(data)), wrapped=False), parse_constant=pytest.fail)
+    info = sent["responsePayloadInfo"]
+    assert (
+        json.dumps(sent["responsePayload"]) if info["encoding"] == "json" else sent["responsePayload"] == data.decode()
+    )

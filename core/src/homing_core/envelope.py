@@ -74,7 +74,7 @@ def envelope_body(message: DeliveryMessage, *, wrapped: bool) -> bytes:
     value = envelope_of(message)
     if wrapped:
         value = {"type": event_type(message), "timestamp": value["timestamp"], "data": value}
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _dumped(value)
 
 
 def _shown(body: EnvelopeBody) -> tuple[Any, dict[str, Any]]:
@@ -99,11 +99,17 @@ def _encoded(body: EnvelopeBody, *, truncated: bool) -> tuple[Any, str]:
     media_type = body.content_type.partition(";")[0].strip().lower()
     if not truncated and (media_type == "application/json" or media_type.endswith("+json")):
         try:
-            # NaN and the infinities are no JSON, although Python takes them.
-            return json.loads(text, parse_constant=_refuse), "json"
+            value = json.loads(text)
+            # Python takes NaN, 1e999 and halves of surrogate pairs, which no envelope can pass on.
+            _dumped(value)
         except (ValueError, RecursionError):
-            pass
+            return text, "text"
+        return value, "json"
     return text, "text"
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _text(data: bytes, *, truncated: bool) -> str | None:
@@ -116,10 +122,6 @@ def _text(data: bytes, *, truncated: bool) -> str | None:
         text = data[: error.start].decode()
     # A lone NUL is text to Python and to nobody else.
     return None if "\0" in text else text
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _iso(time_us: int) -> str:

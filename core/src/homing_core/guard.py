@@ -31,6 +31,7 @@ _FORBIDDEN: Final[Sequence[tuple[str, str]]] = (
     ("100.64.0.0/10", "a carrier's network"),
     ("127.0.0.0/8", "this host"),
     ("169.254.0.0/16", "a link-local network, where clouds keep their metadata"),
+    ("168.63.129.16/32", "where a cloud keeps its control endpoint"),
     ("172.16.0.0/12", "a private network"),
     ("192.0.0.0/24", "reserved for protocols"),
     ("192.0.2.0/24", "reserved for documentation"),

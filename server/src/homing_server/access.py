@@ -168,12 +168,15 @@ class Identity:
         if not function.public:
             self.check_function(function.name)
 
-    def check_read(self, *, function: str, caller: str) -> None:
+    def check_read(self, *, function: str, caller: str, caused: bool) -> None:
         """Check that it may read a record.
 
         :param caller: Who had asked for it.
+        :param caused: Whether it comes from a delivery, so that another than its caller may have chosen the function.
         :raises ApiError: PERMISSION_DENIED.
         """
+        if caused and not self.covers(function):
+            raise self.refusal(function)
         if SCOPE_READ in self.scopes:
             if self.covers(function) or (SCOPE_INVOKE in self.scopes and caller == self.name):
                 return

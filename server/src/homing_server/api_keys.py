@@ -69,7 +69,8 @@ class ApiKeys:
         checks.done()
         after = ""
         if request.page_token:
-            after = str(decode_token("keys", request.page_token, field="page_token")["after"])
+            place = decode_token("keys", request.page_token, field="page_token", holds={"after": str})
+            after = str(place["after"])
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         keys, more = await self._database.read(stored.list_keys, after=after, size=size)
         token = encode_token("keys", {"after": keys[-1].name}) if more else ""

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
-from google.protobuf.json_format import MessageToDict
+from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+
+from homing.v1.key_service_pb2 import Scope
 
 _LOGGER: Final = "homing.audit"
 _log = structlog.stdlib.get_logger(_LOGGER)
@@ -22,12 +25,17 @@ Target = Mapping[str, object]
 
 def _key(request: Any) -> Target:
     key = request.key
-    scopes = [str(scope).removeprefix("SCOPE_").lower() for scope in MessageToDict(key).get("scopes", ())]
-    return {"key": key.name, "scopes": scopes, "functions": list(key.functions)[:_MOST]}
+    scopes = [Scope.Name(scope).removeprefix("SCOPE_").lower() for scope in key.scopes if scope in Scope.values()]
+    return {"key": _no_key(key.name), "scopes": scopes[:_MOST], "functions": list(key.functions)[:_MOST]}
 
 
 def _filter(request: Any) -> Target:
-    shown = {"filter": str(MessageToDict(request.filter, preserving_proto_field_name=True))[:_SHOWN]}
+    try:
+        selection = str(MessageToDict(request.filter, preserving_proto_field_name=True))
+    except SerializeToJsonError:
+        # A time that is none, for which the call is refused.
+        selection = text_format.MessageToString(request.filter, as_one_line=True)
+    shown = {"filter": selection[:_SHOWN]}
     return {**shown, "dry_run": True} if request.dry_run else shown
 
 
@@ -47,9 +55,9 @@ _TARGETS: Final[Mapping[str, Callable[[Any], Target]]] = {
     "UpdateSecret": lambda request: {"secret": request.name},
     "DeleteSecret": lambda request: {"secret": request.name},
     "RotateSigningKey": lambda request: {"function": request.function},
-    "RevokeSigningKey": lambda request: {"signing_key": request.id},
+    "RevokeSigningKey": lambda request: {"signing_key": _no_key(request.id)},
     "CreateKey": _key,
-    "RevokeKey": lambda request: {"key": request.key if _may_be_shown(request.key) else ""},
+    "RevokeKey": lambda request: {"key": _no_key(request.key)},
 }
 """By the name of the method, what a control action is about."""
 
@@ -76,6 +84,6 @@ def show_always() -> None:
     logging.getLogger(_LOGGER).setLevel(logging.INFO)
 
 
-def _may_be_shown(key: str) -> bool:
-    """Tell whether this is the id or the name of a key, and not by mistake the key itself."""
-    return not key.startswith("hk_")
+def _no_key(name: str) -> str:
+    """Return the id or the name of a key, and nothing where by mistake it is the key itself."""
+    return "" if name.startswith(("hk_", "whsec_")) else name

@@ -27,6 +27,8 @@ _BATCH: Final = 100
 """So many payloads are in memory at a time."""
 _MAX_FUNCTIONS: Final = 100
 _TOKEN: Final = "dead_letters"  # noqa: S105 the kind of a page token
+_PLACE: Final = {"time_us": int, "id": str, "until_us": int, "question": str}
+"""What it holds."""
 
 
 class DeadLetters:
@@ -54,7 +56,7 @@ class DeadLetters:
         after: Place | None = None
         until_us = now_us()
         if request.page_token:
-            place = decode_token(_TOKEN, request.page_token, field="page_token")
+            place = decode_token(_TOKEN, request.page_token, field="page_token", holds=_PLACE)
             if place["question"] != question:
                 checks.add("page_token", "belongs to a request with another filter")
             after, until_us = Place(time_us=place["time_us"], id=place["id"]), place["until_us"]
@@ -181,10 +183,7 @@ def _check_filter(checks: Checks, selection: DeadLetterFilter) -> None:
     for name in selection.functions:
         if not limits.FUNCTION_NAME.fullmatch(name):
             checks.add("filter.functions", f"{shown(name)} is not the name of a function")
-    bounds = selection.time
-    both = bounds.HasField("start_time") and bounds.HasField("end_time")
-    if both and bounds.start_time.ToNanoseconds() >= bounds.end_time.ToNanoseconds():
-        checks.add("filter.time", "must start before it ends")
+    checks.time_range("filter.time", selection.time)
 
 
 def _check_bulk_filter(checks: Checks, selection: DeadLetterFilter) -> None:

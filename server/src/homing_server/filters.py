@@ -25,10 +25,7 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
         if state not in api.InvocationState.values() or state == api.INVOCATION_STATE_UNSPECIFIED:
             checks.add("filter.states", f"{state} is not a state")
     for field in ("create_time", "start_time", "end_time"):
-        bounds: api.TimeRange = getattr(selection, field)
-        both = bounds.HasField("start_time") and bounds.HasField("end_time")
-        if both and _moment(bounds.start_time) >= _moment(bounds.end_time):
-            checks.add(f"filter.{field}", "must start before it ends")
+        checks.time_range(f"filter.{field}", getattr(selection, field))
     checks.labels("filter.labels", selection.labels)
     checks.text("filter.id_prefix", selection.id_prefix, 36)
     checks.text("filter.rerun_of", selection.rerun_of, 36)

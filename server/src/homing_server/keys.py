@@ -35,7 +35,8 @@ def id_of(text: str) -> str | None:
 
 def digest_of(text: str) -> bytes:
     """Return what is kept of a key. It is random through and through, so one round of SHA-256 hides it."""
-    return hashlib.sha256(text.encode()).digest()
+    # Headers of HTTP may hold what is no text.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def same(one: bytes, other: bytes) -> bool:

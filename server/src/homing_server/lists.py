@@ -18,6 +18,8 @@ from homing_server.validation import Checks
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 1000
 _MAX_COUNT = 10_000
+_PLACE = {"create_us": int, "id": str, "question": str}
+"""What a page token holds."""
 
 
 class Lists:
@@ -41,7 +43,7 @@ class Lists:
         question = _fingerprint(request)
         after = None
         if request.page_token:
-            place = decode_token("invocations", request.page_token, field="page_token")
+            place = decode_token("invocations", request.page_token, field="page_token", holds=_PLACE)
             if place["question"] != question:
                 checks.add("page_token", "belongs to a request with another filter, order or content")
             after = Place(create_us=place["create_us"], id=place["id"])

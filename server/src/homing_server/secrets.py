@@ -75,7 +75,8 @@ class Secrets:
         checks.done()
         after = ""
         if request.page_token:
-            after = str(decode_token("secrets", request.page_token, field="page_token")["after"])
+            place = decode_token("secrets", request.page_token, field="page_token", holds={"after": str})
+            after = str(place["after"])
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         secrets, more = await self._database.read(stored.list_secrets, after=after, size=size)
         return api.ListSecretsResponse(

@@ -9,11 +9,14 @@ import base64
 import binascii
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from homing_server.errors import ApiError, Violation, invalid_request
 
 _VERSION = 1
+_MAX_INT = 2**63 - 1
+"""What the store can compare with."""
 
 
 def encode_token(kind: str, content: dict[str, Any]) -> str:
@@ -22,10 +25,11 @@ def encode_token(kind: str, content: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(zlib.crc32(body).to_bytes(4) + body).rstrip(b"=").decode()
 
 
-def decode_token(kind: str, token: str, *, field: str) -> dict[str, Any]:
+def decode_token(kind: str, token: str, *, field: str, holds: Mapping[str, type[int | str]]) -> dict[str, Any]:
     """Return what a token of a kind holds.
 
     :param field: Where the token stands in the request.
+    :param holds: The names and types of what it must hold.
     :raises ApiError: INVALID_ARGUMENT.
     """
     try:
@@ -33,11 +37,21 @@ def decode_token(kind: str, token: str, *, field: str) -> dict[str, Any]:
         seal, body = sealed[:4], sealed[4:]
         if int.from_bytes(seal) == zlib.crc32(body):
             version, actual, content = json.loads(body)
-            if version == _VERSION and actual == kind:
+            if version == _VERSION and actual == kind and _holds(content, holds):
                 return dict(content)
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         pass
     raise _refused(field)
+
+
+def _holds(content: Any, wanted: Mapping[str, type[int | str]]) -> bool:
+    """Tell whether somebody made the content up: the seal is no secret."""
+    return (
+        isinstance(content, dict)
+        and content.keys() == wanted.keys()
+        and all(type(value) is wanted[name] for name, value in content.items())
+        and all(abs(value) <= _MAX_INT for value in content.values() if isinstance(value, int))
+    )
 
 
 def _refused(field: str) -> ApiError:

@@ -76,6 +76,19 @@ class Checks:
             bound = f"at least {least:g} s" if least else "more than 0 s"
             self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
 
+    def time_range(self, field: str, value: invocation_pb2.TimeRange) -> None:
+        """Check that a range of times has bounds that are times, and that it starts before it ends."""
+        moments = []
+        for name in ("start_time", "end_time"):
+            if value.HasField(name):
+                moment: Timestamp = getattr(value, name)
+                try:
+                    moments.append(moment.ToNanoseconds())
+                except ValueError:
+                    self.add(f"{field}.{name}", "must be from the year 1 to the year 9999, with 0 to 999999999 nanos")
+        if len(moments) == 2 and moments[0] >= moments[1]:
+            self.add(field, "must start before it ends")
+
     def text(self, field: str, value: str, most: int) -> None:
         """Check that a text is printable and not too long."""
         if len(value) > most:

@@ -81,7 +81,7 @@ class Watching:
         last = await follower.last()
         if not resume_token:
             return last
-        token = decode_token(kind, resume_token, field="resume_token")
+        token = decode_token(kind, resume_token, field="resume_token", holds={"store": str, "seq": int})
         if token["store"] != self._database.identity:
             raise resume_token_expired("it belongs to another store")
         seq = int(token["seq"])

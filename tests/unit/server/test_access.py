@@ -78,15 +78,28 @@ def test_a_filter_is_narrowed_to_the_functions_of_the_key() -> None:
 
 def test_records_are_read_by_scope_by_function_and_by_who_asked_for_them() -> None:
     reader = Identity(name="reader", scopes=frozenset({SCOPE_READ}), functions=frozenset({"a"}))
-    reader.check_read(function="a", caller="other")
+    reader.check_read(function="a", caller="other", caused=False)
     with pytest.raises(ApiError) as error:
-        reader.check_read(function="b", caller="reader")
+        reader.check_read(function="b", caller="reader", caused=False)
     assert reason(error) == "FUNCTION_NOT_ALLOWED"
     caller = Identity(name="shop", scopes=frozenset({SCOPE_INVOKE}))
-    caller.check_read(function="a", caller="shop")
+    caller.check_read(function="a", caller="shop", caused=False)
     with pytest.raises(ApiError) as error:
-        caller.check_read(function="a", caller="other")
+        caller.check_read(function="a", caller="other", caused=False)
     assert (reason(error), error.value.metadata) == ("SCOPE_MISSING", {"scope": "read"})
+
+
+def test_what_was_caused_is_not_one_s_own_beyond_the_limit_of_a_key() -> None:
+    shop = Identity(name="shop", scopes=frozenset({SCOPE_INVOKE}), functions=frozenset({"a"}))
+    shop.check_read(function="public", caller="shop", caused=False)
+    shop.check_read(function="a", caller="shop", caused=True)
+    with pytest.raises(ApiError) as error:
+        shop.check_read(function="b", caller="shop", caused=True)
+    assert reason(error) == "FUNCTION_NOT_ALLOWED"
+
+
+def test_a_key_that_is_no_text_is_like_any_wrong_one() -> None:
+    assert not same(digest_of(new_key().text), digest_of("\udcff"))
 
 
 def test_who_is_unknown_is_told_to_show_a_key() -> None:

@@ -159,3 +159,16 @@ def test_good_filter_is_taken(selection: dict[str, object]) -> None:
     checks = Checks()
     check_filter(checks, make_filter(selection))
     checks.done()
+
+
+@pytest.mark.parametrize("seconds", [253_402_300_800, -62_135_596_801, 2**62])
+@pytest.mark.parametrize("bound", ["start_time", "end_time"])
+@pytest.mark.parametrize("field", ["create_time", "start_time", "end_time"])
+def test_bounds_that_are_no_times_are_refused(seconds: int, bound: str, field: str) -> None:
+    selection = api.InvocationFilter(**{field: api.TimeRange(**{bound: Timestamp(seconds=seconds)})})  # type: ignore[arg-type]
+    checks = Checks()
+    check_filter(checks, selection)
+    with pytest.raises(ApiError) as error:
+        checks.done()
+    (violation,) = error.value.violations
+    assert violation.field == f"filter.{field}.{bound}"

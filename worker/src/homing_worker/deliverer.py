@@ -162,16 +162,23 @@ class Deliverer:
                     delivery.started = True
                     self._events.post(self._event(delivery, api.DELIVERY_STATE_DELIVERING))
                 start_us, start = now_us(), time.monotonic()
-                if delivery.amqp:
-                    outcome = await publish_envelope(self._broker, message)
-                else:
-                    outcome = await self._client.post(message, keys)
+                outcome = await self._make(delivery, keys)
                 turn.answered = outcome.failure is None or outcome.failure.reason not in _SILENT
                 delivery.note(outcome, start_us=start_us, seconds=time.monotonic() - start)
         except ReceiverDownError as error:
             outcome = failed(FailureReason.RECEIVER_DOWN, str(error))
             delivery.note(outcome, start_us=now_us(), seconds=0.0, pause=error.until - self._receivers.clock())
         return outcome
+
+    async def _make(self, delivery: _Delivery, keys: Sequence[bytes]) -> Outcome:
+        message = delivery.message
+        try:
+            if delivery.amqp:
+                return await publish_envelope(self._broker, message)
+            return await self._client.post(message, keys)
+        except Exception as error:  # noqa: BLE001 whatever it is ends as any failure does; else it is in hand for ever
+            _log.exception("delivery_broke", delivery_id=message.delivery_id)
+            return failed(FailureReason.WORKER_ERROR, f"the worker itself failed: {type(error).__name__}")
 
     def _event(self, delivery: _Delivery, state: api.DeliveryState.ValueType) -> Event:
         report = DeliveryReport(delivery_id=delivery.message.delivery_id, state=state, attempts=delivery.attempts)

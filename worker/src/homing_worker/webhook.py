@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -49,22 +49,14 @@ class WebhookClient:
         """
         self._guard = guard
         self._bodies = bodies
-        self._server_tls = server_tls
         self._guarded = GuardedResolver(guard, resolver)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._guarded, use_dns_cache=False, limit=0, limit_per_host=2 * SLOTS, keepalive_timeout=2.0
-            ),
-            timeout=aiohttp.ClientTimeout(total=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
-            # The environment's proxies would connect for us, unguarded.
-            trust_env=False,
-        )
+        self._session = _open_session(resolver=self._guarded, use_dns_cache=False)
+        # The server says itself where it is, on a private network as a rule; no name in a URL leads here.
+        self._to_server = _open_session(ssl=True if server_tls is None else server_tls)
 
     async def close(self) -> None:
         """Disconnect."""
+        await self._to_server.close()
         await self._session.close()
         await self._guarded.close()
 
@@ -92,15 +84,14 @@ class WebhookClient:
     ) -> Outcome:
         try:
             url = url_of(message, self._guard)
-            to_server = is_gateway(message)
+            session = self._to_server if is_gateway(message) else self._session
             headers = headers_of(message) | await _signed(message, body, keys)
             async with asyncio.timeout(timeout):
-                async with self._session.post(
+                async with session.post(
                     url,
                     data=body.parts() if isinstance(body, Spool) else body or None,
                     headers={**headers, "content-length": str(len(body))},
                     allow_redirects=False,
-                    ssl=self._server_tls if to_server and self._server_tls is not None else True,
                 ) as response:
                     await _drain(response)
                     return answered(response.status, response.headers.get("retry-after", ""))
@@ -120,6 +111,18 @@ class WebhookClient:
             return failed(FailureReason.BAD_RESPONSE, f"the receiver's answer is not valid HTTP: {error}")
         except (ValueError, UnicodeError) as error:
             return failed(FailureReason.TARGET_INVALID, f"no request can be made: {error}", retryable=False)
+
+
+def _open_session(**connections: Any) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, limit_per_host=2 * SLOTS, keepalive_timeout=2.0, **connections),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+        # The environment's proxies would connect for us, unguarded.
+        trust_env=False,
+    )
 
 
 async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> dict[str, str]:

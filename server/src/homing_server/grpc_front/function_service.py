@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grpc
+
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
@@ -9,6 +11,7 @@ from homing_core.guard import Guard
 from homing_server.access import caller
 from homing_server.catalog import Catalog
 from homing_server.deployment import Deployment
+from homing_server.errors import ApiError
 from homing_server.grpc_front.status import Context
 from homing_server.tokens import decode_token, encode_token
 from homing_server.validation import Checks, check_function
@@ -32,6 +35,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         check_function(checks, request.function, guard=self._guard)
         checks.done()
         await self._check_destinations(request.function)
+        await self._check_secrets(request.function)
         function, created = await self._deployment.deploy(request.function)
         return api.DeployFunctionResponse(function=function, created=created)
 
@@ -47,7 +51,8 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         checks.done()
         after = ""
         if request.page_token:
-            after = str(decode_token("functions", request.page_token, field="page_token")["after"])
+            place = decode_token("functions", request.page_token, field="page_token", holds={"after": str})
+            after = str(place["after"])
         size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
         functions, more = self._catalog.page(after=after, size=size, among=caller().covers)
         return api.ListFunctionsResponse(
@@ -92,3 +97,19 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
             name = function_of(destination.uri)
             if name and not identity.covers(name):
                 await self._catalog.check_public(name, identity)
+
+    async def _check_secrets(self, wanted: function_pb2.Function) -> None:
+        """Check that a key which is limited to functions gives them no secrets that they have not been given before.
+
+        :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
+        """
+        if not (caller().functions and wanted.secrets):
+            return
+        try:
+            given = set((await self._catalog.get(wanted.name)).secrets)
+        except ApiError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            given = set()
+        if set(wanted.secrets) - given:
+            caller().check_unlimited("secrets are")

@@ -114,7 +114,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Return a record."""
         _check_id(request.id)
         invocation = await self._get(request.id, include_payload=request.include_payload)
-        caller().check_read(function=invocation.function, caller=invocation.caller)
+        caller().check_read(function=invocation.function, caller=invocation.caller, caused=bool(invocation.caused_by))
         return api.GetInvocationResponse(invocation=invocation)
 
     async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
@@ -131,7 +131,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             wait = max(0.0, min(wait, remaining - _MARGIN))
         if not caller().reads_all:
             origin = await self._origin(request.id)
-            caller().check_read(function=origin.function, caller=origin.caller)
+            caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
         invocation = await self._hub.wait_ended(request.id, wait)
         if invocation is None:
             raise invocation_not_found(request.id)
@@ -167,7 +167,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             if isinstance(outcome, ApiError):
                 result.refused.CopyFrom(_refusal(outcome))
             elif outcome.draft is None:
-                result.accepted.invocation.CopyFrom(earlier[outcome.id])
+                result.accepted.invocation.CopyFrom(_in_part(earlier[outcome.id]))
                 # A thousand results would not fit into one answer; GetInvocation has it.
                 result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
@@ -275,7 +275,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         refused: ApiError | None = None
         for origin in await self._database.read(origins_of_blob, blob_id):
             try:
-                caller().check_read(function=origin.function, caller=origin.caller)
+                caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
             except ApiError as error:
                 refused = error
             else:
@@ -290,7 +290,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         return origin
 
     async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
-        return await self._get(accepted.id) if accepted.draft is None else self._fresh(accepted.draft)
+        if accepted.draft is None:
+            return _in_part(await self._get(accepted.id))
+        return self._fresh(accepted.draft)
 
     def _fresh(self, draft: Draft) -> invocation_pb2.Invocation:
         return self._holds.explain(
@@ -330,3 +332,15 @@ def _traceparent(context: Context) -> str:
     metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
     value = metadata.get("traceparent", "")
     return value[:64] if isinstance(value, str) else ""
+
+
+def _in_part(invocation: invocation_pb2.Invocation) -> invocation_pb2.Invocation:
+    """Return of an earlier invocation what its caller may see: who shows no key may have guessed its request id."""
+    if caller().known:
+        return invocation
+    return invocation_pb2.Invocation(
+        id=invocation.id,
+        function=invocation.function,
+        state=invocation.state,
+        create_time=invocation.create_time,
+    )
