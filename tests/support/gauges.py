@@ -71,6 +71,13 @@ async def settled_gauges(server: Server, *, within: float = PATIENCE) -> Gauges:
     return await gauges_when(server, lambda gauges: gauges.settled > begun, within=within)
 
 
+async def gauges_after(server: Server, condition: Callable[[Gauges], bool], *, within: float = PATIENCE) -> Gauges:
+    """Return what a server measures as soon as a condition holds, all of it measured after this call."""
+    # What is measured first may be a little older than the beginning of the count.
+    first = await settled_gauges(server, within=within)
+    return await gauges_when(server, lambda gauges: gauges.settled > first.settled and condition(gauges), within=within)
+
+
 async def gauges_when(server: Server, condition: Callable[[Gauges], bool], *, within: float = PATIENCE) -> Gauges:
     """Return what a server measures as soon as a condition holds."""
     deadline = time.monotonic() + within

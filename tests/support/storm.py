@@ -22,7 +22,7 @@ from homing import (
     RetryPolicy,
     WatchEvent,
 )
-from support.gauges import gauges_when, settled_gauges
+from support.gauges import gauges_after, settled_gauges
 from support.ledger import Ledger
 from support.processes import Cluster, HomingProcess
 from support.proxy import TcpProxy
@@ -170,7 +170,7 @@ class Storm:
 
     async def _check(self) -> None:
         self.ledger.check()
-        await gauges_when(self._cluster.server, lambda gauges: not gauges.all("homing_deliveries"))
+        await gauges_after(self._cluster.server, lambda gauges: not gauges.all("homing_deliveries"))
         starts = self.ledger.starts()
         for each, event in self.ledger.ends.items():
             record = await self.client.get(each)
