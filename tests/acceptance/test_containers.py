@@ -10,11 +10,12 @@ import sys
 import pytest
 
 from homing import DeliveryState, InvocationState
-from homing_core.signing import read_key, signature
+from homing_core.signing import read_key
 from support.confidential import confidential
 from support.docker import FunctionImages, docker
 from support.processes import Cluster
 from support.receiver import receiver
+from support.signatures import signature
 
 
 def instances(function: str) -> list[str]:

@@ -141,7 +141,7 @@ async def test_p6_destinations_depend_on_the_end(database: Database) -> None:
             (api.DELIVERY_KIND_ON_FAILURE, "https://b.example/"),
         ]
     receivers = {row.receiver for row in await deliveries_of(database, good)}
-    assert receivers == {"https://example.org:443", "https://a.example:443", "amqp:"}
+    assert receivers == {"https://example.org:443", "https://a.example:443", "amqp:x"}
 
 
 async def test_p6_a_functions_destinations_hold_where_the_invocation_has_none(database: Database) -> None:

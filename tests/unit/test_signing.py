@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from homing_core.signing import Signer, new_key, read_key, show_key, signature
+from homing_core.signing import Signer, new_key, read_key, show_key
+from support.signatures import signature
 
 
 def headers(keys: list[bytes], body: bytes, *, id_: str = "0193", timestamp: int | None = None) -> dict[str, str]:

@@ -76,11 +76,13 @@ def exchange_of(uri: str) -> Exchange:
 
 
 def receiver_of(uri: str) -> str:
-    """Return who gets what goes to a URI, as far as turns and trouble go: one host and port, function or broker."""
+    """Return who gets what goes to a URI, as far as turns and trouble go: one host, function, exchange or queue."""
     if uri.startswith(FUNCTION):
         return uri
     if uri.startswith(AMQP):
-        return AMQP
+        exchange = uri.removeprefix(AMQP).partition("/")[0]
+        # By the default exchange each queue is reached for itself.
+        return AMQP + exchange if exchange else uri
     try:
         return read_target(uri).receiver
     except ForbiddenTargetError:

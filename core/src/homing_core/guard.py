@@ -194,17 +194,25 @@ def read_target(url: str) -> Target:
         raise ForbiddenTargetError("has an empty port")
     if port == 0:
         raise ForbiddenTargetError("has port 0")
-    _check_host(host, bracketed="[" in parts.netloc)
+    if "[" in parts.netloc:
+        _check_ipv6(host)
+    else:
+        check_host(host)
     return Target(scheme=parts.scheme, host=host, port=port or (443 if parts.scheme == "https" else 80))
 
 
-def _check_host(host: str, *, bracketed: bool) -> None:
-    if bracketed:
-        if "%" in host:
-            raise ForbiddenTargetError("has an address with a zone")
-        if _address(host) is None:
-            raise ForbiddenTargetError(f"has {host!r} in brackets, which is no IPv6 address")
-        return
+def _check_ipv6(host: str) -> None:
+    if "%" in host:
+        raise ForbiddenTargetError("has an address with a zone")
+    if _address(host) is None:
+        raise ForbiddenTargetError(f"has {host!r} in brackets, which is no IPv6 address")
+
+
+def check_host(host: str) -> None:
+    """Check that a host, in lower case, can be read in one way only: as a name, or as an IPv4 address.
+
+    :raises ForbiddenTargetError: It cannot.
+    """
     if not host.isascii():
         raise ForbiddenTargetError("has a host with characters other than ASCII; write it in its xn-- form")
     if "%" in host:

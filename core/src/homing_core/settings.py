@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from homing_core.guard import DEFAULT_PORTS, Guard
+from homing_core.guard import DEFAULT_PORTS, ForbiddenTargetError, Guard, check_host
 from homing_core.tls import TlsError, TlsFiles
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -40,8 +40,10 @@ def _each(check: Callable[[str], object]) -> Callable[[str], str]:
 
 
 def _check_host(host: str) -> None:
-    if not host.removeprefix("*.").replace("-", "a").replace(".", "a").replace("_", "a").isalnum():
-        raise ValueError("must be names of hosts, or suffixes as in *.example.org")
+    try:
+        check_host(host.lower().removeprefix("*."))
+    except ForbiddenTargetError:
+        raise ValueError("must be names of hosts, or suffixes as in *.example.org") from None
 
 
 def _check_port(port: str) -> None:

@@ -40,19 +40,14 @@ def read_key(text: str) -> bytes:
     return key
 
 
-def signature(keys: Sequence[bytes], *, id_: str, timestamp: int, body: bytes) -> str:
-    """Return the header ``webhook-signature``: one signature for each key, so that receivers may know either.
-
-    :param timestamp: When the attempt is made, in seconds since the epoch.
-    """
-    content = f"{id_}.{timestamp}.".encode() + body
-    return " ".join("v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys)
-
-
 class Signer:
-    """Signs a body that is too large to be in memory, part by part."""
+    """Signs a body, which may be too large to be in memory, part by part."""
 
     def __init__(self, keys: Sequence[bytes], *, id_: str, timestamp: int) -> None:
+        """Begin to sign.
+
+        :param timestamp: When the attempt is made, in seconds since the epoch.
+        """
         begin = f"{id_}.{timestamp}.".encode()
         self._digests = [hmac.new(key, begin, "sha256") for key in keys]
 
@@ -62,5 +57,5 @@ class Signer:
             digest.update(part)
 
     def signature(self) -> str:
-        """Return the header of all that was fed."""
+        """Return the header ``webhook-signature`` of all that was fed: one signature for each key."""
         return " ".join("v1," + base64.b64encode(digest.digest()).decode() for digest in self._digests)

@@ -14,6 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 import homing
 from homing_core import signing
+from support.signatures import signature
 
 KEYS = [bytes(range(start, start + 32)) for start in range(3)]
 SECRETS = [signing.show_key(key) for key in KEYS]
@@ -44,7 +45,7 @@ def test_what_homing_signs_is_genuine_here_and_with_standardwebhooks() -> None:
     headers = {
         "webhook-id": "d1",
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": signing.signature(KEYS[:2], id_="d1", timestamp=int(now.timestamp()), body=BODY),
+        "webhook-signature": signature(KEYS[:2], id_="d1", timestamp=int(now.timestamp()), body=BODY),
     }
 
     for secret in SECRETS[:2]:
@@ -156,8 +157,8 @@ def test_what_was_tampered_with_is_refused(case: str) -> None:
 
 
 def test_other_signatures_beside_do_no_harm() -> None:
-    for signature in (f"v1a,xyz {GOOD}", f"{GOOD} v2,xyz", f"v1,xyz {GOOD}"):
-        assert verify(broken(SIGNATURE, signature)).id == "d1"
+    for other in (f"v1a,xyz {GOOD}", f"{GOOD} v2,xyz", f"v1,xyz {GOOD}"):
+        assert verify(broken(SIGNATURE, other)).id == "d1"
     assert verify({**broken(SIGNATURE, "v1,xyz"), SIGNATURE.lower(): GOOD}).id == "d1"
 
 

@@ -214,6 +214,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("HOMING_RUNTIME", ""),
         ("HOMING_CALLBACK_NETWORKS", "10.0.0.1/8"),
         ("HOMING_CALLBACK_HOSTS", "http://example.org"),
+        ("HOMING_CALLBACK_HOSTS", "a..b"),
+        ("HOMING_CALLBACK_HOSTS", "*.bücher.example"),
         ("HOMING_CALLBACK_PORTS", "0"),
         ("HOMING_DELIVERY_DELAYS", "5,soon"),
         ("HOMING_DELIVERY_DELAYS", "nan"),

@@ -33,7 +33,7 @@ def turns(clock: Clock) -> Receivers:
     return Receivers(Random(1), clock=clock)
 
 
-async def attempt(turns: Receivers, name: str, *, answered: bool, insist: bool = False) -> None:
+async def attempt(turns: Receivers, name: str, *, answered: bool | None, insist: bool = False) -> None:
     async with turns.turn(name, insist=insist) as turn:
         turn.answered = answered
 
@@ -43,7 +43,8 @@ async def occupy(turns: Receivers, name: str, count: int) -> tuple[list[asyncio.
     release = asyncio.Event()
 
     async def hang() -> None:
-        async with turns.turn(name, insist=False):
+        async with turns.turn(name, insist=False) as turn:
+            turn.answered = False
             await release.wait()
 
     tasks = [asyncio.create_task(hang()) for _ in range(count)]
@@ -153,3 +154,19 @@ def test_the_default_schedule_has_ten_attempts_in_a_day() -> None:
     assert Schedule().attempts == 10
     assert Schedule().is_last(10)
     assert 23 <= sum(DEFAULT_DELAYS) / 3600 <= 24
+
+
+async def test_an_attempt_that_never_reached_the_receiver_says_nothing_of_it(turns: Receivers, clock: Clock) -> None:
+    for _ in range(receivers.TRIPS_AFTER):
+        await attempt(turns, "hook", answered=None)
+    assert turns.down == 0
+    for _ in range(receivers.TRIPS_AFTER - 1):
+        await attempt(turns, "hook", answered=False)
+    await attempt(turns, "hook", answered=None)
+    await attempt(turns, "hook", answered=False)
+    assert turns.down == 1
+    clock.now += 2 * receivers.FIRST_PAUSE
+    await attempt(turns, "hook", answered=None)
+    assert turns.down == 1
+    await attempt(turns, "hook", answered=True)
+    assert turns.down == 0

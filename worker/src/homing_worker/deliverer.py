@@ -37,11 +37,11 @@ _log = structlog.get_logger(__name__)
 
 PREFETCH: Final = 512
 """Far more in hand than any receiver may have, so that those that hang leave room for the others."""
-_KEYS_PAUSE: Final = 1.0
-"""Seconds after which a delivery is given back that cannot be signed yet."""
 
 _SILENT: Final = frozenset({FailureReason.TIMEOUT, FailureReason.CONNECTION_FAILED, FailureReason.CONNECTION_LOST})
 """Failures that mean that nobody is there."""
+_ANSWERS: Final = frozenset({FailureReason.HTTP_STATUS, FailureReason.BAD_RESPONSE, FailureReason.UNROUTABLE})
+"""Failures that mean that somebody is."""
 
 
 class Deliverer:
@@ -141,7 +141,6 @@ class Deliverer:
             raise
         except SecretsUnavailableError as error:
             _log.warning("delivery_not_signed", delivery_id=delivery.message.delivery_id, error=str(error))
-            await self._sleep(_KEYS_PAUSE)
             delivery.received.requeue()
             return
         state = api.DELIVERY_STATE_DELIVERED
@@ -163,7 +162,7 @@ class Deliverer:
                     self._events.post(self._event(delivery, api.DELIVERY_STATE_DELIVERING))
                 start_us, start = now_us(), time.monotonic()
                 outcome = await self._make(delivery, keys)
-                turn.answered = outcome.failure is None or outcome.failure.reason not in _SILENT
+                turn.answered = _answered(outcome)
                 delivery.note(outcome, start_us=start_us, seconds=time.monotonic() - start)
         except ReceiverDownError as error:
             outcome = failed(FailureReason.RECEIVER_DOWN, str(error))
@@ -191,6 +190,13 @@ class Deliverer:
             worker=self._worker,
             delivery=report,
         )
+
+
+def _answered(outcome: Outcome) -> bool | None:
+    """Return whether the receiver answered; None where nobody asked it."""
+    if outcome.failure is None or outcome.failure.reason in _ANSWERS:
+        return True
+    return False if outcome.failure.reason in _SILENT else None
 
 
 class _Delivery:

@@ -8,7 +8,7 @@ from yarl import URL
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.envelope import envelope_body
-from homing_core.guard import GATEWAY, Guard, read_target
+from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.headers import HOP_BY_HOP
 from homing_worker.metrics import state_name
@@ -19,13 +19,12 @@ _SIGNED: Final = "webhook-"
 """Headers that begin so are the signature's alone."""
 
 
-def url_of(message: DeliveryMessage, guard: Guard) -> URL:
+def url_of(message: DeliveryMessage, target: Target) -> URL:
     """Return where a delivery goes; the host ``gateway`` is the server's own port.
 
-    :raises ForbiddenTargetError: Deliveries may not go there.
+    :param target: What its URL was checked as.
     :raises ValueError: It is no URL.
     """
-    target = guard.check_url(message.uri)
     url = URL(message.uri)
     if target.host == GATEWAY:
         origin = URL(message.gateway_url)
@@ -34,11 +33,6 @@ def url_of(message: DeliveryMessage, guard: Guard) -> URL:
     if read_target(str(url)) != target:
         raise ValueError("it can be read in more than one way")
     return url
-
-
-def is_gateway(message: DeliveryMessage) -> bool:
-    """Tell whether a delivery goes to the server's own port."""
-    return read_target(message.uri).host == GATEWAY
 
 
 def body_of(message: DeliveryMessage) -> bytes:

@@ -40,7 +40,8 @@ class ReceiverDownError(Exception):
 class Turn:
     """The turn of one attempt; says at its end whether there was an answer."""
 
-    answered = False
+    answered: bool | None = None
+    """None where the receiver was not even asked."""
 
 
 class Receiver:
@@ -91,11 +92,11 @@ class Receiver:
                 self._leave()
             raise
 
-    def leave(self, *, answered: bool) -> None:
+    def leave(self, *, answered: bool | None) -> None:
         """End a turn."""
         if answered:
             self._silent, self._pause = 0, 0.0
-        else:
+        elif answered is False:
             self._silent += 1
             if self._silent >= TRIPS_AFTER and self._clock() >= self._down_until:
                 self._trip()

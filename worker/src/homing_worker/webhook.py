@@ -11,14 +11,14 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
-from homing_core.guard import ForbiddenTargetError, Guard
+from homing_core.guard import GATEWAY, ForbiddenTargetError, Guard
 from homing_core.limits import KIB, MIB
 from homing_core.reasons import FailureReason
 from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.bodies import Bodies
 from homing_worker.delivery_outcome import Outcome, answered, failed
-from homing_worker.delivery_request import body_of, headers_of, is_gateway, signature_headers, url_of
+from homing_worker.delivery_request import body_of, headers_of, signature_headers, url_of
 from homing_worker.guard import GuardedResolver
 from homing_worker.receivers import SLOTS
 from homing_worker.runtime import Body, CallFailedError
@@ -83,8 +83,9 @@ class WebhookClient:
         timeout: float,  # noqa: ASYNC109 it is a part of what failed
     ) -> Outcome:
         try:
-            url = url_of(message, self._guard)
-            session = self._to_server if is_gateway(message) else self._session
+            target = self._guard.check_url(message.uri)
+            url = url_of(message, target)
+            session = self._to_server if target.host == GATEWAY else self._session
             headers = headers_of(message) | await _signed(message, body, keys)
             async with asyncio.timeout(timeout):
                 async with session.post(
@@ -130,7 +131,7 @@ async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -
     signer = Signer(keys, id_=message.delivery_id, timestamp=timestamp)
     if isinstance(body, Spool):
         async for part in body.parts():
-            signer.feed(part)
+            await asyncio.to_thread(signer.feed, part)
     else:
         signer.feed(body)
     return signature_headers(message, timestamp, signer.signature())

@@ -143,7 +143,6 @@ def _message(row: Row[Any], head: Head, signing_version: int) -> DeliveryMessage
         state=api.InvocationState.ValueType(row.state),
         result=result,
         failure=record.failure,
-        create_us=row.create_us,
         start_us=row.start_us,
         end_us=row.end_us,
         prior_attempts=len(history.attempts) - history.before_redrive,

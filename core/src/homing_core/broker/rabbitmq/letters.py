@@ -39,7 +39,7 @@ class Letters:
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, _Line] = OrderedDict()
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._opening = asyncio.Lock()
 
     def detach(self) -> None:
         """Forget the connection, which is gone; what was not confirmed on it has failed."""
@@ -54,16 +54,13 @@ class Letters:
         await line.publish(letter)
 
     async def _line(self, connection: Connection, exchange: str) -> _Line:
-        lock = self._opening.setdefault(exchange, asyncio.Lock())
-        try:
-            async with lock:
+        line = self._lines.get(exchange)
+        if line is None or not line.is_open:
+            async with self._opening:
                 line = self._lines.get(exchange)
                 if line is None or not line.is_open:
                     line = self._lines[exchange] = await _Line.open(connection)
-                self._lines.move_to_end(exchange)
-        finally:
-            if not lock.locked():
-                self._opening.pop(exchange, None)
+        self._lines.move_to_end(exchange)
         for name in list(self._lines)[: max(0, len(self._lines) - MAX_CHANNELS)]:
             if self._lines[name].idle:
                 self._lines.pop(name).close()
@@ -129,7 +126,8 @@ class _Line:
             raise PublishUnknownError(f"RabbitMQ did not confirm the message within {CONFIRM_TIMEOUT:g} s.") from None
         finally:
             self._waiting.pop(sequence, None)
-        reason = self._returned.pop(letter.message_id, "")
+            # Another attempt has the same id.
+            reason = self._returned.pop(letter.message_id, "")
         if reason:
             raise UnroutableError(
                 f"no queue takes what goes to the exchange {letter.exchange!r} by the key {letter.routing_key!r}"

@@ -541,7 +541,6 @@ class DeliveryMessage(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     GATEWAY_URL_FIELD_NUMBER: builtins.int
     SIGNING_VERSION_FIELD_NUMBER: builtins.int
-    CREATE_US_FIELD_NUMBER: builtins.int
     TRIED_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
@@ -577,8 +576,6 @@ class DeliveryMessage(google.protobuf.message.Message):
     """Where the host `gateway` is: the origin of the server's own HTTP port."""
     signing_version: builtins.int
     """The version of the keys that it is to be signed with."""
-    create_us: builtins.int
-    """When the invocation was accepted."""
     tried: builtins.bool
     """Whether one of the earlier attempts was made for real, and did not fail because the receiver was taken for down."""
     @property
@@ -626,11 +623,10 @@ class DeliveryMessage(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         gateway_url: builtins.str = ...,
         signing_version: builtins.int = ...,
-        create_us: builtins.int = ...,
         tried: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "request", b"request", "response", b"response", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "create_us", b"create_us", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
 
