@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from queue import Queue
 
@@ -24,6 +21,7 @@ from homing import (
     parse_envelope,
     verify_callback,
 )
+from support.cli import program
 from support.confidential import confidential
 from support.processes import Cluster
 from support.rabbitmq import RabbitNode
@@ -60,17 +58,9 @@ def client(cluster: Cluster) -> Client:
 
 
 def homing(cluster: Cluster, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", "from homing_cli.main import main; main()", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HOMING_TARGET": cluster.target},
-        timeout=90,
-        check=False,
-    )
+    done = program(*arguments, target=cluster.target)
     assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+    return (done.stdout if code == 0 else done.stderr).decode()
 
 
 def until_over(client: Client, invocation_id: str) -> None:
@@ -79,7 +69,9 @@ def until_over(client: Client, invocation_id: str) -> None:
         client.functions.deploy(name="fence", command=["true"])
         fence = client.invoke_async("fence")
         assert next(event for event in results if event.invocation.id == fence.id)
-    assert all(delivery.end_time is not None for delivery in client.get(invocation_id).deliveries)
+    deliveries = client.get(invocation_id).deliveries
+    assert deliveries
+    assert all(delivery.end_time is not None for delivery in deliveries)
 
 
 def next_of(received: Queue[Request]) -> Request:

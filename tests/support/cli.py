@@ -26,10 +26,18 @@ def homing(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def program(*arguments: str | Path, piped: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run the command in a process of its own; without input there is nothing on its standard input."""
+def program(
+    *arguments: str | Path, piped: bytes | None = None, target: str | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a process of its own; without input there is nothing on its standard input.
+
+    :param target: The server that it calls; that of the environment where none is given.
+    """
     source: dict[str, Any] = {"stdin": subprocess.DEVNULL} if piped is None else {"input": piped}
-    return subprocess.run([*PROGRAM, *arguments], capture_output=True, timeout=PATIENCE, check=False, **source)
+    environment = os.environ if target is None else os.environ | {"HOMING_TARGET": target}
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, timeout=PATIENCE, check=False, env=environment, **source
+    )
 
 
 def objects(output: str) -> list[Any]:

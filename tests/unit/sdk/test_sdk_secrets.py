@@ -115,3 +115,6 @@ def test_the_fake_server_keeps_two_signing_keys(driver: Driver, homing_fake: Fak
     driver.do(client.signing_keys.revoke, made[1].signing_key.id)
     with pytest.raises(homing.NotFoundError):
         driver.do(client.signing_keys.revoke, made[1].signing_key.id)
+    with pytest.raises(homing.FailedPreconditionError) as last:
+        driver.do(client.signing_keys.revoke, made[2].signing_key.id)
+    assert last.value.reason == "LAST_SIGNING_KEY"

@@ -20,6 +20,7 @@ from homing._core.names import (
     HoldReason,
     InvocationState,
     LogStream,
+    Scope,
 )
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
@@ -47,6 +48,7 @@ Name = TypeVar(
     DeliveryState,
     DeadLetterKind,
     LogStream,
+    Scope,
 )
 
 

@@ -28,7 +28,8 @@ class EnvelopePayload:
     """A body in an envelope."""
 
     value: Any = field(repr=False)
-    """What JSON says where it is JSON; str where it is other text, or JSON that was cut; else bytes; None if empty."""
+    """What JSON says where it is JSON; str where it is other text, or JSON that was cut or cannot be passed on; else
+    bytes; None if empty."""
     content_type: str
     """Its media type; empty where none was given."""
     size: int

@@ -11,10 +11,8 @@ from homing._core import check, convert
 from homing._core.names import Scope
 from homing.v1 import key_service_pb2
 
-_PREFIX: Final = "SCOPE_"
-_SCOPES: Final = {
-    key_service_pb2.Scope.Value(_PREFIX + scope.value): scope for scope in Scope if scope is not Scope.UNKNOWN
-}
+_SCOPES: Final = convert.numbered(Scope, key_service_pb2.DESCRIPTOR.enum_types_by_name["Scope"])
+_NUMBERS: Final = {scope: number for number, scope in _SCOPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,4 +95,4 @@ def _scope(name: str) -> key_service_pb2.Scope.ValueType:
     if scope is Scope.UNKNOWN:
         known = ", ".join(each.value.lower() for each in _SCOPES.values())
         raise check.invalid("scopes", f"must be among {known}, one is {name!r}")
-    return key_service_pb2.Scope.Value(_PREFIX + scope.value)
+    return key_service_pb2.Scope.ValueType(_NUMBERS[scope])

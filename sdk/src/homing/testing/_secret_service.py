@@ -103,6 +103,13 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
     ) -> api.RevokeSigningKeyResponse:
         for key in self._keys:
             if key.id == request.id:
+                if not key.function and sum(not each.function for each in self._keys) == 1:
+                    raise Refusal(
+                        code=grpc.StatusCode.FAILED_PRECONDITION,
+                        reason="LAST_SIGNING_KEY",
+                        message="it is the only signing key of the server: rotate first",
+                        metadata={"signing_key": request.id},
+                    )
                 self._keys.remove(key)
                 return api.RevokeSigningKeyResponse()
         raise Refusal(
