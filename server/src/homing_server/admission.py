@@ -210,8 +210,7 @@ class Admission:
         due_us: int = 0,
     ) -> Draft:
         identity = access.caller()
-        if not identity.covers(spec.function):
-            await self._catalog.check_public(spec.function, identity)
+        await self._catalog.check_invoke(spec.function, identity)
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)

@@ -13,7 +13,7 @@ from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.access import ALL_SCOPES, ROOT
 from homing_server.control import ControlChannel
-from homing_server.errors import key_exists, key_not_found, shown
+from homing_server.errors import key_exists, key_not_found
 from homing_server.keys import digest_of, new_key
 from homing_server.known_keys import KnownKeys
 from homing_server.store import keys as stored
@@ -119,11 +119,7 @@ def _check(key: api.Key, time_us: int) -> None:
 
 
 def _check_functions(checks: Checks, key: api.Key) -> None:
-    if len(key.functions) > limits.MAX_KEY_FUNCTIONS:
-        checks.add("key.functions", f"must be at most {limits.MAX_KEY_FUNCTIONS}, are {len(key.functions)}")
-    for name in key.functions:
-        if not limits.FUNCTION_NAME.fullmatch(name):
-            checks.add("key.functions", f"{shown(name)} is not the name of a function")
+    checks.function_names("key.functions", key.functions, limits.MAX_KEY_FUNCTIONS)
     if key.functions and api.SCOPE_ADMIN in key.scopes:
         checks.add("key.functions", "must be empty with the scope admin, which can make keys without a limit")
 

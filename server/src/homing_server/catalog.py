@@ -53,6 +53,14 @@ class Catalog:
             return row.function
         return state.function
 
+    async def check_invoke(self, name: str, identity: Identity) -> None:
+        """Check that a function may be invoked: by who may have to do with it, and by everybody if it is public.
+
+        :raises ApiError: As `check_public` does.
+        """
+        if not identity.covers(name):
+            await self.check_public(name, identity)
+
     async def check_public(self, name: str, identity: Identity) -> None:
         """Check that a function may be invoked by whoever may not have to do with it otherwise.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -31,6 +33,18 @@ _ON_ITS_WAY = CONTROL_INTERVAL / 2
 """A worker's word that came within so many seconds may have been said before the count began."""
 _LOOK = 0.1
 _KINDS = {DEAD_LETTER_KIND_INVOCATION: "invocation", DEAD_LETTER_KIND_DELIVERY: "delivery"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Counts:
+    """What the store holds, at one moment."""
+
+    counters: Mapping[str, int]
+    states: Mapping[State, int]
+    deliveries: Mapping[Custody, int]
+    """Those that are not over, by who holds them."""
+    dead_letters: Mapping[int, int]
+    """By kind."""
 
 
 class Conservation:
@@ -69,17 +83,15 @@ class Conservation:
             await self._count_broker()
 
     async def _count_records(self) -> None:
-        counters, states, self._count_seconds = await self._database.read(_count)
-        waiting, dead = await self._database.read(
-            lambda connection: (deliveries.count_waiting(connection), dead_letters.count_by_kind(connection))
-        )
+        counts, self._count_seconds = await self._database.read(_count)
         for custody in (Custody.STORE, Custody.SENT, Custody.BROKER):
-            self._metrics.deliveries_waiting.labels(custody.name.lower()).set(waiting.get(custody, 0))
+            self._metrics.deliveries_waiting.labels(custody.name.lower()).set(counts.deliveries.get(custody, 0))
         for kind, name in _KINDS.items():
-            self._metrics.dead_letters.labels(name).set(dead.get(kind, 0))
+            self._metrics.dead_letters.labels(name).set(counts.dead_letters.get(kind, 0))
         for state in State:
-            self._metrics.records.labels(state.name).set(states.get(state, 0))
-        drift = counters[schema.ACCEPTED] - counters[schema.REMOVED] - sum(states.values())
+            self._metrics.records.labels(state.name).set(counts.states.get(state, 0))
+        accepted, removed = counts.counters[schema.ACCEPTED], counts.counters[schema.REMOVED]
+        drift = accepted - removed - sum(counts.states.values())
         self._metrics.record_drift.set(drift)
 
     async def _count_broker(self) -> None:
@@ -106,8 +118,13 @@ class Conservation:
         return (await self._database.read(read_counters))[schema.CHANGE_SEQ]
 
 
-def _count(connection: Connection) -> tuple[dict[str, int], dict[State, int], float]:
-    """Return the counters, the records by state, and the seconds of processor time that it took."""
+def _count(connection: Connection) -> tuple[_Counts, float]:
+    """Return what there is, and the seconds of processor time that it took to count it."""
     begin = time.thread_time()
-    counted = read_counters(connection), count_states(connection)
-    return *counted, time.thread_time() - begin
+    counts = _Counts(
+        counters=read_counters(connection),
+        states=count_states(connection),
+        deliveries=deliveries.count_waiting(connection),
+        dead_letters=dead_letters.count_by_kind(connection),
+    )
+    return counts, time.thread_time() - begin

@@ -11,9 +11,9 @@ from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, D
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server import access
-from homing_server.admission import Accepted, Admission, Rerun
-from homing_server.errors import shown
-from homing_server.reruns import CANNOT_RUN_AGAIN
+from homing_server.admission import Accepted, Admission
+from homing_server.filters import MAX_FUNCTIONS
+from homing_server.reruns import CANNOT_RUN_AGAIN, check_rate, gap_us_of, rerun_of
 from homing_server.store import dead_letters as stored
 from homing_server.store.dead_letters import Page, Place
 from homing_server.store.engine import Database
@@ -25,7 +25,6 @@ _DEFAULT_PAGE: Final = 50
 _MAX_PAGE: Final = 1000
 _BATCH: Final = 100
 """So many payloads are in memory at a time."""
-_MAX_FUNCTIONS: Final = 100
 _TOKEN: Final = "dead_letters"  # noqa: S105 the kind of a page token
 _PLACE: Final = {"time_us": int, "id": str, "until_us": int, "question": str}
 """What it holds."""
@@ -83,16 +82,11 @@ class DeadLetters:
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
         access.caller().narrow(request.filter)
-        if not 0 <= request.max_per_second <= limits.MAX_BULK_RATE:
-            checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {request.max_per_second:g}")
+        check_rate(checks, request.max_per_second)
         checks.done()
         matched = await self._database.read(stored.count, request.filter, until_us=begin_us)
         response = api.RedriveDeadLettersResponse(matched=matched)
-        gap_us = 1e6 / request.max_per_second if request.max_per_second else 0.0
-        if gap_us * matched > limits.MAX_DELAY * 1e6:
-            days = limits.MAX_DELAY / 86400
-            checks.add("max_per_second", f"would spread {matched} dead letters over more than {days:g} days")
-            checks.done()
+        gap_us = gap_us_of(request.max_per_second, matched, "dead letters")
         if request.dry_run:
             return response
         place = 0
@@ -137,13 +131,10 @@ class DeadLetters:
         if not dead:
             return
         found = await self._database.read(get_invocations, [each.id for each in dead], include_payload=True)
-        reruns = []
-        for invocation in found:
-            invocation.spec.ClearField("schedule_time")
-            request_id = f"redrive:{invocation.id}"
-            reruns.append(
-                Rerun(of=invocation.id, spec=invocation.spec, request_id=request_id, due_us=due_us[invocation.id])
-            )
+        reruns = [
+            rerun_of(invocation, request_id=f"redrive:{invocation.id}", due_us=due_us[invocation.id])
+            for invocation in found
+        ]
         outcomes = await self._admission.accept_reruns(reruns, caller=caller, traceparent=traceparent)
         done = []
         for rerun, outcome in zip(reruns, outcomes, strict=True):
@@ -178,11 +169,7 @@ def _check_filter(checks: Checks, selection: DeadLetterFilter) -> None:
         checks.text("filter.ids", id_, 36)
     if selection.kind not in DeadLetterKind.values():
         checks.add("filter.kind", f"{selection.kind} is not a kind")
-    if len(selection.functions) > _MAX_FUNCTIONS:
-        checks.add("filter.functions", f"must be at most {_MAX_FUNCTIONS}, are {len(selection.functions)}")
-    for name in selection.functions:
-        if not limits.FUNCTION_NAME.fullmatch(name):
-            checks.add("filter.functions", f"{shown(name)} is not the name of a function")
+    checks.function_names("filter.functions", selection.functions, MAX_FUNCTIONS)
     checks.time_range("filter.time", selection.time)
 
 

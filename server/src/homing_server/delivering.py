@@ -62,11 +62,13 @@ class DeliveryDispatcher:
         self._resend_after_us = int(resend_after * 1e6)
         self._woken = asyncio.Event()
         self._next_due_us: int | None = None
+        self._full = True
+        """Whether some wait until others of their receiver have left the workers."""
 
     def recorded(self, recorded: Recorded) -> None:
         """Take note of what was recorded: what ended, and what became of deliveries."""
         self._count(delivered=recorded.delivered, dead=recorded.given_up)
-        if recorded.deliveries or recorded.delivery_reports:
+        if recorded.deliveries or recorded.put_off or (recorded.delivery_reports and self._full):
             self._woken.set()
 
     def wake(self) -> None:
@@ -80,12 +82,14 @@ class DeliveryDispatcher:
             await asyncio.sleep(_AWAY)
             self._woken.set()
             return
+        # Until it is known whether anything waits for room, whatever makes some wakes.
+        self._full = True
         claim = await self._database.write(delivering.claim, now_us=now_us(), most=_BATCH, head=self._head)
-        self._next_due_us = claim.next_due_us
+        self._full, self._next_due_us = claim.full, claim.next_due_us
         if claim.more:
             self._woken.set()
         chained = claim.chained
-        for function in chained.caused:
+        for function in set(chained.caused):
             self._caused(function, now_us())
         self._metrics.accepted.inc(len(chained.caused))
         self._count(delivered=len(chained.caused), dead=chained.dead)
@@ -100,7 +104,9 @@ class DeliveryDispatcher:
         if forgotten:
             _log.info("delivering again", deliveries=len(forgotten))
             await self._database.write(deliveries.take_back, forgotten, due_us=now_us())
-        self._woken.set()
+        due = await self._database.read(delivering.due_by_receiver)
+        if due and min(due.values()) <= now_us():
+            self._woken.set()
 
     async def _wait(self) -> None:
         if self._next_due_us is None:

@@ -7,20 +7,15 @@ from collections.abc import Callable
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import invocation_pb2 as api
-from homing_core.limits import FUNCTION_NAME
-from homing_server.errors import shown
 from homing_server.validation import Checks
 
-_MAX_FUNCTIONS = 100
+MAX_FUNCTIONS = 100
+"""So many functions may be named in a filter."""
 
 
 def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
     """Check a filter."""
-    if len(selection.functions) > _MAX_FUNCTIONS:
-        checks.add("filter.functions", f"must be at most {_MAX_FUNCTIONS}, are {len(selection.functions)}")
-    for name in selection.functions:
-        if not FUNCTION_NAME.fullmatch(name):
-            checks.add("filter.functions", f"{shown(name)} is not the name of a function")
+    checks.function_names("filter.functions", selection.functions, MAX_FUNCTIONS)
     for state in selection.states:
         if state not in api.InvocationState.values() or state == api.INVOCATION_STATE_UNSPECIFIED:
             checks.add("filter.states", f"{state} is not a state")

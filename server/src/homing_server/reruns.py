@@ -53,7 +53,7 @@ class Reruns:
         state = State(found[0].state)
         if state not in ENDS:
             raise invocation_not_ended(request.id, state.name)
-        rerun = _rerun_of(found[0], request_id=request.request_id)
+        rerun = rerun_of(found[0], request_id=request.request_id)
         if request.HasField("payload"):
             rerun.spec.payload.CopyFrom(request.payload)
         return await self._admission.accept_rerun(rerun, caller=caller, traceparent=traceparent)
@@ -71,8 +71,7 @@ class Reruns:
         check_bulk_filter(checks, request.filter)
         access.caller().narrow(request.filter)
         checks.text("request_id", request.request_id, limits.MAX_BULK_REQUEST_ID)
-        if not 0 <= request.max_per_second <= limits.MAX_BULK_RATE:
-            checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {request.max_per_second:g}")
+        check_rate(checks, request.max_per_second)
         checks.done()
         wanted = Rerunnable(
             selection=request.filter,
@@ -81,19 +80,13 @@ class Reruns:
             request_id=request.request_id,
         )
         response = api.BulkRerunResponse(matched=await self._database.read(count_rerunnable, wanted))
-        gap_us = 1e6 / request.max_per_second if request.max_per_second else 0.0
-        if gap_us * response.matched > limits.MAX_DELAY * 1e6:
-            checks.add(
-                "max_per_second",
-                f"would spread {response.matched} invocations over more than {limits.MAX_DELAY / 86400:g} days",
-            )
-            checks.done()
+        gap_us = gap_us_of(request.max_per_second, response.matched, "invocations")
         after: Place | None = None
         number = 0
         while not request.dry_run:
             page = await self._database.read(rerunnable_page, wanted, after=after, size=_PAGE)
             reruns = [
-                _rerun_of(
+                rerun_of(
                     invocation,
                     request_id=rerun_request_id(request.request_id, invocation.id),
                     due_us=begin_us + round(gap_us * place),
@@ -109,10 +102,30 @@ class Reruns:
         return response
 
 
-def _rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str, due_us: int = 0) -> Rerun:
+def rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str, due_us: int = 0) -> Rerun:
+    """Return that an invocation is to run again as it was asked for, but when it was to run."""
     spec = invocation.spec
     spec.ClearField("schedule_time")
     return Rerun(of=invocation.id, spec=spec, request_id=request_id, due_us=due_us)
+
+
+def check_rate(checks: Checks, max_per_second: float) -> None:
+    """Check the cap on the rate of what is run, or delivered, again."""
+    if not 0 <= max_per_second <= limits.MAX_BULK_RATE:
+        checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {max_per_second:g}")
+
+
+def gap_us_of(max_per_second: float, matched: int, what: str) -> float:
+    """Return the microseconds from one of many to the next.
+
+    :raises ApiError: INVALID_ARGUMENT: so they would be spread over longer than anything may be put off.
+    """
+    gap_us = 1e6 / max_per_second if max_per_second else 0.0
+    if gap_us * matched > limits.MAX_DELAY * 1e6:
+        checks = Checks()
+        checks.add("max_per_second", f"would spread {matched} {what} over more than {limits.MAX_DELAY / 86400:g} days")
+        checks.done()
+    return gap_us
 
 
 def _count(response: api.BulkRerunResponse, outcome: Accepted | ApiError) -> None:

@@ -136,6 +136,14 @@ class Checks:
         elif parts.username is not None or parts.password is not None:
             self.add(field, "must not have a user name or password in it")
 
+    def function_names(self, field: str, names: Sequence[str], most: int) -> None:
+        """Check the number of functions that are named, and their names."""
+        if len(names) > most:
+            self.add(field, f"must be at most {most}, are {len(names)}")
+        for name in names:
+            if not limits.FUNCTION_NAME.fullmatch(name):
+                self.add(field, f"{shown(name)} is not the name of a function")
+
     def function_name(self, field: str, name: str) -> None:
         """Check the name of a function."""
         if not limits.FUNCTION_NAME.fullmatch(name):

@@ -95,8 +95,8 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
             return
         for destination in (*wanted.on_success, *wanted.on_failure):
             name = function_of(destination.uri)
-            if name and not identity.covers(name):
-                await self._catalog.check_public(name, identity)
+            if name:
+                await self._catalog.check_invoke(name, identity)
 
     async def _check_secrets(self, wanted: function_pb2.Function) -> None:
         """Check that a key which is limited to functions gives them no secrets that they have not been given before.

@@ -83,8 +83,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
         """Run a function and wait for its end."""
         identity = caller()
-        if not identity.covers(request.spec.function):
-            await self._catalog.check_public(request.spec.function, identity)
+        await self._catalog.check_invoke(request.spec.function, identity)
         checks = Checks()
         check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
         checks.done()

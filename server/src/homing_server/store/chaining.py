@@ -18,12 +18,12 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, DeliveryMessage
-from homing_server.store import dead_letters, schema
+from homing_server.store import schema
 from homing_server.store.accepting import Draft, insert_drafts, max_age_us
+from homing_server.store.dead_letters import GivenUp, bury_deliveries
 
 _deliveries = schema.deliveries
 
-_select_dead = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
 _update = (
     update(_deliveries)
     .where(_deliveries.c.id == bindparam("key"))
@@ -64,18 +64,19 @@ def carry_out(
     function = _function(connection, name)
     drafts: list[Draft] = []
     settled: list[dict[str, Any]] = []
-    dead: list[str] = []
+    dead: list[GivenUp] = []
     for row, message in zip(rows, messages, strict=True):
         history = DeliveryHistory.FromString(row.delivery_history)
         attempt = DeliveryAttemptRecord(start_us=now_us)
         failure = _obstacle(name, function, message)
-        if failure is not None or function is None:
-            attempt.failure.CopyFrom(failure or api.Failure())
-            dead.append(message.delivery_id)
-        else:
+        if failure is None:
+            assert function is not None, "its absence is an obstacle"
             draft = _draft(row, message, function, now_us=now_us)
             history.caused = draft.id
             drafts.append(draft)
+        else:
+            attempt.failure.CopyFrom(failure)
+            dead.append(GivenUp(id=message.delivery_id, invocation_id=row.id, function=row.function))
         history.attempts.append(attempt)
         settled.append(
             {
@@ -90,10 +91,8 @@ def carry_out(
         insert_drafts(connection, drafts)
         chained.caused += [name] * len(drafts)
     connection.execute(_update, settled)
-    if dead:
-        chained.dead += len(dead)
-        buried = connection.execute(_select_dead, {"ids": dead}).all()
-        dead_letters.bury_deliveries(connection, buried, now_us=now_us)
+    chained.dead += len(dead)
+    bury_deliveries(connection, dead, now_us=now_us)
 
 
 def _function(connection: Connection, name: str) -> Function | None:

@@ -42,8 +42,16 @@ DEAD_STATES = frozenset({State.FAILED, State.TIMED_OUT, State.EXPIRED, State.INV
 """What ends so came to nothing; what was stopped was meant to."""
 
 _insert = insert(_dead_letters)
-_select_functions = select(_invocations.c.id, _invocations.c.function).where(
-    _invocations.c.id.in_(bindparam("ids", expanding=True))
+_revive = (
+    update(_deliveries)
+    .where(_deliveries.c.id == bindparam("key"))
+    .values(
+        state=api.DELIVERY_STATE_PENDING,
+        custody=int(Custody.STORE),
+        due_us=bindparam("due"),
+        end_us=0,
+        history=bindparam("told"),
+    )
 )
 _select_deliveries = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
 _select_invocations = select(_invocations).where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
@@ -86,23 +94,29 @@ def bury_invocations(connection: Connection, ends: Sequence[Change], *, now_us: 
         connection.execute(_insert, rows)
 
 
-def bury_deliveries(connection: Connection, deliveries: Sequence[Row[Any]], *, now_us: int) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenUp:
+    """A delivery that came to nothing."""
+
+    id: str
+    invocation_id: str
+    function: str
+
+
+def bury_deliveries(connection: Connection, deliveries: Sequence[GivenUp], *, now_us: int) -> None:
     """Make the dead letters of deliveries that are given up."""
-    if not deliveries:
-        return
-    asked = {"ids": list({row.invocation_id for row in deliveries})}
-    functions = {key: name for key, name in connection.execute(_select_functions, asked)}  # noqa: C416 rows are no pairs
     rows = [
         {
-            "id": row.id,
+            "id": each.id,
             "kind": DEAD_LETTER_KIND_DELIVERY,
-            "invocation_id": row.invocation_id,
-            "function": functions[row.invocation_id],
+            "invocation_id": each.invocation_id,
+            "function": each.function,
             "time_us": now_us,
         }
-        for row in deliveries
+        for each in deliveries
     ]
-    connection.execute(_insert, rows)
+    if rows:
+        connection.execute(_insert, rows)
 
 
 def page_of(
@@ -157,20 +171,13 @@ def revive(connection: Connection, due_us: dict[str, int]) -> int:
         for row in connection.execute(_select_deliveries, {"ids": list(due_us)})
         if row.state == api.DELIVERY_STATE_DEAD
     ]
+    revived = []
     for row in rows:
         history = DeliveryHistory.FromString(row.history)
         history.before_redrive = len(history.attempts)
-        connection.execute(
-            update(_deliveries)
-            .where(_deliveries.c.id == row.id)
-            .values(
-                state=api.DELIVERY_STATE_PENDING,
-                custody=int(Custody.STORE),
-                due_us=due_us[row.id],
-                end_us=0,
-                history=history.SerializeToString(),
-            )
-        )
+        revived.append({"key": row.id, "due": due_us[row.id], "told": history.SerializeToString()})
+    if revived:
+        connection.execute(_revive, revived)
     remove(connection, due_us)
     return len(rows)
 

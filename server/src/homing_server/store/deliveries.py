@@ -16,6 +16,7 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, State, Token
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
 from homing_server.store import dead_letters, schema
+from homing_server.store.dead_letters import GivenUp
 from homing_server.store.recorded import Recorded
 from homing_server.store.records import Change, Values
 
@@ -23,7 +24,11 @@ _deliveries = schema.deliveries
 
 # Making a statement costs more than running it: those that run often are made once.
 _insert = insert(_deliveries)
-_select = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
+_select = (
+    select(_deliveries, schema.invocations.c.function)
+    .join(schema.invocations, schema.invocations.c.id == _deliveries.c.invocation_id)
+    .where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
+)
 _select_functions = select(schema.functions.c.name, schema.functions.c.definition).where(
     schema.functions.c.name.in_(bindparam("names", expanding=True))
 )
@@ -109,9 +114,14 @@ def record_reports(connection: Connection, reports: Sequence[Event], recorded: R
         history.attempts.extend(attempts)
         changes[row.id] = _values(row.id, event, token, history)
         recorded.delivery_reports += report.state != api.DELIVERY_STATE_DELIVERING
+        recorded.put_off += report.state == api.DELIVERY_STATE_PENDING
     if changes:
         connection.execute(_update, list(changes.values()))
-        dead = [rows[key] for key, change in changes.items() if change["state"] == api.DELIVERY_STATE_DEAD]
+        dead = [
+            GivenUp(id=key, invocation_id=rows[key].invocation_id, function=rows[key].function)
+            for key, change in changes.items()
+            if change["state"] == api.DELIVERY_STATE_DEAD
+        ]
         recorded.given_up += len(dead)
         recorded.delivered += sum(change["state"] == api.DELIVERY_STATE_DELIVERED for change in changes.values())
         dead_letters.bury_deliveries(connection, dead, now_us=now_us())

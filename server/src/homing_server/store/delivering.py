@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, func, select, update
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Payload
@@ -26,6 +26,9 @@ _invocations = schema.invocations
 MAX_OUTSTANDING: Final = 64
 """So many deliveries to one receiver are with the workers at the most: one that hangs must not fill their hands."""
 
+MAX_BYTES: Final = 16 * limits.MIB
+"""Bodies of about so many bytes are taken at a time, and one at least."""
+
 _waiting = (schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
 _columns = (
     _deliveries.c.id.label("delivery_id"),
@@ -36,7 +39,13 @@ _columns = (
     _deliveries.c.history.label("delivery_history"),
 )
 _select_due = (
-    select(*_columns, _invocations, schema.payloads.c.request, schema.payloads.c.result)
+    # A callback carries the result alone.
+    select(
+        *_columns,
+        _invocations,
+        case((_deliveries.c.kind != api.DELIVERY_KIND_CALLBACK, schema.payloads.c.request)).label("request"),
+        schema.payloads.c.result,
+    )
     .join(_invocations, _invocations.c.id == _deliveries.c.invocation_id)
     .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
     .where(*_waiting, _deliveries.c.receiver == bindparam("of"), _deliveries.c.due_us <= bindparam("now_us"))
@@ -70,6 +79,12 @@ class Claim:
     """When the next one that there will be room for is due; None where there is none."""
     more: bool = False
     """Whether there are more to be taken now."""
+    full: bool = False
+    """Whether some wait until others of their receiver have left the workers."""
+    taken: int = 0
+    """How many were taken."""
+    size: int = 0
+    """The bytes of the bodies that were read for them."""
 
 
 def due_by_receiver(connection: Connection) -> dict[str, int]:
@@ -103,23 +118,29 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
     outstanding = {receiver: count for receiver, count in connection.execute(_select_outstanding)}  # noqa: C416 same
     signing_version = read_counters(connection)[schema.SIGNING_SEQ]
     for receiver, due_us in sorted(due_by_receiver(connection).items(), key=lambda item: item[1]):
-        room = MAX_OUTSTANDING - outstanding.get(receiver, 0)
+        # What goes to a function is carried out here and now.
+        to_function = receiver.startswith(FUNCTION)
+        room = most if to_function else MAX_OUTSTANDING - outstanding.get(receiver, 0)
         if room <= 0:
+            claimed.full = True
             continue
         if due_us > now_us:
             claimed.next_due_us = min(due_us, claimed.next_due_us or due_us)
             continue
-        room = min(room, most - len(claimed.messages))
-        if room <= 0:
+        if claimed.taken >= most or claimed.size >= MAX_BYTES:
             claimed.more = True
             break
-        rows = connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": room}).all()
+        asked = min(room, most - claimed.taken)
+        rows = _take(connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": asked}), claimed)
         messages = [_message(row, head, signing_version) for row in rows]
-        if receiver.startswith(FUNCTION):
+        if to_function:
             chaining.carry_out(connection, rows, messages, claimed.chained, now_us=now_us)
-            claimed.more = claimed.more or len(rows) == room
         else:
             claimed.messages += messages
+        if len(rows) == room and not to_function:
+            claimed.full = True
+        elif len(rows) == asked or claimed.size >= MAX_BYTES:
+            claimed.more = True
     if claimed.messages:
         sent = [
             {"key": message.delivery_id, "claimed": message.generation, "now_us": now_us}
@@ -127,6 +148,18 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
         ]
         connection.execute(_mark_sent, sent)
     return claimed
+
+
+def _take(due: Iterable[Row[Any]], claimed: Claim) -> list[Row[Any]]:
+    """Take rows until what is taken is large enough."""
+    rows = []
+    for row in due:
+        rows.append(row)
+        claimed.size += len(row.request or b"") + len(row.result or b"")
+        if claimed.size >= MAX_BYTES:
+            break
+    claimed.taken += len(rows)
+    return rows
 
 
 def _message(row: Row[Any], head: Head, signing_version: int) -> DeliveryMessage:

@@ -27,6 +27,8 @@ class Recorded:
     """How many deliveries were made."""
     delivery_reports: int = 0
     """How many deliveries left the broker, so that there is room for others of their receivers."""
+    put_off: int = 0
+    """How many of them wait in the store for their next attempt."""
     delivered: int = 0
     """How many deliveries have arrived."""
     given_up: int = 0

@@ -153,7 +153,7 @@ deliveries = Table(
     Column("create_us", BigInteger, nullable=False),
     Column("end_us", BigInteger, nullable=False),
     Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.DeliveryHistory"),
-    # Who gets it, as far as turns go: a scheme, host and port; `function:NAME`; `amqp:`.
+    # Who gets it, as far as turns go: a scheme, host and port; `function:NAME`; `amqp:EXCHANGE`.
     Column("receiver", String(300), nullable=False, server_default=text("''")),
     Column("due_us", BigInteger, nullable=False, server_default="0"),
     Index("ix_deliveries_invocation_id", "invocation_id"),
