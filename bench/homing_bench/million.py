@@ -21,7 +21,7 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.lifecycle import State
 from homing_server.store.engine import Database
-from homing_server.store.recording import record_events
+from homing_server.store.record import record_events
 from support.many import FUNCTIONS, JOBS, TEAMS, fill
 from support.processes import Dev
 from support.reporter import Reporter

@@ -32,11 +32,11 @@ from homing.v1 import (
 )
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
-from homing_server.blobs import Blobs
-from homing_server.data_port import DataPort
-from homing_server.data_urls import DataUrls
-from homing_server.http_front import HttpFront
+from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.server import HttpFront
 from homing_server.metrics import Metrics
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store.engine import Database
 from support.cli import homing
 from support.confidential import confidential

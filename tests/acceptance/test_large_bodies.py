@@ -34,7 +34,7 @@ from homing.v1.invocation_service_pb2 import (
 )
 from homing.v1.payload_pb2 import Blob, Payload
 from homing_core import limits
-from homing_server.data_urls import DataUrls
+from homing_server.payloads.signed_urls import DataUrls
 from support.processes import Cluster
 
 PATIENCE = 60.0

@@ -9,11 +9,11 @@ import pytest
 
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_READ, Key
 from homing_core.clock import now_us
-from homing_server.access import ANONYMOUS, ROOT
+from homing_server.auth.access import ANONYMOUS, ROOT
+from homing_server.auth.key_cache import KnownKeys, NobodyComesInError
+from homing_server.auth.key_format import NewKey, digest_of, new_key
 from homing_server.errors import ApiError
-from homing_server.keys import NewKey, digest_of, new_key
-from homing_server.known_keys import KnownKeys, NobodyComesInError
-from homing_server.store import keys as stored
+from homing_server.store import api_keys as stored
 from homing_server.store.engine import Database
 
 ROOT_KEY = "a root key of more than thirty-two characters".replace(" ", "-")

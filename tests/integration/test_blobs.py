@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from homing.v1.payload_pb2 import Blob, Payload
-from homing_server import blobs as blobs_module
-from homing_server.blobs import Blobs
-from homing_server.store.accepting import Outcome
+from homing_server.payloads import blobs as blobs_module
+from homing_server.payloads.blobs import Blobs
+from homing_server.store.accept import Outcome
 from homing_server.store.engine import Database
-from homing_server.store.removing import remove
+from homing_server.store.retention import remove
 from support.store import accept_all, life, make_draft, make_spec, opened, record
 
 

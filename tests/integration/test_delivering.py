@@ -26,22 +26,25 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event
 from homing_core.wire.v1 import Token as WireToken
-from homing_server.admission import Admission
-from homing_server.blobs import Blobs
-from homing_server.catalog import Catalog
-from homing_server.data_urls import DataUrls
-from homing_server.dead_letters import DeadLetters
-from homing_server.delivering import DeliveryDispatcher
-from homing_server.dispatcher import Dispatcher
+from homing_server.deliveries.dead_letters import DeadLetters
+from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.admission import Admission
+from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
-from homing_server.store import delivering, dispatching, schema, stopping
-from homing_server.store.deliveries import take_back
-from homing_server.store.delivering import MAX_OUTSTANDING
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
+from homing_server.store import delivery_claims as delivering
+from homing_server.store import dispatch as dispatching
+from homing_server.store import schema
+from homing_server.store import stops as stopping
+from homing_server.store.delivery_claims import MAX_OUTSTANDING
+from homing_server.store.delivery_rows import take_back
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted, put_function
-from homing_server.store.reading import get_invocations
-from homing_server.store.removing import remove
+from homing_server.store.read import get_invocations
+from homing_server.store.retention import remove
 from homing_server.tasks import Tasks
 from support.scripted_broker import ScriptedBroker
 from support.store import (

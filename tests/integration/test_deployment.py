@@ -15,23 +15,23 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import Control, FunctionLoad, FunctionState, WorkerStatus, WorkMessage
-from homing_server import conservation as conservation_module
-from homing_server import deployment as deployment_module
-from homing_server import presence as presence_module
-from homing_server.catalog import Catalog
-from homing_server.conservation import Conservation
+from homing_server.admin import deployment as deployment_module
+from homing_server.admin.deployment import Deployment
+from homing_server.cluster import presence as presence_module
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
-from homing_server.deployment import Deployment
 from homing_server.errors import ApiError, unavailable
-from homing_server.keyring import Keyring
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations import reconciliation as conservation_module
+from homing_server.invocations.reconciliation import Conservation
+from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.presence import Presence
-from homing_server.recorder import Recorder
-from homing_server.registry import WorkerRegistry
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
-from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
-from homing_server.watch import WatchHub
+from homing_server.vault.keyring import Keyring
+from homing_server.watch.hub import WatchHub
 from support.inbox import eventually, until
 from support.reporter import Reporter
 from support.scripted_broker import Handed, ScriptedBroker

@@ -19,19 +19,19 @@ from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
-from homing_server import dispatcher
-from homing_server.admission import Accepted, Admission
-from homing_server.blobs import Blobs
-from homing_server.catalog import Catalog
-from homing_server.data_urls import DataUrls
-from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError, unavailable
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations import dispatcher
+from homing_server.invocations.admission import Accepted, Admission
+from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
-from homing_server.store.counting import count_states
-from homing_server.store.dispatching import at_broker
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
+from homing_server.store.dispatch import at_broker
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
-from homing_server.store.recorded import Recorded
+from homing_server.store.state_counts import count_states
 from homing_server.tasks import Tasks
 from support.inbox import Inbox, eventually, until
 from support.scripted_broker import ScriptedBroker

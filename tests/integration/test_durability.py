@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from homing_core.lifecycle import State
-from homing_server.store.counting import count_states
-from homing_server.store.dispatching import at_broker
+from homing_server.store.dispatch import at_broker
+from homing_server.store.state_counts import count_states
 from support.store import accept_sent, count, counters, life, opened, read, record
 
 TESTS = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import Gauge
 
-from homing_server import leadership
-from homing_server.leadership import Leadership
+from homing_server.cluster import leadership
+from homing_server.cluster.leadership import Leadership
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
 from support.inbox import until

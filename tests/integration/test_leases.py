@@ -10,13 +10,13 @@ import pytest
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
-from homing_server import leases
-from homing_server.leases import Leases
+from homing_server.invocations import leases
+from homing_server.invocations.leases import Leases
+from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.recorder import Recorder
-from homing_server.store import dispatching
+from homing_server.store import dispatch as dispatching
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
-from homing_server.store.recorded import Recorded
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
 from support.reporter import Reporter

@@ -13,12 +13,12 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
-from homing_server.catalog import Catalog
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
-from homing_server.filters import matcher
-from homing_server.holds import Holds
-from homing_server.lists import Lists
-from homing_server.presence import Presence
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.queries import Lists
+from homing_server.rules.filters import matcher
 from homing_server.store.engine import Database
 from support.reporter import Reporter
 from support.store import accept_all, life, make_draft, make_spec, opened, record

@@ -17,13 +17,14 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.log_lines import CAPPED
 from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
-from homing_server import logs, tailing
 from homing_server.errors import ApiError, unavailable
-from homing_server.logs import LogStore
+from homing_server.logs import ingest as logs
+from homing_server.logs import tail as tailing
+from homing_server.logs.ingest import LogStore
+from homing_server.logs.tail import LogTails
 from homing_server.store import schema
 from homing_server.store.engine import Database
 from homing_server.store.logs import append_logs, remove_orphans
-from homing_server.tailing import LogTails
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
 from support.scripted_broker import Handed, ScriptedBroker

@@ -15,11 +15,11 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_server.store import schema
-from homing_server.store.counters import read_counters
-from homing_server.store.counting import count_selected, count_states
 from homing_server.store.engine import Database
-from homing_server.store.listing import Page, Place, list_invocations
-from homing_server.store.removing import expired
+from homing_server.store.list_pages import Page, Place, list_invocations
+from homing_server.store.retention import expired
+from homing_server.store.sequences import read_counters
+from homing_server.store.state_counts import count_selected, count_states
 from support.many import DAY, FUNCTIONS, fill
 from support.store import opened
 

@@ -17,13 +17,13 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_core.wire.v1 import EventBatch
 from homing_server.errors import unavailable
+from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.recorder import Recorder
 from homing_server.store import engine, schema
-from homing_server.store.counters import raise_counters
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
-from homing_server.store.reading import ended_after
-from homing_server.store.recorded import Recorded
+from homing_server.store.read import ended_after
+from homing_server.store.sequences import raise_counters
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
 from support.reporter import Reporter

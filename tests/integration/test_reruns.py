@@ -17,18 +17,18 @@ from homing.v1 import payload_pb2
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, Custody, State
-from homing_server import reruns as reruns_module
-from homing_server.admission import Admission
-from homing_server.blobs import Blobs
-from homing_server.catalog import Catalog
-from homing_server.data_urls import DataUrls
-from homing_server.dispatcher import Dispatcher
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
-from homing_server.holds import Holds
-from homing_server.lists import Lists
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations import reruns as reruns_module
+from homing_server.invocations.admission import Admission
+from homing_server.invocations.dispatcher import Dispatcher
+from homing_server.invocations.queries import Lists
+from homing_server.invocations.reruns import Reruns
 from homing_server.metrics import Metrics
-from homing_server.presence import Presence
-from homing_server.reruns import Reruns
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
 from homing_server.tasks import Tasks

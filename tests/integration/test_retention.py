@@ -15,20 +15,20 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
-from homing_server import follower
-from homing_server import retention as retention_module
-from homing_server.catalog import Catalog
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
-from homing_server.holds import Holds
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations import retention as retention_module
+from homing_server.invocations.retention import Retention
 from homing_server.metrics import Metrics
-from homing_server.presence import Presence
-from homing_server.retention import Retention
 from homing_server.store import schema
-from homing_server.store.counting import count_states
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted, put_function
-from homing_server.watch import WatchHub
-from homing_server.watching import Watching
+from homing_server.store.state_counts import count_states
+from homing_server.watch import feed as follower
+from homing_server.watch.hub import WatchHub
+from homing_server.watch.service import Watching
 from support.store import accept_all, accept_sent, counters, life, make_draft, opened, read, record
 
 DAY = 24 * 3600 * 1_000_000

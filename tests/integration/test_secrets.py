@@ -17,19 +17,19 @@ from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.sealing import SealKey, new_key, text_of_key
 from homing_core.signing import read_key
 from homing_core.wire.v1 import FunctionSecrets, FunctionState
-from homing_server.catalog import Catalog
+from homing_server.admin.deployment import Deployment
+from homing_server.admin.secrets import Secrets
+from homing_server.admin.signing_keys import SigningKeys
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
-from homing_server.deployment import Deployment
 from homing_server.errors import ApiError
-from homing_server.keyring import Keyring
-from homing_server.presence import Presence
-from homing_server.registry import WorkerRegistry
-from homing_server.secrets import Secrets
-from homing_server.signing_keys import SigningKeys
+from homing_server.functions.catalog import Catalog
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
-from homing_server.vault import SecretKeyError, open_vault
-from homing_server.watch import WatchHub
+from homing_server.vault.keyring import Keyring
+from homing_server.vault.vault import SecretKeyError, open_vault
+from homing_server.watch.hub import WatchHub
 from support.store import opened
 
 VALUE = b"correct horse battery staple"

@@ -15,10 +15,12 @@ from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionLoad, WorkerStatus
-from homing_server.registry import WorkerRegistry
-from homing_server.store import dispatching, schema, stopping, tombstones
+from homing_server.cluster.registry import WorkerRegistry
+from homing_server.store import dispatch as dispatching
+from homing_server.store import schema, tombstones
+from homing_server.store import stops as stopping
 from homing_server.store.engine import Database
-from homing_server.store.listing import Place
+from homing_server.store.list_pages import Place
 from support.reporter import Reporter
 from support.store import accept_all, accept_sent, make_draft, make_spec, opened, record, row_of
 

@@ -27,15 +27,17 @@ from homing_core.wire.v1 import (
 )
 from homing_core.wire.v1 import Token as WireToken
 from homing_server.errors import ApiError
-from homing_server.store import deliveries, dispatching, engine, schema
-from homing_server.store.accepting import Outcome, accept
-from homing_server.store.counters import holds_epoch, raise_counters
-from homing_server.store.counting import count_states
+from homing_server.store import delivery_rows as deliveries
+from homing_server.store import dispatch as dispatching
+from homing_server.store import engine, schema
+from homing_server.store.accept import Outcome, accept
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted
-from homing_server.store.reading import ended_after, results_after
-from homing_server.store.recorded import Recorded
-from homing_server.store.recording import record_events
+from homing_server.store.read import ended_after, results_after
+from homing_server.store.record import record_events
+from homing_server.store.sequences import holds_epoch, raise_counters
+from homing_server.store.state_counts import count_states
 from support.reporter import Reporter
 from support.store import (
     HOUR,

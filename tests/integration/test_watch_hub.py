@@ -18,20 +18,22 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_core.wire.v1 import Event
-from homing_server import follower, watching
-from homing_server.catalog import Catalog
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
-from homing_server.holds import Holds
+from homing_server.functions.catalog import Catalog
 from homing_server.metrics import Metrics
-from homing_server.presence import Presence
-from homing_server.store import reading, schema
+from homing_server.store import read as reading
+from homing_server.store import schema
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
-from homing_server.store.reading import Numbered, results_after
-from homing_server.store.recorded import Recorded
-from homing_server.store.recording import store_changes
-from homing_server.store.records import Change, record_of
-from homing_server.watch import WatchHub
-from homing_server.watching import Watching
+from homing_server.store.invocation_rows import Change, record_of
+from homing_server.store.read import Numbered, results_after
+from homing_server.store.record import store_changes
+from homing_server.watch import feed as follower
+from homing_server.watch import service as watching
+from homing_server.watch.hub import WatchHub
+from homing_server.watch.service import Watching
 from support.inbox import until
 from support.reporter import Reporter
 from support.store import accept_sent, deploy, life, opened, record, row_of

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.guard import Guard
-from homing_server.admission import Admission
-from homing_server.blobs import Blobs
-from homing_server.catalog import Catalog
-from homing_server.data_urls import DataUrls
-from homing_server.dispatcher import Dispatcher
 from homing_server.errors import ApiError
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.admission import Admission
+from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
 from homing_server.tasks import Tasks
 from support.scripted_broker import ScriptedBroker
 from support.store import make_spec, opened

@@ -19,8 +19,8 @@ from homing_core.destinations import receiver_of
 from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema
-from homing_server.store.accepting import label_rows, row_of_spec
-from homing_server.store.records import values_of
+from homing_server.store.accept import label_rows, row_of_spec
+from homing_server.store.invocation_rows import values_of
 from support.reporter import Reporter
 
 DAY = 24 * 3600 * 1_000_000

@@ -20,14 +20,15 @@ from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import DeliveryMessage, Event
-from homing_server.store import delivering, schema
-from homing_server.store.accepting import Draft, Verdict, accept
-from homing_server.store.counters import read_counters
+from homing_server.store import delivery_claims as delivering
+from homing_server.store import schema
+from homing_server.store.accept import Draft, Verdict, accept
+from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.store.functions import put_function
-from homing_server.store.reading import get_invocations
-from homing_server.store.recorded import Recorded
-from homing_server.store.recording import record_events
+from homing_server.store.read import get_invocations
+from homing_server.store.record import record_events
+from homing_server.store.sequences import read_counters
 from support.reporter import Reporter
 
 HOUR = 3600 * 1_000_000

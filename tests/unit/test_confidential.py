@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from homing_core import signing
-from homing_server import keys
+from homing_server.auth import key_format as keys
 from support.confidential import betrayed, confidential
 from support.processes import HomingProcess, ProcessError
 

@@ -24,13 +24,13 @@ from homing_core.wire.v1 import (
     Stops,
     WorkerStatus,
 )
-from homing_server.catalog import Catalog
-from homing_server.keyring import Keyring
-from homing_server.presence import Presence
-from homing_server.registry import WorkerRegistry
-from homing_server.store.recorded import Recorded
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.registry import WorkerRegistry
+from homing_server.functions.catalog import Catalog
+from homing_server.store.effects import Recorded
 from homing_server.tasks import Tasks
-from homing_server.watch import WatchHub
+from homing_server.vault.keyring import Keyring
+from homing_server.watch.hub import WatchHub
 
 _log = structlog.get_logger(__name__)
 

@@ -7,11 +7,11 @@ import pytest
 from homing.v1 import DeadLetterFilter, InvocationFilter, Key
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ
 from homing_core.clock import now_us
-from homing_server import access
-from homing_server.access import ANONYMOUS, EVERYBODY, SCOPES, Identity
+from homing_server.auth import access
+from homing_server.auth.access import ANONYMOUS, EVERYBODY, SCOPES, Identity
+from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
+from homing_server.auth.rate_limit import Usage
 from homing_server.errors import ApiError
-from homing_server.keys import digest_of, id_of, key_in, new_key, same
-from homing_server.usage import Usage
 
 
 def reason(error: pytest.ExceptionInfo[ApiError]) -> str:

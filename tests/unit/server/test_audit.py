@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from homing.v1 import CreateKeyRequest, InvocationFilter, Key, RevokeKeyRequest, RevokeSigningKeyRequest, TimeRange
 from homing.v1.invocation_service_pb2 import BulkStopRequest
-from homing_server import audit
+from homing_server.auth import audit
 
 
 def line_of(method: str, request: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from homing.v1.payload_pb2 import Blob, Payload
-from homing_server.data_urls import LIFETIME, DataUrls
+from homing_server.payloads.signed_urls import LIFETIME, DataUrls
 
 STORED = Payload(blob=Blob(id="b1", size=1))
 

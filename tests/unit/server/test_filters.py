@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.errors import ApiError
-from homing_server.filters import check_filter, matcher
-from homing_server.validation import Checks
+from homing_server.rules.filters import check_filter, matcher
+from homing_server.rules.validation import Checks
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.wire.v1 import FunctionLoad, FunctionState, WorkerStatus
-from homing_server.catalog import Catalog
-from homing_server.holds import Holds
-from homing_server.presence import Presence
+from homing_server.cluster.presence import Presence
+from homing_server.cluster.wait_reasons import Holds
+from homing_server.functions.catalog import Catalog
 from homing_server.store.engine import Database
 
 MINUTE = 60 * 1_000_000

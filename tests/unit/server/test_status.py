@@ -22,8 +22,8 @@ from homing_server.errors import (
     not_served,
     unavailable,
 )
-from homing_server.grpc_front.status import DOMAIN, ErrorInterceptor
-from homing_server.validation import Checks, check_spec
+from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
+from homing_server.rules.validation import Checks, check_spec
 
 
 class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):

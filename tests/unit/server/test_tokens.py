@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homing_server.errors import ApiError
-from homing_server.tokens import decode_token, encode_token
+from homing_server.rules.tokens import decode_token, encode_token
 
 contents = st.dictionaries(st.text(max_size=8), st.integers(-(2**63) + 1, 2**63 - 1) | st.text(), max_size=4)
 

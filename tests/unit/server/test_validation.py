@@ -13,7 +13,7 @@ from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
 from homing_core.guard import Guard
 from homing_server.errors import ApiError
-from homing_server.validation import Checks, check_function, check_spec
+from homing_server.rules.validation import Checks, check_function, check_spec
 
 Spec = invocation_pb2.InvocationSpec
 Function = function_pb2.Function

@@ -32,7 +32,7 @@ from homing.v1.dead_letter_pb2 import (
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import DeliveryHistory
 from homing_server.store import schema
-from homing_server.store.records import Change, delivery_of, record_of, timestamp
+from homing_server.store.invocation_rows import Change, delivery_of, record_of, timestamp
 
 _dead_letters = schema.dead_letters
 _deliveries = schema.deliveries

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from homing_server.errors import unavailable
-from homing_server.store.properties import keep_property
+from homing_server.store.meta import keep_property
 
 _BUSY_TIMEOUT = 10_000
 _READERS = 4

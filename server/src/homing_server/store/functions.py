@@ -13,9 +13,9 @@ from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema, tombstones
-from homing_server.store.recorded import Recorded
-from homing_server.store.recording import store_changes
-from homing_server.store.records import Change, record_of
+from homing_server.store.effects import Recorded
+from homing_server.store.invocation_rows import Change, record_of
+from homing_server.store.record import store_changes
 from homing_server.store.secrets import versions_of
 
 _functions = schema.functions

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from homing.v1 import function_pb2
 from homing_server.store import schema
-from homing_server.store.counters import raise_counters, read_counters
+from homing_server.store.sequences import raise_counters, read_counters
 
 _secrets = schema.secrets
 _functions = schema.functions

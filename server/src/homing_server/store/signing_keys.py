@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from homing_server.store import schema
-from homing_server.store.counters import raise_counters, read_counters
+from homing_server.store.sequences import raise_counters, read_counters
 
 _keys = schema.signing_keys
 _NEWEST_FIRST = (_keys.c.create_us.desc(), _keys.c.id.desc())

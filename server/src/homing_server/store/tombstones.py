@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import Stop
 from homing_server.store import schema
-from homing_server.store.records import Change
+from homing_server.store.invocation_rows import Change
 
 _tombstones = schema.tombstones
 _invocations = schema.invocations

@@ -1,0 +1,1 @@
+"""What operators change: functions, secrets, signing keys and API keys."""

@@ -1,0 +1,316 @@
+"""Deploys, pauses, scales and deletes functions, and settles the work that deleted ones leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
+
+from homing.v1 import function_pb2
+from homing.v1 import invocation_pb2 as api
+from homing_core import lifecycle
+from homing_core.broker import Broker, BrokerError, Received
+from homing_core.clock import now_us
+from homing_core.lifecycle import Record, State
+from homing_core.wire.v1 import Event, FunctionState, SyncReply, SyncRequest, WorkMessage
+from homing_server.control import ControlChannel
+from homing_server.errors import Violation, function_not_found, invalid_request, shown
+from homing_server.functions.catalog import Catalog
+from homing_server.rules.validation import Checks, check_instances
+from homing_server.store import functions as stored
+from homing_server.store import tombstones
+from homing_server.store.effects import Recorded
+from homing_server.store.engine import Database
+from homing_server.store.invocation_rows import Change, record_of
+from homing_server.store.record import select_invocations, store_changes
+from homing_server.store.secrets import missing_secrets, version_of
+from homing_server.tasks import Tasks
+
+_log = structlog.get_logger(__name__)
+
+_PREFETCH = 200
+_LOOK = 0.5
+"""How often, in seconds, is looked whether a deleted function's queues are empty."""
+
+
+class Deployment:
+    """Changes functions."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        catalog: Catalog,
+        control: ControlChannel,
+        *,
+        tasks: Tasks,
+        announce: Callable[[Recorded], None],
+    ) -> None:
+        """Prepare to deploy.
+
+        :param announce: Told of the invocations that ended because their function is gone.
+        """
+        self._database = database
+        self._broker = broker
+        self._catalog = catalog
+        self._control = control
+        self._tasks = tasks
+        self._announce = announce
+        self._draining: set[str] = set()
+        """Functions whose queues are drained over the connection that there is now."""
+        self._left_behind: list[Received] = []
+        self._arrived = asyncio.Event()
+        broker.on_connected(self._settle_dead_work)
+        broker.on_connected(self._drain_deleted)
+        broker.on_lost(self._lost)
+
+    async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
+        """Create or change a function; return it as it is now and whether it is new.
+
+        :raises ApiError: INVALID_ARGUMENT where it names secrets that do not exist.
+        """
+        state, created = await self._database.write(_put, wanted, now_us=now_us())
+        function = state.function
+        self._catalog.learn(state)
+        if self._broker.connected:
+            try:
+                await self._broker.open_function(function.name)
+            except BrokerError as error:
+                # The dispatcher makes missing queues when it meets them.
+                _log.warning("queues not made yet", function=function.name, error=str(error))
+        await self._control.tell_function(state)
+        _log.info("function deployed", function=function.name, revision=function.revision, created=created)
+        return function, created
+
+    async def pause(self, name: str, *, paused: bool) -> function_pb2.Function:
+        """Hold the work of a function, or let it go on; return the function.
+
+        :raises ApiError: NOT_FOUND.
+        """
+
+        def change(function: function_pb2.Function) -> None:
+            function.paused = paused
+
+        return await self._change(name, change)
+
+    async def scale(
+        self, name: str, *, min_instances: int | None = None, max_instances: int | None = None
+    ) -> function_pb2.Function:
+        """Change how many instances of a function each worker keeps and starts; None leaves a bound as it is.
+
+        :raises ApiError: NOT_FOUND; INVALID_ARGUMENT where the bounds do not go together.
+        """
+
+        def change(function: function_pb2.Function) -> None:
+            if min_instances is not None:
+                function.min_instances = min_instances
+            if max_instances is not None:
+                function.max_instances = max_instances
+            checks = Checks()
+            check_instances(checks, function)
+            checks.done()
+
+        return await self._change(name, change)
+
+    async def delete(self, name: str) -> int:
+        """Delete a function; return how many of its invocations ended because they waited in the store.
+
+        Those that wait at the broker end as its queues are drained.
+
+        :raises ApiError: NOT_FOUND.
+        """
+        left = await self._database.write(stored.mark_deleted, name)
+        if left is None:
+            raise function_not_found(name)
+        state = FunctionState(function=left, deleted=True)
+        self._catalog.learn(state)
+        await self._control.tell_function(state)
+        invalidated = await self._invalidate_stored(name)
+        self._start_draining(name)
+        _log.info("function deleted", function=name, invalidated=invalidated)
+        return invalidated
+
+    async def _change(self, name: str, change: Callable[[function_pb2.Function], None]) -> function_pb2.Function:
+        state = await self._database.write(_change, name, change, now_us=now_us())
+        if state is None:
+            raise function_not_found(name)
+        function = state.function
+        self._catalog.learn(state)
+        # Said even where nothing has changed: who asks again may do so because the first word was lost.
+        await self._control.tell_function(state)
+        _log.info(
+            "function changed",
+            function=name,
+            revision=function.revision,
+            paused=function.paused,
+            min_instances=function.min_instances,
+            max_instances=function.max_instances,
+        )
+        return function
+
+    async def _invalidate_stored(self, name: str) -> int:
+        count = 0
+        while True:
+            recorded = await self._database.write(stored.invalidate_stored, name, now_us=now_us())
+            if not recorded.ended:
+                return count
+            count += len(recorded.ended)
+            self._announce(recorded)
+
+    async def _drain_deleted(self) -> None:
+        for name in await self._catalog.load():
+            self._start_draining(name)
+
+    def _lost(self) -> None:
+        """Forget what consumed over the lost connection; over the next one it begins anew."""
+        self._draining = set()
+
+    def _start_draining(self, name: str) -> None:
+        if name not in self._draining:
+            self._draining.add(name)
+            self._tasks.run(self._drain(name), f"drain {name}")
+
+    async def _drain(self, name: str) -> None:
+        """Take what is in a deleted function's queues, end it, and remove the queues once they are empty."""
+        draining = self._draining
+        try:
+            work = await self._broker.consume_work(name, self._settle, prefetch=_PREFETCH)
+            sync = await self._broker.consume_sync(name, self._refuse, prefetch=_PREFETCH)
+            try:
+                while self._catalog.is_deleted(name) and draining is self._draining:
+                    await asyncio.sleep(_LOOK)
+                    depth = await self._broker.depth(name)
+                    if depth.work == depth.sync == 0 and await self._invalidate_stored(name) == 0:
+                        break
+            finally:
+                await work.cancel()
+                await sync.cancel()
+            if draining is not self._draining or not self._catalog.is_deleted(name):
+                return
+            if await self._broker.close_function(name):
+                await self._database.write(stored.mark_drained, name)
+        finally:
+            draining.discard(name)
+
+    async def _settle_dead_work(self) -> None:
+        await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH)
+
+    def _settle(self, message: Received) -> None:
+        self._left_behind.append(message)
+        self._arrived.set()
+
+    async def settle_group(self) -> None:
+        """Wait for work messages that no worker will take and end their invocations. One step of a loop."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        messages, self._left_behind = self._left_behind, []
+        if not messages:
+            return
+        work: dict[str, tuple[WorkMessage, Received]] = {}
+        for message in messages:
+            item = _read(message)
+            if item is not None and item.generation >= work.get(item.invocation_id, (item,))[0].generation:
+                work[item.invocation_id] = item, message
+        try:
+            recorded = await self._database.write(_end_all, work)
+        except BaseException:
+            for message in messages:
+                message.requeue()
+            raise
+        for message in messages:
+            message.ack()
+        self._announce(recorded)
+
+    def _refuse(self, message: Received) -> None:
+        self._tasks.run(self._refuse_sync(message), "refuse sync call")
+
+    async def _refuse_sync(self, message: Received) -> None:
+        request = SyncRequest.FromString(message.body)
+        reply = SyncReply(invocation_id=request.invocation_id)
+        reply.ended.state = api.INVOCATION_STATE_INVALID
+        reply.ended.failure.CopyFrom(_function_deleted(request.spec.function))
+        message.ack()
+        await self._broker.publish_reply(request.reply_to, reply.SerializeToString())
+
+
+def _put(connection: Connection, wanted: function_pb2.Function, *, now_us: int) -> tuple[FunctionState, bool]:
+    """Create or change a function; return it as it is told of and whether it is new."""
+    missing = missing_secrets(connection, wanted.secrets)
+    if missing:
+        raise invalid_request(
+            [Violation(field="function.secrets", description=f"there is no secret {shown(name)}") for name in missing]
+        )
+    function, created = stored.put_function(connection, wanted, now_us=now_us)
+    return FunctionState(function=function, secrets_version=version_of(connection, function)), created
+
+
+def _change(
+    connection: Connection, name: str, change: Callable[[function_pb2.Function], None], *, now_us: int
+) -> FunctionState | None:
+    """Change a part of a function; return it as it is told of, or None where there is none."""
+    function = stored.change_function(connection, name, change, now_us=now_us)
+    if function is None:
+        return None
+    return FunctionState(function=function, secrets_version=version_of(connection, function))
+
+
+def _read(message: Received) -> WorkMessage | None:
+    try:
+        return WorkMessage.FromString(message.body)
+    except DecodeError:
+        _log.error("a work message that cannot be read was dropped", size=len(message.body))
+        return None
+
+
+def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Received]]) -> Recorded:
+    changes = []
+    gone = []
+    for row in select_invocations(connection, work):
+        before = record_of(row)
+        item, message = work[row.id]
+        if before.stop_request is not None:
+            gone.append((row.id, item.generation))
+        after = _end_of(before, item, message.dead_reason)
+        if after is not None:
+            changes.append(Change(row=row, before=before, after=after))
+    recorded = Recorded()
+    store_changes(connection, changes, recorded)
+    tombstones.note_gone(connection, gone, now_us=now_us())
+    return recorded
+
+
+def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | None:
+    """Return the end of an invocation whose work message came here, or None where it is not for this message to say."""
+    if record.ended or record.token.generation != work.generation:
+        return None
+    match dead_reason:
+        case "expired" if record.start_us:
+            # Started in time, and its worker was lost: it goes on.
+            after = lifecycle.reported(record, _handed_back(record, work))
+        case "expired":
+            failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
+            after = lifecycle.ended(record, state=State.EXPIRED, failure=failure, time_us=now_us())
+        case "":
+            state = State.FAILED if record.attempts else State.INVALID
+            failure = _function_deleted(work.spec.function)
+            after = lifecycle.ended(record, state=state, failure=failure, time_us=now_us())
+        case reason:
+            message = f"the broker gave up handing it out ({reason}): too many workers were lost with it in hand"
+            failure = api.Failure(reason="POISON", message=message)
+            after = lifecycle.ended(record, state=State.FAILED, failure=failure, time_us=now_us())
+    return after if isinstance(after, Record) else None
+
+
+def _handed_back(record: Record, work: WorkMessage) -> Event:
+    event = Event(invocation_id=work.invocation_id, time_us=now_us())
+    event.token.generation = record.token.generation
+    event.token.delivery = record.token.delivery
+    event.handed_back.reason = "EXPIRED_AFTER_START"
+    return event
+
+
+def _function_deleted(name: str) -> api.Failure:
+    return api.Failure(reason="FUNCTION_DELETED", message=f"function {name!r} was deleted")

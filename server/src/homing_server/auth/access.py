@@ -1,0 +1,241 @@
+"""Who may do what: which scope each call needs, and what a key that is limited to functions may see and do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+
+from homing.v1 import function_pb2
+from homing.v1.dead_letter_pb2 import DeadLetterFilter
+from homing.v1.invocation_pb2 import InvocationFilter
+from homing.v1.key_service_pb2 import (
+    SCOPE_ADMIN,
+    SCOPE_DEPLOY,
+    SCOPE_INVOKE,
+    SCOPE_OPERATE,
+    SCOPE_READ,
+    Key,
+    Scope,
+)
+from homing_core.clock import now_us
+from homing_server.auth.rate_limit import Usage
+from homing_server.errors import (
+    ApiError,
+    function_not_allowed,
+    key_expired,
+    key_limited,
+    key_missing,
+    key_revoked,
+    rate_limited,
+    scope_missing,
+)
+
+Scopes = frozenset[Scope.ValueType]
+
+ALL_SCOPES: Final[Scopes] = frozenset({SCOPE_INVOKE, SCOPE_READ, SCOPE_OPERATE, SCOPE_DEPLOY, SCOPE_ADMIN})
+OWN: Final[Scopes] = frozenset({SCOPE_INVOKE, SCOPE_READ})
+"""To read what one has invoked oneself, the one or the other is enough."""
+
+_INVOCATIONS: Final = "/homing.v1.InvocationService/"
+_FUNCTIONS: Final = "/homing.v1.FunctionService/"
+_SECRETS: Final = "/homing.v1.SecretService/"
+_KEYS: Final = "/homing.v1.KeyService/"
+
+SCOPES: Final[Mapping[str, Scopes]] = {
+    _INVOCATIONS + "Invoke": frozenset({SCOPE_INVOKE}),
+    _INVOCATIONS + "InvokeAsync": frozenset({SCOPE_INVOKE}),
+    _INVOCATIONS + "BatchInvokeAsync": frozenset({SCOPE_INVOKE}),
+    _INVOCATIONS + "WritePayload": frozenset({SCOPE_INVOKE}),
+    _INVOCATIONS + "GetInvocation": OWN,
+    _INVOCATIONS + "WaitInvocation": OWN,
+    _INVOCATIONS + "ReadPayload": OWN,
+    _INVOCATIONS + "ListInvocations": frozenset({SCOPE_READ}),
+    _INVOCATIONS + "CountInvocations": frozenset({SCOPE_READ}),
+    _INVOCATIONS + "WatchResults": frozenset({SCOPE_READ}),
+    _INVOCATIONS + "TailLogs": frozenset({SCOPE_READ}),
+    _INVOCATIONS + "ListDeadLetters": frozenset({SCOPE_READ}),
+    _INVOCATIONS + "StopInvocation": frozenset({SCOPE_OPERATE}),
+    _INVOCATIONS + "BulkStop": frozenset({SCOPE_OPERATE}),
+    _INVOCATIONS + "RerunInvocation": frozenset({SCOPE_OPERATE}),
+    _INVOCATIONS + "BulkRerun": frozenset({SCOPE_OPERATE}),
+    _INVOCATIONS + "RedriveDeadLetters": frozenset({SCOPE_OPERATE}),
+    _INVOCATIONS + "PurgeDeadLetters": frozenset({SCOPE_OPERATE}),
+    _FUNCTIONS + "GetFunction": frozenset({SCOPE_READ}),
+    _FUNCTIONS + "ListFunctions": frozenset({SCOPE_READ}),
+    _FUNCTIONS + "PauseFunction": frozenset({SCOPE_OPERATE}),
+    _FUNCTIONS + "ResumeFunction": frozenset({SCOPE_OPERATE}),
+    _FUNCTIONS + "ScaleFunction": frozenset({SCOPE_OPERATE}),
+    _FUNCTIONS + "DeployFunction": frozenset({SCOPE_DEPLOY}),
+    _FUNCTIONS + "DeleteFunction": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "CreateSecret": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "UpdateSecret": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "ListSecrets": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "DeleteSecret": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "RotateSigningKey": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "ListSigningKeys": frozenset({SCOPE_DEPLOY}),
+    _SECRETS + "RevokeSigningKey": frozenset({SCOPE_DEPLOY}),
+    _KEYS + "CreateKey": frozenset({SCOPE_ADMIN}),
+    _KEYS + "ListKeys": frozenset({SCOPE_ADMIN}),
+    _KEYS + "RevokeKey": frozenset({SCOPE_ADMIN}),
+}
+"""By method, the scopes of which one is needed. A method of homing's that is not here is refused to everybody."""
+
+OPEN_IN_PART: Final = frozenset({_INVOCATIONS + name for name in ("Invoke", "InvokeAsync", "BatchInvokeAsync")})
+"""What may be called without a key, for functions that are public."""
+
+BATCH: Final = _INVOCATIONS + "BatchInvokeAsync"
+"""What counts for as many calls as it has invocations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who calls."""
+
+    name: str
+    """What records, stop requests and audit lines show as the caller."""
+    scopes: Scopes
+    functions: frozenset[str] = frozenset()
+    """The functions that it may have to do with; empty for all."""
+    max_per_second: float = 0.0
+    """How many calls and invocations in a second it may make; 0 for any number."""
+    expire_us: int = 0
+    """When its key ends, in microseconds since the epoch; 0 where it does not."""
+    known: bool = True
+    """Whether it showed a key that is good, or none is needed."""
+    usage: Usage = field(default_factory=Usage, repr=False, compare=False)
+
+    def check_in_force(self) -> None:
+        """Check that its key has neither ended nor been revoked.
+
+        :raises ApiError: UNAUTHENTICATED.
+        """
+        if self.expire_us and now_us() >= self.expire_us:
+            raise key_expired(self.name)
+        if self.usage.revoked:
+            raise key_revoked()
+
+    def take(self, number: int = 1) -> None:
+        """Count calls.
+
+        :raises ApiError: RESOURCE_EXHAUSTED: there were too many lately.
+        """
+        if self.max_per_second:
+            wait = self.usage.take(number, per_second=self.max_per_second)
+            if wait:
+                raise rate_limited(self.name, self.max_per_second, wait)
+
+    def check_call(self, method: str) -> None:
+        """Check that it has one of the scopes that a method needs.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        needed = SCOPES.get(method, frozenset())
+        if not (needed & self.scopes):
+            raise scope_missing(method.rpartition("/")[2], [_shown(scope) for scope in sorted(needed)])
+
+    def may(self, scope: Scope.ValueType) -> bool:
+        """Tell whether it has a scope."""
+        return scope in self.scopes
+
+    def covers(self, function: str) -> bool:
+        """Tell whether it may have to do with a function."""
+        return self.known and (not self.functions or function in self.functions)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it may read every record."""
+        return SCOPE_READ in self.scopes and not self.functions
+
+    def refusal(self, function: str) -> ApiError:
+        """Return the error of what it may not do with a function."""
+        return function_not_allowed(function) if self.known else key_missing()
+
+    def check_function(self, function: str) -> None:
+        """Check that it may have to do with a function.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        if not self.covers(function):
+            raise self.refusal(function)
+
+    def check_destination(self, function: function_pb2.Function) -> None:
+        """Check that it may send outcomes to a function, which invokes that function.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        if not function.public:
+            self.check_function(function.name)
+
+    def check_read(self, *, function: str, caller: str, caused: bool) -> None:
+        """Check that it may read a record.
+
+        :param caller: Who had asked for it.
+        :param caused: Whether it comes from a delivery, so that another than its caller may have chosen the function.
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        if caused and not self.covers(function):
+            raise self.refusal(function)
+        if SCOPE_READ in self.scopes:
+            if self.covers(function) or (SCOPE_INVOKE in self.scopes and caller == self.name):
+                return
+            raise self.refusal(function)
+        if caller != self.name:
+            raise scope_missing("an invocation of another caller", [_shown(SCOPE_READ)])
+
+    def check_unlimited(self, what: str) -> None:
+        """Check that its key is for all functions, where what it asks for concerns all of them.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        if self.functions:
+            raise key_limited(what)
+
+    def narrow(self, selection: InvocationFilter | DeadLetterFilter) -> None:
+        """Let a filter select nothing beyond the functions that it may have to do with.
+
+        :raises ApiError: PERMISSION_DENIED: the filter names another one.
+        """
+        if self.functions:
+            for function in selection.functions:
+                self.check_function(function)
+            if not selection.functions:
+                selection.functions.extend(sorted(self.functions))
+
+
+EVERYBODY: Final = Identity(name="", scopes=ALL_SCOPES)
+"""Whoever calls a server without authentication."""
+ANONYMOUS: Final = Identity(name="", scopes=frozenset({SCOPE_INVOKE}), known=False)
+"""Who shows no key where keys are needed."""
+
+ROOT: Final = "root"
+"""The name of whoever shows the root key; no other key has it."""
+
+_caller: ContextVar[Identity] = ContextVar("homing_caller", default=EVERYBODY)
+
+
+def caller() -> Identity:
+    """Return who makes the call that is being served."""
+    return _caller.get()
+
+
+def serve_for(identity: Identity) -> None:
+    """Note who makes the call that this task serves."""
+    _caller.set(identity)
+
+
+def identity_of(key: Key, usage: Usage) -> Identity:
+    """Return who shows a key."""
+    return Identity(
+        name=key.name,
+        scopes=frozenset(key.scopes),
+        functions=frozenset(key.functions),
+        max_per_second=key.max_per_second,
+        expire_us=key.expire_time.ToMicroseconds() if key.HasField("expire_time") else 0,
+        usage=usage,
+    )
+
+
+def _shown(scope: Scope.ValueType) -> str:
+    return Scope.Name(scope).removeprefix("SCOPE_").lower()

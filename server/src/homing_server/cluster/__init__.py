@@ -1,0 +1,1 @@
+"""The others: which servers and workers live, who leads, and why work waits."""

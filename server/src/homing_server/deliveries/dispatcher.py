@@ -1,0 +1,151 @@
+"""Sends deliveries on their way: to workers when they are due, and to functions at once.
+
+Of each receiver a bounded part is with the workers, so that one which hangs does not fill their hands; the rest waits
+in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from homing_core import limits
+from homing_core.broker import Broker
+from homing_core.clock import now_us
+from homing_core.wire.v1 import DeliveryMessage
+from homing_server.metrics import Metrics
+from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.signed_urls import DataUrls
+from homing_server.store import delivery_claims as delivering
+from homing_server.store import delivery_rows as deliveries
+from homing_server.store.effects import Recorded
+from homing_server.store.engine import Database
+
+_log = structlog.get_logger(__name__)
+
+_BATCH: Final = 500
+_POLL: Final = 1.0
+"""How often, in seconds, the store is asked for deliveries that another server left there."""
+_TAKE_BACK_DELAY_US: Final = 500_000
+_AWAY: Final = 0.5
+"""How long to wait, in seconds, while there is no broker."""
+
+
+class DeliveryDispatcher:
+    """Publishes deliveries that are due, and invokes the functions that others go to."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        blobs: Blobs,
+        urls: DataUrls,
+        metrics: Metrics,
+        caused: Callable[[str, int], None],
+        resend_after: float,
+    ) -> None:
+        """Prepare to dispatch.
+
+        :param caused: Told of each function that was invoked, and when the invocation is due.
+        :param resend_after: Seconds after which what was never seen confirmed is published again.
+        """
+        self._database = database
+        self._broker = broker
+        self._blobs = blobs
+        self._urls = urls
+        self._metrics = metrics
+        self._caused = caused
+        self._resend_after_us = int(resend_after * 1e6)
+        self._woken = asyncio.Event()
+        self._next_due_us: int | None = None
+        self._full = True
+        """Whether some wait until others of their receiver have left the workers."""
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Take note of what was recorded: what ended, and what became of deliveries."""
+        self._count(delivered=recorded.delivered, dead=recorded.given_up)
+        if recorded.deliveries or recorded.put_off or (recorded.delivery_reports and self._full):
+            self._woken.set()
+
+    def wake(self) -> None:
+        """Look for what is due, since something else than a report has made it so."""
+        self._woken.set()
+
+    async def feed(self) -> None:
+        """Wait until deliveries are due, and send them on their way. One step of a loop."""
+        await self._wait()
+        if not self._broker.connected:
+            await asyncio.sleep(_AWAY)
+            self._woken.set()
+            return
+        # Until it is known whether anything waits for room, whatever makes some wakes.
+        self._full = True
+        claim = await self._database.write(delivering.claim, now_us=now_us(), most=_BATCH, head=self._head)
+        self._full, self._next_due_us = claim.full, claim.next_due_us
+        if claim.more:
+            self._woken.set()
+        chained = claim.chained
+        for function in set(chained.caused):
+            self._caused(function, now_us())
+        self._metrics.accepted.inc(len(chained.caused))
+        self._count(delivered=len(chained.caused), dead=chained.dead)
+        if claim.messages:
+            await self._publish(claim.messages)
+
+    async def sweep(self) -> None:
+        """Take back what nobody has seen confirmed, and look for what others left. One step of a loop."""
+        await asyncio.sleep(_POLL)
+        before = now_us() - self._resend_after_us
+        forgotten = await self._database.read(deliveries.forgotten, sent_before_us=before)
+        if forgotten:
+            _log.info("delivering again", deliveries=len(forgotten))
+            await self._database.write(deliveries.take_back, forgotten, due_us=now_us())
+        due = await self._database.read(delivering.due_by_receiver)
+        if due and min(due.values()) <= now_us():
+            self._woken.set()
+
+    async def _wait(self) -> None:
+        if self._next_due_us is None:
+            await self._woken.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, (self._next_due_us - now_us()) / 1e6)):
+                    await self._woken.wait()
+        self._woken.clear()
+
+    async def _publish(self, messages: Sequence[DeliveryMessage]) -> None:
+        for message in messages:
+            message.result_url = self._urls.reading(message.result.payload)
+            message.gateway_url = self._urls.base
+        outcomes = await self._broker.publish_deliveries([message.SerializeToString() for message in messages])
+        sent = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is None]
+        failed = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is not None]
+        if sent:
+            await self._database.write(deliveries.confirm, sent, now_us=now_us())
+        if failed:
+            due_us = now_us() + _TAKE_BACK_DELAY_US
+            _log.warning("not confirmed by the broker", deliveries=len(failed))
+            await self._database.write(deliveries.take_back, failed, due_us=due_us)
+            self._next_due_us = min(due_us, self._next_due_us or due_us)
+
+    def _count(self, *, delivered: int, dead: int) -> None:
+        self._metrics.deliveries.labels("DELIVERED").inc(delivered)
+        self._metrics.deliveries.labels("DEAD").inc(dead)
+
+    def _head(self, blob_id: str) -> bytes:
+        """Return the beginning of a stored body; nothing where it is gone."""
+        try:
+            with self._blobs.path(blob_id).open("rb") as file:
+                return file.read(limits.MAX_ENVELOPE_BODY)
+        except OSError as error:
+            _log.warning("a body cannot be shown in an envelope", blob=blob_id, error=error.strerror)
+            return b""
+
+
+def _key(message: DeliveryMessage) -> tuple[str, int]:
+    return message.delivery_id, message.generation

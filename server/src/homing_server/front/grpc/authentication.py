@@ -1,0 +1,62 @@
+"""Finds out who calls, before a request is read, and whether they may."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+import grpc
+
+from homing_server.auth import audit
+from homing_server.auth.access import BATCH, OPEN_IN_PART, serve_for
+from homing_server.auth.key_cache import KnownKeys
+from homing_server.errors import ApiError, key_missing
+from homing_server.front.grpc.status import Context, abort
+
+_OPEN: Final = "/grpc.health.v1.Health/"
+_OURS: Final = "/homing."
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Lets nobody in without a key, and nobody further than their scopes; services ask who it was."""
+
+    def __init__(self, keys: KnownKeys) -> None:
+        self._keys = keys
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Answer the call here where it is refused."""
+        method = handler_call_details.method
+        if not method.startswith(_OPEN):
+            try:
+                self._admit(method, handler_call_details.invocation_metadata)
+            except ApiError as error:
+                return _refuse(error, method)
+        return await continuation(handler_call_details)
+
+    def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        shown = next((value for name, value in metadata or () if name == "authorization"), None)
+        identity = self._keys.identify(shown)
+        if not identity.known and method not in OPEN_IN_PART:
+            raise key_missing()
+        if method != BATCH:
+            identity.take()
+        if method.startswith(_OURS):
+            try:
+                identity.check_call(method)
+            except ApiError as error:
+                if audit.is_control(method):
+                    audit.tell(method, caller=identity.name, request=None, outcome=error.code.name)
+                raise
+        serve_for(identity)
+
+
+def _refuse(error: ApiError, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    async def refused(_requests: object, context: Context) -> None:
+        await abort(context, error, method)
+
+    # Whatever kind the call is of: its request is not even read.
+    return grpc.stream_stream_rpc_method_handler(refused)

@@ -1,0 +1,115 @@
+"""homing.v1.FunctionService."""
+
+from __future__ import annotations
+
+import grpc
+
+from homing.v1 import function_pb2, function_service_pb2_grpc
+from homing.v1 import function_service_pb2 as api
+from homing_core.destinations import function_of
+from homing_core.guard import Guard
+from homing_server.admin.deployment import Deployment
+from homing_server.auth.access import caller
+from homing_server.errors import ApiError
+from homing_server.front.grpc.status import Context
+from homing_server.functions.catalog import Catalog
+from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.validation import Checks, check_function
+
+_DEFAULT_PAGE = 100
+_MAX_PAGE = 1000
+
+
+class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
+    """Serves functions."""
+
+    def __init__(self, catalog: Catalog, deployment: Deployment, guard: Guard) -> None:
+        self._catalog = catalog
+        self._guard = guard
+        self._deployment = deployment
+
+    async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
+        """Create a function or change it."""
+        caller().check_function(request.function.name)
+        checks = Checks()
+        check_function(checks, request.function, guard=self._guard)
+        checks.done()
+        await self._check_destinations(request.function)
+        await self._check_secrets(request.function)
+        function, created = await self._deployment.deploy(request.function)
+        return api.DeployFunctionResponse(function=function, created=created)
+
+    async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:
+        """Return one function."""
+        caller().check_function(request.name)
+        return api.GetFunctionResponse(function=await self._catalog.get(request.name))
+
+    async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
+        """Return a page of functions."""
+        checks = Checks()
+        checks.integer("page_size", request.page_size, 0, 2**31)
+        checks.done()
+        after = ""
+        if request.page_token:
+            place = decode_token("functions", request.page_token, field="page_token", holds={"after": str})
+            after = str(place["after"])
+        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
+        functions, more = self._catalog.page(after=after, size=size, among=caller().covers)
+        return api.ListFunctionsResponse(
+            functions=functions,
+            next_page_token=encode_token("functions", {"after": functions[-1].name}) if more else "",
+        )
+
+    async def DeleteFunction(self, request: api.DeleteFunctionRequest, _context: Context) -> api.DeleteFunctionResponse:
+        """Delete a function."""
+        caller().check_function(request.name)
+        return api.DeleteFunctionResponse(invalidated=await self._deployment.delete(request.name))
+
+    async def PauseFunction(self, request: api.PauseFunctionRequest, _context: Context) -> api.PauseFunctionResponse:
+        """Hold a function's work."""
+        caller().check_function(request.name)
+        return api.PauseFunctionResponse(function=await self._deployment.pause(request.name, paused=True))
+
+    async def ResumeFunction(self, request: api.ResumeFunctionRequest, _context: Context) -> api.ResumeFunctionResponse:
+        """Let held work go on."""
+        caller().check_function(request.name)
+        return api.ResumeFunctionResponse(function=await self._deployment.pause(request.name, paused=False))
+
+    async def ScaleFunction(self, request: api.ScaleFunctionRequest, _context: Context) -> api.ScaleFunctionResponse:
+        """Change how many instances a function has."""
+        caller().check_function(request.name)
+        function = await self._deployment.scale(
+            request.name,
+            min_instances=request.min_instances if request.HasField("min_instances") else None,
+            max_instances=request.max_instances if request.HasField("max_instances") else None,
+        )
+        return api.ScaleFunctionResponse(function=function)
+
+    async def _check_destinations(self, wanted: function_pb2.Function) -> None:
+        """Check that who deploys a function may send its outcomes to the functions that it names.
+
+        :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
+        """
+        identity = caller()
+        if not identity.functions:
+            return
+        for destination in (*wanted.on_success, *wanted.on_failure):
+            name = function_of(destination.uri)
+            if name:
+                await self._catalog.check_invoke(name, identity)
+
+    async def _check_secrets(self, wanted: function_pb2.Function) -> None:
+        """Check that a key which is limited to functions gives them no secrets that they have not been given before.
+
+        :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
+        """
+        if not (caller().functions and wanted.secrets):
+            return
+        try:
+            given = set((await self._catalog.get(wanted.name)).secrets)
+        except ApiError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            given = set()
+        if set(wanted.secrets) - given:
+            caller().check_unlimited("secrets are")

@@ -1,0 +1,345 @@
+"""homing.v1.InvocationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+
+from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import invocation_service_pb2 as api
+from homing_core import limits
+from homing_core.clock import now_us
+from homing_core.guard import Guard
+from homing_core.ids import new_id
+from homing_server.auth.access import Identity, caller
+from homing_server.cluster.wait_reasons import Holds
+from homing_server.deliveries.dead_letters import DeadLetters
+from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
+from homing_server.front.grpc.payloads import read_payload, write_payload
+from homing_server.front.grpc.status import Context
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.admission import Accepted, Admission
+from homing_server.invocations.queries import Lists
+from homing_server.invocations.reruns import Reruns
+from homing_server.invocations.stops import Stopping
+from homing_server.invocations.sync_calls import SyncCalls
+from homing_server.logs.tail import LogTails
+from homing_server.payloads.blobs import Blobs
+from homing_server.rules.validation import Checks, check_spec
+from homing_server.store.accept import Draft
+from homing_server.store.engine import Database
+from homing_server.store.invocation_rows import accepted_invocation
+from homing_server.store.read import get_invocations
+from homing_server.store.visibility import Origin, origin_of, origins_of_blob
+from homing_server.watch.hub import WatchHub
+from homing_server.watch.service import Watching
+
+ID_METADATA = "homing-invocation-id"
+
+_FOREVER = 7 * 24 * 3600.0
+_MAX_WAIT = 600.0
+_DEFAULT_WAIT = 60.0
+_MARGIN = 0.25
+"""A wait ends this many seconds before the deadline of its call, so that its answer arrives."""
+
+
+class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
+    """Serves invocations."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        blobs: Blobs,
+        catalog: Catalog,
+        database: Database,
+        dead_letters: DeadLetters,
+        guard: Guard,
+        holds: Holds,
+        hub: WatchHub,
+        lists: Lists,
+        log_tails: LogTails,
+        reruns: Reruns,
+        stopping: Stopping,
+        sync_calls: SyncCalls,
+        watching: Watching,
+        sync_timeout: float,
+    ) -> None:
+        self._admission = admission
+        self._blobs = blobs
+        self._catalog = catalog
+        self._database = database
+        self._dead_letters = dead_letters
+        self._guard = guard
+        self._holds = holds
+        self._hub = hub
+        self._lists = lists
+        self._log_tails = log_tails
+        self._reruns = reruns
+        self._stopping = stopping
+        self._sync_calls = sync_calls
+        self._watching = watching
+        self._sync_timeout = sync_timeout
+
+    async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
+        """Run a function and wait for its end."""
+        identity = caller()
+        await self._catalog.check_invoke(request.spec.function, identity)
+        checks = Checks()
+        check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
+        checks.done()
+        await self._catalog.get(request.spec.function)
+        invocation_id = new_id()
+        if request.spec.payload.HasField("blob"):
+            await self._blobs.hold(invocation_id, request.spec.payload)
+        await context.send_initial_metadata(((ID_METADATA, invocation_id),))
+        remaining = context.time_remaining()
+        invocation = await self._sync_calls.call(
+            invocation_id,
+            request.spec,
+            timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
+            caller=identity.name,
+            traceparent=_traceparent(context),
+        )
+        return api.InvokeResponse(invocation=invocation)
+
+    async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
+        """Accept an invocation."""
+        accepted = await self._admission.accept(
+            request.spec, request_id=request.request_id, caller=caller().name, traceparent=_traceparent(context)
+        )
+        return api.InvokeAsyncResponse(invocation=await self._shown(accepted), duplicate=accepted.draft is None)
+
+    async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
+        """Return a record."""
+        _check_id(request.id)
+        invocation = await self._get(request.id, include_payload=request.include_payload)
+        caller().check_read(function=invocation.function, caller=invocation.caller, caused=bool(invocation.caused_by))
+        return api.GetInvocationResponse(invocation=invocation)
+
+    async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
+        """Wait for an end."""
+        _check_id(request.id)
+        wait = _DEFAULT_WAIT
+        if request.HasField("timeout"):
+            checks = Checks()
+            checks.duration("timeout", request.timeout, 0, _MAX_WAIT)
+            checks.done()
+            wait = request.timeout.ToTimedelta().total_seconds()
+        remaining = context.time_remaining()
+        if remaining is not None:
+            wait = max(0.0, min(wait, remaining - _MARGIN))
+        if not caller().reads_all:
+            origin = await self._origin(request.id)
+            caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+        invocation = await self._hub.wait_ended(request.id, wait)
+        if invocation is None:
+            raise invocation_not_found(request.id)
+        return api.WaitInvocationResponse(invocation=self._holds.explain(invocation))
+
+    def WatchResults(  # type: ignore[override]  # its messages are serialised already
+        self, request: api.WatchResultsRequest, _context: Context
+    ) -> AsyncIterator[bytes]:
+        """Stream ends, or all changes."""
+        return self._watching.watch(request)
+
+    async def BatchInvokeAsync(
+        self, request: api.BatchInvokeAsyncRequest, context: Context
+    ) -> api.BatchInvokeAsyncResponse:
+        """Accept many invocations."""
+        identity = caller()
+        identity.take(max(1, len(request.requests)))
+        if not identity.known:
+            await self._check_public_batch(request, identity)
+        checks = Checks()
+        if not 1 <= len(request.requests) <= limits.MAX_BATCH:
+            checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
+        checks.done()
+        outcomes = await self._admission.accept_batch(
+            request.requests, caller=caller().name, traceparent=_traceparent(context)
+        )
+        earlier = await self._get_all(
+            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
+        )
+        response = api.BatchInvokeAsyncResponse()
+        for outcome in outcomes:
+            result = response.results.add()
+            if isinstance(outcome, ApiError):
+                result.refused.CopyFrom(_refusal(outcome))
+            elif outcome.draft is None:
+                result.accepted.invocation.CopyFrom(_in_part(earlier[outcome.id]))
+                # A thousand results would not fit into one answer; GetInvocation has it.
+                result.accepted.invocation.ClearField("result")
+                result.accepted.duplicate = True
+            else:
+                result.accepted.invocation.CopyFrom(self._fresh(outcome.draft))
+        return response
+
+    async def ListInvocations(
+        self, request: api.ListInvocationsRequest, _context: Context
+    ) -> api.ListInvocationsResponse:
+        """Return a page of records."""
+        return await self._lists.list(request)
+
+    async def CountInvocations(
+        self, request: api.CountInvocationsRequest, _context: Context
+    ) -> api.CountInvocationsResponse:
+        """Count records."""
+        return await self._lists.count(request)
+
+    async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
+        """Stop all that a filter selects."""
+        return await self._stopping.stop_selected(request, caller=caller().name)
+
+    async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
+        """Run many again."""
+        return await self._reruns.rerun_all(request, caller=caller().name, traceparent=_traceparent(context))
+
+    async def WritePayload(
+        self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
+    ) -> api.WritePayloadResponse:
+        """Store a body that is too large for a message."""
+        return await write_payload(self._blobs, requests)
+
+    async def ReadPayload(
+        self, request: api.ReadPayloadRequest, _context: Context
+    ) -> AsyncIterator[api.ReadPayloadResponse]:
+        """Stream a body that is stored apart."""
+        if not caller().reads_all and request.blob_id:
+            await self._check_reader(request.blob_id)
+        async for response in read_payload(self._blobs, request):
+            yield response
+
+    async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
+        """Stop an invocation."""
+        _check_id(request.id)
+        await self._check_function_of(request.id)
+        await self._stopping.stop(request.id, caller=caller().name, reason=request.reason)
+        return api.StopInvocationResponse(invocation=await self._get(request.id))
+
+    async def RerunInvocation(
+        self, request: api.RerunInvocationRequest, context: Context
+    ) -> api.RerunInvocationResponse:
+        """Run one again."""
+        _check_id(request.id)
+        await self._check_function_of(request.id)
+        accepted = await self._reruns.rerun(request, caller=caller().name, traceparent=_traceparent(context))
+        return api.RerunInvocationResponse(invocation=await self._shown(accepted))
+
+    async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
+        """Stream log lines."""
+        _check_id(request.id)
+        await self._check_function_of(request.id)
+        async for response in self._log_tails.tail(request):
+            yield response
+
+    async def ListDeadLetters(
+        self, request: api.ListDeadLettersRequest, _context: Context
+    ) -> api.ListDeadLettersResponse:
+        """Return a page of dead letters."""
+        return await self._dead_letters.list(request)
+
+    async def RedriveDeadLetters(
+        self, request: api.RedriveDeadLettersRequest, context: Context
+    ) -> api.RedriveDeadLettersResponse:
+        """Try dead letters again."""
+        return await self._dead_letters.redrive(request, caller=caller().name, traceparent=_traceparent(context))
+
+    async def PurgeDeadLetters(
+        self, request: api.PurgeDeadLettersRequest, _context: Context
+    ) -> api.PurgeDeadLettersResponse:
+        """Forget dead letters."""
+        return await self._dead_letters.purge(request)
+
+    async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
+        """Check that all functions of a batch are public.
+
+        :raises ApiError: UNAUTHENTICATED.
+        """
+        for name in sorted({each.spec.function for each in request.requests}) or [""]:
+            await self._catalog.check_public(name, identity)
+
+    async def _check_function_of(self, invocation_id: str) -> None:
+        """Check that the caller may have to do with the function of an invocation.
+
+        :raises ApiError: NOT_FOUND; PERMISSION_DENIED.
+        """
+        if caller().functions:
+            caller().check_function((await self._origin(invocation_id)).function)
+
+    async def _check_reader(self, blob_id: str) -> None:
+        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        refused: ApiError | None = None
+        for origin in await self._database.read(origins_of_blob, blob_id):
+            try:
+                caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+            except ApiError as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    async def _origin(self, invocation_id: str) -> Origin:
+        origin = await self._database.read(origin_of, invocation_id)
+        if origin is None:
+            raise invocation_not_found(invocation_id)
+        return origin
+
+    async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
+        if accepted.draft is None:
+            return _in_part(await self._get(accepted.id))
+        return self._fresh(accepted.draft)
+
+    def _fresh(self, draft: Draft) -> invocation_pb2.Invocation:
+        return self._holds.explain(
+            accepted_invocation(draft.id, draft.record, draft.spec, create_us=draft.create_us, rerun_of=draft.rerun_of)
+        )
+
+    async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:
+        invocations = await self._get_all({invocation_id}, include_payload=include_payload)
+        if invocation_id not in invocations:
+            raise invocation_not_found(invocation_id)
+        return invocations[invocation_id]
+
+    async def _get_all(
+        self, ids: Collection[str], *, include_payload: bool = False
+    ) -> dict[str, invocation_pb2.Invocation]:
+        if not ids:
+            return {}
+        invocations = await self._database.read(get_invocations, ids, include_payload=include_payload)
+        return {invocation.id: self._holds.explain(invocation) for invocation in invocations}
+
+
+def _check_id(invocation_id: str) -> None:
+    if not invocation_id:
+        raise invalid_request([Violation(field="id", description="must not be empty")])
+
+
+def _refusal(error: ApiError) -> api.BatchInvokeAsyncResponse.Refusal:
+    return api.BatchInvokeAsyncResponse.Refusal(
+        code=error.code.value[0],
+        message=error.message,
+        reason=error.reason,
+        field=error.violations[0].field if error.violations else "",
+    )
+
+
+def _traceparent(context: Context) -> str:
+    metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+    value = metadata.get("traceparent", "")
+    return value[:64] if isinstance(value, str) else ""
+
+
+def _in_part(invocation: invocation_pb2.Invocation) -> invocation_pb2.Invocation:
+    """Return of an earlier invocation what its caller may see: who shows no key may have guessed its request id."""
+    if caller().known:
+        return invocation
+    return invocation_pb2.Invocation(
+        id=invocation.id,
+        function=invocation.function,
+        state=invocation.state,
+        create_time=invocation.create_time,
+    )

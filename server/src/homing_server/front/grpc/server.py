@@ -1,0 +1,127 @@
+"""Puts the services, health and reflection on a gRPC server."""
+
+from __future__ import annotations
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from homing.v1 import (
+    function_service_pb2,
+    function_service_pb2_grpc,
+    invocation_service_pb2,
+    invocation_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    secret_service_pb2,
+    secret_service_pb2_grpc,
+)
+from homing_core.tls import TlsFiles
+from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.function_service import FunctionService
+from homing_server.front.grpc.invocation_service import InvocationService
+from homing_server.front.grpc.key_service import KeyService
+from homing_server.front.grpc.secret_service import SecretService
+from homing_server.front.grpc.status import ErrorInterceptor
+
+_log = structlog.get_logger(__name__)
+
+_SERVICES = (
+    invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
+    function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
+    secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
+    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+)
+
+_OPTIONS = (
+    # Requests that are too large by little shall reach the checks, which name the field and the limit.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    # Clients may ping every 10 s; the library's default of 5 min ends the connections of those that do.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Connections end now and then, so that clients spread over servers that came later.
+    ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+    ("grpc.max_connection_age_grace_ms", 5 * 60 * 1000),
+    # Two servers on one port would each get half of the calls without anybody having asked for it.
+    ("grpc.so_reuseport", 0),
+    # Large bodies wait at their senders and not here: a window that grows by itself takes in the whole of them.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
+)
+
+
+class GrpcFront:
+    """A gRPC server with all services of the API."""
+
+    def __init__(
+        self,
+        listen: str,
+        invocations: InvocationService,
+        functions: FunctionService,
+        secrets: SecretService,
+        keys: KeyService,
+        *,
+        tls: TlsFiles | None,
+        access: AccessInterceptor | None,
+    ) -> None:
+        """Put the services together.
+
+        :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
+        :param access: Who lets callers in; None lets everybody in.
+        :raises TlsError: A file cannot be used.
+        """
+        self._listen = listen
+        self._credentials = None if tls is None else _credentials(tls)
+        interceptors = [ErrorInterceptor()] if access is None else [access, ErrorInterceptor()]
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._serving: bool | None = None
+        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
+        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
+        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> str:
+        """Serve; return the address.
+
+        :raises RuntimeError: The address cannot be listened on.
+        """
+        if self._credentials is None:
+            port = self._server.add_insecure_port(self._listen)
+        else:
+            port = self._server.add_secure_port(self._listen, self._credentials)
+        await self._server.start()
+        return f"{self._listen.rpartition(':')[0]}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:  # noqa: FBT001 it is the one thing this sets
+        """Tell the callers of the health service whether calls are served."""
+        if serving is not self._serving:
+            self._serving = serving
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", *_SERVICES):
+                await self._health.set(name, status)
+            _log.info("health", serving=serving)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls and give those under way so many seconds to end."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Return what gRPC needs for TLS.
+
+    :raises TlsError: A file cannot be used. gRPC itself would not say which, or why.
+    """
+    tls.server_context()
+    assert tls.key is not None and tls.cert is not None, "they have just been read"  # noqa: PT018
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.cert.read_bytes())],
+        root_certificates=None if tls.ca is None else tls.ca.read_bytes(),
+        require_client_auth=tls.ca is not None,
+    )

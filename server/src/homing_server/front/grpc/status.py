@@ -1,0 +1,161 @@
+"""Carries errors over gRPC: every one with a google.rpc.ErrorInfo, and what else helps its caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from homing_server.auth import audit
+from homing_server.auth.access import caller
+from homing_server.errors import ApiError
+
+_log = structlog.get_logger(__name__)
+
+DOMAIN = "homing.dev"
+
+if TYPE_CHECKING:
+    # Only the type stubs know this class as a generic one.
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+
+_Unary = Callable[[Any, Context], Awaitable[Any]]
+_Stream = Callable[[Any, Context], AsyncIterator[Any]]
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns the errors of all calls into rich statuses, and logs the unexpected ones, whose text no caller sees."""
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of a call."""
+        method = handler_call_details.method
+        known = self._guarded.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or not method.startswith("/homing."):
+            return handler
+        guarded = self._guarded[method] = _guard(handler, method)
+        return guarded
+
+
+def _guard(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(
+            _guard_unary(cast("_Unary", handler.unary_unary), method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+    if handler.stream_unary is not None:
+        return grpc.stream_unary_rpc_method_handler(
+            _guard_unary(cast("_Unary", handler.stream_unary), method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+    assert handler.unary_stream is not None, "the API has no calls with streams both ways"
+    return grpc.unary_stream_rpc_method_handler(
+        _guard_stream(cast("_Stream", handler.unary_stream), method),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=_serialize,
+    )
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    """Return a message as it travels. What goes to many is serialised once, before it comes here."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:
+    if audit.is_control(method):
+        behaviour = _audited(behaviour, method)
+
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:  # noqa: BLE001 every error becomes a status
+            await abort(context, error, method)
+
+    return guarded
+
+
+def _audited(behaviour: _Unary, method: str) -> _Unary:
+    async def audited(request: Any, context: Context) -> Any:
+        outcome = "CANCELLED"
+        try:
+            response = await behaviour(request, context)
+            outcome = "OK"
+        except ApiError as error:
+            outcome = error.code.name
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            raise
+        else:
+            return response
+        finally:
+            audit.tell(method, caller=caller().name, request=request, outcome=outcome)
+
+    return audited
+
+
+def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                # It may last for long.
+                caller().check_in_force()
+                yield response
+        except Exception as error:  # noqa: BLE001 every error becomes a status
+            await abort(context, error, method)
+
+    return guarded
+
+
+async def abort(context: Context, error: Exception, method: str) -> None:
+    """End a call with the status of an error."""
+    await context.abort_with_status(_status(error, method))
+
+
+def _status(error: Exception, method: str) -> Any:
+    if not isinstance(error, ApiError):
+        _log.error("call failed", method=method, exc_info=error)
+        error = ApiError(
+            code=grpc.StatusCode.INTERNAL, reason="INTERNAL", message="the server failed; its log says why"
+        )
+    status = status_pb2.Status(code=_number(error.code), message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    _add(status, info)
+    if error.violations:
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        _add(status, bad)
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
+        _add(status, retry)
+    return rpc_status.to_status(status)
+
+
+def _number(code: grpc.StatusCode) -> int:
+    return code_pb2.Code.Value(code.name)
+
+
+def _add(status: status_pb2.Status, detail: Any) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)

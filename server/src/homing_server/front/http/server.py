@@ -1,0 +1,121 @@
+"""The HTTP front: health for load balancers, metrics for Prometheus, and the data port for workers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import grpc
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from homing.v1.key_service_pb2 import SCOPE_READ
+from homing_core.tls import TlsFiles
+from homing_server.auth.access import Identity
+from homing_server.auth.key_cache import KnownKeys
+from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
+from homing_server.front.http.data_port import DataPort
+from homing_server.metrics import Metrics
+from homing_server.payloads.signed_urls import BLOBS, RESULTS
+
+_HEALTH: Final = "/healthz"
+_METRICS: Final = "/metrics"
+_OPEN: Final = frozenset({_HEALTH, BLOBS + "{id}", RESULTS + "{id}"})
+"""What needs no key: the URLs of bodies are signed."""
+
+_STATUSES: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HttpFront:
+    """An HTTP server."""
+
+    def __init__(
+        self, listen: str, metrics: Metrics, data_port: DataPort, *, tls: TlsFiles | None, keys: KnownKeys | None
+    ) -> None:
+        """Put the routes together.
+
+        :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
+        :param keys: Who knows callers; None lets everybody in.
+        :raises TlsError: A file cannot be used.
+        """
+        self._host, _, port = listen.rpartition(":")
+        self._port = int(port)
+        self._tls = None if tls is None else tls.server_context()
+        self._metrics = metrics
+        self._keys = keys
+        self._serving = False
+        self.app = web.Application(middlewares=[] if keys is None else [self._admit])
+        self.app.router.add_get(_HEALTH, self._healthz)
+        self.app.router.add_get(_METRICS, self._show_metrics)
+        data_port.add_to(self.app.router)
+        self._runner = web.AppRunner(self.app, access_log=None)
+
+    async def start(self) -> str:
+        """Serve; return the address.
+
+        :raises OSError: The address cannot be listened on.
+        """
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host.strip("[]"), self._port, ssl_context=self._tls).start()
+        port = self._runner.addresses[0][1]
+        return f"{self._host}:{port}"
+
+    def set_serving(self, serving: bool) -> None:  # noqa: FBT001 it is the one thing this sets
+        """Set what ``/healthz`` answers."""
+        self._serving = serving
+
+    async def stop(self) -> None:
+        """Take no more requests."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Let nobody in without a key, also where nothing is: who may not know is not told."""
+        resource = request.match_info.route.resource
+        if resource is None or resource.canonical not in _OPEN:
+            assert self._keys is not None, "else this is not called"
+            try:
+                identity = self._keys.identify(request.headers.get("Authorization"))
+                if not identity.known:
+                    raise key_missing()
+                identity.take()
+                if resource is not None:
+                    _check_metrics(identity)
+            except ApiError as error:
+                return _refusal(error)
+        return await handler(request)
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        if self._serving:
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="not serving: draining, or the store or the broker is away\n")
+
+    async def _show_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _check_metrics(identity: Identity) -> None:
+    """Check that it may read what concerns all functions.
+
+    :raises ApiError: PERMISSION_DENIED.
+    """
+    if not identity.may(SCOPE_READ):
+        raise scope_missing(_METRICS, ["read"])
+    if identity.functions:
+        raise key_limited("the metrics are")
+
+
+def _refusal(error: ApiError) -> web.Response:
+    response = web.Response(status=_STATUSES[error.code], text=f"{error}\n")
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response

@@ -1,0 +1,1 @@
+"""The functions as this server knows them."""

@@ -1,0 +1,116 @@
+"""The functions as this server knows them: a copy of the store's, kept fresh by control messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import grpc
+
+from homing.v1 import function_pb2
+from homing_core.wire.v1 import FunctionState
+from homing_server.auth.access import Identity
+from homing_server.errors import ApiError, function_not_found
+from homing_server.store import functions as stored
+from homing_server.store.engine import Database
+from homing_server.store.functions import StoredFunction
+
+
+class Catalog:
+    """Functions by name, deleted ones with what they left."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._states: dict[str, FunctionState] = {}
+        self._hooks: list[Callable[[str], None]] = []
+
+    async def load(self) -> list[str]:
+        """Read all functions; return the names of deleted ones whose queues may be left."""
+        rows = await self._database.read(stored.all_functions)
+        for row in rows:
+            self.learn(state_of(row))
+        return [row.function.name for row in rows if row.deleted and not row.drained]
+
+    def learn(self, state: FunctionState) -> None:
+        """Take over a function as it is now, unless it is known as it was later."""
+        known = self._states.get(state.function.name)
+        if known is None or _age(state) >= _age(known):
+            self._states[state.function.name] = state
+            for hook in self._hooks:
+                hook(state.function.name)
+
+    async def get(self, name: str) -> function_pb2.Function:
+        """Return a function.
+
+        :raises ApiError: NOT_FOUND; UNAVAILABLE: the store could not be read.
+        """
+        state = self._states.get(name)
+        if state is None or state.deleted:
+            # Another server may have deployed it, and its word may still be on the way here.
+            row = await self._database.read(stored.get_function, name)
+            if row is None or row.deleted:
+                raise function_not_found(name)
+            self.learn(state_of(row))
+            return row.function
+        return state.function
+
+    async def check_invoke(self, name: str, identity: Identity) -> None:
+        """Check that a function may be invoked: by who may have to do with it, and by everybody if it is public.
+
+        :raises ApiError: As `check_public` does.
+        """
+        if not identity.covers(name):
+            await self.check_public(name, identity)
+
+    async def check_public(self, name: str, identity: Identity) -> None:
+        """Check that a function may be invoked by whoever may not have to do with it otherwise.
+
+        :raises ApiError: UNAUTHENTICATED or PERMISSION_DENIED, also where there is no such function: who may not know
+            is not told; UNAVAILABLE: the store could not be read.
+        """
+        try:
+            function = await self.get(name)
+        except ApiError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                raise identity.refusal(name) from None
+            raise
+        if not function.public:
+            raise identity.refusal(name)
+
+    def page(
+        self, *, after: str, size: int, among: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[function_pb2.Function], bool]:
+        """Return functions by name that come after this one, and whether there are more.
+
+        :param among: Tells which names count.
+        """
+        names = sorted(
+            name for name, state in self._states.items() if name > after and not state.deleted and among(name)
+        )
+        return [self._states[name].function for name in names[:size]], len(names) > size
+
+    def live(self) -> Iterable[FunctionState]:
+        """Return all functions that are not deleted."""
+        return [state for state in self._states.values() if not state.deleted]
+
+    def is_paused(self, name: str) -> bool:
+        """Tell whether the work of this function is held."""
+        state = self._states.get(name)
+        return state is not None and state.function.paused
+
+    def on_change(self, hook: Callable[[str], None]) -> None:
+        """Call a hook with the name of each function that is learned to be new or changed."""
+        self._hooks.append(hook)
+
+    def is_deleted(self, name: str) -> bool:
+        """Tell whether this name is a deleted function's."""
+        state = self._states.get(name)
+        return state is not None and state.deleted
+
+
+def state_of(row: StoredFunction) -> FunctionState:
+    """Return what is told of a function."""
+    return FunctionState(function=row.function, deleted=row.deleted, secrets_version=row.secrets_version)
+
+
+def _age(state: FunctionState) -> tuple[int, int]:
+    return state.function.revision, state.secrets_version

@@ -1,0 +1,1 @@
+"""The life of invocations: admission, dispatch, recording, stops, re-runs, retention."""

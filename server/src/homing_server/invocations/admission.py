@@ -1,0 +1,285 @@
+"""Accepts asynchronous invocations: checks them, commits them in groups, then leaves them to the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
+from homing_core import lifecycle, limits
+from homing_core.clock import now_us
+from homing_core.destinations import function_of
+from homing_core.guard import Guard
+from homing_core.ids import new_id
+from homing_server.auth import access
+from homing_server.auth.access import Identity
+from homing_server.errors import ApiError, blob_not_found, function_not_found, unavailable
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.dispatcher import Dispatcher
+from homing_server.metrics import Metrics
+from homing_server.payloads.blobs import Blobs
+from homing_server.rules.validation import Checks, check_spec
+from homing_server.store.accept import Draft, Outcome, Verdict, accept, max_age_us
+from homing_server.store.dispatch import Work, work_of
+from homing_server.store.engine import Database
+
+_GROUP = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """An invocation that is durable."""
+
+    id: str
+    draft: Draft | None
+    """What a new one was made of; None where an earlier call made it: it may be anywhere in its life."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerun:
+    """An ended invocation that is to run again."""
+
+    of: str
+    """Its id."""
+    spec: api.InvocationSpec
+    request_id: str
+    due_us: int
+    """When it is to start, in microseconds since the epoch; what is past means now."""
+
+
+class Admission:
+    """Takes invocations in. Those that arrive while a group is being committed form the next group."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalog: Catalog,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        *,
+        blobs: Blobs,
+        guard: Guard,
+    ) -> None:
+        """Prepare to accept.
+
+        :param guard: Decides where outcomes may be delivered to.
+        """
+        self._database = database
+        self._blobs = blobs
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._metrics = metrics
+        self._guard = guard
+        self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
+        self._arrived = asyncio.Event()
+        self._hooks: list[Callable[[], None]] = []
+
+    def on_accepted(self, hook: Callable[[], None]) -> None:
+        """Call a hook after each commit."""
+        self._hooks.append(hook)
+
+    async def accept(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Accepted:
+        """Make an invocation durable.
+
+        :raises ApiError: The request is bad, its function does not exist, its request id stands for another request,
+            or the store cannot be written.
+        """
+        draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
+        return _accepted(draft, await self._submit(draft))
+
+    async def accept_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Accepted:
+        """Make a new invocation of an ended one durable.
+
+        :raises ApiError: As where it were asked for anew.
+        """
+        draft = await self._draft_rerun(rerun, caller=caller, traceparent=traceparent)
+        return _accepted(draft, await self._submit(draft))
+
+    async def accept_batch(
+        self, requests: Sequence[InvokeAsyncRequest], *, caller: str, traceparent: str
+    ) -> list[Accepted | ApiError]:
+        """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
+        return await self._accept_all(
+            self._draft(request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent)
+            for request in requests
+        )
+
+    async def accept_reruns(
+        self, reruns: Sequence[Rerun], *, caller: str, traceparent: str
+    ) -> list[Accepted | ApiError]:
+        """Make new invocations of ended ones durable; tell of each, in order, as of a batch."""
+        return await self._accept_all(
+            self._draft_rerun(rerun, caller=caller, traceparent=traceparent) for rerun in reruns
+        )
+
+    async def _accept_all(self, drafting: Iterable[Awaitable[Draft]]) -> list[Accepted | ApiError]:
+        submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
+        for drafted in drafting:
+            try:
+                draft = await drafted
+                submitted.append((draft, self._submit(draft)))
+            except ApiError as error:
+                submitted.append(error)
+        outcomes: list[Accepted | ApiError] = []
+        for item in submitted:
+            try:
+                outcomes.append(item if isinstance(item, ApiError) else _accepted(item[0], await item[1]))
+            except ApiError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def commit_group(self) -> None:
+        """Wait for invocations and commit all that have come. One step of the admission's loop."""
+        await self._arrived.wait()
+        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        if not self._waiting:
+            self._arrived.clear()
+        drafts = [self._dispatcher.reserve(draft) for draft, _ in group]
+        try:
+            verdicts = await self._database.write(accept, drafts)
+        except BaseException as error:
+            self._fail(group, drafts, error)
+            raise
+        self._metrics.accepted.inc(sum(1 for verdict in verdicts if verdict.outcome is Outcome.ACCEPTED))
+        self._hand_on(drafts, verdicts)
+        for hook in self._hooks:
+            hook()
+        for (_, decided), verdict in zip(group, verdicts, strict=True):
+            if not decided.done():
+                decided.set_result(verdict)
+
+    def _fail(
+        self, group: Sequence[tuple[Draft, asyncio.Future[Verdict]]], drafts: Sequence[Draft], error: BaseException
+    ) -> None:
+        for draft in drafts:
+            self._dispatcher.release(draft)
+        failure = error if isinstance(error, ApiError) else unavailable("ACCEPT_FAILED", "the outcome is unknown")
+        for _, decided in group:
+            if not decided.done():
+                decided.set_exception(failure)
+
+    def _hand_on(self, drafts: Sequence[Draft], verdicts: Sequence[Verdict]) -> None:
+        work = []
+        for draft, verdict in zip(drafts, verdicts, strict=True):
+            if verdict.outcome is not Outcome.ACCEPTED:
+                self._dispatcher.release(draft)
+            elif draft.record.custody is lifecycle.Custody.SENT:
+                message = work_of(
+                    draft.id,
+                    draft.record,
+                    draft.spec,
+                    create_us=draft.create_us,
+                    start_by_us=draft.start_by_us,
+                    traceparent=draft.traceparent,
+                    depth=draft.depth,
+                )
+                work.append(Work(message=message, size=draft.size))
+            else:
+                self._dispatcher.wake(draft.spec.function, draft.record.due_us)
+        self._dispatcher.send(work)
+
+    def _submit(self, draft: Draft) -> asyncio.Future[Verdict]:
+        decided: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((draft, decided))
+        self._arrived.set()
+        return decided
+
+    async def _draft_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Draft:
+        return await self._draft(
+            rerun.spec,
+            request_id=rerun.request_id,
+            caller=caller,
+            traceparent=traceparent,
+            rerun_of=rerun.of,
+            due_us=rerun.due_us,
+        )
+
+    async def _draft(
+        self,
+        spec: api.InvocationSpec,
+        *,
+        request_id: str,
+        caller: str,
+        traceparent: str,
+        rerun_of: str = "",
+        due_us: int = 0,
+    ) -> Draft:
+        identity = access.caller()
+        await self._catalog.check_invoke(spec.function, identity)
+        time_us = now_us()
+        checks = Checks()
+        checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
+        check_spec(checks, spec, sync=False, now_us=time_us, guard=self._guard)
+        checks.done()
+        function = await self._catalog.get(spec.function)
+        if spec.on_success or spec.on_failure:
+            await self._check_functions(spec, identity)
+        if spec.payload.HasField("blob"):
+            await self._blobs.resolve(spec.payload)
+        due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
+        return Draft(
+            id=new_id(time_us),
+            spec=spec,
+            record=lifecycle.accepted(time_us=time_us, due_us=due_us),
+            caller=caller,
+            request_id=request_id,
+            fingerprint=_fingerprint(spec, rerun_of) if request_id else b"",
+            create_us=time_us,
+            start_by_us=due_us + max_age_us(spec, function),
+            traceparent=traceparent,
+            rerun_of=rerun_of,
+        )
+
+    async def _check_functions(self, spec: api.InvocationSpec, identity: Identity) -> None:
+        """Check that the functions exist that an outcome is to go to, and that the caller may invoke them.
+
+        :raises ApiError: INVALID_ARGUMENT; PERMISSION_DENIED.
+        """
+        checks = Checks()
+        for field in ("on_success", "on_failure"):
+            for number, destination in enumerate(getattr(spec, field)):
+                name = function_of(destination.uri)
+                try:
+                    if name:
+                        identity.check_destination(await self._catalog.get(name))
+                except ApiError as error:
+                    if error.code is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    identity.check_function(name)
+                    checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
+        checks.done()
+
+
+def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
+    """Return what is the same in all requests that one request id may stand for; a stored body counts by its digest."""
+    if spec.payload.HasField("blob"):
+        content = api.InvocationSpec()
+        content.CopyFrom(spec)
+        content.payload.blob.ClearField("id")
+        spec = content
+    return hashlib.sha256(spec.SerializeToString(deterministic=True) + rerun_of.encode()).digest()
+
+
+def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
+    """Return what a verdict means to the caller.
+
+    :raises ApiError: It means that the invocation is refused.
+    """
+    match verdict.outcome:
+        case Outcome.NO_FUNCTION:
+            raise function_not_found(draft.spec.function)
+        case Outcome.NO_BLOB:
+            raise blob_not_found(draft.blob_id)
+        case Outcome.CONFLICT:
+            raise ApiError(
+                code=grpc.StatusCode.ALREADY_EXISTS,
+                reason="REQUEST_ID_REUSED",
+                message=f"request_id {draft.request_id!r} was used for another request; its invocation is {verdict.id}",
+                metadata={"request_id": draft.request_id, "invocation": verdict.id},
+            )
+    return Accepted(id=verdict.id, draft=None if verdict.outcome is Outcome.DUPLICATE else draft)

@@ -1,0 +1,257 @@
+"""Takes the events of all workers and commits them to the store, hundreds in a transaction.
+
+Of all servers' recorders the broker keeps one active. When another becomes active while this one still has events in
+hand, both would record; so a recorder that becomes active raises an epoch in the store, each of its transactions checks
+it, and the one that finds a later epoch than its own gives back what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+from google.protobuf.message import DecodeError
+from sqlalchemy import Connection
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+
+from homing_core.broker import Broker, Consumer, Received
+from homing_core.ids import new_id
+from homing_core.wire.v1 import Event, EventBatch
+from homing_server.errors import ApiError
+from homing_server.metrics import Metrics
+from homing_server.store import schema
+from homing_server.store.effects import Recorded
+from homing_server.store.engine import Database
+from homing_server.store.record import record_events
+from homing_server.store.sequences import holds_epoch, raise_counters
+
+_log = structlog.get_logger(__name__)
+
+_PREFETCH = 200
+_EVENTS = 500
+"""About so many events go into one transaction."""
+_PATIENT = frozenset({"dequeued", "running", "attempt_ended", "sync_ended", "leased", "progress"})
+"""The kinds of events that nobody waits for: they are recorded with the next one that somebody may wait for..."""
+_PATIENCE = 0.02
+"""...or after so many seconds. So the start of a short run is recorded together with its end."""
+_GATHER = 0.003
+"""After a commit events gather for so many seconds: a transaction costs about as much as twenty events in it."""
+_MARK_PATIENCE = 10.0
+"""A mark that takes more seconds than this went to another recorder, or this one is far behind."""
+
+
+class _SupersededError(Exception):
+    """Another recorder has become active."""
+
+
+class _LostError(Exception):
+    """The connection that events came by is lost: they come again, here or elsewhere."""
+
+
+class Recorder:
+    """Records events while it is the active one."""
+
+    def __init__(
+        self, database: Database, broker: Broker, metrics: Metrics, *, announce: Callable[[Recorded], None]
+    ) -> None:
+        """Prepare to record.
+
+        :param announce: Told of what each transaction changed, after its commit.
+        """
+        self._database = database
+        self._broker = broker
+        self._metrics = metrics
+        self._announce = announce
+        self._epoch: int | None = None
+        self._term = 0
+        """Counts the consumptions: what came by an earlier one must not be recorded under the epoch of a later one."""
+        self._consumer: Consumer | None = None
+        self._in_hand: list[tuple[Received, EventBatch]] = []
+        self._arrived = asyncio.Event()
+        self._awaited = asyncio.Event()
+        self._busy = False
+        self._marks: dict[str, asyncio.Future[int | None]] = {}
+        self._until_written = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
+            wait=wait_exponential_jitter(multiplier=0.1, max=5),
+            before_sleep=_log_retry,
+        )
+        broker.on_connected(self.consume)
+        broker.on_lost(self.lost)
+
+    @property
+    def active(self) -> bool:
+        """Whether this recorder is, as far as it knows, the active one."""
+        return self._epoch is not None
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that this recorder records under; every connection, and every take-over, begins a new one."""
+        return self._epoch
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand that is not recorded."""
+        return not self._in_hand and not self._busy
+
+    async def consume(self) -> None:
+        """Ask for events, as the active recorder or as the next."""
+        self._epoch = None
+        self._term += 1
+        self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH)
+
+    def lost(self) -> None:
+        """Forget what is in hand: it comes again."""
+        self._epoch = None
+        self._term += 1
+        self._consumer = None
+        self._in_hand.clear()
+        for mark in self._marks.values():
+            if not mark.done():
+                mark.set_result(None)
+
+    async def mark(self) -> int | None:
+        """Publish a mark, and return the epoch once it came back here: all that was published before is recorded.
+
+        None where it does not come back soon: another recorder is active, or this one is behind. A recorder that has
+        nothing to record becomes active by it.
+
+        :raises BrokerError: The mark was not, or perhaps not, published.
+        """
+        key = new_id()
+        self._marks[key] = asyncio.get_running_loop().create_future()
+        try:
+            await self._broker.publish_event(EventBatch(mark=key).SerializeToString())
+            async with asyncio.timeout(_MARK_PATIENCE):
+                return await self._marks[key]
+        except TimeoutError:
+            return None
+        finally:
+            del self._marks[key]
+
+    async def write(self, epoch: int, work: Callable[[Connection], Recorded]) -> bool:
+        """Commit what follows from what was recorded, and announce it; tell whether the epoch still is the last one."""
+
+        def under_epoch(connection: Connection) -> Recorded | None:
+            return work(connection) if holds_epoch(connection, epoch) else None
+
+        recorded = await self._database.write(under_epoch)
+        if recorded is not None:
+            self._announce(recorded)
+        return recorded is not None
+
+    async def record_group(self) -> None:
+        """Wait for events and commit what has come. One step of the recorder's loop."""
+        group: Sequence[tuple[Received, EventBatch]] = []
+        while not group:
+            if not self._in_hand:
+                self._arrived.clear()
+                await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._awaited.wait()
+            self._awaited.clear()
+            # Empty where the connection was lost meanwhile, and with it what was in hand.
+            group = self._next_group()
+        self._busy = True
+        try:
+            await self._record(group)
+        except _SupersededError:
+            await self._resign(group)
+        except _LostError:
+            _log.info("events are left to come again", messages=len(group))
+        finally:
+            self._busy = False
+        if not self._in_hand:
+            await asyncio.sleep(_GATHER)
+
+    def _take(self, message: Received) -> None:
+        try:
+            batch = EventBatch.FromString(message.body)
+        except DecodeError:
+            _log.error("an event message that cannot be read was dropped", size=len(message.body))
+            message.reject()
+            return
+        self._in_hand.append((message, batch))
+        self._arrived.set()
+        if not all(event.WhichOneof("kind") in _PATIENT for event in batch.events):
+            self._awaited.set()
+
+    def _next_group(self) -> list[tuple[Received, EventBatch]]:
+        messages = events = 0
+        while messages < len(self._in_hand) and events < _EVENTS:
+            events += len(self._in_hand[messages][1].events)
+            messages += 1
+        group = self._in_hand[:messages]
+        del self._in_hand[:messages]
+        return group
+
+    async def _record(self, group: Sequence[tuple[Received, EventBatch]]) -> None:
+        await self._record_events([event for _, batch in group for event in batch.events], self._term)
+        for message, batch in group:
+            message.ack()
+            mark = self._marks.get(batch.mark)
+            if mark is not None and not mark.done():
+                mark.set_result(self._epoch)
+
+    async def _record_events(self, events: Sequence[Event], term: int) -> None:
+        """Commit events. One that cannot be recorded at all is found by halving and left out, so that others go on."""
+        try:
+            recorded = await self._commit(events, term)
+        except (_SupersededError, _LostError):
+            raise
+        except Exception:  # noqa: BLE001 whatever it is, the others' events must be recorded
+            if len(events) > 1:
+                half = len(events) // 2
+                await self._record_events(events[:half], term)
+                await self._record_events(events[half:], term)
+                return
+            _log.exception("an event could not be recorded", event_text=str(events[0])[:2000])
+            self._metrics.events_failed.inc()
+            return
+        self._metrics.events.inc(len(events))
+        self._metrics.events_refused.inc(recorded.refused)
+        for state in recorded.ended.values():
+            self._metrics.ended.labels(state.name).inc()
+        self._announce(recorded)
+
+    async def _commit(self, events: Sequence[Event], term: int) -> Recorded:
+        """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
+        return await self._until_written(self._commit_once, events, term)
+
+    async def _commit_once(self, events: Sequence[Event], term: int) -> Recorded:
+        epoch = self._epoch if term == self._term else None
+        if epoch is None:
+            epoch = await self._database.write(self._raise_epoch, term)
+            if term != self._term:
+                raise _LostError
+            self._epoch = epoch
+            _log.info("recording", epoch=epoch)
+        return await self._database.write(self._record_under, epoch, term, events)
+
+    def _raise_epoch(self, connection: Connection, term: int) -> int:
+        if term != self._term:
+            raise _LostError
+        return raise_counters(connection, {schema.EPOCH: 1})[schema.EPOCH]
+
+    def _record_under(self, connection: Connection, epoch: int, term: int, events: Sequence[Event]) -> Recorded:
+        if not holds_epoch(connection, epoch):
+            raise _SupersededError if term == self._term else _LostError
+        return record_events(connection, events)
+
+    async def _resign(self, group: Sequence[tuple[Received, EventBatch]]) -> None:
+        """Give back what is in hand and queue up behind the recorder that is active now."""
+        _log.warning("another recorder is active", epoch=self._epoch)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.cancel()
+        for message, _ in [*group, *self._in_hand]:
+            message.requeue()
+        self._in_hand.clear()
+        await self.consume()
+
+
+def _log_retry(state: RetryCallState) -> None:
+    _log.warning("recording again", error=str(state.outcome and state.outcome.exception()))

@@ -1,0 +1,191 @@
+"""Stops invocations: those that wait in the store at once, all others once it is certain that nobody will start them.
+
+A stop of what may be at the broker is told to all workers, again and again, until the one that has it in hand reports
+its end, or every worker has said that it does not hold it and will not start it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from homing.v1 import invocation_pb2
+from homing.v1 import invocation_service_pb2 as api
+from homing_core import limits
+from homing_core.broker import Broker
+from homing_core.clock import now_us
+from homing_core.lifecycle import ENDS, State
+from homing_server.auth import access
+from homing_server.cluster.registry import WorkerRegistry
+from homing_server.control import ControlChannel
+from homing_server.errors import invocation_ended, invocation_not_found
+from homing_server.rules.filters import check_bulk_filter
+from homing_server.rules.validation import Checks
+from homing_server.store import stops as stopping
+from homing_server.store import tombstones
+from homing_server.store.effects import Recorded
+from homing_server.store.engine import Database
+from homing_server.store.list_pages import Place
+from homing_server.store.stops import Requested
+
+_log = structlog.get_logger(__name__)
+
+_LOOK = 1.0
+"""How often, in seconds, is looked for stops that are under way, those of other servers too; they are told again."""
+_GATHER = 0.01
+"""Answers of workers gather for so many seconds."""
+_UNDER_WAY = 5000
+"""At most so many stops are looked after at a time."""
+_FORGET_INTERVAL = 30.0
+_REMEMBERED = 24 * 3600.0
+"""After so many seconds the message of a stopped invocation is taken for gone although the queue was never empty."""
+
+
+class Stopping:
+    """Carries out stops."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        control: ControlChannel,
+        registry: WorkerRegistry,
+        *,
+        announce: Callable[[Recorded], None],
+    ) -> None:
+        """Prepare to stop.
+
+        :param announce: Told of what each transaction changed, after its commit.
+        """
+        self._database = database
+        self._broker = broker
+        self._control = control
+        self._registry = registry
+        self._announce = announce
+        self._told_at = 0.0
+
+    async def stop(self, invocation_id: str, *, caller: str, reason: str) -> None:
+        """Stop an invocation, or ask for it where somebody may have it in hand; asked twice is asked once.
+
+        :raises ApiError: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION: it has ended.
+        """
+        checks = Checks()
+        checks.text("reason", reason, limits.MAX_STOP_REASON)
+        checks.done()
+        requested = await self._database.write(
+            stopping.request_stop, invocation_id, caller=caller, reason=reason, now_us=now_us()
+        )
+        state = requested.states.get(invocation_id)
+        if state is None:
+            raise invocation_not_found(invocation_id)
+        if state in ENDS and not requested.recorded.ended:
+            raise invocation_ended(invocation_id, state.name)
+        await self._follow(requested)
+
+    async def stop_selected(self, request: api.BulkStopRequest, *, caller: str) -> api.BulkStopResponse:
+        """Stop all that a filter selects and that were accepted before now.
+
+        :raises ApiError: INVALID_ARGUMENT.
+        """
+        checks = Checks()
+        check_bulk_filter(checks, request.filter)
+        access.caller().narrow(request.filter)
+        checks.text("reason", request.reason, limits.MAX_STOP_REASON)
+        checks.done()
+        accepted_by_us = now_us()
+        response = api.BulkStopResponse()
+        response.stopping = await self._count(request.filter, [State.STOPPING], accepted_by_us)
+        if request.dry_run:
+            others = await self._count(request.filter, stopping.STOPPABLE, accepted_by_us)
+            return api.BulkStopResponse(matched=others + response.stopping)
+        while True:
+            before = response.stopped + response.stopping
+            for part in stopping.split(request.filter, stopping.STOPPABLE):
+                await self._stop_part(part, response, accepted_by_us, caller=caller, reason=request.reason)
+            if response.stopped + response.stopping == before:
+                break  # else some may have moved from a state that was not yet looked at to one that was
+        response.matched = response.stopped + response.stopping
+        _log.info("stopped many", stopped=response.stopped, stopping=response.stopping)
+        return response
+
+    async def settle(self) -> None:
+        """Look after the stops that are under way. One step of a loop on every server."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await self._registry.news.wait()
+        self._registry.news.clear()
+        await asyncio.sleep(_GATHER)
+        under_way = await self._database.read(stopping.under_way, most=_UNDER_WAY)
+        workers = await self._registry.strike_off(under_way.workers)
+        certain = [
+            stop.invocation_id for stop in under_way.stops if self._registry.has_obeyed(stop.invocation_id, workers)
+        ]
+        for start in range(0, len(certain), limits.MAX_STOPS):
+            ids = certain[start : start + limits.MAX_STOPS]
+            self._announce(await self._database.write(stopping.stop_all, ids, now_us=now_us()))
+        rest = [stop for stop in under_way.stops if not self._registry.has_obeyed(stop.invocation_id, workers)]
+        if rest and time.monotonic() - self._told_at >= _LOOK:
+            self._told_at = time.monotonic()
+            await self._control.tell_stops(rest)
+        self._registry.forget_obeyed({stop.invocation_id for stop in under_way.stops})
+
+    async def forget(self) -> None:
+        """Forget the tombstones of messages that are gone. One step of a loop.
+
+        A message that comes again, since the broker was killed before it had written that it was let go, is handed out
+        before all others. So it is gone where the queue is empty and nothing was heard of it for a while.
+        """
+        await asyncio.sleep(_FORGET_INTERVAL)
+        if self._registry.listened < limits.TOMBSTONE_KEPT:
+            return
+        now = now_us()
+        kept, remembered = (now - int(seconds * 1e6) for seconds in (limits.TOMBSTONE_KEPT, _REMEMBERED))
+        for function in await self._database.read(tombstones.forgettable, before_us=kept):
+            empty = (await self._broker.depth(function)).work == 0
+            await self._database.write(tombstones.forget, function, before_us=kept if empty else remembered)
+
+    async def _stop_part(
+        self,
+        part: invocation_pb2.InvocationFilter,
+        response: api.BulkStopResponse,
+        accepted_by_us: int,
+        *,
+        caller: str,
+        reason: str,
+    ) -> None:
+        place: Place | None = None
+        while True:
+            requested, place = await self._database.write(
+                stopping.request_page,
+                part,
+                after=place,
+                accepted_by_us=accepted_by_us,
+                caller=caller,
+                reason=reason,
+                now_us=now_us(),
+            )
+            response.stopped += len(requested.recorded.ended)
+            response.stopping += len(requested.stops)
+            await self._follow(requested)
+            if place is None:
+                return
+
+    async def _count(
+        self, selection: invocation_pb2.InvocationFilter, states: Sequence[State], accepted_by_us: int
+    ) -> int:
+        parts = list(stopping.split(selection, states))
+        return await self._database.read(
+            lambda connection: sum(stopping.count(connection, part, accepted_by_us=accepted_by_us) for part in parts)
+        )
+
+    async def _follow(self, requested: Requested) -> None:
+        """Tell of what was asked for."""
+        self._announce(requested.recorded)
+        if requested.stops:
+            await self._control.tell_stops(requested.stops)
+            # Where no worker is, none will answer.
+            self._registry.news.set()

@@ -1,0 +1,1 @@
+"""What functions write: taken in from workers, and followed by readers."""

@@ -1,0 +1,82 @@
+"""Serves log tails: what is stored, then what comes, until the invocation has ended and its lines are in.
+
+A tail reads the store, so it works at any server; it is woken at once where the lines come in at its own. It holds one
+page at a time and reads the next one when its reader has taken it, so a slow one costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
+from homing_core.wire.v1 import LogLine
+from homing_server.errors import invocation_not_found, unavailable
+from homing_server.logs.ingest import LogStore
+from homing_server.store.engine import Database
+from homing_server.store.invocation_rows import timestamp
+from homing_server.store.logs import LogPage, read_logs
+
+_PAGE = 20
+_POLL = 0.5
+"""How often, in seconds, the store is asked for lines that came in at another server."""
+_GRACE = 1.0
+"""For so many seconds after its end lines of an invocation may still come."""
+
+
+class LogTails:
+    """Opens tails."""
+
+    def __init__(self, database: Database, logs: LogStore) -> None:
+        self._database = database
+        self._logs = logs
+        self._closed = False
+
+    def close(self) -> None:
+        """End all tails, within the time between two looks: who reads along asks another server."""
+        self._closed = True
+
+    async def tail(self, request: api.TailLogsRequest) -> AsyncIterator[api.TailLogsResponse]:
+        """Yield the lines of an invocation, those that are stored and, where it is asked for, those that come.
+
+        :raises ApiError: NOT_FOUND: there is no record of it, or none yet, of a synchronous call that runs.
+            UNAVAILABLE: the server stops.
+        """
+        number = 0
+        last_look: float | None = None
+        """When all lines are in, once the end is known."""
+        with self._logs.news(request.id) as news:
+            while True:
+                news.clear()
+                late = last_look is not None and time.monotonic() >= last_look
+                page = await self._database.read(read_logs, request.id, after=number, most=_PAGE)
+                if page is None:
+                    raise invocation_not_found(request.id)
+                number = page.number
+                for line in page.lines:
+                    yield _response(line)
+                if page.complete and (late or not request.follow):
+                    return
+                if self._closed:
+                    raise unavailable("SERVER_STOPPING", "the server stops; tail again")
+                if not page.complete:
+                    continue
+                if page.end_us and last_look is None:
+                    last_look = time.monotonic() + _left(page)
+                    if last_look <= time.monotonic():
+                        return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await news.wait()
+
+
+def _left(page: LogPage) -> float:
+    """Return how many seconds after now lines may still come; the clock that told the end may be another one."""
+    return min(_GRACE, _GRACE - (now_us() - page.end_us) / 1e6)
+
+
+def _response(line: LogLine) -> api.TailLogsResponse:
+    return api.TailLogsResponse(time=timestamp(line.time_us), stream=line.stream, text=line.text, shared=line.shared)

@@ -1,0 +1,1 @@
+"""Bodies over the inline limit: their files, their references and signed URLs."""

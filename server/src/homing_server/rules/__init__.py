@@ -1,0 +1,1 @@
+"""What requests may say: validation, filters and page tokens; pure."""

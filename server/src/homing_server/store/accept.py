@@ -1,0 +1,193 @@
+"""Accepts invocations, many in one transaction."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, select
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.function_pb2 import Function
+from homing_core import limits
+from homing_core.lifecycle import Record
+from homing_server.store import schema
+from homing_server.store.blobs import known_blobs, use_blobs
+from homing_server.store.invocation_rows import Values, slim, values_of
+from homing_server.store.sequences import raise_counters
+
+_invocations = schema.invocations
+
+# Making a statement costs more than running it: those that run often are made once.
+insert_invocation = insert(_invocations)
+insert_payload = insert(schema.payloads)
+insert_label = insert(schema.labels)
+_select_requests = select(
+    _invocations.c.caller, _invocations.c.request_id, _invocations.c.id, _invocations.c.fingerprint
+).where(
+    _invocations.c.caller.in_(bindparam("callers", expanding=True)),
+    _invocations.c.request_id.in_(bindparam("request_ids", expanding=True)),
+)
+_select_functions = select(schema.functions.c.name).where(
+    schema.functions.c.name.in_(bindparam("names", expanding=True)), schema.functions.c.deleted.is_(False)
+)
+
+
+class Outcome(enum.Enum):
+    """What became of a draft."""
+
+    ACCEPTED = enum.auto()
+    DUPLICATE = enum.auto()
+    """An earlier call with the same request id and content was accepted."""
+    CONFLICT = enum.auto()
+    """An earlier call with the same request id had other content."""
+    NO_FUNCTION = enum.auto()
+    """Its function has been deleted."""
+    NO_BLOB = enum.auto()
+    """Its payload has been removed, since no invocation referred to it for long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """An invocation that is to be accepted."""
+
+    id: str
+    spec: api.InvocationSpec
+    record: Record
+    caller: str
+    request_id: str
+    fingerprint: bytes
+    create_us: int
+    start_by_us: int
+    traceparent: str
+    rerun_of: str = ""
+    """The ended invocation that it runs again; empty for none."""
+    caused_by: str = ""
+    """The ended invocation whose outcome caused it; empty for none."""
+    depth: int = 0
+    """How many invocations in a row caused it."""
+
+    @property
+    def blob_id(self) -> str:
+        """Return the id of the payload that is stored apart; empty where it is not."""
+        return self.spec.payload.blob.id
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes the invocation takes at the broker."""
+        return len(self.spec.payload.data) + 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What became of a draft, and the id of the invocation that stands for it."""
+
+    outcome: Outcome
+    id: str
+
+
+def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
+    """Record those drafts that are new; tell what became of each, in order."""
+    known = _known_requests(connection, drafts)
+    functions = _live_functions(connection, {draft.spec.function for draft in drafts})
+    blobs = _known_blobs(connection, drafts)
+    verdicts: list[Verdict] = []
+    fresh: list[Draft] = []
+    for draft in drafts:
+        earlier = known.get((draft.caller, draft.request_id)) if draft.request_id else None
+        if earlier is not None:
+            outcome = Outcome.DUPLICATE if earlier[1] == draft.fingerprint else Outcome.CONFLICT
+            verdicts.append(Verdict(outcome=outcome, id=earlier[0]))
+        elif draft.spec.function not in functions:
+            verdicts.append(Verdict(outcome=Outcome.NO_FUNCTION, id=draft.id))
+        elif draft.blob_id and draft.blob_id not in blobs:
+            verdicts.append(Verdict(outcome=Outcome.NO_BLOB, id=draft.id))
+        else:
+            verdicts.append(Verdict(outcome=Outcome.ACCEPTED, id=draft.id))
+            known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
+            fresh.append(draft)
+    if fresh:
+        insert_drafts(connection, fresh)
+    return verdicts
+
+
+def _known_requests(connection: Connection, drafts: Sequence[Draft]) -> dict[tuple[str, str], tuple[str, bytes]]:
+    wanted = {draft.request_id for draft in drafts if draft.request_id}
+    if not wanted:
+        return {}
+    callers = {draft.caller for draft in drafts}
+    return {
+        (caller, request_id): (invocation_id, fingerprint)
+        for caller, request_id, invocation_id, fingerprint in connection.execute(
+            _select_requests, {"callers": list(callers), "request_ids": list(wanted)}
+        )
+    }
+
+
+def _live_functions(connection: Connection, names: set[str]) -> set[str]:
+    return set(connection.execute(_select_functions, {"names": list(names)}).scalars())
+
+
+def _known_blobs(connection: Connection, drafts: Sequence[Draft]) -> set[str]:
+    wanted = {draft.blob_id for draft in drafts if draft.blob_id}
+    return known_blobs(connection, wanted) if wanted else set()
+
+
+def insert_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Record drafts that are known to be new, and whose functions and bodies are there."""
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
+    first = counted[schema.CHANGE_SEQ] - len(drafts) + 1
+    rows = [
+        row_of_spec(draft.spec)
+        | values_of(draft.record)
+        | {
+            "id": draft.id,
+            "sync": False,
+            "caller": draft.caller,
+            "request_id": draft.request_id or None,
+            "fingerprint": draft.fingerprint if draft.request_id else None,
+            "create_us": draft.create_us,
+            "start_by_us": draft.start_by_us,
+            "sent_us": draft.create_us,
+            "size": draft.size,
+            "traceparent": draft.traceparent,
+            "rerun_of": draft.rerun_of or None,
+            "caused_by": draft.caused_by or None,
+            "depth": draft.depth,
+            "result_seq": None,
+            "change_seq": change_seq,
+        }
+        for change_seq, draft in enumerate(drafts, first)
+    ]
+    connection.execute(insert_invocation, rows)
+    payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
+    connection.execute(insert_payload, payloads)
+    uses = [(draft.id, draft.blob_id) for draft in drafts if draft.blob_id]
+    if uses:
+        use_blobs(connection, uses, now_us=drafts[0].create_us)
+    labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
+    if labels:
+        connection.execute(insert_label, labels)
+
+
+def max_age_us(spec: api.InvocationSpec, function: Function) -> int:
+    """Return how long an invocation may wait for its start, in microseconds."""
+    for asked in (spec, function):
+        if asked.HasField("max_age"):
+            return asked.max_age.ToMicroseconds()
+    return int(limits.DEFAULT_MAX_AGE * 1e6)
+
+
+def row_of_spec(spec: api.InvocationSpec) -> Values:
+    """Return the columns that hold what was asked, the payload's body apart."""
+    return {"function": spec.function, "spec": slim(spec).SerializeToString()}
+
+
+def label_rows(invocation_id: str, spec: api.InvocationSpec, create_us: int) -> list[dict[str, Any]]:
+    """Return the rows that make an invocation be found by its labels."""
+    return [
+        {"invocation_id": invocation_id, "key": key, "value": value, "create_us": create_us}
+        for key, value in spec.labels.items()
+    ]

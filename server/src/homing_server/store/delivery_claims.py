@@ -1,0 +1,207 @@
+"""Which deliveries are due, and what workers are told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, case, func, select, update
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.payload_pb2 import Payload
+from homing.v1.policy_pb2 import Callback
+from homing_core import limits
+from homing_core.destinations import FUNCTION
+from homing_core.lifecycle import Custody
+from homing_core.reasons import FailureReason
+from homing_core.wire.v1 import DeliveryHistory, DeliveryMessage, EnvelopeBody
+from homing_server.store import function_deliveries as chaining
+from homing_server.store import schema
+from homing_server.store.invocation_rows import record_of, uri_of
+from homing_server.store.sequences import read_counters
+
+_deliveries = schema.deliveries
+_invocations = schema.invocations
+
+MAX_OUTSTANDING: Final = 64
+"""So many deliveries to one receiver are with the workers at the most: one that hangs must not fill their hands."""
+
+MAX_BYTES: Final = 16 * limits.MIB
+"""Bodies of about so many bytes are taken at a time, and one at least."""
+
+_waiting = (schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
+_columns = (
+    _deliveries.c.id.label("delivery_id"),
+    _deliveries.c.kind,
+    _deliveries.c.target,
+    _deliveries.c.receiver,
+    _deliveries.c.generation.label("last_generation"),
+    _deliveries.c.history.label("delivery_history"),
+)
+_select_due = (
+    # A callback carries the result alone.
+    select(
+        *_columns,
+        _invocations,
+        case((_deliveries.c.kind != api.DELIVERY_KIND_CALLBACK, schema.payloads.c.request)).label("request"),
+        schema.payloads.c.result,
+    )
+    .join(_invocations, _invocations.c.id == _deliveries.c.invocation_id)
+    .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
+    .where(*_waiting, _deliveries.c.receiver == bindparam("of"), _deliveries.c.due_us <= bindparam("now_us"))
+    .order_by(_deliveries.c.due_us)
+    .limit(bindparam("most"))
+)
+_select_outstanding = (
+    select(_deliveries.c.receiver, func.count())
+    .where(schema.live(_deliveries), _deliveries.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
+    .group_by(_deliveries.c.receiver)
+)
+_mark_sent = (
+    update(_deliveries)
+    .where(_deliveries.c.id == bindparam("key"))
+    .values(generation=bindparam("claimed"), delivery=0, custody=int(Custody.SENT), sent_us=bindparam("now_us"))
+)
+
+Head = Callable[[str], bytes]
+"""Reads the beginning of a body that is stored apart, given the id of its blob."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Claim:
+    """Deliveries that were taken from the store."""
+
+    messages: list[DeliveryMessage] = field(default_factory=list)
+    """What is to be published."""
+    chained: chaining.Chained = field(default_factory=chaining.Chained)
+    """What was carried out at once: deliveries to functions."""
+    next_due_us: int | None = None
+    """When the next one that there will be room for is due; None where there is none."""
+    more: bool = False
+    """Whether there are more to be taken now."""
+    full: bool = False
+    """Whether some wait until others of their receiver have left the workers."""
+    taken: int = 0
+    """How many were taken."""
+    size: int = 0
+    """The bytes of the bodies that were read for them."""
+
+
+def due_by_receiver(connection: Connection) -> dict[str, int]:
+    """Return by receiver when the earliest delivery that waits in the store is due.
+
+    The index is asked for each receiver once, however many deliveries wait for it.
+    """
+    first = select(func.min(_deliveries.c.receiver)).where(*_waiting).scalar_subquery()
+    receivers = select(first.label("receiver")).cte("receivers", recursive=True)
+    following = (
+        select(func.min(_deliveries.c.receiver))
+        .where(*_waiting, _deliveries.c.receiver > receivers.c.receiver)
+        .scalar_subquery()
+    )
+    receivers = receivers.union_all(select(following).where(receivers.c.receiver.is_not(None)))
+    earliest = (
+        select(func.min(_deliveries.c.due_us))
+        .where(*_waiting, _deliveries.c.receiver == receivers.c.receiver)
+        .scalar_subquery()
+    )
+    rows = connection.execute(select(receivers.c.receiver, earliest).where(receivers.c.receiver.is_not(None)))
+    return {receiver: due_us for receiver, due_us in rows}  # noqa: C416 rows are no pairs
+
+
+def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Claim:
+    """Take deliveries that are due, of each receiver the oldest first and no more than it may have.
+
+    :param most: How many at the most.
+    """
+    claimed = Claim()
+    outstanding = {receiver: count for receiver, count in connection.execute(_select_outstanding)}  # noqa: C416 same
+    signing_version = read_counters(connection)[schema.SIGNING_SEQ]
+    for receiver, due_us in sorted(due_by_receiver(connection).items(), key=lambda item: item[1]):
+        # What goes to a function is carried out here and now.
+        to_function = receiver.startswith(FUNCTION)
+        room = most if to_function else MAX_OUTSTANDING - outstanding.get(receiver, 0)
+        if room <= 0:
+            claimed.full = True
+            continue
+        if due_us > now_us:
+            claimed.next_due_us = min(due_us, claimed.next_due_us or due_us)
+            continue
+        if claimed.taken >= most or claimed.size >= MAX_BYTES:
+            claimed.more = True
+            break
+        asked = min(room, most - claimed.taken)
+        rows = _take(connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": asked}), claimed)
+        messages = [_message(row, head, signing_version) for row in rows]
+        if to_function:
+            chaining.carry_out(connection, rows, messages, claimed.chained, now_us=now_us)
+        else:
+            claimed.messages += messages
+        if len(rows) == room and not to_function:
+            claimed.full = True
+        elif len(rows) == asked or claimed.size >= MAX_BYTES:
+            claimed.more = True
+    if claimed.messages:
+        sent = [
+            {"key": message.delivery_id, "claimed": message.generation, "now_us": now_us}
+            for message in claimed.messages
+        ]
+        connection.execute(_mark_sent, sent)
+    return claimed
+
+
+def _take(due: Iterable[Row[Any]], claimed: Claim) -> list[Row[Any]]:
+    """Take rows until what is taken is large enough."""
+    rows = []
+    for row in due:
+        rows.append(row)
+        claimed.size += len(row.request or b"") + len(row.result or b"")
+        if claimed.size >= MAX_BYTES:
+            break
+    claimed.taken += len(rows)
+    return rows
+
+
+def _message(row: Row[Any], head: Head, signing_version: int) -> DeliveryMessage:
+    record = record_of(row)
+    history = DeliveryHistory.FromString(row.delivery_history)
+    result = None if row.result is None else api.Result.FromString(row.result)
+    message = DeliveryMessage(
+        delivery_id=row.delivery_id,
+        generation=row.last_generation + 1,
+        kind=row.kind,
+        uri=uri_of(row),
+        invocation_id=row.id,
+        function=row.function,
+        state=api.InvocationState.ValueType(row.state),
+        result=result,
+        failure=record.failure,
+        start_us=row.start_us,
+        end_us=row.end_us,
+        prior_attempts=len(history.attempts) - history.before_redrive,
+        attempt_count=len(record.attempts),
+        function_revision=record.attempts[-1].function_revision if record.attempts else 0,
+        depth=row.depth,
+        traceparent=row.traceparent,
+        signing_version=signing_version,
+        tried=any(attempt.failure.reason != FailureReason.RECEIVER_DOWN for attempt in history.attempts),
+    )
+    if row.kind == api.DELIVERY_KIND_CALLBACK:
+        message.callback.CopyFrom(Callback.FromString(row.target))
+        return message
+    message.request.CopyFrom(_shown(Payload.FromString(row.request), head))
+    if result is not None:
+        message.response.CopyFrom(_shown(result.payload, head))
+        # What the envelope shows of the answer is all that it needs.
+        message.result.ClearField("payload")
+        message.result.ClearField("headers")
+    return message
+
+
+def _shown(payload: Payload, head: Head) -> EnvelopeBody:
+    if payload.HasField("blob"):
+        return EnvelopeBody(content_type=payload.content_type, data=head(payload.blob.id), size=payload.blob.size)
+    return EnvelopeBody(
+        content_type=payload.content_type, data=payload.data[: limits.MAX_ENVELOPE_BODY], size=len(payload.data)
+    )

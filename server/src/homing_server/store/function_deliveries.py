@@ -1,0 +1,133 @@
+"""Deliveries to functions: each becomes an invocation, in the transaction that settles it, so exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.function_pb2 import Function
+from homing.v1.payload_pb2 import Payload
+from homing_core import lifecycle, limits
+from homing_core.destinations import function_of
+from homing_core.envelope import envelope_body
+from homing_core.ids import new_id
+from homing_core.lifecycle import Custody
+from homing_core.reasons import FailureReason
+from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, DeliveryMessage
+from homing_server.store import schema
+from homing_server.store.accept import Draft, insert_drafts, max_age_us
+from homing_server.store.dead_letters import GivenUp, bury_deliveries
+
+_deliveries = schema.deliveries
+
+_update = (
+    update(_deliveries)
+    .where(_deliveries.c.id == bindparam("key"))
+    .values(
+        state=bindparam("to"),
+        generation=bindparam("claimed"),
+        custody=int(Custody.NONE),
+        end_us=bindparam("now_us"),
+        history=bindparam("told"),
+    )
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Chained:
+    """What became of deliveries to functions."""
+
+    caused: list[str] = field(default_factory=list)
+    """The functions that were invoked, one for each invocation."""
+    dead: int = 0
+    """How many deliveries came to nothing."""
+
+
+def carry_out(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    messages: Sequence[DeliveryMessage],
+    chained: Chained,
+    *,
+    now_us: int,
+) -> None:
+    """Invoke the function that deliveries go to, with the envelopes as payloads.
+
+    :param rows: The deliveries, all to one function.
+    :param messages: What a worker would be told of them.
+    """
+    name = function_of(messages[0].uri)
+    function = _function(connection, name)
+    drafts: list[Draft] = []
+    settled: list[dict[str, Any]] = []
+    dead: list[GivenUp] = []
+    for row, message in zip(rows, messages, strict=True):
+        history = DeliveryHistory.FromString(row.delivery_history)
+        attempt = DeliveryAttemptRecord(start_us=now_us)
+        failure = _obstacle(name, function, message)
+        if failure is None:
+            assert function is not None, "its absence is an obstacle"
+            draft = _draft(row, message, function, now_us=now_us)
+            history.caused = draft.id
+            drafts.append(draft)
+        else:
+            attempt.failure.CopyFrom(failure)
+            dead.append(GivenUp(id=message.delivery_id, invocation_id=row.id, function=row.function))
+        history.attempts.append(attempt)
+        settled.append(
+            {
+                "key": message.delivery_id,
+                "to": api.DELIVERY_STATE_DELIVERED if failure is None else api.DELIVERY_STATE_DEAD,
+                "claimed": message.generation,
+                "now_us": now_us,
+                "told": history.SerializeToString(),
+            }
+        )
+    if drafts:
+        insert_drafts(connection, drafts)
+        chained.caused += [name] * len(drafts)
+    connection.execute(_update, settled)
+    chained.dead += len(dead)
+    bury_deliveries(connection, dead, now_us=now_us)
+
+
+def _function(connection: Connection, name: str) -> Function | None:
+    query = select(schema.functions.c.definition).where(
+        schema.functions.c.name == name, schema.functions.c.deleted.is_(False)
+    )
+    definition = connection.execute(query).scalar_one_or_none()
+    return None if definition is None else Function.FromString(definition)
+
+
+def _obstacle(name: str, function: Function | None, message: DeliveryMessage) -> api.Failure | None:
+    """Return why a delivery cannot become an invocation; None where it can."""
+    if function is None:
+        return api.Failure(reason=FailureReason.FUNCTION_NOT_FOUND, message=f"there is no function {name!r}")
+    if message.depth >= limits.MAX_DEPTH:
+        words = f"the chain of invocations that cause each other has {limits.MAX_DEPTH} already: it ends here"
+        return api.Failure(reason=FailureReason.DEPTH_EXCEEDED, message=words)
+    return None
+
+
+def _draft(row: Row[Any], message: DeliveryMessage, function: Function, *, now_us: int) -> Draft:
+    spec = api.InvocationSpec(
+        function=function.name,
+        payload=Payload(content_type="application/json", data=envelope_body(message, wrapped=False)),
+    )
+    return Draft(
+        id=new_id(now_us),
+        spec=spec,
+        record=lifecycle.accepted(time_us=now_us, due_us=now_us),
+        caller=row.caller,
+        request_id="",
+        fingerprint=b"",
+        create_us=now_us,
+        start_by_us=now_us + max_age_us(spec, function),
+        traceparent=row.traceparent,
+        caused_by=row.id,
+        depth=message.depth + 1,
+    )

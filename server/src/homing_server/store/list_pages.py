@@ -1,0 +1,128 @@
+"""Lists records by filter, in the order of their acceptance, page by page.
+
+A page goes on behind the last record of the one before, by its time and id; so pages neither repeat nor miss a record
+while others arrive, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, union_all
+
+from homing.v1 import invocation_pb2 as api
+from homing_server.store import schema
+from homing_server.store.filter_sql import Span, arms, conditions, labelled, span_of
+from homing_server.store.invocation_rows import invocation_of
+from homing_server.store.read import deliveries_of
+
+_invocations = schema.invocations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A place in the order of acceptance."""
+
+    create_us: int
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Some records, and where the next page goes on; None at the end."""
+
+    invocations: list[api.Invocation]
+    next: Place | None
+
+
+def list_invocations(
+    connection: Connection,
+    selection: api.InvocationFilter,
+    *,
+    oldest_first: bool,
+    after: Place | None,
+    size: int,
+    include_payload: bool,
+    include_result: bool,
+    where: Sequence[ColumnElement[bool]] = (),
+) -> Page:
+    """Return a page of the records that a filter selects.
+
+    :param after: The last record of the page before.
+    :param size: How many at the most.
+    :param where: What must be true of them besides.
+    """
+    query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where)
+    if include_payload or include_result:
+        query = query.add_columns(schema.payloads.c.request, schema.payloads.c.result).join(
+            schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id
+        )
+    rows = connection.execute(query).all()
+    more = len(rows) > size
+    rows = rows[:size]
+    deliveries = deliveries_of(connection, [row.id for row in rows])
+    return Page(
+        invocations=[
+            invocation_of(
+                row,
+                request=row.request if include_payload else None,
+                result=row.result if include_result else None,
+                deliveries=deliveries[row.id],
+            )
+            for row in rows
+        ],
+        next=Place(create_us=rows[-1].create_us, id=rows[-1].id) if more else None,
+    )
+
+
+def page_query(
+    selection: api.InvocationFilter,
+    *,
+    oldest_first: bool,
+    after: Place | None,
+    size: int,
+    where: Sequence[ColumnElement[bool]] = (),
+) -> Select[Any]:
+    """Return the query of a page, with one row more than the page has where there is a next one.
+
+    :param where: What must be true besides.
+    """
+    span = span_of(selection)
+    if after is not None:
+        span &= Span(first=after.create_us) if oldest_first else Span(end=after.create_us + 1)
+
+    def ordered(query: Select[Any], create_us: ColumnElement[int], id_: ColumnElement[str]) -> Select[Any]:
+        order = (create_us, id_) if oldest_first else (create_us.desc(), id_.desc())
+        return query.order_by(*order).limit(size + 1)
+
+    def beyond(create_us: ColumnElement[int], id_: ColumnElement[str]) -> list[ColumnElement[bool]]:
+        at_once = [] if after is None else [_beyond(create_us, id_, after, oldest_first=oldest_first)]
+        return [*span.of(create_us), *at_once]
+
+    create_us: ColumnElement[int] = _invocations.c.create_us
+    id_: ColumnElement[str] = _invocations.c.id
+    several = arms(selection)
+    if len(several) == 1:
+        query = select(_invocations).where(*conditions(selection, several[0]), *where)
+        query, label = labelled(query, selection)
+        if label is not None:
+            # The index of labels has the order too: what carries a rare label is found without looking at the rest.
+            create_us, id_ = label.c.create_us, label.c.invocation_id
+        return ordered(query.where(*beyond(create_us, id_)), create_us, id_)
+    # Each arm is in order by an index; the database merges them and stops when the page is full.
+    places = union_all(
+        *(select(create_us, id_).where(*conditions(selection, arm), *where, *beyond(create_us, id_)) for arm in several)
+    ).subquery()
+    page = ordered(select(places), places.c.create_us, places.c.id).subquery()
+    return ordered(select(_invocations).join(page, page.c.id == id_), page.c.create_us, page.c.id)
+
+
+def _beyond(
+    create_us: ColumnElement[int], id_: ColumnElement[str], place: Place, *, oldest_first: bool
+) -> ColumnElement[bool]:
+    """Return what is true behind a place, of the times from that of the place on."""
+    if oldest_first:
+        return or_(create_us > place.create_us, id_ > place.id)
+    return or_(create_us < place.create_us, id_ < place.id)

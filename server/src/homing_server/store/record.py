@@ -1,0 +1,197 @@
+"""Records what workers report, many events in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from homing_core import lifecycle
+from homing_core.clock import now_us
+from homing_core.lifecycle import Custody, Record, Refusal
+from homing_core.wire.v1 import Event
+from homing_server.store import dead_letters, schema, tombstones
+from homing_server.store import delivery_rows as deliveries
+from homing_server.store.accept import (
+    insert_invocation,
+    insert_label,
+    insert_payload,
+    label_rows,
+    row_of_spec,
+)
+from homing_server.store.effects import Recorded
+from homing_server.store.invocation_rows import Change, Values, record_of, record_of_call, values_of
+from homing_server.store.sequences import raise_counters
+
+_LAST = frozenset({"ended", "deferred", "handed_back"})
+_RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
+
+_select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
+_update_invocation = (
+    update(schema.invocations)
+    .where(schema.invocations.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in (*_RECORD_COLUMNS, "result_seq", "change_seq")})
+)
+_update_result = (
+    update(schema.payloads)
+    .where(schema.payloads.c.invocation_id == bindparam("key"))
+    .values(result=bindparam("result"))
+)
+
+
+def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
+    """Apply events to the records that they speak of, and make the deliveries of those that end."""
+    lives: dict[str, list[Event]] = {}
+    sync: dict[str, Event] = {}
+    reports: list[Event] = []
+    for event in events:
+        match event.WhichOneof("kind"):
+            case "sync_ended":
+                sync.setdefault(event.invocation_id, event)
+            case "delivery":
+                reports.append(event)
+            case _:
+                lives.setdefault(event.invocation_id, []).append(event)
+    recorded = Recorded()
+    changes = _live(connection, lives, recorded)
+    store_changes(connection, changes, recorded)
+    _record_sync(connection, sync, recorded)
+    deliveries.record_reports(connection, reports, recorded)
+    return recorded
+
+
+def store_changes(connection: Connection, changes: Sequence[Change], recorded: Recorded) -> None:
+    """Write changed records, number those that ended and make their deliveries."""
+    if not changes:
+        return
+    ends = [change for change in changes if change.after.ended]
+    told = sum(1 for change in changes if change.told)
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: told, schema.RESULT_SEQ: len(ends)})
+    change_seq = counted[schema.CHANGE_SEQ] - told
+    result_seq = counted[schema.RESULT_SEQ] - len(ends)
+    rows: list[Values] = []
+    for change in changes:
+        after = change.after
+        change_seq += change.told
+        if after.ended:
+            result_seq += 1
+            recorded.ended[change.row.id] = after.state
+        _note_custody(change, recorded)
+        rows.append(
+            {
+                "key": change.row.id,
+                **values_of(after),
+                "change_seq": change_seq if change.told else change.row.change_seq,
+                "result_seq": result_seq if after.ended else None,
+            }
+        )
+    connection.execute(_update_invocation, rows)
+    results = [
+        {"key": change.row.id, "result": change.after.result.SerializeToString()}
+        for change in changes
+        if change.after.result is not None
+    ]
+    if results:
+        connection.execute(_update_result, results)
+    if told:
+        recorded.change_seq = change_seq
+    if ends:
+        recorded.result_seq = result_seq
+        deliveries.make(connection, ends, recorded)
+        dead_letters.bury_invocations(connection, ends, now_us=now_us())
+
+
+def _note_custody(change: Change, recorded: Recorded) -> None:
+    before, after = change.before.custody, change.after.custody
+    if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE, Custody.LEASE}:
+        recorded.left_broker.append((change.row.id, change.row.function, change.row.size))
+    if after is Custody.STORE:
+        due = recorded.due.get(change.row.function)
+        recorded.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
+
+
+def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
+    """Read the rows of these invocations."""
+    return connection.execute(_select_invocations, {"ids": list(ids)}).all()
+
+
+def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
+    if not lives:
+        return []
+    changes = []
+    let_go: list[tuple[str, int]] = []
+    for row in select_invocations(connection, lives):
+        before = record = record_of(row)
+        if before.stop_request is not None:
+            let_go.extend((row.id, each.token.generation) for each in lives[row.id] if _lets_go(each))
+        for event in lives[row.id]:
+            after = lifecycle.reported(record, event)
+            if isinstance(after, Record):
+                record = after
+            if event.HasField("leased") and record.custody is Custody.LEASE and after is not Refusal.STALE:
+                recorded.leases[row.id] = event.leased.term_us / 1e6
+            elif isinstance(after, Refusal):
+                recorded.refused += 1
+        if record is not before:
+            changes.append(Change(row=row, before=before, after=record))
+    tombstones.note_gone(connection, let_go, now_us=now_us())
+    return changes
+
+
+def _lets_go(event: Event) -> bool:
+    """Tell whether the worker lets the work message go, which it does once its event is confirmed."""
+    return event.WhichOneof("kind") in _LAST or (event.HasField("leased") and event.leased.term_us > 0)
+
+
+def _record_sync(connection: Connection, events: dict[str, Event], recorded: Recorded) -> None:
+    known = {row.id for row in select_invocations(connection, events)} if events else set()
+    fresh = [event for key, event in events.items() if key not in known]
+    recorded.refused += len(known)
+    if not fresh:
+        return
+    steps = dict.fromkeys((schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED), len(fresh))
+    counted = raise_counters(connection, steps)
+    change_seq, result_seq = (counted[name] - len(fresh) for name in (schema.CHANGE_SEQ, schema.RESULT_SEQ))
+    rows, payloads, labels = [], [], []
+    for offset, event in enumerate(fresh, 1):
+        request = event.sync_ended.request
+        record = record_of_call(request, _end_of_call(event))
+        rows.append(
+            row_of_spec(request.spec)
+            | values_of(record)
+            | {
+                "id": event.invocation_id,
+                "sync": True,
+                "caller": request.caller,
+                "create_us": request.create_us,
+                "start_by_us": 0,
+                "sent_us": 0,
+                "size": 0,
+                "traceparent": request.traceparent,
+                "depth": 0,
+                "change_seq": change_seq + offset,
+                "result_seq": result_seq + offset,
+            }
+        )
+        payloads.append(
+            {
+                "invocation_id": event.invocation_id,
+                "request": request.spec.payload.SerializeToString(),
+                "result": None if record.result is None else record.result.SerializeToString(),
+            }
+        )
+        labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
+        recorded.ended[event.invocation_id] = record.state
+    connection.execute(insert_invocation, rows)
+    connection.execute(insert_payload, payloads)
+    if labels:
+        connection.execute(insert_label, labels)
+    recorded.result_seq = result_seq + len(fresh)
+    recorded.change_seq = change_seq + len(fresh)
+
+
+def _end_of_call(event: Event) -> Event:
+    end = Event(invocation_id=event.invocation_id, time_us=event.time_us, worker=event.worker)
+    end.ended.CopyFrom(event.sync_ended.ended)
+    return end

@@ -1,0 +1,1 @@
+"""Secrets and signing keys, encrypted in the store and on their way to workers."""

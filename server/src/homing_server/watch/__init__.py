@@ -1,0 +1,1 @@
+"""Results and changes as they are committed, for everyone who watches."""

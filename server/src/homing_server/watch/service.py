@@ -1,0 +1,114 @@
+"""Serves watches: what a resume token means, which results match, when a bookmark is due and a reader too slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+
+from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
+from homing_server.auth import access
+from homing_server.cluster.wait_reasons import Holds
+from homing_server.errors import ApiError, resume_token_expired, unavailable
+from homing_server.metrics import Metrics
+from homing_server.rules.filters import check_filter, matcher
+from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.validation import Checks
+from homing_server.store.engine import Database
+from homing_server.store.invocation_rows import timestamp
+from homing_server.store.read import Numbered
+from homing_server.watch.feed import Follower
+from homing_server.watch.hub import WatchHub
+
+_BOOKMARK_INTERVAL = 10.0
+_SLOW = 30.0
+"""A reader that does not take a message for so many seconds is cut off."""
+
+
+class Watching:
+    """Opens watches."""
+
+    def __init__(self, database: Database, hub: WatchHub, holds: Holds, metrics: Metrics) -> None:
+        self._database = database
+        self._hub = hub
+        self._holds = holds
+        self._metrics = metrics
+
+    async def watch(self, request: api.WatchResultsRequest) -> AsyncIterator[bytes]:
+        """Yield a bookmark, then the results, or changes, that match as they come, with bookmarks in between.
+
+        Each is a serialised WatchResultsResponse: a result is the same for all who watch, and serialised once.
+
+        :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
+            for a reader that does not keep up; UNAVAILABLE when the server stops.
+        """
+        access.caller().narrow(request.filter)
+        checks = Checks()
+        check_filter(checks, request.filter)
+        checks.done()
+        functions = frozenset(request.filter.functions)
+        kind, follower = (
+            ("changes", self._hub.changes) if request.include_transitions else ("results", self._hub.results)
+        )
+        seq = await self._start(kind, follower, request.resume_token, functions)
+        matches = matcher(request.filter)
+        self._metrics.watchers.inc()
+        try:
+            yield self._bookmark(kind, seq)
+            told = time.monotonic()
+            async for page in follower.pages(seq, functions):
+                if follower.closed:
+                    raise unavailable("SERVER_STOPPING", "the server stops; resume after the last token")
+                for item in page:
+                    seq = item.seq
+                    if matches(item.invocation):
+                        offered = time.monotonic()
+                        yield item.message or self._tell(kind, item)
+                        told = time.monotonic()
+                        if told - offered > _SLOW:
+                            raise _slow()
+                if time.monotonic() - told >= _BOOKMARK_INTERVAL:
+                    yield self._bookmark(kind, seq)
+                    told = time.monotonic()
+                if not page:
+                    await follower.moved_past(seq, max(0.0, told + _BOOKMARK_INTERVAL - time.monotonic()))
+        finally:
+            self._metrics.watchers.dec()
+
+    async def _start(self, kind: str, follower: Follower, resume_token: str, functions: frozenset[str]) -> int:
+        last = await follower.last()
+        if not resume_token:
+            return last
+        token = decode_token(kind, resume_token, field="resume_token", holds={"store": str, "seq": int})
+        if token["store"] != self._database.identity:
+            raise resume_token_expired("it belongs to another store")
+        seq = int(token["seq"])
+        if seq > last:
+            # The store was put back to an earlier state: it gives these numbers again.
+            raise resume_token_expired("the store is not as far any more")
+        await follower.check_kept(seq, functions)
+        return seq
+
+    def _tell(self, kind: str, item: Numbered) -> bytes:
+        invocation = self._holds.explain(item.invocation)
+        response = api.WatchResultsResponse(resume_token=self._token(kind, item.seq), invocation=invocation)
+        item.message = response.SerializeToString()
+        return item.message
+
+    def _bookmark(self, kind: str, seq: int) -> bytes:
+        bookmark = api.Bookmark(time=timestamp(now_us()))
+        return api.WatchResultsResponse(resume_token=self._token(kind, seq), bookmark=bookmark).SerializeToString()
+
+    def _token(self, kind: str, seq: int) -> str:
+        return encode_token(kind, {"store": self._database.identity, "seq": seq})
+
+
+def _slow() -> ApiError:
+    return ApiError(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason="SLOW_CONSUMER",
+        message=f"the watch was not read for {_SLOW:g} s; resume after the last token",
+        retry_after=1.0,
+    )
