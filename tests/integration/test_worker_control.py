@@ -19,8 +19,9 @@ from homing.v1.policy_pb2 import RetryPolicy
 from homing_core import limits
 from homing_core.broker import BrokerError, Consumer, Handler
 from homing_core.broker.rabbitmq import RabbitBroker
-from homing_worker import control, gate
 from homing_worker.app import Worker
+from homing_worker.control import gate
+from homing_worker.control import link as control
 from homing_worker.settings import WorkerSettings
 from support.fake_server import FakeServer
 from support.proxy import TcpProxy

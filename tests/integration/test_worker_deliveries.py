@@ -26,9 +26,9 @@ from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_core.signing import new_key, show_key
 from homing_core.wire.v1 import DeliveryMessage, EnvelopeBody, Event
-from homing_worker.bodies import Bodies
-from homing_worker.secrets import SecretLink
-from homing_worker.webhook import WebhookClient
+from homing_worker.control.secrets import SecretLink
+from homing_worker.deliveries.webhook import WebhookClient
+from homing_worker.runtime.bodies import Bodies
 from support.fake_server import FakeServer
 from support.workers import running_worker
 
@@ -461,7 +461,7 @@ class Rebound(AbstractResolver):
 async def test_a_receiver_that_hangs_is_left_alone_and_others_are_served_meanwhile(
     server: FakeServer, broker_url: str, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homing_worker.webhook.TIMEOUT", 0.5)
+    monkeypatch.setattr("homing_worker.deliveries.webhook.TIMEOUT", 0.5)
     release = asyncio.Event()
 
     async def hang(_: web.Request) -> web.StreamResponse:

@@ -10,7 +10,7 @@ import pytest
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
-from homing_worker.gate import Gate
+from homing_worker.control.gate import Gate
 from support.fake_server import FakeServer
 from support.inbox import Inbox, eventually, until
 from support.proxy import TcpProxy

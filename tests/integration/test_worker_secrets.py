@@ -15,7 +15,7 @@ from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing.v1.policy_pb2 import RetryPolicy
 from homing_worker import app
-from homing_worker.secrets import SecretLink
+from homing_worker.control.secrets import SecretLink
 from support.fake_server import FakeServer
 from support.workers import running_worker
 

@@ -15,7 +15,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing_core.wire.v1 import Ended
-from homing_worker import gate
+from homing_worker.control import gate
 from support.docker import FunctionImages, docker
 from support.fake_server import FakeServer
 from support.ledger import until

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from homing.v1.payload_pb2 import Blob
-from homing_worker.bodies import Bodies
 from homing_worker.runtime import CallFailedError
-from homing_worker.spool import Spool
+from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.spool import Spool
 
 BODY = bytes(range(256)) * 10_000
 BLOB = Blob(id="b", size=len(BODY), sha256=hashlib.sha256(BODY).digest())

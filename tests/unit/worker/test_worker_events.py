@@ -8,9 +8,9 @@ import pytest
 from homing_core.broker import Broker, BrokerUnavailableError, PublishUnknownError
 from homing_core.limits import KIB
 from homing_core.wire.v1 import Ended, Event, EventBatch
-from homing_worker import events
-from homing_worker.events import EventPublisher
 from homing_worker.metrics import Metrics
+from homing_worker.reporting import events
+from homing_worker.reporting.events import EventPublisher
 
 
 class FakeBroker:

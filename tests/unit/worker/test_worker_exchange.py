@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from homing_core import limits
-from homing_worker.exchange import exchange, open_session
 from homing_worker.runtime import CallFailedError, Request
-from homing_worker.spool import Spool, SpoolError, Spools
+from homing_worker.runtime.http_call import exchange, open_session
+from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 REQUEST = Request(method="POST", target="/", headers={"X-Mine": "yes"}, body=b"hello", spools=Spools(Path("/nowhere")))
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

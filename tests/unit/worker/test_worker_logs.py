@@ -14,9 +14,9 @@ from homing_core import limits
 from homing_core.broker import Broker, BrokerUnavailableError
 from homing_core.log_lines import CUT, LineSplitter, LogAllowance
 from homing_core.wire.v1 import LogMessage
-from homing_worker import logs
-from homing_worker.logs import InvocationLog, LogPublisher
 from homing_worker.metrics import Metrics
+from homing_worker.reporting import logs
+from homing_worker.reporting.logs import InvocationLog, LogPublisher
 from homing_worker.runtime import attribution
 from homing_worker.runtime.attribution import Attribution
 from homing_worker.runtime.container_log import Frames

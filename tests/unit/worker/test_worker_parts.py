@@ -15,16 +15,16 @@ from homing.v1.invocation_pb2 import Result
 from homing_core import limits
 from homing_core.guard import ForbiddenTargetError, Guard
 from homing_core.wire.v1 import FunctionState, Snapshot, Stop
-from homing_worker.catalogue import Catalogue
-from homing_worker.gate import Gate
-from homing_worker.guard import GuardedResolver
-from homing_worker.headers import clean_headers
+from homing_worker.control.catalog import Catalogue
+from homing_worker.control.gate import Gate
+from homing_worker.control.tombstones import Tombstones
+from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime import Request
+from homing_worker.runtime.headers import clean_headers
 from homing_worker.runtime.process import http_variables
+from homing_worker.runtime.spool import Spools
 from homing_worker.settings import WorkerSettings
-from homing_worker.spool import Spools
-from homing_worker.tombstones import Tombstones
 
 
 def test_headers_of_the_connection_are_dropped_and_values_of_one_name_joined() -> None:

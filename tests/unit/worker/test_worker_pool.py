@@ -10,10 +10,10 @@ from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
 from homing_core.sealing import seal
 from homing_core.wire.v1 import FunctionSecrets, Sealed
-from homing_worker.logs import InvocationLog
-from homing_worker.pool import Pool, PoolClosedError, Slot
+from homing_worker.control.secrets import SecretLink
+from homing_worker.execution.pool import Pool, PoolClosedError, Slot
+from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
-from homing_worker.secrets import SecretLink
 
 PATIENCE = 5.0
 

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from homing.v1.invocation_pb2 import Progress
-from homing_worker import progress
-from homing_worker.gate import Gate
-from homing_worker.progress import BadProgressError, Reports, read_progress
+from homing_worker.control.gate import Gate
+from homing_worker.reporting import progress
+from homing_worker.reporting.progress import BadProgressError, Reports, read_progress
 from support.inbox import until
 
 FORM = "application/x-www-form-urlencoded"

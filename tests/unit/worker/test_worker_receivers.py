@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homing_worker import receivers
-from homing_worker.receivers import ReceiverDownError, Receivers
-from homing_worker.schedule import DEFAULT_DELAYS, JITTER, MAX_RETRY_AFTER, Schedule
+from homing_worker.deliveries import circuit_breaker as receivers
+from homing_worker.deliveries.circuit_breaker import ReceiverDownError, Receivers
+from homing_worker.deliveries.schedule import DEFAULT_DELAYS, JITTER, MAX_RETRY_AFTER, Schedule
 
 
 class Clock:

@@ -12,8 +12,8 @@ import pytest
 
 from homing_core.sealing import SealKey, seal
 from homing_core.wire.v1 import FunctionSecrets, Sealed
+from homing_worker.control.secrets import SecretLink, SecretsUnavailableError
 from homing_worker.runtime.secret_files import SecretFiles
-from homing_worker.secrets import SecretLink, SecretsUnavailableError
 
 PATIENCE = 5.0
 

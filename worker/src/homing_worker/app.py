@@ -20,27 +20,27 @@ from homing_core.logs import configure_logs
 from homing_core.memory import keep_imports
 from homing_core.settings import settings_of_process
 from homing_core.wire.v1 import FunctionState
-from homing_worker.bodies import Bodies
-from homing_worker.catalogue import Catalogue
-from homing_worker.control import ControlLink
-from homing_worker.deliverer import Deliverer
-from homing_worker.events import EventPublisher
-from homing_worker.gate import Gate
-from homing_worker.lanes import Lanes
-from homing_worker.leases import Leases
-from homing_worker.logs import LogPublisher
+from homing_worker.control.catalog import Catalogue
+from homing_worker.control.gate import Gate
+from homing_worker.control.link import ControlLink
+from homing_worker.control.secrets import SecretLink
+from homing_worker.control.tombstones import Tombstones
+from homing_worker.deliveries.deliverer import Deliverer
+from homing_worker.deliveries.webhook import WebhookClient
+from homing_worker.execution.lanes import Lanes
+from homing_worker.execution.leases import Leases
+from homing_worker.execution.run import Surroundings
 from homing_worker.metrics import Metrics
-from homing_worker.progress import Reports
-from homing_worker.run import Surroundings
+from homing_worker.reporting.events import EventPublisher
+from homing_worker.reporting.logs import LogPublisher
+from homing_worker.reporting.progress import Reports
 from homing_worker.runtime import Runtime, StartFailedError
+from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.url import UrlRuntime
-from homing_worker.secrets import SecretLink
 from homing_worker.settings import WorkerSettings
-from homing_worker.tombstones import Tombstones
-from homing_worker.webhook import WebhookClient
 
 _log = structlog.get_logger(__name__)
 

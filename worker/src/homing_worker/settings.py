@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from homing_core.limits import MAX_DELAY
 from homing_core.settings import CommonSettings, parts_of
 from homing_core.tls import TlsFiles
-from homing_worker.schedule import DEFAULT_DELAYS, Schedule
+from homing_worker.deliveries.schedule import DEFAULT_DELAYS, Schedule
 
 RUNTIMES = ("docker", "process")
 

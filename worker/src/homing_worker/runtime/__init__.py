@@ -1,5 +1,5 @@
 """What runs functions, behind one seam."""
 
-from homing_worker.runtime.seam import Answer, Body, CallFailedError, Instance, Request, Runtime, StartFailedError
+from homing_worker.runtime.base import Answer, Body, CallFailedError, Instance, Request, Runtime, StartFailedError
 
 __all__ = ["Answer", "Body", "CallFailedError", "Instance", "Request", "Runtime", "StartFailedError"]

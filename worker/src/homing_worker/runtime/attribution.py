@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from homing_core.clock import now_us
-from homing_worker.logs import InvocationLog
+from homing_worker.reporting.logs import InvocationLog
 
 _DELAY_US: Final = 10_000
 """What is written is seen so much later at the most, as a rule: a line belongs to any call that was served meanwhile.

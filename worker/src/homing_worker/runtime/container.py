@@ -13,10 +13,10 @@ from aiodocker import DockerError
 from aiodocker.containers import DockerContainer
 
 from homing_core.reasons import FailureReason
-from homing_worker.exchange import exchange
-from homing_worker.logs import InvocationLog
+from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.base import Answer, CallFailedError, Instance, Request, StartFailedError
 from homing_worker.runtime.container_log import ContainerLog
-from homing_worker.runtime.seam import Answer, CallFailedError, Instance, Request, StartFailedError
+from homing_worker.runtime.http_call import exchange
 
 _log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from homing.v1.invocation_service_pb2 import LogStream
 from homing_core.clock import now_us
 from homing_core.limits import KIB
 from homing_core.log_lines import LineSplitter
-from homing_worker.logs import InvocationLog
+from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.attribution import Attribution
 
 _STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}

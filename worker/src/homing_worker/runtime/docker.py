@@ -20,11 +20,11 @@ from homing.v1.function_pb2 import Function
 from homing_core.ids import new_id
 from homing_core.limits import MIB
 from homing_core.reasons import FailureReason
-from homing_worker.exchange import open_session
 from homing_worker.owner import OwnerLock, is_orphaned
+from homing_worker.runtime.base import Instance, Runtime, StartFailedError
 from homing_worker.runtime.container import ENGINE_ERRORS, Container
 from homing_worker.runtime.container_log import ContainerLog
-from homing_worker.runtime.seam import Instance, Runtime, StartFailedError
+from homing_worker.runtime.http_call import open_session
 from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)

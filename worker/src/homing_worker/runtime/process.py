@@ -21,11 +21,11 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
-from homing_worker.headers import clean_headers
-from homing_worker.logs import InvocationLog
-from homing_worker.runtime.seam import Answer, Body, CallFailedError, Instance, Request, Runtime
+from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.base import Answer, Body, CallFailedError, Instance, Request, Runtime
+from homing_worker.runtime.headers import clean_headers
 from homing_worker.runtime.secret_files import SecretFiles
-from homing_worker.spool import Spool, SpoolError, Spools
+from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 """What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""

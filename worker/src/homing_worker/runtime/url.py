@@ -10,9 +10,9 @@ import aiohttp
 
 from homing.v1.function_pb2 import Function
 from homing_core.ids import new_id
-from homing_worker.exchange import exchange, open_session
-from homing_worker.logs import InvocationLog
-from homing_worker.runtime.seam import Answer, Instance, Request, Runtime
+from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.base import Answer, Instance, Request, Runtime
+from homing_worker.runtime.http_call import exchange, open_session
 
 
 class UrlRuntime(Runtime):

@@ -22,17 +22,17 @@ from homing_core.reasons import FailureReason
 from homing_core.retry import DelayReason, FailedAttempt, RetryDecision, RetryPolicy, resolve_attempt_timeout
 from homing_core.wire.v1 import AttemptRecord, BodyAccess, Token
 from homing_worker import __version__
-from homing_worker.bodies import Bodies
-from homing_worker.gate import Gate
-from homing_worker.logs import InvocationLog, LogPublisher
+from homing_worker.control.gate import Gate
+from homing_worker.control.secrets import SecretLink
+from homing_worker.control.tombstones import Tombstones
+from homing_worker.execution.pool import Pool, PoolClosedError, Slot
 from homing_worker.metrics import Metrics
-from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.progress import HEADER as PROGRESS_HEADER
-from homing_worker.progress import Report, Reports
+from homing_worker.reporting.logs import InvocationLog, LogPublisher
+from homing_worker.reporting.progress import HEADER as PROGRESS_HEADER
+from homing_worker.reporting.progress import Report, Reports
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
-from homing_worker.secrets import SecretLink
-from homing_worker.spool import Spool, SpoolError, Spools
-from homing_worker.tombstones import Tombstones
+from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _log = structlog.get_logger(__name__)
 

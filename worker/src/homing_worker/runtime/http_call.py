@@ -9,9 +9,9 @@ from yarl import URL
 
 from homing_core import limits
 from homing_core.reasons import FailureReason
-from homing_worker.headers import clean_headers
-from homing_worker.runtime.seam import Answer, Body, CallFailedError, Request
-from homing_worker.spool import Spool, Spools
+from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
+from homing_worker.runtime.headers import clean_headers
+from homing_worker.runtime.spool import Spool, Spools
 
 _KEEPALIVE = 1.0
 """Seconds that an idle connection is kept: less than servers keep theirs, so that none closes under a request."""

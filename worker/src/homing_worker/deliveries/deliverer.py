@@ -24,14 +24,14 @@ from homing_core.limits import SHORT_RETRY_DELAY
 from homing_core.reasons import FailureReason
 from homing_core.retry import parse_retry_after
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event, Token
-from homing_worker.amqp import publish_envelope
-from homing_worker.delivery_outcome import Outcome, failed
-from homing_worker.events import EventPublisher
+from homing_worker.control.secrets import SecretLink, SecretsUnavailableError
+from homing_worker.deliveries.amqp import publish_envelope
+from homing_worker.deliveries.circuit_breaker import MAX_PAUSE, ReceiverDownError, Receivers
+from homing_worker.deliveries.outcome import Outcome, failed
+from homing_worker.deliveries.schedule import Schedule
+from homing_worker.deliveries.webhook import WebhookClient
 from homing_worker.metrics import Metrics
-from homing_worker.receivers import MAX_PAUSE, ReceiverDownError, Receivers
-from homing_worker.schedule import Schedule
-from homing_worker.secrets import SecretLink, SecretsUnavailableError
-from homing_worker.webhook import WebhookClient
+from homing_worker.reporting.events import EventPublisher
 
 _log = structlog.get_logger(__name__)
 

@@ -22,10 +22,10 @@ from homing_core.wire.v1 import (
     SyncStarted,
     Token,
 )
-from homing_worker.events import EventPublisher
+from homing_worker.execution.pool import Pool, PoolClosedError, Slot
+from homing_worker.execution.run import GiveBackError, Run, Surroundings, Tried
 from homing_worker.metrics import state_name
-from homing_worker.pool import Pool, PoolClosedError, Slot
-from homing_worker.run import GiveBackError, Run, Surroundings, Tried
+from homing_worker.reporting.events import EventPublisher
 
 _log = structlog.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from yarl import URL
 from homing.v1.payload_pb2 import Blob
 from homing_core.limits import MAX_PART
 from homing_core.reasons import FailureReason
-from homing_worker.runtime.seam import CallFailedError
-from homing_worker.spool import Spool, SpoolError, Spools
+from homing_worker.runtime.base import CallFailedError
+from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 PATIENCE: Final = 60.0
 """For so many seconds a server that is away is asked again, unless the attempt ends before."""

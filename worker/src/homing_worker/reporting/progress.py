@@ -22,7 +22,7 @@ from aiohttp import web
 from homing.v1.invocation_pb2 import Progress
 from homing_core.clock import now_us
 from homing_core.limits import MAX_PROGRESS_BODY, MAX_PROGRESS_TEXT
-from homing_worker.gate import Gate
+from homing_worker.control.gate import Gate
 
 _log = structlog.get_logger(__name__)
 

@@ -16,13 +16,13 @@ from homing_core.limits import KIB, MIB
 from homing_core.reasons import FailureReason
 from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
-from homing_worker.bodies import Bodies
-from homing_worker.delivery_outcome import Outcome, answered, failed
-from homing_worker.delivery_request import body_of, headers_of, signature_headers, url_of
-from homing_worker.guard import GuardedResolver
-from homing_worker.receivers import SLOTS
+from homing_worker.deliveries.circuit_breaker import SLOTS
+from homing_worker.deliveries.outcome import Outcome, answered, failed
+from homing_worker.deliveries.request import body_of, headers_of, signature_headers, url_of
+from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.runtime import Body, CallFailedError
-from homing_worker.spool import Spool, SpoolError
+from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.spool import Spool, SpoolError
 
 TIMEOUT: Final = 15.0
 SLOWEST: Final = 1 * MIB

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
-from homing_worker.logs import InvocationLog
-from homing_worker.spool import Spool, Spools
+from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.spool import Spool, Spools
 
 Body = bytes | Spool
 """A body in memory, or in a file where it is too large for that."""

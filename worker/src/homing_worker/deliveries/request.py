@@ -10,9 +10,9 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.envelope import envelope_body
 from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
-from homing_worker.headers import HOP_BY_HOP
+from homing_worker.execution.run import USER_AGENT
 from homing_worker.metrics import state_name
-from homing_worker.run import USER_AGENT
+from homing_worker.runtime.headers import HOP_BY_HOP
 
 _NOT_SENT: Final = HOP_BY_HOP | {"content-length", "host", "expect"}
 _SIGNED: Final = "webhook-"

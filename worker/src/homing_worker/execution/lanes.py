@@ -11,9 +11,9 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from homing_core.broker import Broker, BrokerError
 from homing_core.wire.v1 import FunctionLoad, FunctionState, Stop
-from homing_worker.events import EventPublisher
-from homing_worker.lane import Lane
-from homing_worker.run import Surroundings
+from homing_worker.execution.lane import Lane
+from homing_worker.execution.run import Surroundings
+from homing_worker.reporting.events import EventPublisher
 from homing_worker.runtime import Runtime
 
 _log = structlog.get_logger(__name__)

@@ -14,8 +14,8 @@ from homing.v1.function_pb2 import Function
 from homing_core import limits
 from homing_core.reasons import FailureReason
 from homing_core.retry import RetryPolicy, resolve_attempt_timeout
+from homing_worker.control.secrets import SecretLink, SecretsUnavailableError
 from homing_worker.runtime import Instance, Runtime, StartFailedError
-from homing_worker.secrets import SecretLink, SecretsUnavailableError
 
 _log = structlog.get_logger(__name__)
 

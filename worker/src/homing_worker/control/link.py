@@ -15,10 +15,10 @@ from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Stop, WorkerStatus
-from homing_worker.catalogue import Catalogue
-from homing_worker.gate import Gate
-from homing_worker.secrets import SecretLink
-from homing_worker.tombstones import Tombstones
+from homing_worker.control.catalog import Catalogue
+from homing_worker.control.gate import Gate
+from homing_worker.control.secrets import SecretLink
+from homing_worker.control.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ import asyncio
 
 import structlog
 
-from homing_worker.gate import Gate
-from homing_worker.lanes import Lanes
+from homing_worker.control.gate import Gate
+from homing_worker.execution.lanes import Lanes
 
 _log = structlog.get_logger(__name__)
 

@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError
 from homing_core.broker import Broker, BrokerError, Consumer, Received
 from homing_core.limits import MAX_BROKER_MESSAGES
 from homing_core.wire.v1 import FunctionState, SyncRequest, WorkMessage
-from homing_worker.events import EventPublisher
-from homing_worker.execution import Execution
-from homing_worker.pool import Pool
-from homing_worker.run import Run, Surroundings
+from homing_worker.execution.execution import Execution
+from homing_worker.execution.pool import Pool
+from homing_worker.execution.run import Run, Surroundings
+from homing_worker.execution.sync_call import SyncCall
+from homing_worker.reporting.events import EventPublisher
 from homing_worker.runtime import Runtime
-from homing_worker.sync_call import SyncCall
 
 _log = structlog.get_logger(__name__)
 
