@@ -35,10 +35,7 @@ from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
-from homing_server.store import delivery_claims as delivering
-from homing_server.store import dispatch as dispatching
-from homing_server.store import schema
-from homing_server.store import stops as stopping
+from homing_server.store import delivery_claims, dispatch, schema, stops
 from homing_server.store.delivery_claims import MAX_OUTSTANDING
 from homing_server.store.delivery_rows import take_back
 from homing_server.store.engine import Database
@@ -236,7 +233,7 @@ async def test_a_broker_that_keeps_nothing_has_deliveries_published_again(databa
     await end_with(database, State.SUCCEEDED, callback=HOOK)
     (message,) = await take(database)
     with database.writing() as connection:
-        dispatching.take_back_all(connection, due_us=now_us())
+        dispatch.take_back_all(connection, due_us=now_us())
     (again,) = await take(database)
     assert (again.delivery_id, again.generation) == (message.delivery_id, 2)
 
@@ -266,7 +263,7 @@ async def test_looking_for_what_is_due_costs_what_receivers_there_are(database: 
     with database.writing() as connection:
         connection.execute(insert(schema.deliveries), rows)
     with database.reading() as connection:
-        assert delivering.due_by_receiver(connection) == {
+        assert delivery_claims.due_by_receiver(connection) == {
             f"https://r{number}.example:443": number for number in range(3)
         }
         raw = connection.connection.driver_connection
@@ -279,7 +276,7 @@ async def test_looking_for_what_is_due_costs_what_receivers_there_are(database: 
             return 0
 
         raw.set_progress_handler(count, 100)
-        delivering.due_by_receiver(connection)
+        delivery_claims.due_by_receiver(connection)
         raw.set_progress_handler(None, 0)
     assert steps * 100 < 5000
 
@@ -314,7 +311,9 @@ async def test_of_bodies_that_are_stored_apart_the_beginning_is_shown(database: 
     blob.blob.id, blob.blob.size = "b" * 36, 1_000_000
     with database.writing() as connection:
         connection.execute(update(schema.payloads).values(request=blob.SerializeToString()))
-        claim = delivering.claim(connection, now_us=now_us(), most=1, head=lambda blob_id: f"of {blob_id[:3]}".encode())
+        claim = delivery_claims.claim(
+            connection, now_us=now_us(), most=1, head=lambda blob_id: f"of {blob_id[:3]}".encode()
+        )
     (message,) = claim.messages
     assert (message.request.data, message.request.size) == (b"of bbb", 1_000_000)
 
@@ -325,7 +324,7 @@ async def test_of_bodies_that_are_stored_apart_the_beginning_is_shown(database: 
 async def test_p11_a_delivery_to_a_function_becomes_an_invocation_with_the_envelope(database: Database) -> None:
     key = await end_with(database, State.SUCCEEDED, on_success=["function:next"], data=b"asked")
     with database.writing() as connection:
-        claim = delivering.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+        claim = delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
 
     assert (claim.messages, claim.chained.caused) == ([], ["next"])
     (delivery,) = (await read(database, key)).deliveries
@@ -336,7 +335,7 @@ async def test_p11_a_delivery_to_a_function_becomes_an_invocation_with_the_envel
     assert envelope["requestContext"]["requestId"] == key
     assert envelope["requestPayload"] == "asked"
     with database.writing() as connection:
-        (work,) = dispatching.claim_work(connection, "next", now_us=now_us(), most=10, most_bytes=10**6).work
+        (work,) = dispatch.claim_work(connection, "next", now_us=now_us(), most=10, most_bytes=10**6).work
     assert work.message.depth == 1
     assert not work.message.spec.on_success
 
@@ -345,14 +344,14 @@ async def test_p11_it_becomes_one_although_the_server_dies(database: Database) -
     await end_with(database, State.SUCCEEDED, on_success=["function:next"])
 
     def die(connection: Connection) -> None:
-        delivering.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+        delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
         raise RuntimeError("died before the commit")
 
     with pytest.raises(RuntimeError):
         await database.write(die)
     for _ in range(2):
         with database.writing() as connection:
-            delivering.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
     with database.reading() as connection:
         query = select(func.count()).select_from(schema.invocations).where(schema.invocations.c.function == "next")
         assert connection.execute(query).scalar_one() == 1
@@ -368,13 +367,13 @@ async def test_p11_a_cycle_ends_with_a_record_that_says_so(database: Database) -
     chain = [key]
     while True:
         with database.writing() as connection:
-            delivering.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
         (delivery,) = (await read(database, chain[-1])).deliveries
         if not delivery.caused:
             break
         chain.append(delivery.caused)
         with database.writing() as connection:
-            dispatching.claim_work(
+            dispatch.claim_work(
                 connection, (await row_of(database, chain[-1])).function, now_us=now_us(), most=1, most_bytes=10**6
             )
         await record(database, *life(chain[-1]))
@@ -390,7 +389,7 @@ async def test_p11_a_cycle_ends_with_a_record_that_says_so(database: Database) -
 async def test_a_function_that_is_gone_makes_a_dead_letter(database: Database) -> None:
     key = await end_with(database, State.SUCCEEDED, on_success=["function:gone"])
     with database.writing() as connection:
-        assert delivering.claim(connection, now_us=now_us(), most=10, head=lambda _: b"").chained.dead == 1
+        assert delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"").chained.dead == 1
     (delivery,) = (await read(database, key)).deliveries
     assert (delivery.state, delivery.attempts[0].failure.reason) == (api.DELIVERY_STATE_DEAD, "FUNCTION_NOT_FOUND")
 
@@ -652,7 +651,7 @@ async def test_p6_what_is_stopped_is_delivered_as_such_and_is_no_dead_letter(dat
     draft = make_draft(spec_to(on_success=["https://a.example/"], on_failure=["https://b.example/"]))
     await accept_all(database, draft)
     with database.writing() as connection:
-        stopping.request_stop(connection, draft.id, caller="", reason="enough", now_us=now_us())
+        stops.request_stop(connection, draft.id, caller="", reason="enough", now_us=now_us())
     assert (await read(database, draft.id)).state == api.INVOCATION_STATE_STOPPED
     (message,) = await take(database)
     assert (message.uri, condition_of(message)) == ("https://b.example/", "Stopped")

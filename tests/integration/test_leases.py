@@ -14,7 +14,7 @@ from homing_server.invocations import leases
 from homing_server.invocations.leases import Leases
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.store import dispatch as dispatching
+from homing_server.store import dispatch
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
@@ -88,7 +88,7 @@ async def test_what_was_leased_is_taken_back_where_everything_starts_anew(
     database: Database, broker: ScriptedBroker
 ) -> None:
     key, _ = await leased(database, broker)
-    assert await database.write(dispatching.take_back_all, due_us=now_us()) == 1
+    assert await database.write(dispatch.take_back_all, due_us=now_us()) == 1
     assert await custody(database, key) is Custody.STORE
 
 

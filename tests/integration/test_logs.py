@@ -18,8 +18,7 @@ from homing_core.ids import new_id
 from homing_core.log_lines import CAPPED
 from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
 from homing_server.errors import ApiError, unavailable
-from homing_server.logs import ingest as logs
-from homing_server.logs import tail as tailing
+from homing_server.logs import ingest, tail
 from homing_server.logs.ingest import LogStore
 from homing_server.logs.tail import LogTails
 from homing_server.store import schema
@@ -132,7 +131,7 @@ async def test_there_is_no_log_without_a_record(station: Station) -> None:
 async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tailing, "_POLL", PATIENCE)
+    monkeypatch.setattr(tail, "_POLL", PATIENCE)
     (id_,) = await accept_sent(station.database, 1)
     await station.stored(id_, "before")
     lines = station.tail(id_, follow=True)
@@ -142,7 +141,7 @@ async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
     station.write(batch(id_, ["live"]))
     assert await waiting == "live"
 
-    monkeypatch.setattr(tailing, "_POLL", 0.05)
+    monkeypatch.setattr(tail, "_POLL", 0.05)
     await record(station.database, *life(id_))
     waiting = asyncio.create_task(next_text(lines))
     await asyncio.sleep(0.1)
@@ -172,13 +171,13 @@ async def test_a_follower_of_what_has_long_ended_does_not_wait(
 ) -> None:
     (id_,) = await accept_sent(station.database, 1)
     await station.stored(id_, *map(str, range(500)))
-    for number in range(3 * tailing._PAGE):
+    for number in range(3 * tail._PAGE):
         await station.stored(id_, f"chunk {number}")
     await record(station.database, *life(id_))
-    monkeypatch.setattr(tailing, "_GRACE", 0.0)
-    monkeypatch.setattr(tailing, "_POLL", PATIENCE)
+    monkeypatch.setattr(tail, "_GRACE", 0.0)
+    monkeypatch.setattr(tail, "_POLL", PATIENCE)
 
-    assert len(await station.read(id_, follow=True)) == 500 + 3 * tailing._PAGE
+    assert len(await station.read(id_, follow=True)) == 500 + 3 * tail._PAGE
 
 
 async def test_lines_wait_for_a_store_that_is_away_and_are_told_once(
@@ -191,10 +190,10 @@ async def test_lines_wait_for_a_store_that_is_away_and_are_told_once(
         nonlocal failures
         failures -= 1
         if not failures:
-            monkeypatch.setattr(logs, "append_logs", append_logs)
+            monkeypatch.setattr(ingest, "append_logs", append_logs)
         raise unavailable("STORE_UNAVAILABLE", "away")
 
-    monkeypatch.setattr(logs, "append_logs", fail)
+    monkeypatch.setattr(ingest, "append_logs", fail)
     first = station.write(batch(id_, ["1"]))
     await until(lambda: first.fate == "acked")
     station.broker.lose()

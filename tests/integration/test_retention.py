@@ -26,7 +26,7 @@ from homing_server.store import schema
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted, put_function
 from homing_server.store.state_counts import count_states
-from homing_server.watch import feed as follower
+from homing_server.watch import feed
 from homing_server.watch.hub import WatchHub
 from homing_server.watch.service import Watching
 from support.store import accept_all, accept_sent, counters, life, make_draft, opened, read, record
@@ -169,8 +169,8 @@ async def test_p8_a_slow_reader_is_told_that_it_missed_something(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that has begun, whose next page was removed from the store and is in memory no more."""
-    monkeypatch.setattr(follower, "_PAGE", 2)
-    monkeypatch.setattr(follower, "_WINDOW", 2)
+    monkeypatch.setattr(feed, "_PAGE", 2)
+    monkeypatch.setattr(feed, "_WINDOW", 2)
     hub = WatchHub(database)
     await hub.open()
     messages = watching_of(database, hub)

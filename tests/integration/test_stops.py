@@ -16,9 +16,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionLoad, WorkerStatus
 from homing_server.cluster.registry import WorkerRegistry
-from homing_server.store import dispatch as dispatching
-from homing_server.store import schema, tombstones
-from homing_server.store import stops as stopping
+from homing_server.store import dispatch, schema, stops, tombstones
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place
 from support.reporter import Reporter
@@ -38,14 +36,14 @@ def write(database: Database, work: Callable[[Connection], T]) -> T:
         return work(connection)
 
 
-def ask(database: Database, key: str) -> stopping.Requested:
+def ask(database: Database, key: str) -> stops.Requested:
     return write(
-        database, lambda connection: stopping.request_stop(connection, key, caller="", reason="", now_us=now_us())
+        database, lambda connection: stops.request_stop(connection, key, caller="", reason="", now_us=now_us())
     )
 
 
 def at_broker(database: Database) -> int:
-    return write(database, dispatching.at_broker).get("resize", (0, 0))[0]
+    return write(database, dispatch.at_broker).get("resize", (0, 0))[0]
 
 
 def remembered(database: Database) -> set[str]:
@@ -80,7 +78,7 @@ async def test_a_stopped_invocations_message_counts_until_a_worker_lets_it_go(da
     for key in keys[:2]:
         ask(database, key)
     assert at_broker(database) == 3
-    write(database, lambda connection: stopping.stop_all(connection, keys, now_us=now_us()))
+    write(database, lambda connection: stops.stop_all(connection, keys, now_us=now_us()))
     assert [(await state_of(database, key))[0] for key in keys] == [State.STOPPED, State.STOPPED, State.ENQUEUED]
     # The records have ended; their messages are still there.
     assert at_broker(database) == 3
@@ -99,7 +97,7 @@ async def test_a_stopped_invocations_message_counts_until_a_worker_lets_it_go(da
 
 async def test_what_is_stopping_is_never_published_again(database: Database) -> None:
     back, lost = await accept_sent(database, 2)
-    write(database, lambda connection: dispatching.take_back_work(connection, [(back, 1)], due_us=now_us()))
+    write(database, lambda connection: dispatch.take_back_work(connection, [(back, 1)], due_us=now_us()))
     assert await state_of(database, back) == (State.ENQUEUED, Custody.STORE)
 
     # It was published, perhaps: a message may linger, and somebody may be about to start it.
@@ -107,11 +105,11 @@ async def test_what_is_stopping_is_never_published_again(database: Database) -> 
     ask(database, lost)
     write(
         database,
-        lambda connection: dispatching.take_back_work(connection, [(back, 1), (lost, 1)], due_us=now_us()),
+        lambda connection: dispatch.take_back_work(connection, [(back, 1), (lost, 1)], due_us=now_us()),
     )
     claim = write(
         database,
-        lambda connection: dispatching.claim_work(connection, "resize", now_us=now_us() + 1, most=10, most_bytes=2**30),
+        lambda connection: dispatch.claim_work(connection, "resize", now_us=now_us() + 1, most=10, most_bytes=2**30),
     )
     assert not claim.work
     assert [await state_of(database, key) for key in (back, lost)] == [(State.STOPPING, Custody.BROKER)] * 2
@@ -120,7 +118,7 @@ async def test_what_is_stopping_is_never_published_again(database: Database) -> 
     write(database, lambda connection: tombstones.forget(connection, "resize", before_us=now_us() + 10**9))
     assert remembered(database) == {back, lost}
     # A broker that keeps nothing has lost their messages, and its workers.
-    assert write(database, lambda connection: stopping.stop_all_lost(connection, now_us=now_us())) == 2
+    assert write(database, lambda connection: stops.stop_all_lost(connection, now_us=now_us())) == 2
     assert [(await state_of(database, key))[0] for key in (back, lost)] == [State.STOPPED] * 2
     assert remembered(database) == set()
 
@@ -137,22 +135,22 @@ async def test_many_are_stopped_page_by_page_and_none_that_came_later(database: 
     selection = api.InvocationFilter(functions=["resize"], labels={"batch": "a"})
     selection.states.extend([api.INVOCATION_STATE_ENQUEUED, api.INVOCATION_STATE_SUCCEEDED])
 
-    (part,) = stopping.split(selection, stopping.STOPPABLE)
-    counted = write(database, lambda connection: stopping.count(connection, part, accepted_by_us=began))
+    (part,) = stops.split(selection, stops.STOPPABLE)
+    counted = write(database, lambda connection: stops.count(connection, part, accepted_by_us=began))
     place: Place | None = None
     stopped: list[str] = []
-    stops: list[str] = []
+    stopping: list[str] = []
     pages = 0
     while pages == 0 or place is not None:
-        page = partial(stopping.request_page, selection=part, after=place, accepted_by_us=began)
+        page = partial(stops.request_page, selection=part, after=place, accepted_by_us=began)
         requested, place = write(database, partial(page, caller="", reason="", now_us=now_us()))
         stopped += requested.recorded.ended
-        stops += [stop.invocation_id for stop in requested.stops]
+        stopping += [stop.invocation_id for stop in requested.stops]
         pages += 1
 
     assert counted == 1120
     assert pages == 3
-    assert (sorted(stopped), sorted(stops)) == (sorted(draft.id for draft in stored), sorted(sent))
+    assert (sorted(stopped), sorted(stopping)) == (sorted(draft.id for draft in stored), sorted(sent))
     for draft in (*others, late):
         assert (await state_of(database, draft.id))[0] is State.ENQUEUED
 

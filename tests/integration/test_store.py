@@ -27,9 +27,7 @@ from homing_core.wire.v1 import (
 )
 from homing_core.wire.v1 import Token as WireToken
 from homing_server.errors import ApiError
-from homing_server.store import delivery_rows as deliveries
-from homing_server.store import dispatch as dispatching
-from homing_server.store import engine, schema
+from homing_server.store import delivery_rows, dispatch, engine, schema
 from homing_server.store.accept import Outcome, accept
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
@@ -473,15 +471,15 @@ async def test_p3_later_epoch_shuts_out_an_earlier_one(tmp_path: Path, database:
 
 async def claim(
     database: Database, function: str = "resize", *, at_us: int = 0, most: int = 500, most_bytes: int = 1 << 30
-) -> list[dispatching.Work]:
+) -> list[dispatch.Work]:
     with database.writing() as connection:
-        claim = dispatching.claim_work(connection, function, now_us=at_us or now_us(), most=most, most_bytes=most_bytes)
+        claim = dispatch.claim_work(connection, function, now_us=at_us or now_us(), most=most, most_bytes=most_bytes)
     return list(claim.work)
 
 
 async def take_back(database: Database, *keys: tuple[str, int]) -> None:
     with database.writing() as connection:
-        dispatching.take_back_work(connection, keys, due_us=now_us())
+        dispatch.take_back_work(connection, keys, due_us=now_us())
 
 
 async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
@@ -491,7 +489,7 @@ async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
     other = make_draft(make_spec("figlet"))
     await accept_all(database, *reversed(drafts), later, other)
     with database.reading() as connection:
-        assert dispatching.next_due(connection) == {"resize": drafts[0].create_us, "figlet": other.create_us}
+        assert dispatch.next_due(connection) == {"resize": drafts[0].create_us, "figlet": other.create_us}
     work = await claim(database, most=4)
     assert [item.message.invocation_id for item in work] == [draft.id for draft in drafts[:4]]
     assert [item.message.spec.payload.data for item in work] == [b"0", b"1", b"2", b"3"]
@@ -499,8 +497,8 @@ async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
     assert [item.message.invocation_id for item in await claim(database)] == [draft.id for draft in drafts[4:]]
     assert not await claim(database)
     with database.reading() as connection:
-        assert dispatching.next_due(connection) == {"resize": now + MINUTE, "figlet": other.create_us}
-        assert dispatching.at_broker(connection) == {"resize": (6, 6 * 513)}
+        assert dispatch.next_due(connection) == {"resize": now + MINUTE, "figlet": other.create_us}
+        assert dispatch.at_broker(connection) == {"resize": (6, 6 * 513)}
     scheduled = await read(database, later.id)
     assert (scheduled.state, scheduled.hold_reason) == (
         api.INVOCATION_STATE_SCHEDULED,
@@ -553,7 +551,7 @@ async def test_confirm_is_noted_of_this_hand_over_only(database: Database) -> No
     await take_back(database, (two, 1))
     await record(database, *life(three))
     with database.writing() as connection:
-        dispatching.confirm_work(connection, [(one, 1), (two, 1), (three, 1)])
+        dispatch.confirm_work(connection, [(one, 1), (two, 1), (three, 1)])
     assert [(await row_of(database, key)).custody for key in (one, two, three)] == [
         Custody.BROKER,
         Custody.STORE,
@@ -569,13 +567,13 @@ async def test_forgotten_is_what_was_sent_long_ago_and_never_confirmed(database:
     )
     await accept_all(database, sent, confirmed, young, make_draft(create_us=now_us() - MINUTE))
     with database.writing() as connection:
-        dispatching.confirm_work(connection, [(confirmed.id, 1)])
+        dispatch.confirm_work(connection, [(confirmed.id, 1)])
     with database.reading() as connection:
-        forgotten = dispatching.forgotten_work(connection, sent_before_us=now_us() - MINUTE // 2)
+        forgotten = dispatch.forgotten_work(connection, sent_before_us=now_us() - MINUTE // 2)
     assert forgotten == [(sent.id, 1)]
     (waiting,) = await claim(database)
     with database.reading() as connection:
-        forgotten = dispatching.forgotten_work(connection, sent_before_us=now_us() + 1)
+        forgotten = dispatch.forgotten_work(connection, sent_before_us=now_us() + 1)
     assert set(forgotten) == {(sent.id, 1), (young.id, 1), waiting.key}
 
 
@@ -585,7 +583,7 @@ async def test_what_waited_too_long_expires_and_never_goes(database: Database) -
     young = make_draft()
     await accept_all(database, old, scheduled, young)
     with database.writing() as connection:
-        taken = dispatching.claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=1 << 20)
+        taken = dispatch.claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=1 << 20)
     assert [item.message.invocation_id for item in taken.work] == [young.id]
     assert taken.recorded.ended == {old.id: State.EXPIRED, scheduled.id: State.EXPIRED}
     invocation = await read(database, old.id)
@@ -609,12 +607,12 @@ async def test_deliveries_are_claimed_and_settled(database: Database) -> None:
         soon = now_us() + MINUTE
         (first,) = claimed(connection, now_us=soon)
         assert not claimed(connection, now_us=soon)
-        forgotten = deliveries.forgotten(connection, sent_before_us=soon + 1)
+        forgotten = delivery_rows.forgotten(connection, sent_before_us=soon + 1)
         assert forgotten == [(first.delivery_id, 1)]
-        deliveries.take_back(connection, forgotten, due_us=2000)
+        delivery_rows.take_back(connection, forgotten, due_us=2000)
         (second,) = claimed(connection, now_us=soon)
         assert second.generation == 2
-        deliveries.confirm(connection, [(first.delivery_id, 1)], now_us=4000)
+        delivery_rows.confirm(connection, [(first.delivery_id, 1)], now_us=4000)
     (row,) = await deliveries_of(database, key)
     assert row.custody == Custody.SENT, "the confirm was of an earlier hand-over"
 
@@ -685,7 +683,7 @@ async def test_p5_what_was_accepted_is_what_is_there(database: Database) -> None
         invalidate_stored(connection, "figlet", now_us=now_us())
     with database.reading() as connection:
         by_state = count_states(connection)
-        believed = dispatching.at_broker(connection)
+        believed = dispatch.at_broker(connection)
         query = text("SELECT custody, count(*) FROM invocations GROUP BY custody")
         custody = {Custody(each): number for each, number in connection.execute(query)}
     total = (await counters(database))[schema.ACCEPTED]

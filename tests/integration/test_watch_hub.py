@@ -23,15 +23,13 @@ from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
 from homing_server.metrics import Metrics
-from homing_server.store import read as reading
-from homing_server.store import schema
+from homing_server.store import read, schema
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.read import Numbered, results_after
 from homing_server.store.record import store_changes
-from homing_server.watch import feed as follower
-from homing_server.watch import service as watching
+from homing_server.watch import feed, service
 from homing_server.watch.hub import WatchHub
 from homing_server.watch.service import Watching
 from support.inbox import until
@@ -109,8 +107,8 @@ async def station(database: Database) -> AsyncIterator[Station]:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "_WINDOW", 8)
-    monkeypatch.setattr(follower, "_PAGE", 5)
+    monkeypatch.setattr(feed, "_WINDOW", 8)
+    monkeypatch.setattr(feed, "_PAGE", 5)
 
 
 async def first(messages: AsyncIterator[api.WatchResultsResponse]) -> str:
@@ -259,7 +257,7 @@ async def test_filter_lets_only_its_own_through_and_tokens_move_on(station: Stat
 
 
 async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_BOOKMARK_INTERVAL", 0.05)
+    monkeypatch.setattr(service, "_BOOKMARK_INTERVAL", 0.05)
     messages = station.watch(functions=["figlet"])
     token = await first(messages)
     await station.end(3)
@@ -275,7 +273,7 @@ async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatc
 
 
 async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_SLOW", 0.02)
+    monkeypatch.setattr(service, "_SLOW", 0.02)
     messages = station.watch()
     await first(messages)
     await station.end(5)
@@ -286,7 +284,7 @@ async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypat
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     rest = station.watch(token)
     await first(rest)
-    monkeypatch.setattr(watching, "_SLOW", 30.0)
+    monkeypatch.setattr(service, "_SLOW", 30.0)
     assert ids(await take(rest, 4)) == station.ended[1:]
 
 
@@ -480,7 +478,7 @@ async def test_changes_are_not_read_while_nobody_watches_them(
         return after(connection, seq, most=most)
 
     monkeypatch.setattr(station.hub.changes, "_read_after", counting)
-    monkeypatch.setattr(follower, "_POLL", 0.01)
+    monkeypatch.setattr(feed, "_POLL", 0.01)
     results = station.watch()
     await first(results)
     keys = await station.end(5)
@@ -507,7 +505,7 @@ async def test_a_renewed_lease_is_no_change_to_tell_of(station: Station) -> None
 
 
 async def test_a_page_from_the_store_is_bounded_in_bytes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_PAGE_BYTES", 1000)
+    monkeypatch.setattr(read, "_PAGE_BYTES", 1000)
     station = Station(database)
     await station.end(20)
     with database.reading() as connection:

@@ -20,8 +20,7 @@ from homing_core import limits
 from homing_core.broker import BrokerError, Consumer, Handler
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_worker.app import Worker
-from homing_worker.control import gate
-from homing_worker.control import link as control
+from homing_worker.control import gate, link
 from homing_worker.settings import WorkerSettings
 from support.fake_server import FakeServer
 from support.proxy import TcpProxy
@@ -275,7 +274,7 @@ async def test_min_instances_are_there_before_any_work(server: FakeServer, broke
 
 def test_hellos_come_often_enough() -> None:
     assert limits.CONTROL_INTERVAL < limits.CONTROL_SILENCE / 2
-    assert limits.CONTROL_INTERVAL > control._HELLO_INTERVAL
+    assert limits.CONTROL_INTERVAL > link._HELLO_INTERVAL
 
 
 async def test_a_paused_function_finishes_what_runs_and_gives_back_the_rest(

@@ -20,8 +20,7 @@ from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import DeliveryMessage, Event
-from homing_server.store import delivery_claims as delivering
-from homing_server.store import schema
+from homing_server.store import delivery_claims, schema
 from homing_server.store.accept import Draft, Verdict, accept
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
@@ -135,7 +134,7 @@ def life(invocation_id: str, state: State = State.SUCCEEDED, generation: int = 1
 
 def claimed(connection: Connection, *, now_us: int, most: int = 10) -> list[DeliveryMessage]:
     """Take deliveries that are due to workers."""
-    return delivering.claim(connection, now_us=now_us, most=most, head=lambda _: b"").messages
+    return delivery_claims.claim(connection, now_us=now_us, most=most, head=lambda _: b"").messages
 
 
 async def row_of(database: Database, invocation_id: str) -> Row[Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from homing_core import signing
-from homing_server.auth import key_format as keys
+from homing_server.auth import key_format
 from support.confidential import betrayed, confidential
 from support.processes import HomingProcess, ProcessError
 
 
 def test_keys_are_known_by_their_form() -> None:
-    assert betrayed(json.dumps({"event": "call", "authorization": f"Bearer {keys.new_key().text}"}))
+    assert betrayed(json.dumps({"event": "call", "authorization": f"Bearer {key_format.new_key().text}"}))
     assert betrayed(f"signing with {signing.show_key(signing.new_key())}")
     assert not betrayed('{"event": "key made", "id": "hk_0193", "name": "ci"}')
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homing_worker.deliveries import circuit_breaker as receivers
+from homing_worker.deliveries import circuit_breaker
 from homing_worker.deliveries.circuit_breaker import ReceiverDownError, Receivers
 from homing_worker.deliveries.schedule import DEFAULT_DELAYS, JITTER, MAX_RETRY_AFTER, Schedule
 
@@ -53,25 +53,25 @@ async def occupy(turns: Receivers, name: str, count: int) -> tuple[list[asyncio.
 
 
 async def test_a_receiver_has_few_turns_at_a_time_and_others_have_their_own(turns: Receivers) -> None:
-    tasks, release = await occupy(turns, "slow", receivers.SLOTS + receivers.TRIPS_AFTER)
+    tasks, release = await occupy(turns, "slow", circuit_breaker.SLOTS + circuit_breaker.TRIPS_AFTER)
 
     waits = asyncio.create_task(attempt(turns, "slow", answered=True))
     await attempt(turns, "quick", answered=True)
     assert not waits.done()
     release.set()
     results = await asyncio.gather(*tasks, waits, return_exceptions=True)
-    assert results[: receivers.SLOTS] == [None] * receivers.SLOTS
+    assert results[: circuit_breaker.SLOTS] == [None] * circuit_breaker.SLOTS
     # They were silent: who had not been called by then is not tried.
     assert isinstance(results[-1], ReceiverDownError)
 
 
 async def test_a_receiver_that_is_silent_is_down_until_one_attempt_is_answered(turns: Receivers, clock: Clock) -> None:
-    for _ in range(receivers.TRIPS_AFTER):
+    for _ in range(circuit_breaker.TRIPS_AFTER):
         await attempt(turns, "hook", answered=False)
     assert turns.down == 1
     with pytest.raises(ReceiverDownError) as down:
         await attempt(turns, "hook", answered=True)
-    assert 0.8 * receivers.FIRST_PAUSE <= down.value.until - clock.now <= 1.2 * receivers.FIRST_PAUSE
+    assert 0.8 * circuit_breaker.FIRST_PAUSE <= down.value.until - clock.now <= 1.2 * circuit_breaker.FIRST_PAUSE
 
     clock.now = down.value.until
     (probe,), release = await occupy(turns, "hook", 1)
@@ -81,7 +81,7 @@ async def test_a_receiver_that_is_silent_is_down_until_one_attempt_is_answered(t
     await probe
     with pytest.raises(ReceiverDownError) as still:
         await attempt(turns, "hook", answered=True)
-    assert still.value.until - clock.now >= 1.6 * receivers.FIRST_PAUSE
+    assert still.value.until - clock.now >= 1.6 * circuit_breaker.FIRST_PAUSE
 
     clock.now = still.value.until
     await attempt(turns, "hook", answered=True)
@@ -93,11 +93,11 @@ async def test_pauses_are_bounded(turns: Receivers, clock: Clock) -> None:
     for _ in range(30):
         with contextlib.suppress(ReceiverDownError):
             await attempt(turns, "hook", answered=False)
-        clock.now += 1.2 * receivers.MAX_PAUSE
-    clock.now -= receivers.MAX_PAUSE
+        clock.now += 1.2 * circuit_breaker.MAX_PAUSE
+    clock.now -= circuit_breaker.MAX_PAUSE
     with pytest.raises(ReceiverDownError) as down:
         await attempt(turns, "hook", answered=False)
-    assert down.value.until - clock.now <= 1.2 * receivers.MAX_PAUSE
+    assert down.value.until - clock.now <= 1.2 * circuit_breaker.MAX_PAUSE
 
 
 async def test_who_answers_now_and_then_is_not_down(turns: Receivers) -> None:
@@ -110,9 +110,9 @@ async def test_who_answers_now_and_then_is_not_down(turns: Receivers) -> None:
 
 
 async def test_who_insists_is_not_turned_away(turns: Receivers) -> None:
-    tasks, release = await occupy(turns, "hook", receivers.SLOTS)
+    tasks, release = await occupy(turns, "hook", circuit_breaker.SLOTS)
     insisting = asyncio.create_task(attempt(turns, "hook", answered=False, insist=True))
-    waiting = [asyncio.create_task(attempt(turns, "hook", answered=False)) for _ in range(receivers.TRIPS_AFTER)]
+    waiting = [asyncio.create_task(attempt(turns, "hook", answered=False)) for _ in range(circuit_breaker.TRIPS_AFTER)]
     late = asyncio.create_task(attempt(turns, "hook", answered=False, insist=True))
     await asyncio.sleep(0)
     release.set()
@@ -123,7 +123,7 @@ async def test_who_insists_is_not_turned_away(turns: Receivers) -> None:
 
 
 async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(turns: Receivers) -> None:
-    tasks, release = await occupy(turns, "hook", receivers.SLOTS)
+    tasks, release = await occupy(turns, "hook", circuit_breaker.SLOTS)
     waiting = asyncio.create_task(attempt(turns, "hook", answered=True))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -132,7 +132,7 @@ async def test_one_that_is_cancelled_while_it_waits_takes_no_turn(turns: Receive
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     release.set()
-    for _ in range(receivers.SLOTS):
+    for _ in range(circuit_breaker.SLOTS):
         await attempt(turns, "hook", answered=True, insist=True)
 
 
@@ -157,15 +157,15 @@ def test_the_default_schedule_has_ten_attempts_in_a_day() -> None:
 
 
 async def test_an_attempt_that_never_reached_the_receiver_says_nothing_of_it(turns: Receivers, clock: Clock) -> None:
-    for _ in range(receivers.TRIPS_AFTER):
+    for _ in range(circuit_breaker.TRIPS_AFTER):
         await attempt(turns, "hook", answered=None)
     assert turns.down == 0
-    for _ in range(receivers.TRIPS_AFTER - 1):
+    for _ in range(circuit_breaker.TRIPS_AFTER - 1):
         await attempt(turns, "hook", answered=False)
     await attempt(turns, "hook", answered=None)
     await attempt(turns, "hook", answered=False)
     assert turns.down == 1
-    clock.now += 2 * receivers.FIRST_PAUSE
+    clock.now += 2 * circuit_breaker.FIRST_PAUSE
     await attempt(turns, "hook", answered=None)
     assert turns.down == 1
     await attempt(turns, "hook", answered=True)

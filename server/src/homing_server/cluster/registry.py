@@ -16,7 +16,7 @@ import structlog
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Stop, WorkerStatus
-from homing_server.store import stops as stopping
+from homing_server.store import stops
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -75,9 +75,9 @@ class WorkerRegistry:
 
         :raises ApiError: UNAVAILABLE.
         """
-        stops = await self._database.write(stopping.enroll, worker, now_us=now_us())
+        tombstones = await self._database.write(stops.enroll, worker, now_us=now_us())
         self._enrolled |= {worker}
-        return stops
+        return tombstones
 
     async def strike_off(self, enrolled: frozenset[str]) -> frozenset[str]:
         """Strike off who has gone, of those that the store has; return the others.
@@ -92,7 +92,7 @@ class WorkerRegistry:
         silent = {name for name in enrolled - left if self._silence(name, now) > limits.WORKER_LOST}
         if left or silent:
             before = now_us() - int(limits.WORKER_LOST * 1e6)
-            gone = await self._database.write(stopping.dismiss, left=left, silent=silent, hello_before_us=before)
+            gone = await self._database.write(stops.dismiss, left=left, silent=silent, hello_before_us=before)
             if gone:
                 _log.info("workers gone", left=sorted(gone & left), lost=sorted(gone & silent))
             enrolled -= gone

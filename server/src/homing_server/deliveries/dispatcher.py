@@ -20,8 +20,7 @@ from homing_core.wire.v1 import DeliveryMessage
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
-from homing_server.store import delivery_claims as delivering
-from homing_server.store import delivery_rows as deliveries
+from homing_server.store import delivery_claims, delivery_rows
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 
@@ -85,7 +84,7 @@ class DeliveryDispatcher:
             return
         # Until it is known whether anything waits for room, whatever makes some wakes.
         self._full = True
-        claim = await self._database.write(delivering.claim, now_us=now_us(), most=_BATCH, head=self._head)
+        claim = await self._database.write(delivery_claims.claim, now_us=now_us(), most=_BATCH, head=self._head)
         self._full, self._next_due_us = claim.full, claim.next_due_us
         if claim.more:
             self._woken.set()
@@ -101,11 +100,11 @@ class DeliveryDispatcher:
         """Take back what nobody has seen confirmed, and look for what others left. One step of a loop."""
         await asyncio.sleep(_POLL)
         before = now_us() - self._resend_after_us
-        forgotten = await self._database.read(deliveries.forgotten, sent_before_us=before)
+        forgotten = await self._database.read(delivery_rows.forgotten, sent_before_us=before)
         if forgotten:
             _log.info("delivering again", deliveries=len(forgotten))
-            await self._database.write(deliveries.take_back, forgotten, due_us=now_us())
-        due = await self._database.read(delivering.due_by_receiver)
+            await self._database.write(delivery_rows.take_back, forgotten, due_us=now_us())
+        due = await self._database.read(delivery_claims.due_by_receiver)
         if due and min(due.values()) <= now_us():
             self._woken.set()
 
@@ -126,11 +125,11 @@ class DeliveryDispatcher:
         sent = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is None]
         failed = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is not None]
         if sent:
-            await self._database.write(deliveries.confirm, sent, now_us=now_us())
+            await self._database.write(delivery_rows.confirm, sent, now_us=now_us())
         if failed:
             due_us = now_us() + _TAKE_BACK_DELAY_US
             _log.warning("not confirmed by the broker", deliveries=len(failed))
-            await self._database.write(deliveries.take_back, failed, due_us=due_us)
+            await self._database.write(delivery_rows.take_back, failed, due_us=due_us)
             self._next_due_us = min(due_us, self._next_due_us or due_us)
 
     def _count(self, *, delivered: int, dead: int) -> None:

@@ -24,9 +24,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record
 from homing_server.functions.catalog import Catalog
 from homing_server.payloads.signed_urls import DataUrls
-from homing_server.store import dispatch as dispatching
-from homing_server.store import functions
-from homing_server.store import stops as stopping
+from homing_server.store import dispatch, functions, stops
 from homing_server.store.accept import Draft
 from homing_server.store.dispatch import Work
 from homing_server.store.effects import Recorded
@@ -127,8 +125,8 @@ class Dispatcher:
             return
         stopped, count = await self._database.write(
             lambda connection: (
-                stopping.stop_all_lost(connection, now_us=now_us()),
-                dispatching.take_back_all(connection, due_us=now_us()),
+                stops.stop_all_lost(connection, now_us=now_us()),
+                dispatch.take_back_all(connection, due_us=now_us()),
             )
         )
         if stopped or count:
@@ -202,7 +200,7 @@ class Dispatcher:
         await asyncio.sleep(_CONFIRM_PAUSE)
         noted = list(self._confirmed.items())[:5000]
         if noted:
-            await self._database.write(dispatching.confirm_work, noted)
+            await self._database.write(dispatch.confirm_work, noted)
             for invocation_id, generation in noted:
                 if self._confirmed.get(invocation_id) == generation:
                     del self._confirmed[invocation_id]
@@ -221,11 +219,11 @@ class Dispatcher:
         """Take back what nobody has seen confirmed. One step of a loop."""
         await asyncio.sleep(_POLL)
         before = now_us() - self._resend_after_us
-        work = await self._database.read(dispatching.forgotten_work, sent_before_us=before)
+        work = await self._database.read(dispatch.forgotten_work, sent_before_us=before)
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
         if forgotten:
             _log.info("publishing again", invocations=len(forgotten))
-            await self._database.write(dispatching.take_back_work, forgotten, due_us=now_us())
+            await self._database.write(dispatch.take_back_work, forgotten, due_us=now_us())
 
     async def survey(self) -> None:
         """Look in the store for what is due, and count anew what is at the broker. One step of a loop."""
@@ -233,7 +231,7 @@ class Dispatcher:
         for name, load in self._loads.items():
             load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
         due, loads = await self._database.read(
-            lambda connection: (dispatching.next_due(connection), dispatching.at_broker(connection))
+            lambda connection: (dispatch.next_due(connection), dispatch.at_broker(connection))
         )
         for name in self._loads.keys() | loads.keys():
             self._loads.setdefault(name, _Load()).end_count(*loads.get(name, (0, 0)))
@@ -306,10 +304,10 @@ class Dispatcher:
         now = now_us()
         claim, due = await self._database.write(
             lambda connection: (
-                dispatching.claim_work(
+                dispatch.claim_work(
                     connection, function, now_us=now, most=min(messages, _CLAIM_BATCH), most_bytes=size
                 ),
-                dispatching.next_due(connection),
+                dispatch.next_due(connection),
             )
         )
         for item in claim.work:
@@ -330,7 +328,7 @@ class Dispatcher:
             self._unload(function, item.size)
         due_us = now_us() + _TAKE_BACK_DELAY_US
         keys = [item.key for item in failed]
-        await self._database.write(dispatching.take_back_work, keys, due_us=due_us)
+        await self._database.write(dispatch.take_back_work, keys, due_us=due_us)
         self.wake(function, due_us)
 
     def _unload(self, function: str, size: int) -> None:

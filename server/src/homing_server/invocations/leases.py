@@ -15,7 +15,7 @@ import structlog
 from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_server.invocations.recorder import Recorder
-from homing_server.store import dispatch as dispatching
+from homing_server.store import dispatch
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 
@@ -54,7 +54,7 @@ class Leases:
         await asyncio.sleep(_INTERVAL)
         if not self._broker.connected:
             return
-        leased = await self._database.read(dispatching.leased)
+        leased = await self._database.read(dispatch.leased)
         now = self._loop.time()
         if not leased:
             self._ends = {}
@@ -70,6 +70,6 @@ class Leases:
 
     async def _end(self, ids: list[str], epoch: int) -> None:
         if ids and await self._recorder.write(
-            epoch, lambda connection: dispatching.end_leases(connection, ids, now_us=now_us())
+            epoch, lambda connection: dispatch.end_leases(connection, ids, now_us=now_us())
         ):
             _log.warning("leases ended", count=len(ids))

@@ -22,9 +22,7 @@ from homing_server.control import ControlChannel
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.store import dead_letters, schema
-from homing_server.store import delivery_rows as deliveries
-from homing_server.store import dispatch as dispatching
+from homing_server.store import dead_letters, delivery_rows, dispatch, schema
 from homing_server.store.engine import Database
 from homing_server.store.sequences import read_counters
 from homing_server.store.state_counts import count_states
@@ -103,7 +101,7 @@ class Conservation:
         late = time.monotonic() + _ON_ITS_WAY
         while not self._presence.all_heard_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
             await asyncio.sleep(_LOOK)
-        believed = await self._database.read(dispatching.at_broker)
+        believed = await self._database.read(dispatch.at_broker)
         drift = {}
         for state in self._catalog.live():
             name = state.function.name
@@ -126,7 +124,7 @@ def _count(connection: Connection) -> tuple[_Counts, float]:
     counts = _Counts(
         counters=read_counters(connection),
         states=count_states(connection),
-        deliveries=deliveries.count_waiting(connection),
+        deliveries=delivery_rows.count_waiting(connection),
         dead_letters=dead_letters.count_by_kind(connection),
     )
     return counts, time.thread_time() - begin

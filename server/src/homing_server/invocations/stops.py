@@ -25,8 +25,7 @@ from homing_server.control import ControlChannel
 from homing_server.errors import invocation_ended, invocation_not_found
 from homing_server.rules.filters import check_bulk_filter
 from homing_server.rules.validation import Checks
-from homing_server.store import stops as stopping
-from homing_server.store import tombstones
+from homing_server.store import stops, tombstones
 from homing_server.store.effects import Recorded
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place
@@ -77,7 +76,7 @@ class Stopping:
         checks.text("reason", reason, limits.MAX_STOP_REASON)
         checks.done()
         requested = await self._database.write(
-            stopping.request_stop, invocation_id, caller=caller, reason=reason, now_us=now_us()
+            stops.request_stop, invocation_id, caller=caller, reason=reason, now_us=now_us()
         )
         state = requested.states.get(invocation_id)
         if state is None:
@@ -100,11 +99,11 @@ class Stopping:
         response = api.BulkStopResponse()
         response.stopping = await self._count(request.filter, [State.STOPPING], accepted_by_us)
         if request.dry_run:
-            others = await self._count(request.filter, stopping.STOPPABLE, accepted_by_us)
+            others = await self._count(request.filter, stops.STOPPABLE, accepted_by_us)
             return api.BulkStopResponse(matched=others + response.stopping)
         while True:
             before = response.stopped + response.stopping
-            for part in stopping.split(request.filter, stopping.STOPPABLE):
+            for part in stops.split(request.filter, stops.STOPPABLE):
                 await self._stop_part(part, response, accepted_by_us, caller=caller, reason=request.reason)
             if response.stopped + response.stopping == before:
                 break  # else some may have moved from a state that was not yet looked at to one that was
@@ -119,14 +118,14 @@ class Stopping:
                 await self._registry.news.wait()
         self._registry.news.clear()
         await asyncio.sleep(_GATHER)
-        under_way = await self._database.read(stopping.under_way, most=_UNDER_WAY)
+        under_way = await self._database.read(stops.under_way, most=_UNDER_WAY)
         workers = await self._registry.strike_off(under_way.workers)
         certain = [
             stop.invocation_id for stop in under_way.stops if self._registry.has_obeyed(stop.invocation_id, workers)
         ]
         for start in range(0, len(certain), limits.MAX_STOPS):
             ids = certain[start : start + limits.MAX_STOPS]
-            self._announce(await self._database.write(stopping.stop_all, ids, now_us=now_us()))
+            self._announce(await self._database.write(stops.stop_all, ids, now_us=now_us()))
         rest = [stop for stop in under_way.stops if not self._registry.has_obeyed(stop.invocation_id, workers)]
         if rest and time.monotonic() - self._told_at >= _LOOK:
             self._told_at = time.monotonic()
@@ -160,7 +159,7 @@ class Stopping:
         place: Place | None = None
         while True:
             requested, place = await self._database.write(
-                stopping.request_page,
+                stops.request_page,
                 part,
                 after=place,
                 accepted_by_us=accepted_by_us,
@@ -177,9 +176,9 @@ class Stopping:
     async def _count(
         self, selection: invocation_pb2.InvocationFilter, states: Sequence[State], accepted_by_us: int
     ) -> int:
-        parts = list(stopping.split(selection, states))
+        parts = list(stops.split(selection, states))
         return await self._database.read(
-            lambda connection: sum(stopping.count(connection, part, accepted_by_us=accepted_by_us) for part in parts)
+            lambda connection: sum(stops.count(connection, part, accepted_by_us=accepted_by_us) for part in parts)
         )
 
     async def _follow(self, requested: Requested) -> None:

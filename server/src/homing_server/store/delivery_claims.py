@@ -16,8 +16,7 @@ from homing_core.destinations import FUNCTION
 from homing_core.lifecycle import Custody
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryHistory, DeliveryMessage, EnvelopeBody
-from homing_server.store import function_deliveries as chaining
-from homing_server.store import schema
+from homing_server.store import function_deliveries, schema
 from homing_server.store.invocation_rows import record_of, uri_of
 from homing_server.store.sequences import read_counters
 
@@ -74,7 +73,7 @@ class Claim:
 
     messages: list[DeliveryMessage] = field(default_factory=list)
     """What is to be published."""
-    chained: chaining.Chained = field(default_factory=chaining.Chained)
+    chained: function_deliveries.Chained = field(default_factory=function_deliveries.Chained)
     """What was carried out at once: deliveries to functions."""
     next_due_us: int | None = None
     """When the next one that there will be room for is due; None where there is none."""
@@ -135,7 +134,7 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
         rows = _take(connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": asked}), claimed)
         messages = [_message(row, head, signing_version) for row in rows]
         if to_function:
-            chaining.carry_out(connection, rows, messages, claimed.chained, now_us=now_us)
+            function_deliveries.carry_out(connection, rows, messages, claimed.chained, now_us=now_us)
         else:
             claimed.messages += messages
         if len(rows) == room and not to_function:

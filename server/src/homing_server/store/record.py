@@ -11,8 +11,7 @@ from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record, Refusal
 from homing_core.wire.v1 import Event
-from homing_server.store import dead_letters, schema, tombstones
-from homing_server.store import delivery_rows as deliveries
+from homing_server.store import dead_letters, delivery_rows, schema, tombstones
 from homing_server.store.accept import (
     insert_invocation,
     insert_label,
@@ -57,7 +56,7 @@ def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
     changes = _live(connection, lives, recorded)
     store_changes(connection, changes, recorded)
     _record_sync(connection, sync, recorded)
-    deliveries.record_reports(connection, reports, recorded)
+    delivery_rows.record_reports(connection, reports, recorded)
     return recorded
 
 
@@ -98,7 +97,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
         recorded.change_seq = change_seq
     if ends:
         recorded.result_seq = result_seq
-        deliveries.make(connection, ends, recorded)
+        delivery_rows.make(connection, ends, recorded)
         dead_letters.bury_invocations(connection, ends, now_us=now_us())
 
 

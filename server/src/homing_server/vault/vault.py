@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from homing_core.sealing import SealError, Vault, key_of_text, new_key, text_of_key
-from homing_server.store import meta as properties
+from homing_server.store import meta
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ async def open_vault(database: Database, *, given: str, path: Path) -> Vault:
     :param path: The file that has it where it was not. It is made where the store has had no key so far.
     :raises SecretKeyError: It is not the key of this store, or there is none.
     """
-    check = await database.read(properties.read_property, _CHECK)
+    check = await database.read(meta.read_property, _CHECK)
     text = given or _read(path)
     if not text:
         if check is not None:
@@ -47,7 +47,7 @@ async def open_vault(database: Database, *, given: str, path: Path) -> Vault:
     if check is None:
         made = vault.encrypt(_WORD, _CHECK).hex()
         # Where another server was faster its word counts.
-        check = await database.write(properties.keep_property, _CHECK, made)
+        check = await database.write(meta.keep_property, _CHECK, made)
     try:
         vault.decrypt(bytes.fromhex(check), _CHECK)
     except SealError:
