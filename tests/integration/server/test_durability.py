@@ -15,7 +15,7 @@ from homing_server.store.dispatch import at_broker
 from homing_server.store.state_counts import count_states
 from support.store import accept_sent, count, counters, life, opened, read, record
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 async def start(folder: Path, *, limit: int = 0) -> asyncio.subprocess.Process:
