@@ -1,6 +1,6 @@
 # `make demo` shows homing at work, `make test` proves it, `make check` reads the code. Each installs what it needs.
 
-.PHONY: help demo test soak check bench gen format requirements clean
+.PHONY: help demo test soak check bench gen format requirements dist clean
 
 help:
 	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
@@ -12,6 +12,7 @@ help:
 	@echo 'make gen           generate the Python code of proto/'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
+	@echo 'make dist          build wheels and source distributions into dist/'
 	@echo 'make clean         remove what these make in this folder'
 
 demo:
@@ -40,6 +41,9 @@ format:
 
 requirements:
 	@scripts/requirements $(ARGS)
+
+dist:
+	@scripts/dist
 
 clean:
 	rm -rf .venv .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
 import ipaddress
 import ssl
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
 from homing_core.guard import DEFAULT_PORTS, ForbiddenTargetError, Guard, check_host
 from homing_core.tls import TlsError, TlsFiles
@@ -127,9 +129,19 @@ S = TypeVar("S", bound=CommonSettings)
 
 
 def settings_of_process(kind: type[S], program: str) -> S:
-    """Read the settings of this process from its options and environment; end it with a message where they are bad."""
+    """Read the settings of this process from its options and environment; end it with a message where they are bad.
+
+    `--help` and `--version` end it too. The program has the name of its distribution.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=kind.__doc__)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"{program} {importlib.metadata.version(program)}",
+        help="print the version and exit",
+    )
     try:
-        return CliApp.run(kind)
+        return CliApp.run(kind, cli_settings_source=CliSettingsSource(kind, root_parser=parser))
     except ValidationError as error:
         sys.exit(f"{program}: {explain(error)}")
 

@@ -9,6 +9,7 @@ import subprocess
 import grpc
 import pytest
 
+from homing import __version__
 from homing.v1 import (
     function_service_pb2,
     invocation_pb2,
@@ -155,7 +156,7 @@ def test_the_help_names_commands_and_exit_codes() -> None:
 
 
 def test_the_version() -> None:
-    assert homing("--version").stdout == "homing 0.1.0\n"
+    assert homing("--version").stdout == f"homing {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The version of the SDK."""
 
+from importlib.metadata import version
 from typing import Final
 
-__version__: Final = "0.1.0"
+__version__: Final = version("homing")
