@@ -46,5 +46,5 @@ dist:
 	@scripts/dist
 
 clean:
-	rm -rf .venv .venv-gen .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-gen .venv-polyglot .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
