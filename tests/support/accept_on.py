@@ -14,6 +14,7 @@ from pathlib import Path
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.guard import Guard
+from homing_server.auth.identity import EVERYBODY
 from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
@@ -60,7 +61,7 @@ async def call(admission: Admission, number: int) -> None:
 
 async def accept(admission: Admission, spec: api.InvocationSpec, request_id: str) -> None:
     """Ask for an invocation."""
-    accepted = await admission.accept(spec, request_id=request_id, caller="", traceparent="")
+    accepted = await admission.accept(spec, request_id=request_id, caller=EVERYBODY, traceparent="")
     say("accepted", request_id, accepted.id)
 
 

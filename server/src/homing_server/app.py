@@ -189,7 +189,7 @@ class Server:
             secret_service,
             keys,
             tls=settings.tls,
-            access=AccessInterceptor(self._known_keys) if settings.authentication else None,
+            access=AccessInterceptor(self._known_keys if settings.authentication else None),
         )
         self._http = HttpFront(
             settings.http_listen,

@@ -9,7 +9,7 @@ import pytest
 
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_READ, Key
 from homing_core.clock import now_us
-from homing_server.auth.access import ANONYMOUS, ROOT
+from homing_server.auth.identity import ANONYMOUS, ROOT
 from homing_server.auth.key_cache import KnownKeys, NobodyComesInError
 from homing_server.auth.key_format import NewKey, digest_of, new_key
 from homing_server.errors import ApiError

@@ -26,6 +26,8 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event
 from homing_core.wire.v1 import Token as WireToken
+from homing_server.auth.identity import EVERYBODY, Identity
+from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
@@ -61,6 +63,7 @@ from support.store import (
 
 SECOND = 1_000_000
 HOOK = "https://example.org/hook"
+ME = Identity(name="me", scopes=ALL_SCOPES)
 
 
 @pytest.fixture
@@ -425,7 +428,7 @@ class Bench:
 
     async def redrive(self, selection: DeadLetterFilter, **fields: Any) -> rpc.RedriveDeadLettersResponse:
         request = rpc.RedriveDeadLettersRequest(filter=selection, **fields)
-        return await self.dead_letters.redrive(request, caller="me", traceparent="")
+        return await self.dead_letters.redrive(request, caller=ME, traceparent="")
 
 
 @pytest.fixture
@@ -496,7 +499,7 @@ async def test_what_came_to_nothing_is_a_dead_letter(database: Database, bench: 
     ends = {state: await end_with(database, state) for state in [State.SUCCEEDED, *ENDS]}
     key, delivery_id = await dead_delivery(database)
 
-    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest())).dead_letters
+    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
     assert {each.id for each in listed} == {delivery_id, *(ends[state] for state in ENDS)}
     assert (listed[0].id, listed[0].invocation_id, listed[0].kind) == (delivery_id, key, DEAD_LETTER_KIND_DELIVERY)
     assert listed[0].failure.reason == "HTTP_STATUS"
@@ -511,7 +514,7 @@ async def test_pages_of_dead_letters_neither_repeat_nor_miss_one(database: Datab
     request = rpc.ListDeadLettersRequest(page_size=3)
     seen: list[str] = []
     while True:
-        page = await bench.dead_letters.list(request)
+        page = await bench.dead_letters.list(request, caller=EVERYBODY)
         seen += [each.id for each in page.dead_letters]
         await end_with(database, State.FAILED)
         if not page.next_page_token:
@@ -520,7 +523,8 @@ async def test_pages_of_dead_letters_neither_repeat_nor_miss_one(database: Datab
     assert sorted(seen) == sorted(keys)
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter"):
         await bench.dead_letters.list(
-            rpc.ListDeadLettersRequest(filter=DeadLetterFilter(functions=["next"]), page_token=request.page_token)
+            rpc.ListDeadLettersRequest(filter=DeadLetterFilter(functions=["next"]), page_token=request.page_token),
+            caller=EVERYBODY,
         )
 
 
@@ -530,7 +534,7 @@ async def test_dead_letters_are_found_by_what_they_are(database: Database, bench
 
     async def found(**fields: Any) -> set[str]:
         request = rpc.ListDeadLettersRequest(filter=DeadLetterFilter(**fields))
-        return {each.id for each in (await bench.dead_letters.list(request)).dead_letters}
+        return {each.id for each in (await bench.dead_letters.list(request, caller=EVERYBODY)).dead_letters}
 
     assert await found(ids=[one]) == {one}
     assert await found(functions=["next"]) == {two}
@@ -538,7 +542,7 @@ async def test_dead_letters_are_found_by_what_they_are(database: Database, bench
     assert await found(kind=DEAD_LETTER_KIND_DELIVERY, functions=["resize", "next"]) == {delivery_id}
     later = DeadLetterFilter()
     later.time.start_time.FromMicroseconds(now_us() + SECOND)
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(filter=later))).dead_letters
+    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(filter=later), caller=EVERYBODY)).dead_letters
 
 
 async def test_redriven_invocations_run_again_and_deliveries_are_made_again(
@@ -551,7 +555,7 @@ async def test_redriven_invocations_run_again_and_deliveries_are_made_again(
     assert (counted.matched, counted.rerun, counted.redelivered) == (2, 0, 0)
     done = await bench.redrive(DeadLetterFilter(functions=["resize"]))
     assert (done.matched, done.rerun, done.redelivered, done.refused) == (2, 1, 1, 0)
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest())).dead_letters
+    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
 
     with database.reading() as connection:
         query = select(schema.invocations.c.id).where(schema.invocations.c.rerun_of == failed)
@@ -608,18 +612,18 @@ async def test_what_cannot_run_again_stays_a_dead_letter(database: Database, ben
         mark_deleted(connection, "next")
     done = await bench.redrive(DeadLetterFilter(ids=[key]))
     assert (done.matched, done.rerun, done.refused) == (1, 0, 1)
-    assert len((await bench.dead_letters.list(rpc.ListDeadLettersRequest())).dead_letters) == 1
+    assert len((await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters) == 1
 
 
 async def test_purged_dead_letters_are_forgotten_and_their_records_stay(database: Database, bench: Bench) -> None:
     key = await end_with(database, State.FAILED)
     other = await end_with(database, State.FAILED, function="next")
     request = rpc.PurgeDeadLettersRequest(filter=DeadLetterFilter(functions=["resize"]), dry_run=True)
-    assert (await bench.dead_letters.purge(request)).matched == 1
+    assert (await bench.dead_letters.purge(request, caller=EVERYBODY)).matched == 1
     request.dry_run = False
-    purged = await bench.dead_letters.purge(request)
+    purged = await bench.dead_letters.purge(request, caller=EVERYBODY)
     assert (purged.matched, purged.purged) == (1, 1)
-    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest())).dead_letters
+    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
     assert [each.id for each in listed] == [other]
     assert (await read(database, key)).state == api.INVOCATION_STATE_FAILED
 
@@ -637,7 +641,7 @@ async def test_bad_filters_are_refused(bench: Bench, fields: dict[str, Any], mes
     with pytest.raises(ApiError, match=message):
         await bench.redrive(DeadLetterFilter(**fields))
     with pytest.raises(ApiError, match=message):
-        await bench.dead_letters.purge(rpc.PurgeDeadLettersRequest(filter=DeadLetterFilter(**fields)))
+        await bench.dead_letters.purge(rpc.PurgeDeadLettersRequest(filter=DeadLetterFilter(**fields)), caller=EVERYBODY)
 
 
 async def test_a_record_that_is_removed_takes_its_dead_letters_along(database: Database) -> None:
@@ -655,4 +659,4 @@ async def test_p6_what_is_stopped_is_delivered_as_such_and_is_no_dead_letter(dat
     assert (await read(database, draft.id)).state == api.INVOCATION_STATE_STOPPED
     (message,) = await take(database)
     assert (message.uri, condition_of(message)) == ("https://b.example/", "Stopped")
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest())).dead_letters
+    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters

@@ -19,6 +19,7 @@ from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
+from homing_server.auth.identity import EVERYBODY
 from homing_server.errors import ApiError, unavailable
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import dispatcher
@@ -85,7 +86,7 @@ class Bench:
         tasks.repeat(self.admission.commit_group, pause=0.05)
 
     async def accept(self, spec: api.InvocationSpec | None = None, *, request_id: str = "") -> Accepted:
-        return await self.admission.accept(spec or make_spec(), request_id=request_id, caller="", traceparent="")
+        return await self.admission.accept(spec or make_spec(), request_id=request_id, caller=EVERYBODY, traceparent="")
 
     async def custody(self, key: str) -> Custody:
         return Custody((await row_of(self.database, key)).custody)

@@ -13,6 +13,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
+from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
@@ -72,7 +73,8 @@ async def pages(database: Database, selection: api.InvocationFilter, *, size: in
                 page_size=size,
                 page_token=token,
                 include_result=True,
-            )
+            ),
+            caller=EVERYBODY,
         )
         assert len(response.invocations) <= size
         found += response.invocations
@@ -131,7 +133,7 @@ async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Datab
     seen: list[str] = []
     token = ""
     while True:
-        response = await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token))
+        response = await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token), caller=EVERYBODY)
         seen += [one.id for one in response.invocations]
         token = response.next_page_token
         if not token:
@@ -143,14 +145,14 @@ async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Datab
 async def test_page_token_is_for_the_same_question(database: Database) -> None:
     await fill(database, Random(4))
     lists = Lists(database, Holds(Catalog(database), Presence()))
-    token = (await lists.list(service.ListInvocationsRequest(page_size=5))).next_page_token
-    await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token))
+    token = (await lists.list(service.ListInvocationsRequest(page_size=5), caller=EVERYBODY)).next_page_token
+    await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token), caller=EVERYBODY)
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter, order or content"):
-        await lists.list(service.ListInvocationsRequest(order=OLDEST, page_token=token))
+        await lists.list(service.ListInvocationsRequest(order=OLDEST, page_token=token), caller=EVERYBODY)
     with pytest.raises(ApiError, match="page_token: is not a token that this server gave out"):
-        await lists.list(service.ListInvocationsRequest(page_token="x"))
+        await lists.list(service.ListInvocationsRequest(page_token="x"), caller=EVERYBODY)
     with pytest.raises(ApiError, match="page_size: must be from 0"):
-        await lists.list(service.ListInvocationsRequest(page_size=-1))
+        await lists.list(service.ListInvocationsRequest(page_size=-1), caller=EVERYBODY)
 
 
 async def test_payloads_and_results_only_where_they_are_asked_for(database: Database) -> None:
@@ -160,7 +162,9 @@ async def test_payloads_and_results_only_where_they_are_asked_for(database: Data
     lists = Lists(database, Holds(Catalog(database), Presence()))
     for payload in (False, True):
         for result in (False, True):
-            response = await lists.list(service.ListInvocationsRequest(include_payload=payload, include_result=result))
+            response = await lists.list(
+                service.ListInvocationsRequest(include_payload=payload, include_result=result), caller=EVERYBODY
+            )
             (one,) = response.invocations
             assert bool(one.spec.payload.data) is payload
             assert one.HasField("result") is result

@@ -17,6 +17,8 @@ from homing.v1 import payload_pb2
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, Custody, State
+from homing_server.auth.identity import EVERYBODY, Identity
+from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
@@ -37,6 +39,7 @@ from support.scripted_broker import ScriptedBroker
 from support.store import LOOPBACK_GUARD, accept_all, count, deploy, make_draft, make_spec, opened, read, record, row_of
 
 FAILED = api.INVOCATION_STATE_FAILED
+ME = Identity(name="me", scopes=ALL_SCOPES)
 
 
 class Bench:
@@ -63,16 +66,16 @@ class Bench:
     async def rerun(self, key: str, *, data: bytes | None = None, request_id: str = "") -> str:
         payload = None if data is None else payload_pb2.Payload(content_type="text/csv", data=data)
         request = service.RerunInvocationRequest(id=key, payload=payload, request_id=request_id)
-        return (await self.reruns.rerun(request, caller="me", traceparent="")).id
+        return (await self.reruns.rerun(request, caller=ME, traceparent="")).id
 
     async def rerun_all(self, selection: api.InvocationFilter, **fields: Any) -> service.BulkRerunResponse:
         request = service.BulkRerunRequest(filter=selection, **fields)
-        return await self.reruns.rerun_all(request, caller="me", traceparent="")
+        return await self.reruns.rerun_all(request, caller=ME, traceparent="")
 
     async def children(self, *keys: str) -> list[api.Invocation]:
         """Return what runs these again, in their order."""
         requests = [service.ListInvocationsRequest(filter=api.InvocationFilter(rerun_of=key)) for key in keys]
-        return [one for request in requests for one in (await self.lists.list(request)).invocations]
+        return [one for request in requests for one in (await self.lists.list(request, caller=EVERYBODY)).invocations]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as service
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
+from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
@@ -134,7 +135,9 @@ def watching_of(
         include_transitions=transitions,
     )
     watching = Watching(database, hub, Holds(Catalog(database), Presence()), Metrics())
-    return (service.WatchResultsResponse.FromString(message) async for message in watching.watch(request))
+    return (
+        service.WatchResultsResponse.FromString(message) async for message in watching.watch(request, caller=EVERYBODY)
+    )
 
 
 @pytest.mark.parametrize("transitions", [False, True])

@@ -20,6 +20,7 @@ from homing_core.wire.v1 import FunctionSecrets, FunctionState
 from homing_server.admin.deployment import Deployment
 from homing_server.admin.secrets import Secrets
 from homing_server.admin.signing_keys import SigningKeys
+from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
@@ -93,9 +94,9 @@ def in_store(folder: Path, value: bytes) -> bool:
 
 
 async def test_a_worker_is_told_what_its_function_names_and_no_more(bench: Bench, tmp_path: Path) -> None:
-    await bench.secrets.create("a", VALUE)
-    await bench.secrets.create("b", b"\0\xff")
-    await bench.secrets.create("c", b"none of its business")
+    await bench.secrets.create("a", VALUE, caller=EVERYBODY)
+    await bench.secrets.create("b", b"\0\xff", caller=EVERYBODY)
+    await bench.secrets.create("c", b"none of its business", caller=EVERYBODY)
     state = await bench.deploy("f", "a", "b")
 
     told = await bench.told("f")
@@ -107,10 +108,10 @@ async def test_a_worker_is_told_what_its_function_names_and_no_more(bench: Bench
 
 async def test_an_update_raises_the_version_of_those_that_name_the_secret(bench: Bench) -> None:
     for name in "ab":
-        await bench.secrets.create(name, VALUE)
+        await bench.secrets.create(name, VALUE, caller=EVERYBODY)
     before = {name: await bench.deploy(name, *secrets) for name, secrets in (("f", "ab"), ("g", "b"), ("h", ""))}
 
-    secret = await bench.secrets.update("a", b"new")
+    secret = await bench.secrets.update("a", b"new", caller=EVERYBODY)
 
     assert secret.version == 2
     assert bench.state("f").secrets_version > before["f"].secrets_version
@@ -125,32 +126,32 @@ async def test_an_update_raises_the_version_of_those_that_name_the_secret(bench:
 
 
 async def test_old_news_does_not_bring_back_old_secrets(bench: Bench) -> None:
-    await bench.secrets.create("a", VALUE)
+    await bench.secrets.create("a", VALUE, caller=EVERYBODY)
     old = await bench.deploy("f", "a")
-    await bench.secrets.update("a", b"new")
+    await bench.secrets.update("a", b"new", caller=EVERYBODY)
     bench.catalog.learn(old)
 
     assert bench.state("f").secrets_version > old.secrets_version
 
 
 async def test_a_secret_in_use_stays(bench: Bench) -> None:
-    await bench.secrets.create("a", VALUE)
+    await bench.secrets.create("a", VALUE, caller=EVERYBODY)
     for number in range(10):
         await bench.deploy(f"f{number}", "a")
 
     with pytest.raises(ApiError, match=r"is seen by f0, f1, .*, f7 and 2 more") as refused:
-        await bench.secrets.delete("a")
+        await bench.secrets.delete("a", caller=EVERYBODY)
     assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SECRET_IN_USE")
     for number in range(10):
         await bench.deployment.delete(f"f{number}")
-    await bench.secrets.delete("a")
+    await bench.secrets.delete("a", caller=EVERYBODY)
     with pytest.raises(ApiError) as refused:
-        await bench.secrets.delete("a")
+        await bench.secrets.delete("a", caller=EVERYBODY)
     assert refused.value.reason == "SECRET_NOT_FOUND"
 
 
 async def test_a_function_names_secrets_that_exist(bench: Bench) -> None:
-    await bench.secrets.create("a", VALUE)
+    await bench.secrets.create("a", VALUE, caller=EVERYBODY)
 
     with pytest.raises(ApiError, match=r"function\.secrets: there is no secret 'b'") as refused:
         await bench.deploy("f", "a", "b", "c")
@@ -173,7 +174,7 @@ async def test_a_function_names_secrets_that_exist(bench: Bench) -> None:
 async def test_what_breaks_a_rule_is_refused_and_not_shown(bench: Bench, name: str, value: bytes, field: str) -> None:
     for call in (bench.secrets.create, bench.secrets.update):
         with pytest.raises(ApiError) as refused:
-            await call(name, value)
+            await call(name, value, caller=EVERYBODY)
         assert [violation.field for violation in refused.value.violations] == [field]
         assert "horse" not in str(refused.value)
 
@@ -181,7 +182,7 @@ async def test_what_breaks_a_rule_is_refused_and_not_shown(bench: Bench, name: s
 async def test_the_largest_values_fit(bench: Bench) -> None:
     names = [f"s{number}" for number in range(limits.MAX_SECRETS)]
     for name in names:
-        await bench.secrets.create(name, bytes(limits.MAX_SECRET))
+        await bench.secrets.create(name, bytes(limits.MAX_SECRET), caller=EVERYBODY)
     await bench.deploy("f", *names)
 
     assert sorted((await bench.told("f")).secrets) == sorted(names)
@@ -189,50 +190,51 @@ async def test_the_largest_values_fit(bench: Bench) -> None:
 
 async def test_secrets_are_made_once_and_listed_without_their_values(bench: Bench) -> None:
     for name in ("b", "c", "a"):
-        await bench.secrets.create(name, VALUE)
+        await bench.secrets.create(name, VALUE, caller=EVERYBODY)
     with pytest.raises(ApiError) as refused:
-        await bench.secrets.create("a", VALUE)
+        await bench.secrets.create("a", VALUE, caller=EVERYBODY)
     assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.ALREADY_EXISTS, "SECRET_EXISTS")
     with pytest.raises(ApiError) as refused:
-        await bench.secrets.update("d", VALUE)
+        await bench.secrets.update("d", VALUE, caller=EVERYBODY)
     assert refused.value.reason == "SECRET_NOT_FOUND"
 
-    first = await bench.secrets.list(api.ListSecretsRequest(page_size=2))
-    second = await bench.secrets.list(api.ListSecretsRequest(page_size=2, page_token=first.next_page_token))
+    first = await bench.secrets.list(api.ListSecretsRequest(page_size=2), caller=EVERYBODY)
+    following = api.ListSecretsRequest(page_size=2, page_token=first.next_page_token)
+    second = await bench.secrets.list(following, caller=EVERYBODY)
 
     assert [secret.name for page in (first, second) for secret in page.secrets] == ["a", "b", "c"]
     assert (second.next_page_token, VALUE in first.SerializeToString()) == ("", False)
     with pytest.raises(ApiError, match="page_token"):
-        await bench.secrets.list(api.ListSecretsRequest(page_token="made up"))
+        await bench.secrets.list(api.ListSecretsRequest(page_token="made up"), caller=EVERYBODY)
 
 
 async def test_every_delivery_is_signed_from_the_first_start_on(bench: Bench) -> None:
     await bench.signing_keys.open()
 
-    (key,) = (await bench.signing_keys.list("")).signing_keys
+    (key,) = (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys
     told = await bench.told("gone")
     assert (key.function, [len(value) for value in told.signing_keys]) == ("", [32])
     with pytest.raises(ApiError, match="rotate first") as refused:
-        await bench.signing_keys.revoke(key.id)
+        await bench.signing_keys.revoke(key.id, caller=EVERYBODY)
     assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LAST_SIGNING_KEY")
 
 
 async def test_the_newest_two_keys_are_active(bench: Bench) -> None:
     before = await bench.told("f")
-    made = [await bench.signing_keys.rotate("", "") for _ in range(3)]
+    made = [await bench.signing_keys.rotate("", "", caller=EVERYBODY) for _ in range(3)]
 
     told = await bench.told("f")
 
-    listed = (await bench.signing_keys.list("")).signing_keys
+    listed = (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys
     assert [key.id for key in listed] == [made[2].signing_key.id, made[1].signing_key.id]
     assert list(told.signing_keys) == [read_key(made[2].key), read_key(made[1].key)]
     assert told.signing_version > before.signing_version
-    await bench.signing_keys.revoke(made[2].signing_key.id)
+    await bench.signing_keys.revoke(made[2].signing_key.id, caller=EVERYBODY)
     after = await bench.told("f")
     assert list(after.signing_keys) == [read_key(made[1].key)]
     assert after.signing_version > told.signing_version
     with pytest.raises(ApiError) as refused:
-        await bench.signing_keys.revoke(made[2].signing_key.id)
+        await bench.signing_keys.revoke(made[2].signing_key.id, caller=EVERYBODY)
     assert refused.value.reason == "SIGNING_KEY_NOT_FOUND"
 
 
@@ -240,14 +242,15 @@ async def test_a_functions_own_keys_take_the_place_of_the_servers(bench: Bench) 
     await bench.deploy("f")
     of_server = (await bench.told("f")).signing_keys
     given = "whsec_" + "c2lnbmluZyBrZXkgb2YgMjQgYnl0" * 2
-    own = await bench.signing_keys.rotate("f", given)
+    own = await bench.signing_keys.rotate("f", given, caller=EVERYBODY)
 
     assert own.key == given
     assert list((await bench.told("f")).signing_keys) == [read_key(given)]
     assert (await bench.told("g")).signing_keys == of_server
-    assert [key.id for key in (await bench.signing_keys.list("f")).signing_keys] == [own.signing_key.id]
-    assert [key.function for key in (await bench.signing_keys.list("")).signing_keys] == ["", "f"]
-    await bench.signing_keys.revoke(own.signing_key.id)
+    kept = await bench.signing_keys.list("f", caller=EVERYBODY)
+    assert [key.id for key in kept.signing_keys] == [own.signing_key.id]
+    assert [key.function for key in (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys] == ["", "f"]
+    await bench.signing_keys.revoke(own.signing_key.id, caller=EVERYBODY)
     assert (await bench.told("f")).signing_keys == of_server
 
 
@@ -264,11 +267,11 @@ async def test_what_is_no_signing_key_is_refused_and_not_shown(
     bench: Bench, function: str, key: str, field: str
 ) -> None:
     with pytest.raises(ApiError) as refused:
-        await bench.signing_keys.rotate(function, key)
+        await bench.signing_keys.rotate(function, key, caller=EVERYBODY)
     assert [violation.field for violation in refused.value.violations] == [field]
     assert not key or key not in str(refused.value)
     with pytest.raises(ApiError, match="there is no function 'f'"):
-        await bench.signing_keys.rotate("f", "")
+        await bench.signing_keys.rotate("f", "", caller=EVERYBODY)
 
 
 async def test_the_key_file_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
@@ -308,8 +311,8 @@ async def test_another_key_is_noticed_at_the_start(tmp_path: Path) -> None:
 async def test_what_was_changed_in_the_store_is_not_told(tmp_path: Path) -> None:
     """Rows that were exchanged are refused too: each value is bound to its name."""
     async with bench_in(tmp_path) as bench:
-        await bench.secrets.create("a", VALUE)
-        await bench.secrets.create("b", b"other")
+        await bench.secrets.create("a", VALUE, caller=EVERYBODY)
+        await bench.secrets.create("b", b"other", caller=EVERYBODY)
         await bench.deploy("f", "a")
         with bench.database.writing() as connection:
             connection.exec_driver_sql("UPDATE secrets SET value = (SELECT value FROM secrets WHERE name = 'b')")
@@ -321,7 +324,7 @@ async def test_what_was_changed_in_the_store_is_not_told(tmp_path: Path) -> None
 
 async def test_values_outlive_the_server(tmp_path: Path) -> None:
     async with bench_in(tmp_path) as bench:
-        await bench.secrets.create("a", VALUE)
+        await bench.secrets.create("a", VALUE, caller=EVERYBODY)
         await bench.deploy("f", "a")
         keys = (await bench.told("f")).signing_keys
 

@@ -18,6 +18,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_core.wire.v1 import Event
+from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError
@@ -78,7 +79,7 @@ class Station:
     ) -> AsyncGenerator[api.WatchResultsResponse]:
         chosen = invocation_pb2.InvocationFilter(**selection)  # type: ignore[arg-type]
         request = api.WatchResultsRequest(resume_token=token, filter=chosen, include_transitions=transitions)
-        messages = self.watching.watch(request)
+        messages = self.watching.watch(request, caller=EVERYBODY)
         try:
             async for message in messages:
                 yield api.WatchResultsResponse.FromString(message)

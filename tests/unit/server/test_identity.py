@@ -7,10 +7,10 @@ import pytest
 from homing.v1 import DeadLetterFilter, InvocationFilter, Key
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ
 from homing_core.clock import now_us
-from homing_server.auth import access
-from homing_server.auth.access import ANONYMOUS, EVERYBODY, SCOPES, Identity
+from homing_server.auth.identity import ANONYMOUS, EVERYBODY, Identity, identity_of
 from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
 from homing_server.auth.rate_limit import Usage
+from homing_server.auth.scopes import SCOPES
 from homing_server.errors import ApiError
 
 
@@ -38,7 +38,6 @@ def test_a_key_is_shown_as_a_bearer(authorization: str, key: str) -> None:
 
 
 def test_without_authentication_everything_is_allowed() -> None:
-    assert access.caller() is EVERYBODY
     for method in SCOPES:
         EVERYBODY.check_call(method)
     assert EVERYBODY.covers("any")
@@ -109,11 +108,20 @@ def test_who_is_unknown_is_told_to_show_a_key() -> None:
     assert reason(error) == "KEY_MISSING"
 
 
+def test_who_is_unknown_has_nothing_to_do_with_what_concerns_all_functions() -> None:
+    with pytest.raises(ApiError) as error:
+        ANONYMOUS.check_unlimited("secrets are")
+    assert reason(error) == "KEY_MISSING"
+    with pytest.raises(ApiError) as error:
+        ANONYMOUS.narrow(InvocationFilter())
+    assert reason(error) == "KEY_MISSING"
+
+
 def test_a_key_ends() -> None:
     usage = Usage()
     key = Key(name="x", scopes=[SCOPE_OPERATE])
     key.expire_time.FromMicroseconds(now_us() + 60_000_000)
-    identity = access.identity_of(key, usage)
+    identity = identity_of(key, usage)
     identity.check_in_force()
     usage.revoked = True
     with pytest.raises(ApiError) as error:
@@ -121,7 +129,7 @@ def test_a_key_ends() -> None:
     assert reason(error) == "KEY_INVALID"
     key.expire_time.FromMicroseconds(now_us() - 1)
     with pytest.raises(ApiError) as error:
-        access.identity_of(key, usage).check_in_force()
+        identity_of(key, usage).check_in_force()
     assert reason(error) == "KEY_EXPIRED"
 
 

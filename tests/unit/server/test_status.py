@@ -22,6 +22,7 @@ from homing_server.errors import (
     not_served,
     unavailable,
 )
+from homing_server.front.grpc.authentication import AccessInterceptor
 from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
 from homing_server.rules.validation import Checks, check_spec
 
@@ -60,7 +61,7 @@ async def failing() -> Failing:
 
 @pytest.fixture
 async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[AccessInterceptor(None), ErrorInterceptor()])
     invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(failing, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -11,9 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homing.v1 import key_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
-from homing_server.auth.access import ALL_SCOPES, ROOT
+from homing_server.auth.identity import ROOT, Identity
 from homing_server.auth.key_cache import KnownKeys
 from homing_server.auth.key_format import digest_of, new_key
+from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.control import ControlChannel
 from homing_server.errors import key_exists, key_not_found
 from homing_server.rules.tokens import decode_token, encode_token
@@ -25,6 +26,7 @@ _log = structlog.get_logger(__name__)
 
 _DEFAULT_PAGE: Final = 100
 _MAX_PAGE: Final = 1000
+_KEYS_ARE: Final = "API keys are"
 
 
 class ApiKeys:
@@ -35,11 +37,12 @@ class ApiKeys:
         self._known = known
         self._control = control
 
-    async def create(self, wanted: api.Key) -> api.CreateKeyResponse:
+    async def create(self, wanted: api.Key, *, caller: Identity) -> api.CreateKeyResponse:
         """Make a key and return it, this one time.
 
-        :raises ApiError: INVALID_ARGUMENT; ALREADY_EXISTS.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; ALREADY_EXISTS.
         """
+        caller.check_unlimited(_KEYS_ARE)
         time_us = now_us()
         _check(wanted, time_us)
         made = new_key()
@@ -59,11 +62,12 @@ class ApiKeys:
         _log.info("key made", key=key.name, id=key.id)
         return api.CreateKeyResponse(key=key, secret=made.text)
 
-    async def list(self, request: api.ListKeysRequest) -> api.ListKeysResponse:
+    async def list(self, request: api.ListKeysRequest, *, caller: Identity) -> api.ListKeysResponse:
         """Return a page of the keys in force.
 
-        :raises ApiError: INVALID_ARGUMENT.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT.
         """
+        caller.check_unlimited(_KEYS_ARE)
         checks = Checks()
         checks.integer("page_size", request.page_size, 0, 2**31)
         checks.done()
@@ -76,12 +80,13 @@ class ApiKeys:
         token = encode_token("keys", {"after": keys[-1].name}) if more else ""
         return api.ListKeysResponse(keys=keys, next_page_token=token)
 
-    async def revoke(self, key: str) -> api.Key:
+    async def revoke(self, key: str, *, caller: Identity) -> api.Key:
         """End a key and return it.
 
         :param key: Its id or its name.
-        :raises ApiError: INVALID_ARGUMENT; NOT_FOUND.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; NOT_FOUND.
         """
+        caller.check_unlimited(_KEYS_ARE)
         checks = Checks()
         if not key:
             checks.add("key", "must not be empty")

@@ -9,6 +9,7 @@ from homing.v1 import secret_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.wire.v1 import FunctionState
+from homing_server.auth.identity import Identity
 from homing_server.control import ControlChannel
 from homing_server.errors import secret_exists, secret_in_use, secret_not_found
 from homing_server.functions.catalog import Catalog
@@ -24,6 +25,7 @@ _log = structlog.get_logger(__name__)
 
 _DEFAULT_PAGE = 100
 _MAX_PAGE = 1000
+_SECRETS_ARE = "secrets are"
 
 
 class Secrets:
@@ -35,11 +37,12 @@ class Secrets:
         self._catalog = catalog
         self._control = control
 
-    async def create(self, name: str, value: bytes) -> api.Secret:
+    async def create(self, name: str, value: bytes, *, caller: Identity) -> api.Secret:
         """Make a secret.
 
-        :raises ApiError: INVALID_ARGUMENT; ALREADY_EXISTS.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; ALREADY_EXISTS.
         """
+        caller.check_unlimited(_SECRETS_ARE)
         _check(name, value)
         kept = self._keyring.keep_secret(name, value)
         secret = await self._database.write(stored.create_secret, name, kept, now_us=now_us())
@@ -48,11 +51,12 @@ class Secrets:
         _log.info("secret created", secret=name)
         return _message(secret)
 
-    async def update(self, name: str, value: bytes) -> api.Secret:
+    async def update(self, name: str, value: bytes, *, caller: Identity) -> api.Secret:
         """Give a secret another value, and have the instances that see it replaced.
 
-        :raises ApiError: INVALID_ARGUMENT; NOT_FOUND.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; NOT_FOUND.
         """
+        caller.check_unlimited(_SECRETS_ARE)
         _check(name, value)
         kept = self._keyring.keep_secret(name, value)
         changed = await self._database.write(_update, name, kept, now_us=now_us())
@@ -65,11 +69,12 @@ class Secrets:
         _log.info("secret updated", secret=name, version=secret.version, functions=len(states))
         return _message(secret)
 
-    async def list(self, request: api.ListSecretsRequest) -> api.ListSecretsResponse:
+    async def list(self, request: api.ListSecretsRequest, *, caller: Identity) -> api.ListSecretsResponse:
         """Return a page of secrets.
 
-        :raises ApiError: INVALID_ARGUMENT.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT.
         """
+        caller.check_unlimited(_SECRETS_ARE)
         checks = Checks()
         checks.integer("page_size", request.page_size, 0, 2**31)
         checks.done()
@@ -84,11 +89,12 @@ class Secrets:
             next_page_token=encode_token("secrets", {"after": secrets[-1].name}) if more else "",
         )
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, caller: Identity) -> None:
         """Remove a secret.
 
-        :raises ApiError: NOT_FOUND; FAILED_PRECONDITION where a function names it.
+        :raises ApiError: PERMISSION_DENIED; NOT_FOUND; FAILED_PRECONDITION where a function names it.
         """
+        caller.check_unlimited(_SECRETS_ARE)
         users = await self._database.write(stored.delete_secret, name)
         if users is None:
             raise secret_not_found(name)

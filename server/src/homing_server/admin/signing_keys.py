@@ -9,8 +9,7 @@ from homing.v1 import secret_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.signing import new_key, read_key, show_key
-from homing_server.auth import access
-from homing_server.auth.access import Identity
+from homing_server.auth.identity import Identity
 from homing_server.errors import function_not_found, last_signing_key, signing_key_not_found
 from homing_server.rules.validation import Checks
 from homing_server.store import signing_keys as stored
@@ -38,13 +37,14 @@ class SigningKeys:
         if await self._database.write(stored.add_first_key, self._new(OF_SERVER, new_key())):
             _log.info("signing key made")
 
-    async def rotate(self, function: str, text: str) -> api.RotateSigningKeyResponse:
+    async def rotate(self, function: str, text: str, *, caller: Identity) -> api.RotateSigningKeyResponse:
         """Make the key that deliveries are signed with from now on, beside the one before.
 
         :param function: Whose deliveries; empty for those of all functions that have no key of their own.
         :param text: The key, as receivers know it; empty for a new one.
-        :raises ApiError: INVALID_ARGUMENT; NOT_FOUND.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; NOT_FOUND.
         """
+        _check_may_manage(caller, function)
         checks = Checks()
         if function:
             checks.function_name("function", function)
@@ -61,11 +61,12 @@ class SigningKeys:
         _log.info("signing key rotated", function=function, key=added.id)
         return api.RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
 
-    async def list(self, function: str) -> api.ListSigningKeysResponse:
+    async def list(self, function: str, *, caller: Identity) -> api.ListSigningKeysResponse:
         """Return the keys of a function, or all, without the keys themselves.
 
-        :raises ApiError: INVALID_ARGUMENT.
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT.
         """
+        _check_may_manage(caller, function)
         if not function:
             keys = await self._database.read(stored.all_keys)
         else:
@@ -75,18 +76,29 @@ class SigningKeys:
             keys = await self._database.read(stored.keys_of, function)
         return api.ListSigningKeysResponse(signing_keys=map(_message, keys))
 
-    async def revoke(self, key_id: str) -> None:
+    async def revoke(self, key_id: str, *, caller: Identity) -> None:
         """Remove a key.
 
         :raises ApiError: NOT_FOUND; PERMISSION_DENIED; FAILED_PRECONDITION where it is the last one of the server.
         """
-        revoked = await self._database.write(_revoke, key_id, access.caller())
+        revoked = await self._database.write(_revoke, key_id, caller)
         _log.info("signing key revoked", function=revoked.function, key=key_id)
 
     def _new(self, function: str, key: bytes) -> StoredKey:
         key_id = new_id()
         value = self._keyring.keep_signing_key(key_id, function, key)
         return StoredKey(id=key_id, function=function, value=value, create_us=now_us())
+
+
+def _check_may_manage(caller: Identity, function: str) -> None:
+    """Check that it may have to do with the signing keys of a function, or of the server where none is named.
+
+    :raises ApiError: PERMISSION_DENIED.
+    """
+    if function == OF_SERVER:
+        caller.check_unlimited("the server's signing keys are")
+    else:
+        caller.check_function(function)
 
 
 def _add(connection: Connection, key: StoredKey) -> StoredKey | None:
@@ -98,14 +110,11 @@ def _add(connection: Connection, key: StoredKey) -> StoredKey | None:
     return stored.add_key(connection, key)
 
 
-def _revoke(connection: Connection, key_id: str, identity: Identity) -> StoredKey:
+def _revoke(connection: Connection, key_id: str, caller: Identity) -> StoredKey:
     key = stored.get_key(connection, key_id)
     if key is None:
         raise signing_key_not_found(key_id)
-    if key.function == OF_SERVER:
-        identity.check_unlimited("the server's signing keys are")
-    else:
-        identity.check_function(key.function)
+    _check_may_manage(caller, key.function)
     if key.function == OF_SERVER and len(stored.keys_of(connection, OF_SERVER)) == 1:
         raise last_signing_key(key_id)
     stored.remove_key(connection, key_id)

@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from homing.v1.key_service_pb2 import SCOPE_ADMIN
 from homing_core.clock import now_us
-from homing_server.auth.access import ALL_SCOPES, ANONYMOUS, ROOT, Identity, identity_of
+from homing_server.auth.identity import ANONYMOUS, ROOT, Identity, identity_of
 from homing_server.auth.key_format import digest_of, id_of, key_in, same
 from homing_server.auth.rate_limit import Usage
+from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.errors import key_invalid
 from homing_server.store import api_keys as stored
 from homing_server.store.api_keys import StoredKey

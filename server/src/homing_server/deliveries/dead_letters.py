@@ -10,7 +10,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
 from homing_core import limits
 from homing_core.clock import now_us
-from homing_server.auth import access
+from homing_server.auth.identity import Identity
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.reruns import CANNOT_RUN_AGAIN, check_rate, gap_us_of, rerun_of
 from homing_server.rules.filters import MAX_FUNCTIONS
@@ -42,12 +42,12 @@ class DeadLetters:
         self._admission = admission
         self._redelivered = redelivered
 
-    async def list(self, request: api.ListDeadLettersRequest) -> api.ListDeadLettersResponse:
+    async def list(self, request: api.ListDeadLettersRequest, *, caller: Identity) -> api.ListDeadLettersResponse:
         """Return a page, the newest first.
 
         :raises ApiError: INVALID_ARGUMENT.
         """
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks = Checks()
         _check_filter(checks, request.filter)
         checks.integer("page_size", request.page_size, 0, 2**31)
@@ -69,7 +69,7 @@ class DeadLetters:
         return api.ListDeadLettersResponse(dead_letters=page.dead_letters, next_page_token=token)
 
     async def redrive(
-        self, request: api.RedriveDeadLettersRequest, *, caller: str, traceparent: str
+        self, request: api.RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
     ) -> api.RedriveDeadLettersResponse:
         """Try again what a filter selects of what there is by now.
 
@@ -81,7 +81,7 @@ class DeadLetters:
         begin_us = now_us()
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         check_rate(checks, request.max_per_second)
         checks.done()
         matched = await self._database.read(stored.count, request.filter, until_us=begin_us)
@@ -101,7 +101,7 @@ class DeadLetters:
                 self._redelivered()
         return response
 
-    async def purge(self, request: api.PurgeDeadLettersRequest) -> api.PurgeDeadLettersResponse:
+    async def purge(self, request: api.PurgeDeadLettersRequest, *, caller: Identity) -> api.PurgeDeadLettersResponse:
         """Forget what a filter selects of what there is by now.
 
         :raises ApiError: INVALID_ARGUMENT; UNAVAILABLE: the store failed, perhaps after some were forgotten.
@@ -109,7 +109,7 @@ class DeadLetters:
         begin_us = now_us()
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks.done()
         response = api.PurgeDeadLettersResponse(
             matched=await self._database.read(stored.count, request.filter, until_us=begin_us)
@@ -125,7 +125,7 @@ class DeadLetters:
         due_us: dict[str, int],
         response: api.RedriveDeadLettersResponse,
         *,
-        caller: str,
+        caller: Identity,
         traceparent: str,
     ) -> None:
         if not dead:

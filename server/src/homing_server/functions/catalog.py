@@ -8,7 +8,7 @@ import grpc
 
 from homing.v1 import function_pb2
 from homing_core.wire.v1 import FunctionState
-from homing_server.auth.access import Identity
+from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, function_not_found
 from homing_server.store import functions as stored
 from homing_server.store.engine import Database

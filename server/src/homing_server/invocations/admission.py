@@ -16,8 +16,7 @@ from homing_core.clock import now_us
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_core.ids import new_id
-from homing_server.auth import access
-from homing_server.auth.access import Identity
+from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, blob_not_found, function_not_found, unavailable
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.dispatcher import Dispatcher
@@ -83,7 +82,9 @@ class Admission:
         """Call a hook after each commit."""
         self._hooks.append(hook)
 
-    async def accept(self, spec: api.InvocationSpec, *, request_id: str, caller: str, traceparent: str) -> Accepted:
+    async def accept(
+        self, spec: api.InvocationSpec, *, request_id: str, caller: Identity, traceparent: str
+    ) -> Accepted:
         """Make an invocation durable.
 
         :raises ApiError: The request is bad, its function does not exist, its request id stands for another request,
@@ -92,7 +93,7 @@ class Admission:
         draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
         return _accepted(draft, await self._submit(draft))
 
-    async def accept_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Accepted:
+    async def accept_rerun(self, rerun: Rerun, *, caller: Identity, traceparent: str) -> Accepted:
         """Make a new invocation of an ended one durable.
 
         :raises ApiError: As where it were asked for anew.
@@ -101,7 +102,7 @@ class Admission:
         return _accepted(draft, await self._submit(draft))
 
     async def accept_batch(
-        self, requests: Sequence[InvokeAsyncRequest], *, caller: str, traceparent: str
+        self, requests: Sequence[InvokeAsyncRequest], *, caller: Identity, traceparent: str
     ) -> list[Accepted | ApiError]:
         """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
         return await self._accept_all(
@@ -110,7 +111,7 @@ class Admission:
         )
 
     async def accept_reruns(
-        self, reruns: Sequence[Rerun], *, caller: str, traceparent: str
+        self, reruns: Sequence[Rerun], *, caller: Identity, traceparent: str
     ) -> list[Accepted | ApiError]:
         """Make new invocations of ended ones durable; tell of each, in order, as of a batch."""
         return await self._accept_all(
@@ -189,7 +190,7 @@ class Admission:
         self._arrived.set()
         return decided
 
-    async def _draft_rerun(self, rerun: Rerun, *, caller: str, traceparent: str) -> Draft:
+    async def _draft_rerun(self, rerun: Rerun, *, caller: Identity, traceparent: str) -> Draft:
         return await self._draft(
             rerun.spec,
             request_id=rerun.request_id,
@@ -204,13 +205,12 @@ class Admission:
         spec: api.InvocationSpec,
         *,
         request_id: str,
-        caller: str,
+        caller: Identity,
         traceparent: str,
         rerun_of: str = "",
         due_us: int = 0,
     ) -> Draft:
-        identity = access.caller()
-        await self._catalog.check_invoke(spec.function, identity)
+        await self._catalog.check_invoke(spec.function, caller)
         time_us = now_us()
         checks = Checks()
         checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
@@ -218,7 +218,7 @@ class Admission:
         checks.done()
         function = await self._catalog.get(spec.function)
         if spec.on_success or spec.on_failure:
-            await self._check_functions(spec, identity)
+            await self._check_functions(spec, caller)
         if spec.payload.HasField("blob"):
             await self._blobs.resolve(spec.payload)
         due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
@@ -226,7 +226,7 @@ class Admission:
             id=new_id(time_us),
             spec=spec,
             record=lifecycle.accepted(time_us=time_us, due_us=due_us),
-            caller=caller,
+            caller=caller.name,
             request_id=request_id,
             fingerprint=_fingerprint(spec, rerun_of) if request_id else b"",
             create_us=time_us,
@@ -235,7 +235,7 @@ class Admission:
             rerun_of=rerun_of,
         )
 
-    async def _check_functions(self, spec: api.InvocationSpec, identity: Identity) -> None:
+    async def _check_functions(self, spec: api.InvocationSpec, caller: Identity) -> None:
         """Check that the functions exist that an outcome is to go to, and that the caller may invoke them.
 
         :raises ApiError: INVALID_ARGUMENT; PERMISSION_DENIED.
@@ -246,11 +246,11 @@ class Admission:
                 name = function_of(destination.uri)
                 try:
                     if name:
-                        identity.check_destination(await self._catalog.get(name))
+                        caller.check_destination(await self._catalog.get(name))
                 except ApiError as error:
                     if error.code is not grpc.StatusCode.NOT_FOUND:
                         raise
-                    identity.check_function(name)
+                    caller.check_function(name)
                     checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
         checks.done()
 

@@ -6,7 +6,7 @@ import hashlib
 
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
-from homing_server.auth import access
+from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.rules.filters import check_filter
 from homing_server.rules.tokens import decode_token, encode_token
@@ -29,12 +29,12 @@ class Lists:
         self._database = database
         self._holds = holds
 
-    async def list(self, request: api.ListInvocationsRequest) -> api.ListInvocationsResponse:
+    async def list(self, request: api.ListInvocationsRequest, *, caller: Identity) -> api.ListInvocationsResponse:
         """Return a page.
 
         :raises ApiError: INVALID_ARGUMENT.
         """
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.integer("page_size", request.page_size, 0, 2**31)
@@ -65,12 +65,12 @@ class Lists:
             invocations=[self._holds.explain(invocation) for invocation in page.invocations], next_page_token=token
         )
 
-    async def count(self, request: api.CountInvocationsRequest) -> api.CountInvocationsResponse:
+    async def count(self, request: api.CountInvocationsRequest, *, caller: Identity) -> api.CountInvocationsResponse:
         """Return how many there are.
 
         :raises ApiError: INVALID_ARGUMENT.
         """
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()

@@ -9,7 +9,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
-from homing_server.auth import access
+from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, invocation_not_ended, invocation_not_found
 from homing_server.invocations.admission import Accepted, Admission, Rerun
 from homing_server.rules.filters import check_bulk_filter
@@ -36,7 +36,7 @@ class Reruns:
         self._database = database
         self._admission = admission
 
-    async def rerun(self, request: api.RerunInvocationRequest, *, caller: str, traceparent: str) -> Accepted:
+    async def rerun(self, request: api.RerunInvocationRequest, *, caller: Identity, traceparent: str) -> Accepted:
         """Run one again.
 
         :raises ApiError: NOT_FOUND: the invocation or its function; FAILED_PRECONDITION: it has not ended;
@@ -58,7 +58,9 @@ class Reruns:
             rerun.spec.payload.CopyFrom(request.payload)
         return await self._admission.accept_rerun(rerun, caller=caller, traceparent=traceparent)
 
-    async def rerun_all(self, request: api.BulkRerunRequest, *, caller: str, traceparent: str) -> api.BulkRerunResponse:
+    async def rerun_all(
+        self, request: api.BulkRerunRequest, *, caller: Identity, traceparent: str
+    ) -> api.BulkRerunResponse:
         """Run again what a filter selects of the invocations that have ended by now.
 
         What a cap on the rate lets wait is scheduled, each by its place among all that match: so a call that is
@@ -69,14 +71,14 @@ class Reruns:
         begin_us = now_us()
         checks = Checks()
         check_bulk_filter(checks, request.filter)
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks.text("request_id", request.request_id, limits.MAX_BULK_REQUEST_ID)
         check_rate(checks, request.max_per_second)
         checks.done()
         wanted = Rerunnable(
             selection=request.filter,
             last_seq=(await self._database.read(read_counters))[schema.RESULT_SEQ],
-            caller=caller,
+            caller=caller.name,
             request_id=request.request_id,
         )
         response = api.BulkRerunResponse(matched=await self._database.read(count_rerunnable, wanted))

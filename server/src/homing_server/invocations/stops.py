@@ -19,7 +19,7 @@ from homing_core import limits
 from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
-from homing_server.auth import access
+from homing_server.auth.identity import Identity
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
 from homing_server.errors import invocation_ended, invocation_not_found
@@ -67,7 +67,7 @@ class Stopping:
         self._announce = announce
         self._told_at = 0.0
 
-    async def stop(self, invocation_id: str, *, caller: str, reason: str) -> None:
+    async def stop(self, invocation_id: str, *, caller: Identity, reason: str) -> None:
         """Stop an invocation, or ask for it where somebody may have it in hand; asked twice is asked once.
 
         :raises ApiError: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION: it has ended.
@@ -76,7 +76,7 @@ class Stopping:
         checks.text("reason", reason, limits.MAX_STOP_REASON)
         checks.done()
         requested = await self._database.write(
-            stops.request_stop, invocation_id, caller=caller, reason=reason, now_us=now_us()
+            stops.request_stop, invocation_id, caller=caller.name, reason=reason, now_us=now_us()
         )
         state = requested.states.get(invocation_id)
         if state is None:
@@ -85,14 +85,14 @@ class Stopping:
             raise invocation_ended(invocation_id, state.name)
         await self._follow(requested)
 
-    async def stop_selected(self, request: api.BulkStopRequest, *, caller: str) -> api.BulkStopResponse:
+    async def stop_selected(self, request: api.BulkStopRequest, *, caller: Identity) -> api.BulkStopResponse:
         """Stop all that a filter selects and that were accepted before now.
 
         :raises ApiError: INVALID_ARGUMENT.
         """
         checks = Checks()
         check_bulk_filter(checks, request.filter)
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks.text("reason", request.reason, limits.MAX_STOP_REASON)
         checks.done()
         accepted_by_us = now_us()
@@ -104,7 +104,7 @@ class Stopping:
         while True:
             before = response.stopped + response.stopping
             for part in stops.split(request.filter, stops.STOPPABLE):
-                await self._stop_part(part, response, accepted_by_us, caller=caller, reason=request.reason)
+                await self._stop_part(part, response, accepted_by_us, caller=caller.name, reason=request.reason)
             if response.stopped + response.stopping == before:
                 break  # else some may have moved from a state that was not yet looked at to one that was
         response.matched = response.stopped + response.stopping

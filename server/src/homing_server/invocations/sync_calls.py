@@ -13,6 +13,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
+from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError, unavailable
@@ -51,7 +52,7 @@ class SyncCalls:
         spec: api.InvocationSpec,
         *,
         timeout: float,  # noqa: ASYNC109 it travels with the call
-        caller: str,
+        caller: Identity,
         traceparent: str,
     ) -> api.Invocation:
         """Run an invocation, wait for its end and return it.
@@ -66,7 +67,7 @@ class SyncCalls:
             reply_to=self._address,
             create_us=now,
             deadline_us=now + int(timeout * 1e6),
-            caller=caller,
+            caller=caller.name,
             traceparent=traceparent,
             bodies=self._urls.access(invocation_id, spec.payload),
         )

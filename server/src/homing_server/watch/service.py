@@ -9,7 +9,7 @@ import grpc
 
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
-from homing_server.auth import access
+from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.errors import ApiError, resume_token_expired, unavailable
 from homing_server.metrics import Metrics
@@ -36,7 +36,7 @@ class Watching:
         self._holds = holds
         self._metrics = metrics
 
-    async def watch(self, request: api.WatchResultsRequest) -> AsyncIterator[bytes]:
+    async def watch(self, request: api.WatchResultsRequest, *, caller: Identity) -> AsyncIterator[bytes]:
         """Yield a bookmark, then the results, or changes, that match as they come, with bookmarks in between.
 
         Each is a serialised WatchResultsResponse: a result is the same for all who watch, and serialised once.
@@ -44,7 +44,7 @@ class Watching:
         :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
             for a reader that does not keep up; UNAVAILABLE when the server stops.
         """
-        access.caller().narrow(request.filter)
+        caller.narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
         checks.done()

@@ -8,9 +8,11 @@ from typing import Any, Final
 import grpc
 
 from homing_server.auth import audit
-from homing_server.auth.access import BATCH, OPEN_IN_PART, serve_for
+from homing_server.auth.identity import EVERYBODY
 from homing_server.auth.key_cache import KnownKeys
+from homing_server.auth.scopes import BATCH, OPEN_IN_PART
 from homing_server.errors import ApiError, key_missing
+from homing_server.front.grpc.caller import serve_for
 from homing_server.front.grpc.status import Context, abort
 
 _OPEN: Final = "/grpc.health.v1.Health/"
@@ -20,7 +22,11 @@ _OURS: Final = "/homing."
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Lets nobody in without a key, and nobody further than their scopes; services ask who it was."""
 
-    def __init__(self, keys: KnownKeys) -> None:
+    def __init__(self, keys: KnownKeys | None) -> None:
+        """Prepare to let callers in.
+
+        :param keys: Who knows callers; None on a server without authentication, which lets everybody in.
+        """
         self._keys = keys
 
     async def intercept_service(
@@ -38,6 +44,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        if self._keys is None:
+            serve_for(EVERYBODY)
+            return
         shown = next((value for name, value in metadata or () if name == "authorization"), None)
         identity = self._keys.identify(shown)
         if not identity.known and method not in OPEN_IN_PART:

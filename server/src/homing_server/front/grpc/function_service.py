@@ -9,8 +9,9 @@ from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_server.admin.deployment import Deployment
-from homing_server.auth.access import caller
+from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError
+from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.functions.catalog import Catalog
 from homing_server.rules.tokens import decode_token, encode_token
@@ -30,12 +31,13 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
 
     async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
         """Create a function or change it."""
-        caller().check_function(request.function.name)
+        identity = caller()
+        identity.check_function(request.function.name)
         checks = Checks()
         check_function(checks, request.function, guard=self._guard)
         checks.done()
-        await self._check_destinations(request.function)
-        await self._check_secrets(request.function)
+        await self._check_destinations(request.function, identity)
+        await self._check_secrets(request.function, identity)
         function, created = await self._deployment.deploy(request.function)
         return api.DeployFunctionResponse(function=function, created=created)
 
@@ -85,12 +87,11 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         )
         return api.ScaleFunctionResponse(function=function)
 
-    async def _check_destinations(self, wanted: function_pb2.Function) -> None:
+    async def _check_destinations(self, wanted: function_pb2.Function, identity: Identity) -> None:
         """Check that who deploys a function may send its outcomes to the functions that it names.
 
         :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
         """
-        identity = caller()
         if not identity.functions:
             return
         for destination in (*wanted.on_success, *wanted.on_failure):
@@ -98,12 +99,12 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
             if name:
                 await self._catalog.check_invoke(name, identity)
 
-    async def _check_secrets(self, wanted: function_pb2.Function) -> None:
+    async def _check_secrets(self, wanted: function_pb2.Function, identity: Identity) -> None:
         """Check that a key which is limited to functions gives them no secrets that they have not been given before.
 
         :raises ApiError: PERMISSION_DENIED; UNAVAILABLE: the store could not be read.
         """
-        if not (caller().functions and wanted.secrets):
+        if not (identity.functions and wanted.secrets):
             return
         try:
             given = set((await self._catalog.get(wanted.name)).secrets)
@@ -112,4 +113,4 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
                 raise
             given = set()
         if set(wanted.secrets) - given:
-            caller().check_unlimited("secrets are")
+            identity.check_unlimited("secrets are")

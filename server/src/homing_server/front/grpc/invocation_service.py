@@ -10,10 +10,11 @@ from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.ids import new_id
-from homing_server.auth.access import Identity, caller
+from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
+from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.payloads import read_payload, write_payload
 from homing_server.front.grpc.status import Context
 from homing_server.functions.catalog import Catalog
@@ -97,17 +98,19 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             invocation_id,
             request.spec,
             timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
-            caller=identity.name,
+            caller=identity,
             traceparent=_traceparent(context),
         )
         return api.InvokeResponse(invocation=invocation)
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
         """Accept an invocation."""
+        identity = caller()
         accepted = await self._admission.accept(
-            request.spec, request_id=request.request_id, caller=caller().name, traceparent=_traceparent(context)
+            request.spec, request_id=request.request_id, caller=identity, traceparent=_traceparent(context)
         )
-        return api.InvokeAsyncResponse(invocation=await self._shown(accepted), duplicate=accepted.draft is None)
+        invocation = await self._shown(accepted, identity)
+        return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.draft is None)
 
     async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
         """Return a record."""
@@ -128,9 +131,10 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         remaining = context.time_remaining()
         if remaining is not None:
             wait = max(0.0, min(wait, remaining - _MARGIN))
-        if not caller().reads_all:
+        identity = caller()
+        if not identity.reads_all:
             origin = await self._origin(request.id)
-            caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+            identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
         invocation = await self._hub.wait_ended(request.id, wait)
         if invocation is None:
             raise invocation_not_found(request.id)
@@ -140,7 +144,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.WatchResultsRequest, _context: Context
     ) -> AsyncIterator[bytes]:
         """Stream ends, or all changes."""
-        return self._watching.watch(request)
+        return self._watching.watch(request, caller=caller())
 
     async def BatchInvokeAsync(
         self, request: api.BatchInvokeAsyncRequest, context: Context
@@ -155,7 +159,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
         checks.done()
         outcomes = await self._admission.accept_batch(
-            request.requests, caller=caller().name, traceparent=_traceparent(context)
+            request.requests, caller=identity, traceparent=_traceparent(context)
         )
         earlier = await self._get_all(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
@@ -166,7 +170,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             if isinstance(outcome, ApiError):
                 result.refused.CopyFrom(_refusal(outcome))
             elif outcome.draft is None:
-                result.accepted.invocation.CopyFrom(_in_part(earlier[outcome.id]))
+                result.accepted.invocation.CopyFrom(redacted_for_anonymous(earlier[outcome.id], identity))
                 # A thousand results would not fit into one answer; GetInvocation has it.
                 result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
@@ -178,21 +182,21 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.ListInvocationsRequest, _context: Context
     ) -> api.ListInvocationsResponse:
         """Return a page of records."""
-        return await self._lists.list(request)
+        return await self._lists.list(request, caller=caller())
 
     async def CountInvocations(
         self, request: api.CountInvocationsRequest, _context: Context
     ) -> api.CountInvocationsResponse:
         """Count records."""
-        return await self._lists.count(request)
+        return await self._lists.count(request, caller=caller())
 
     async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
         """Stop all that a filter selects."""
-        return await self._stopping.stop_selected(request, caller=caller().name)
+        return await self._stopping.stop_selected(request, caller=caller())
 
     async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
         """Run many again."""
-        return await self._reruns.rerun_all(request, caller=caller().name, traceparent=_traceparent(context))
+        return await self._reruns.rerun_all(request, caller=caller(), traceparent=_traceparent(context))
 
     async def WritePayload(
         self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
@@ -204,16 +208,18 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.ReadPayloadRequest, _context: Context
     ) -> AsyncIterator[api.ReadPayloadResponse]:
         """Stream a body that is stored apart."""
-        if not caller().reads_all and request.blob_id:
-            await self._check_reader(request.blob_id)
+        identity = caller()
+        if not identity.reads_all and request.blob_id:
+            await self._check_reader(request.blob_id, identity)
         async for response in read_payload(self._blobs, request):
             yield response
 
     async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
         """Stop an invocation."""
         _check_id(request.id)
-        await self._check_function_of(request.id)
-        await self._stopping.stop(request.id, caller=caller().name, reason=request.reason)
+        identity = caller()
+        await self._check_function_of(request.id, identity)
+        await self._stopping.stop(request.id, caller=identity, reason=request.reason)
         return api.StopInvocationResponse(invocation=await self._get(request.id))
 
     async def RerunInvocation(
@@ -221,14 +227,15 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
     ) -> api.RerunInvocationResponse:
         """Run one again."""
         _check_id(request.id)
-        await self._check_function_of(request.id)
-        accepted = await self._reruns.rerun(request, caller=caller().name, traceparent=_traceparent(context))
-        return api.RerunInvocationResponse(invocation=await self._shown(accepted))
+        identity = caller()
+        await self._check_function_of(request.id, identity)
+        accepted = await self._reruns.rerun(request, caller=identity, traceparent=_traceparent(context))
+        return api.RerunInvocationResponse(invocation=await self._shown(accepted, identity))
 
     async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
         """Stream log lines."""
         _check_id(request.id)
-        await self._check_function_of(request.id)
+        await self._check_function_of(request.id, caller())
         async for response in self._log_tails.tail(request):
             yield response
 
@@ -236,19 +243,19 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.ListDeadLettersRequest, _context: Context
     ) -> api.ListDeadLettersResponse:
         """Return a page of dead letters."""
-        return await self._dead_letters.list(request)
+        return await self._dead_letters.list(request, caller=caller())
 
     async def RedriveDeadLetters(
         self, request: api.RedriveDeadLettersRequest, context: Context
     ) -> api.RedriveDeadLettersResponse:
         """Try dead letters again."""
-        return await self._dead_letters.redrive(request, caller=caller().name, traceparent=_traceparent(context))
+        return await self._dead_letters.redrive(request, caller=caller(), traceparent=_traceparent(context))
 
     async def PurgeDeadLetters(
         self, request: api.PurgeDeadLettersRequest, _context: Context
     ) -> api.PurgeDeadLettersResponse:
         """Forget dead letters."""
-        return await self._dead_letters.purge(request)
+        return await self._dead_letters.purge(request, caller=caller())
 
     async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
         """Check that all functions of a batch are public.
@@ -258,15 +265,15 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         for name in sorted({each.spec.function for each in request.requests}) or [""]:
             await self._catalog.check_public(name, identity)
 
-    async def _check_function_of(self, invocation_id: str) -> None:
+    async def _check_function_of(self, invocation_id: str, identity: Identity) -> None:
         """Check that the caller may have to do with the function of an invocation.
 
         :raises ApiError: NOT_FOUND; PERMISSION_DENIED.
         """
-        if caller().functions:
-            caller().check_function((await self._origin(invocation_id)).function)
+        if identity.functions:
+            identity.check_function((await self._origin(invocation_id)).function)
 
-    async def _check_reader(self, blob_id: str) -> None:
+    async def _check_reader(self, blob_id: str, identity: Identity) -> None:
         """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
 
         :raises ApiError: PERMISSION_DENIED.
@@ -274,7 +281,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         refused: ApiError | None = None
         for origin in await self._database.read(origins_of_blob, blob_id):
             try:
-                caller().check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+                identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
             except ApiError as error:
                 refused = error
             else:
@@ -288,9 +295,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             raise invocation_not_found(invocation_id)
         return origin
 
-    async def _shown(self, accepted: Accepted) -> invocation_pb2.Invocation:
+    async def _shown(self, accepted: Accepted, identity: Identity) -> invocation_pb2.Invocation:
         if accepted.draft is None:
-            return _in_part(await self._get(accepted.id))
+            return redacted_for_anonymous(await self._get(accepted.id), identity)
         return self._fresh(accepted.draft)
 
     def _fresh(self, draft: Draft) -> invocation_pb2.Invocation:
@@ -333,9 +340,9 @@ def _traceparent(context: Context) -> str:
     return value[:64] if isinstance(value, str) else ""
 
 
-def _in_part(invocation: invocation_pb2.Invocation) -> invocation_pb2.Invocation:
+def redacted_for_anonymous(invocation: invocation_pb2.Invocation, identity: Identity) -> invocation_pb2.Invocation:
     """Return of an earlier invocation what its caller may see: who shows no key may have guessed its request id."""
-    if caller().known:
+    if identity.known:
         return invocation
     return invocation_pb2.Invocation(
         id=invocation.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from homing.v1 import key_service_pb2 as api
 from homing.v1 import key_service_pb2_grpc
 from homing_server.admin.api_keys import ApiKeys
+from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 
 
@@ -16,12 +17,12 @@ class KeyService(key_service_pb2_grpc.KeyServiceServicer):
 
     async def CreateKey(self, request: api.CreateKeyRequest, _context: Context) -> api.CreateKeyResponse:
         """Make a key, and show it this one time."""
-        return await self._keys.create(request.key)
+        return await self._keys.create(request.key, caller=caller())
 
     async def ListKeys(self, request: api.ListKeysRequest, _context: Context) -> api.ListKeysResponse:
         """Return a page of what is known of the keys."""
-        return await self._keys.list(request)
+        return await self._keys.list(request, caller=caller())
 
     async def RevokeKey(self, request: api.RevokeKeyRequest, _context: Context) -> api.RevokeKeyResponse:
         """End a key."""
-        return api.RevokeKeyResponse(key=await self._keys.revoke(request.key))
+        return api.RevokeKeyResponse(key=await self._keys.revoke(request.key, caller=caller()))

@@ -13,8 +13,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from homing_server.auth import audit
-from homing_server.auth.access import caller
 from homing_server.errors import ApiError
+from homing_server.front.grpc.caller import caller
 
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +85,7 @@ def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]
 
     async def guarded(request: Any, context: Context) -> Any:
         try:
+            caller()  # else nothing is done
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 every error becomes a status
             await abort(context, error, method)
@@ -94,6 +95,7 @@ def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]
 
 def _audited(behaviour: _Unary, method: str) -> _Unary:
     async def audited(request: Any, context: Context) -> Any:
+        identity = caller()
         outcome = "CANCELLED"
         try:
             response = await behaviour(request, context)
@@ -107,7 +109,7 @@ def _audited(behaviour: _Unary, method: str) -> _Unary:
         else:
             return response
         finally:
-            audit.tell(method, caller=caller().name, request=request, outcome=outcome)
+            audit.tell(method, caller=identity.name, request=request, outcome=outcome)
 
     return audited
 
@@ -115,9 +117,10 @@ def _audited(behaviour: _Unary, method: str) -> _Unary:
 def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
+            identity = caller()
             async for response in behaviour(request, context):
                 # It may last for long.
-                caller().check_in_force()
+                identity.check_in_force()
                 yield response
         except Exception as error:  # noqa: BLE001 every error becomes a status
             await abort(context, error, method)

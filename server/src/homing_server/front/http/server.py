@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from homing.v1.key_service_pb2 import SCOPE_READ
 from homing_core.tls import TlsFiles
-from homing_server.auth.access import Identity
+from homing_server.auth.identity import Identity
 from homing_server.auth.key_cache import KnownKeys
 from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
 from homing_server.front.http.data_port import DataPort

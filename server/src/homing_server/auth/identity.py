@@ -1,26 +1,21 @@
-"""Who may do what: which scope each call needs, and what a key that is limited to functions may see and do."""
+"""Who calls, and what they may do: their scopes, and what a key that is limited to functions may see and do.
+
+The front finds out who calls and passes the identity on, to all that has to check it. There is no default: what was not
+told who calls can do nothing for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
 from homing.v1 import function_pb2
 from homing.v1.dead_letter_pb2 import DeadLetterFilter
 from homing.v1.invocation_pb2 import InvocationFilter
-from homing.v1.key_service_pb2 import (
-    SCOPE_ADMIN,
-    SCOPE_DEPLOY,
-    SCOPE_INVOKE,
-    SCOPE_OPERATE,
-    SCOPE_READ,
-    Key,
-    Scope,
-)
+from homing.v1.key_service_pb2 import SCOPE_INVOKE, SCOPE_READ, Key, Scope
 from homing_core.clock import now_us
 from homing_server.auth.rate_limit import Usage
+from homing_server.auth.scopes import ALL_SCOPES, Scopes, scopes_of, shown_scope
 from homing_server.errors import (
     ApiError,
     function_not_allowed,
@@ -31,62 +26,6 @@ from homing_server.errors import (
     rate_limited,
     scope_missing,
 )
-
-Scopes = frozenset[Scope.ValueType]
-
-ALL_SCOPES: Final[Scopes] = frozenset({SCOPE_INVOKE, SCOPE_READ, SCOPE_OPERATE, SCOPE_DEPLOY, SCOPE_ADMIN})
-OWN: Final[Scopes] = frozenset({SCOPE_INVOKE, SCOPE_READ})
-"""To read what one has invoked oneself, the one or the other is enough."""
-
-_INVOCATIONS: Final = "/homing.v1.InvocationService/"
-_FUNCTIONS: Final = "/homing.v1.FunctionService/"
-_SECRETS: Final = "/homing.v1.SecretService/"
-_KEYS: Final = "/homing.v1.KeyService/"
-
-SCOPES: Final[Mapping[str, Scopes]] = {
-    _INVOCATIONS + "Invoke": frozenset({SCOPE_INVOKE}),
-    _INVOCATIONS + "InvokeAsync": frozenset({SCOPE_INVOKE}),
-    _INVOCATIONS + "BatchInvokeAsync": frozenset({SCOPE_INVOKE}),
-    _INVOCATIONS + "WritePayload": frozenset({SCOPE_INVOKE}),
-    _INVOCATIONS + "GetInvocation": OWN,
-    _INVOCATIONS + "WaitInvocation": OWN,
-    _INVOCATIONS + "ReadPayload": OWN,
-    _INVOCATIONS + "ListInvocations": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "CountInvocations": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "WatchResults": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "TailLogs": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "ListDeadLetters": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "StopInvocation": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "BulkStop": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "RerunInvocation": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "BulkRerun": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "RedriveDeadLetters": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "PurgeDeadLetters": frozenset({SCOPE_OPERATE}),
-    _FUNCTIONS + "GetFunction": frozenset({SCOPE_READ}),
-    _FUNCTIONS + "ListFunctions": frozenset({SCOPE_READ}),
-    _FUNCTIONS + "PauseFunction": frozenset({SCOPE_OPERATE}),
-    _FUNCTIONS + "ResumeFunction": frozenset({SCOPE_OPERATE}),
-    _FUNCTIONS + "ScaleFunction": frozenset({SCOPE_OPERATE}),
-    _FUNCTIONS + "DeployFunction": frozenset({SCOPE_DEPLOY}),
-    _FUNCTIONS + "DeleteFunction": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "CreateSecret": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "UpdateSecret": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "ListSecrets": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "DeleteSecret": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "RotateSigningKey": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "ListSigningKeys": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "RevokeSigningKey": frozenset({SCOPE_DEPLOY}),
-    _KEYS + "CreateKey": frozenset({SCOPE_ADMIN}),
-    _KEYS + "ListKeys": frozenset({SCOPE_ADMIN}),
-    _KEYS + "RevokeKey": frozenset({SCOPE_ADMIN}),
-}
-"""By method, the scopes of which one is needed. A method of homing's that is not here is refused to everybody."""
-
-OPEN_IN_PART: Final = frozenset({_INVOCATIONS + name for name in ("Invoke", "InvokeAsync", "BatchInvokeAsync")})
-"""What may be called without a key, for functions that are public."""
-
-BATCH: Final = _INVOCATIONS + "BatchInvokeAsync"
-"""What counts for as many calls as it has invocations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,9 +70,9 @@ class Identity:
 
         :raises ApiError: PERMISSION_DENIED.
         """
-        needed = SCOPES.get(method, frozenset())
+        needed = scopes_of(method)
         if not (needed & self.scopes):
-            raise scope_missing(method.rpartition("/")[2], [_shown(scope) for scope in sorted(needed)])
+            raise scope_missing(method.rpartition("/")[2], [shown_scope(scope) for scope in sorted(needed)])
 
     def may(self, scope: Scope.ValueType) -> bool:
         """Tell whether it has a scope."""
@@ -182,26 +121,32 @@ class Identity:
                 return
             raise self.refusal(function)
         if caller != self.name:
-            raise scope_missing("an invocation of another caller", [_shown(SCOPE_READ)])
+            raise scope_missing("an invocation of another caller", [shown_scope(SCOPE_READ)])
 
     def check_unlimited(self, what: str) -> None:
         """Check that its key is for all functions, where what it asks for concerns all of them.
 
-        :raises ApiError: PERMISSION_DENIED.
+        :raises ApiError: PERMISSION_DENIED; UNAUTHENTICATED: it showed no key.
         """
+        self._check_known()
         if self.functions:
             raise key_limited(what)
 
     def narrow(self, selection: InvocationFilter | DeadLetterFilter) -> None:
         """Let a filter select nothing beyond the functions that it may have to do with.
 
-        :raises ApiError: PERMISSION_DENIED: the filter names another one.
+        :raises ApiError: PERMISSION_DENIED: the filter names another one; UNAUTHENTICATED: it showed no key.
         """
+        self._check_known()
         if self.functions:
             for function in selection.functions:
                 self.check_function(function)
             if not selection.functions:
                 selection.functions.extend(sorted(self.functions))
+
+    def _check_known(self) -> None:
+        if not self.known:
+            raise key_missing()
 
 
 EVERYBODY: Final = Identity(name="", scopes=ALL_SCOPES)
@@ -211,18 +156,6 @@ ANONYMOUS: Final = Identity(name="", scopes=frozenset({SCOPE_INVOKE}), known=Fal
 
 ROOT: Final = "root"
 """The name of whoever shows the root key; no other key has it."""
-
-_caller: ContextVar[Identity] = ContextVar("homing_caller", default=EVERYBODY)
-
-
-def caller() -> Identity:
-    """Return who makes the call that is being served."""
-    return _caller.get()
-
-
-def serve_for(identity: Identity) -> None:
-    """Note who makes the call that this task serves."""
-    _caller.set(identity)
 
 
 def identity_of(key: Key, usage: Usage) -> Identity:
@@ -235,7 +168,3 @@ def identity_of(key: Key, usage: Usage) -> Identity:
         expire_us=key.expire_time.ToMicroseconds() if key.HasField("expire_time") else 0,
         usage=usage,
     )
-
-
-def _shown(scope: Scope.ValueType) -> str:
-    return Scope.Name(scope).removeprefix("SCOPE_").lower()
