@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from homing._aio.bodies import send_large
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.handle import AsyncInvocationHandle
 from homing._core import convert
 from homing._core.batch import Batch, Chunk
@@ -21,7 +21,7 @@ Out = TypeVar("Out")
 
 
 async def accept(
-    connection: AioConnection, request: InvocationRequest, decode: Callable[[Result], Out], *, deadline: Deadline
+    connection: AsyncConnection, request: InvocationRequest, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> AsyncInvocationHandle[Out]:
     """Hand over one invocation. See ``AsyncClient.invoke_async``."""
     message = accept_request(request)
@@ -35,7 +35,7 @@ async def accept(
 
 
 async def accept_batch(
-    connection: AioConnection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
+    connection: AsyncConnection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> list[AsyncInvocationHandle[Out] | RequestError]:
     """Hand over many invocations. See ``AsyncClient.invoke_batch``."""
     for place, payload in batch.large():
@@ -54,14 +54,14 @@ async def accept_batch(
     ]
 
 
-async def _send(connection: AioConnection, batch: Batch, chunk: Chunk, deadline: Deadline) -> None:
+async def _send(connection: AsyncConnection, batch: Batch, chunk: Chunk, deadline: Deadline) -> None:
     batch.take(
         chunk, await connection.call(connection.invocations.BatchInvokeAsync, batch.message(chunk), deadline=deadline)
     )
 
 
 def _handle(
-    connection: AioConnection,
+    connection: AsyncConnection,
     response: invocation_service_pb2.InvokeAsyncResponse,
     request_id: str,
     decode: Callable[[Result], Out],

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from itertools import chain
 from typing import Any
 
-import grpc.aio
-
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
+from homing._aio.seam.channel import upload
 from homing._core import convert
 from homing._core.bodies import beginning_of, blob_of, is_large, parts_of, stored_apart
 from homing._core.calls import UNSET, Deadline, Unset
@@ -21,7 +19,7 @@ from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
 class AsyncBodies:
     """The part of the asynchronous client that fetches bodies which a list or a watch left where they are."""
 
-    _connection: AioConnection
+    _connection: AsyncConnection
 
     async def read_payload(self, body: Answer | Payload | Blob, *, timeout: Seconds | Unset | None = UNSET) -> bytes:
         """Return the body of an answer or a payload, fetched where its ``blob`` is set.
@@ -40,7 +38,7 @@ class AsyncBodies:
         return body.data
 
 
-async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *, deadline: Deadline) -> None:
+async def send_large(connection: AsyncConnection, payload: payload_pb2.Payload, *, deadline: Deadline) -> None:
     """Store a payload that does not fit into a request, and let it refer to that.
 
     :raises RequestError: It could not be stored.
@@ -50,7 +48,7 @@ async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *,
     data = payload.data
 
     async def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
-        return await _upload(connection.invocations.WritePayload(**options), chain([first], parts_of(data)))
+        return await upload(connection.invocations.WritePayload, chain([first], parts_of(data)), **options)
 
     response: invocation_service_pb2.WritePayloadResponse = await connection.call_again(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
@@ -60,39 +58,7 @@ async def send_large(connection: AioConnection, payload: payload_pb2.Payload, *,
     payload.blob.CopyFrom(response.blob)
 
 
-async def _upload(
-    call: grpc.aio.StreamUnaryCall[
-        invocation_service_pb2.WritePayloadRequest, invocation_service_pb2.WritePayloadResponse
-    ],
-    requests: Iterable[invocation_service_pb2.WritePayloadRequest],
-) -> invocation_service_pb2.WritePayloadResponse:
-    """Write the requests of a call and return its response.
-
-    :raises AioRpcError: It failed, as the server says.
-    """
-
-    async def write() -> None:
-        for request in requests:
-            await call.write(request)
-        await call.done_writing()
-
-    # A server may refuse an upload in the middle. Left alone, the write that breaks off with it replaces the status
-    # that the server gave by one that says INTERNAL, https://github.com/grpc/grpc/issues/36066: so it ends before.
-    writing = asyncio.create_task(write())
-
-    def done(_call: Any) -> None:
-        writing.cancel()
-
-    call.add_done_callback(done)
-    try:
-        return await call
-    finally:
-        writing.cancel()
-        # Whatever became of it, the status of the call tells it all.
-        await asyncio.gather(writing, return_exceptions=True)
-
-
-async def whole(connection: AioConnection, invocation: Invocation, *, deadline: Deadline) -> Invocation:
+async def whole(connection: AsyncConnection, invocation: Invocation, *, deadline: Deadline) -> Invocation:
     """Return a record with the bodies that were not in it.
 
     :raises RequestError: They could not be fetched.
@@ -106,7 +72,7 @@ async def whole(connection: AioConnection, invocation: Invocation, *, deadline: 
     return convert.invocation(message)
 
 
-async def fetch(connection: AioConnection, blob_id: str, *, deadline: Deadline) -> bytes:
+async def fetch(connection: AsyncConnection, blob_id: str, *, deadline: Deadline) -> bytes:
     """Return a stored body.
 
     :raises RequestError: It could not be fetched.

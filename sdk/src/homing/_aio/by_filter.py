@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.listing import AsyncInvocationList
+from homing._aio.seam.stream import subscribed
 from homing._aio.watch import AsyncResultWatch
 from homing._core import bulk, check
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class AsyncByFilter:
     """Lists, counts and watches invocations, stops them and runs them again, many at once."""
 
-    _connection: AioConnection
+    _connection: AsyncConnection
 
     def list_invocations(
         self,
@@ -102,7 +103,7 @@ class AsyncByFilter:
         token = "" if resume_token is None else check.text("resume_token", resume_token)
         patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = WatchProgress(wanted, token, transitions=check.flag("include_transitions", include_transitions))
-        return AsyncResultWatch(self._connection, progress, patience=patience)
+        return subscribed(AsyncResultWatch(self._connection, progress, patience=patience))
 
     async def count(
         self, *, timeout: Seconds | Unset | None = UNSET, **conditions: Unpack[FilterOptions]
@@ -138,7 +139,7 @@ class AsyncByFilter:
 
         ::
 
-            (await client.bulk_stop(function="figlet", created_until=noon, dry_run=True)).matched
+            (await client.bulk_stop(function="figlet", created_until=noon, reason="bad input", dry_run=True)).matched
 
         A call that is repeated because the server was unavailable stops the rest, and counts only that.
 

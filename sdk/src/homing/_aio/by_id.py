@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.logs import AsyncLogTail
 from homing._core import check
@@ -19,7 +19,7 @@ Out = TypeVar("Out")
 class AsyncById:
     """Shows an invocation, stops it, runs it again."""
 
-    _connection: AioConnection
+    _connection: AsyncConnection
 
     @overload
     def handle(self, invocation_id: str) -> AsyncInvocationHandle[Result]: ...

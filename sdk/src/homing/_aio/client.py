@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from homing._aio.bodies import AsyncBodies
 from homing._aio.by_filter import AsyncByFilter
 from homing._aio.by_id import AsyncById
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.dead_letters import AsyncDeadLetters
 from homing._aio.functions import AsyncFunctions
 from homing._aio.invoking import AsyncInvoking
@@ -62,7 +62,7 @@ class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         """
-        self._connection = AioConnection(
+        self._connection = AsyncConnection(
             ConnectionSettings.read(
                 target=target,
                 api_key=api_key,

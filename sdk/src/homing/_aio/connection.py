@@ -1,22 +1,22 @@
-"""The channel of an AsyncClient and how its calls are made."""
+"""The channel of a client and how its calls are made."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-import grpc
 import grpc.aio
 from google.protobuf.message import Message
 from tenacity import AsyncRetrying, retry_if_exception
 
+from homing._aio.seam.channel import CHANNEL_CLOSED, AsyncChannel
 from homing._core import calls, status
 from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
-from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
-from homing.errors import ClosedClientError, ForkedClientError, RequestError, WrongLoopError
+from homing._core.settings import ConnectionSettings
+from homing._core.watch import Cancellable
+from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
@@ -36,14 +36,12 @@ class _Stubs(NamedTuple):
     keys: key_service_pb2_grpc.KeyServiceAsyncStub
 
 
-class AioConnection:
-    """A channel with the stubs of the services, bound to the event loop of its first use."""
+class AsyncConnection:
+    """A channel with the stubs of the services."""
 
     def __init__(self, settings: ConnectionSettings, interceptors: Sequence[Callable[..., Any]] = ()) -> None:
-        self._credentials = settings.credentials()
+        self._channel = AsyncChannel(settings)
         self._owner = os.getpid()
-        self._channel: grpc.aio.Channel | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._stubs: _Stubs | None = None
         self._interceptors = interceptors
         self.settings = settings
@@ -84,13 +82,18 @@ class AioConnection:
     async def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
 
-        :raises WrongLoopError: The client is used in another event loop.
+        :raises ClientUseError: The client cannot be used here.
         """
         self.closed = True
-        if self._channel is None or os.getpid() != self._owner:
-            return
-        self._check_loop()
-        await self._channel.close()
+        if os.getpid() == self._owner:
+            await self._channel.close()
+
+    def check(self) -> None:
+        """Check that calls can be made here.
+
+        :raises ClientUseError: They cannot.
+        """
+        self._open()
 
     def _open(self) -> _Stubs:
         if os.getpid() != self._owner:
@@ -100,29 +103,15 @@ class AioConnection:
             )
         if self.closed:
             raise ClosedClientError("this client is closed")
-        if self._stubs is not None:
-            self._check_loop()
-            return self._stubs
-        self._loop = asyncio.get_running_loop()
-        self._channel = (
-            grpc.aio.insecure_channel(self.settings.target, options=CHANNEL_OPTIONS)
-            if self._credentials is None
-            else grpc.aio.secure_channel(self.settings.target, self._credentials, options=CHANNEL_OPTIONS)
-        )
-        self._stubs = _Stubs(
-            invocation_service_pb2_grpc.InvocationServiceStub(self._channel),
-            function_service_pb2_grpc.FunctionServiceStub(self._channel),
-            secret_service_pb2_grpc.SecretServiceStub(self._channel),
-            key_service_pb2_grpc.KeyServiceStub(self._channel),
-        )
-        return self._stubs
-
-    def _check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._loop:
-            raise WrongLoopError(
-                "this AsyncClient belongs to the event loop of its first use and is used in another one: "
-                "make a client in each loop"
+        channel = self._channel.use()
+        if self._stubs is None:
+            self._stubs = _Stubs(
+                invocation_service_pb2_grpc.InvocationServiceStub(channel),
+                function_service_pb2_grpc.FunctionServiceStub(channel),
+                secret_service_pb2_grpc.SecretServiceStub(channel),
+                key_service_pb2_grpc.KeyServiceStub(channel),
             )
+        return self._stubs
 
     async def call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
@@ -132,16 +121,16 @@ class AioConnection:
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._open()
+        self.check()
 
         async def send(call: Call) -> Response:
             try:
                 # An interceptor may replace the request, by one of the same kind.
                 return await method(cast("Request", call.request), timeout=call.timeout, metadata=call.metadata)
-            except grpc.aio.AioRpcError as err:
+            except grpc.RpcError as err:
                 raise self.error(err) from err
-            except (grpc.aio.UsageError, asyncio.CancelledError):
-                if self.closed:  # closing the channel cancels its calls
+            except CHANNEL_CLOSED:
+                if self.closed:
                     raise ClosedClientError("this client was closed during the call") from None
                 raise
 
@@ -172,24 +161,24 @@ class AioConnection:
             reraise=True,
         )
 
-        async def awaited() -> Outcome:
+        async def attempt() -> Outcome:  # tenacity looks at what kind of function it gets, which a lambda does not show
             return await once()
 
-        return await retrying(awaited)
+        return await retrying(attempt)
 
     async def stream(
         self,
         method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
         *,
-        opened: Callable[[grpc.aio.UnaryStreamCall[Request, Response]], None],
+        opened: Callable[[Cancellable], None],
     ) -> AsyncIterator[Response]:
         """Open a stream; its iterator raises RequestError where it breaks.
 
         :param opened: Gets the call, whose ``cancel`` cuts the stream.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._open()
+        self.check()
 
         async def send(call: Call) -> AsyncIterator[Response]:
             stream = method(cast("Request", call.request), timeout=call.timeout, metadata=call.metadata)
@@ -199,20 +188,21 @@ class AioConnection:
         outgoing = call_of(request, self.settings.metadata, None)
         return cast("AsyncIterator[Response]", await chain(self._interceptors, send)(outgoing))
 
-    async def _messages(self, stream: grpc.aio.UnaryStreamCall[Request, Response]) -> AsyncIterator[Response]:
+    async def _messages(self, stream: AsyncIterable[Response]) -> AsyncIterator[Response]:
         try:
             async for message in stream:
                 yield message
-        except grpc.aio.AioRpcError as err:
+        except grpc.RpcError as err:
             raise self.error(err) from err
 
-    def error(self, err: grpc.aio.AioRpcError) -> RequestError | ClosedClientError:
+    def error(self, err: grpc.RpcError) -> RequestError | ClosedClientError:
         """Return the error of a call that failed."""
         if self.closed:
             return ClosedClientError("this client was closed during the call")
+        call = cast("grpc.Call", err)  # the errors that stubs raise tell of their calls
         return status.request_error(
-            code=err.code(),
-            message=err.details() or "",
-            trailing=err.trailing_metadata(),
+            code=call.code(),
+            message=call.details() or "",
+            trailing=call.trailing_metadata(),
             target=self.settings.target,
         )

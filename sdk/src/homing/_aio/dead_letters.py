@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.listing import AsyncDeadLetterList
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.dead_letter import (
@@ -34,7 +34,7 @@ class AsyncDeadLetters:
     given up. It is there until it is redriven or purged, or its record is removed.
     """
 
-    def __init__(self, connection: AioConnection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     def list(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._core import check, convert
 from homing._core.calls import Deadline
 from homing._core.destinations import Destinations
@@ -17,7 +17,7 @@ from homing.v1 import function_service_pb2
 class AsyncFunctions:
     """Deploys, shows, holds, scales and removes functions; reached as ``client.functions``."""
 
-    def __init__(self, connection: AioConnection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def deploy(

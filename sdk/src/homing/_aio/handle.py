@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic
 
 from homing._aio.bodies import send_large, whole
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.logs import AsyncLogTail
 from homing._core import calls, check, control, convert
 from homing._core.calls import UNSET, Deadline, Unset
@@ -32,7 +32,7 @@ class AsyncInvocationHandle(Generic[Out]):
 
     def __init__(
         self,
-        connection: AioConnection,
+        connection: AsyncConnection,
         invocation_id: str,
         decode: Callable[[Result], Out],
         *,

@@ -6,11 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import grpc.aio
-
 from homing._aio.accepting import accept, accept_batch
 from homing._aio.bodies import send_large, whole
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.typed import AsyncTypedFunction
 from homing._core import convert, status
@@ -36,7 +34,7 @@ Out = TypeVar("Out")
 class AsyncInvoking:
     """Runs functions now or later, one or many."""
 
-    _connection: AioConnection
+    _connection: AsyncConnection
 
     async def invoke(
         self,
@@ -95,7 +93,7 @@ class AsyncInvoking:
         try:
             response = await self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
         except DeadlineExceededError as err:
-            raise result_timeout(_told_id(err), function) from err
+            raise result_timeout(status.invocation_id(err), function) from err
         ended = convert.invocation(response.invocation)
         return outcome_of(await whole(self._connection, ended, deadline=deadline))
 
@@ -299,8 +297,8 @@ class AsyncInvoking:
 
         Each item is an asynchronous invocation, so a restart of the server or of workers costs time and nothing else.
         Items are taken as there is room for them: at most ``concurrency`` are under way, and at most twice as many
-        are under way or wait to be handed out. The items may come from an
-        async iterable; a plain one is iterated over in the event loop and should not block.
+        are under way or wait to be handed out.
+        The items may come from an async iterable; a plain one is iterated over in the event loop and should not block.
 
         The first failure is raised, and from then on no further item is taken or submitted. What was submitted before
         runs to its end; its results are dropped. In order, a failure is raised in its place, after the results of the
@@ -346,10 +344,3 @@ class AsyncInvoking:
         :raises TypeError: A type is none that JSON can carry, or the name no str.
         """
         return AsyncTypedFunction(self._connection, self.invoke, Signature.of(name, input, output))
-
-
-def _told_id(err: DeadlineExceededError) -> str | None:
-    cause = err.__cause__
-    if not isinstance(cause, grpc.aio.AioRpcError):
-        return None
-    return status.metadata_value(cause.initial_metadata(), status.INVOCATION_ID_KEY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._core import check
 from homing._core.calls import Deadline
 from homing._core.key import ApiKey, NewApiKey, api_key, create_request
@@ -16,7 +16,7 @@ from homing.v1 import key_service_pb2
 class AsyncKeys:
     """Makes, lists and revokes API keys; reached as ``client.keys``."""
 
-    def __init__(self, connection: AioConnection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def create(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._core import convert
 from homing._core.calls import Deadline
 from homing._core.dead_letter import DeadLetter, dead_letter
@@ -23,7 +23,7 @@ class AsyncPages(ABC, Generic[Request, Item]):
     """What lists have in common."""
 
     def __init__(
-        self, connection: AioConnection, progress: ListProgress[Request, Item], *, timeout: float | None
+        self, connection: AsyncConnection, progress: ListProgress[Request, Item], *, timeout: float | None
     ) -> None:
         self._connection = connection
         self._progress: ListProgress[Request, Item] = progress

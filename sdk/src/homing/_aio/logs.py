@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import grpc.aio
-
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
+from homing._aio.seam.stream import AsyncStream
 from homing._core import watch
 from homing._core.calls import log
 from homing._core.logs import LogLine, LogProgress
@@ -20,9 +17,6 @@ from homing.v1 import invocation_service_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Request = invocation_service_pb2.TailLogsRequest
-Message = invocation_service_pb2.TailLogsResponse
 
 
 class AsyncLogTail:
@@ -33,14 +27,12 @@ class AsyncLogTail:
     """
 
     def __init__(
-        self, connection: AioConnection, progress: LogProgress, *, find_server: Callable[[], Awaitable[object]]
+        self, connection: AsyncConnection, progress: LogProgress, *, find_server: Callable[[], Awaitable[object]]
     ) -> None:
         self._connection = connection
         self._progress = progress
         self._find_server = find_server
-        self._messages: AsyncIterator[Message] | None = None
-        self._call: grpc.aio.UnaryStreamCall[Request, Message] | None = None
-        self._closed = asyncio.Event()
+        self._stream: AsyncStream[invocation_service_pb2.TailLogsResponse] = AsyncStream(connection)
 
     def __aiter__(self) -> Self:
         return self
@@ -52,7 +44,7 @@ class AsyncLogTail:
         :raises RequestError: The server refuses to tell, or was away for too long.
         :raises ClientUseError: The client cannot be used here.
         """
-        while not self._closed.is_set():
+        while not self._stream.closed:
             line = await self._next()
             if line is not None:
                 return line
@@ -68,36 +60,26 @@ class AsyncLogTail:
 
     async def close(self) -> None:
         """End it; an iteration that waits in another task ends too."""
-        self._closed.set()
-        if self._call is not None:
-            self._call.cancel()
+        self._stream.close()
 
     async def _next(self) -> LogLine | None:
         """Return the next line; None where it was seen before, or there was none to be had."""
         try:
-            if self._messages is None:
-                self._messages = await self._connection.stream(
-                    self._connection.invocations.TailLogs, self._progress.request, opened=self._opened
-                )
-            return self._progress.accept(await self._messages.__anext__())
-        except (StopAsyncIteration, ClosedClientError):
+            if not self._stream.has_call:
+                self._progress.resume()
+                await self._stream.open(self._connection.invocations.TailLogs, self._progress.request)
+            message = await self._stream.read()
+        except ClosedClientError:
             await self.close()
         except RequestError as error:
-            if not self._closed.is_set():
+            self._stream.drop()
+            if not self._stream.closed:
                 await self._reconnect(error)
-        except asyncio.CancelledError:
-            if not (self._closed.is_set() or self._connection.closed):
-                # The stream ends with its reader; who reads on resumes it.
-                self._messages = None
-                self._progress.resume()
-                raise
-            self._closed.set()  # this is how a stream ends that was cancelled
+        else:
+            if message is not None:
+                return self._progress.accept(message)
+            await self.close()
         return None
-
-    def _opened(self, call: grpc.aio.UnaryStreamCall[Request, Message]) -> None:
-        self._call = call
-        if self._closed.is_set():
-            call.cancel()
 
     async def _reconnect(self, error: RequestError) -> None:
         """Wait until the server is there again.
@@ -108,8 +90,5 @@ class AsyncLogTail:
             await self.close()
             raise error
         log.info("the logs broke off and are resumed: %s", error)
-        self._messages = None
-        self._progress.resume()
         await self._find_server()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+        await self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets

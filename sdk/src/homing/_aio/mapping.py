@@ -1,4 +1,4 @@
-"""Maps a function over items with a bounded number of tasks."""
+"""Maps a function over items with a bounded number of workers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
+from homing._aio.seam.workers import WORK_ERRORS, AsyncWorkers, iterator_of
 from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
 
 Item = TypeVar("Item")
@@ -13,7 +14,7 @@ Out = TypeVar("Out")
 
 
 class _Crew(Generic[Item, Out]):
-    """The tasks of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
+    """The workers of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
 
     def __init__(
         self,
@@ -32,21 +33,21 @@ class _Crew(Generic[Item, Out]):
         self._taken = 0
         self._working = 0
         self._stopped = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._workers = AsyncWorkers()
         self.done: asyncio.Queue[Done[Out] | None] = asyncio.Queue()
         """What came of the items, and at the end one None."""
 
     def start(self) -> None:
-        """Start one task; each starts another as soon as it has an item, up to the limit."""
+        """Start one worker; each starts another as soon as it has an item, up to the limit."""
         self._working += 1
-        self._tasks.append(asyncio.get_running_loop().create_task(self._work()))
+        self._workers.start(self._work)
 
     async def stop(self) -> None:
-        """Take no further item and wait for no further result."""
+        """Take no further item."""
         self._stopped = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(self._concurrency):  # who waits for a slot learns it
+            self._slots.release()
+        await self._workers.cancel()
 
     def release(self) -> None:
         """One result was handed out: another item may be taken."""
@@ -57,20 +58,20 @@ class _Crew(Generic[Item, Out]):
             await self._slots.acquire()
             async with self._taking:
                 taken = await self._take()
-            if taken is None:
-                self._stopped = True
-                self._working -= 1
-                if self._working == 0:
-                    self.done.put_nowait(None)
-                else:  # the next one waits for a slot too, only to learn the same
-                    self._slots.release()
-                return
-            if self._working < self._concurrency and not self._stopped:
-                self.start()
+                if taken is None:
+                    self._stopped = True
+                    self._working -= 1
+                    if self._working == 0:
+                        self.done.put_nowait(None)
+                    else:  # the next one waits for a slot too, only to learn the same
+                        self._slots.release()
+                    return
+                if self._working < self._concurrency and not self._stopped:
+                    self.start()
             place, item = taken
             try:
                 outcome: Done[Out] = Done(place, value=await self._run(item))
-            except Exception as error:  # noqa: BLE001 - it is told to who reads the results
+            except WORK_ERRORS as error:
                 outcome = Done(place, error=error, fatal=is_fatal(error))
                 if self._stop_on_error or outcome.fatal:
                     self._stopped = True
@@ -80,10 +81,10 @@ class _Crew(Generic[Item, Out]):
         if self._stopped:
             return None
         try:
-            item = await self._items.__anext__()
+            item = await anext(self._items)
         except StopAsyncIteration:
             return None
-        except Exception as error:  # noqa: BLE001 - the same
+        except WORK_ERRORS as error:
             self.done.put_nowait(Done(self._taken, error=error, fatal=True))
             self._taken += 1
             return None
@@ -102,8 +103,7 @@ async def map_items(
     return_exceptions: bool,
 ) -> AsyncGenerator[Out | Exception, None]:
     """Yield what comes of the items. See ``AsyncClient.map``."""
-    source = aiter(items) if isinstance(items, AsyncIterable) else _each(items)
-    crew = _Crew(run, source, concurrency=concurrency, stop_on_error=not return_exceptions)
+    crew = _Crew(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
     sorter: Sorter[Out] = Sorter(ordered)
     crew.start()
     try:
@@ -118,8 +118,3 @@ async def map_items(
                 crew.release()
     finally:
         await crew.stop()
-
-
-async def _each(items: Iterable[Item]) -> AsyncIterator[Item]:
-    for item in items:
-        yield item

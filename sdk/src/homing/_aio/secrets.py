@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._core import check
 from homing._core.calls import Deadline
 from homing._core.secret import Secret, secret, value_of
@@ -14,7 +14,7 @@ from homing.v1 import secret_service_pb2
 class AsyncSecrets:
     """Makes, changes, lists and removes secrets; reached as ``client.secrets``. Their values are never told."""
 
-    def __init__(self, connection: AioConnection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def create(self, name: str, value: str | bytes) -> Secret:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._core import check
 from homing._core.calls import Deadline
 from homing._core.secret import NewSigningKey, SigningKey, rotate_request, signing_key
@@ -14,7 +14,7 @@ from homing.v1 import secret_service_pb2
 class AsyncSigningKeys:
     """Rotates, lists and revokes the keys that deliveries are signed with; reached as ``client.signing_keys``."""
 
-    def __init__(self, connection: AioConnection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def rotate(self, *, function: str | None = None, key: str | None = None) -> NewSigningKey:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from homing._aio.accepting import accept, accept_batch
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
 from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.mapping import map_items
 from homing._core.batch import Batch
@@ -38,7 +38,7 @@ class AsyncTypedFunction(Generic[In, Out]):
     """
 
     def __init__(
-        self, connection: AioConnection, invoke: Callable[..., Awaitable[Result]], signature: Signature[In, Out]
+        self, connection: AsyncConnection, invoke: Callable[..., Awaitable[Result]], signature: Signature[In, Out]
     ) -> None:
         self._connection = connection
         self._invoke = invoke

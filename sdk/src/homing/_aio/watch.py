@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Generator
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import grpc.aio
 from tenacity import AsyncRetrying, retry_if_exception
 
-from homing._aio.connection import AioConnection
+from homing._aio.connection import AsyncConnection
+from homing._aio.seam.stream import AsyncStream
 from homing._core import watch
 from homing._core.calls import Deadline, log, log_repeat, stop_for
 from homing._core.values import WatchEvent
@@ -23,26 +21,23 @@ from homing.v1 import invocation_service_pb2
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Request = invocation_service_pb2.WatchResultsRequest
 Message = invocation_service_pb2.WatchResultsResponse
 
 
 class AsyncResultWatch:
     """The invocations that end, as they end: an async iterator that never ends by itself, and a context manager.
 
-    It reconnects and resumes by itself; no event is left out or repeated. Made by ``client.watch_results``; it is
-    subscribed from the moment that it is awaited, entered or first iterated, whichever comes first.
+    It reconnects and resumes by itself; no event is left out or repeated. Made by ``client.watch_results``.
+    It is subscribed from the moment that it is awaited, entered or first iterated, whichever comes first.
     """
 
-    def __init__(self, connection: AioConnection, progress: WatchProgress, *, patience: float | None) -> None:
+    def __init__(self, connection: AsyncConnection, progress: WatchProgress, *, patience: float | None) -> None:
         self._connection = connection
         self._progress = progress
         self._patience = patience
-        self._call: grpc.aio.UnaryStreamCall[Request, Message] | None = None
-        self._messages: AsyncIterator[Message] | None = None
+        self._stream: AsyncStream[Message] = AsyncStream(connection)
         self._pending: WatchEvent | None = None
         self._started = False
-        self._closed = asyncio.Event()
 
     def __await__(self) -> Generator[None, None, Self]:
         return self._start().__await__()
@@ -66,11 +61,11 @@ class AsyncResultWatch:
         :raises ClientUseError: The client cannot be used here.
         """
         await self._start()
-        while not self._closed.is_set():
+        while not self._stream.closed:
             event = None
             try:
-                if self._messages is None:
-                    await self._pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+                if not self._stream.has_call:
+                    await self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
                     await self._open(Deadline(None))
                 if self._pending is not None:
                     event, self._pending = self._pending, None
@@ -79,8 +74,8 @@ class AsyncResultWatch:
             except ClosedClientError:
                 await self.close()
             except RequestError as error:
-                self._messages = None
-                if self._closed.is_set():
+                self._stream.drop()
+                if self._stream.closed:
                     break
                 if not watch.worth_resuming(error):
                     await self.close()
@@ -97,9 +92,7 @@ class AsyncResultWatch:
 
     async def close(self) -> None:
         """End the watch; an iteration that waits in another task ends too."""
-        self._closed.set()
-        if self._call is not None:
-            self._call.cancel()
+        self._stream.close()
 
     async def _start(self) -> Self:
         if not self._started:
@@ -116,53 +109,26 @@ class AsyncResultWatch:
 
         async def once() -> None:
             remaining = deadline.remaining()
-            self._messages = await self._connection.stream(
-                self._connection.invocations.WatchResults, self._progress.request(), opened=self._opened
-            )
+            await self._stream.open(self._connection.invocations.WatchResults, self._progress.request())
             limit = watch.SILENCE if remaining is None else min(watch.SILENCE, remaining)
             self._pending = self._progress.accept(await self._read(limit))
 
         too_late = stop_for(deadline)
         await AsyncRetrying(
-            stop=lambda state: self._closed.is_set() or too_late(state),
+            stop=lambda state: self._stream.closed or too_late(state),
             wait=watch.wait_before_resuming,
             retry=retry_if_exception(watch.worth_resuming),
-            sleep=self._pause,
+            sleep=self._stream.pause,
             before_sleep=log_repeat,
             reraise=True,
         )(once)
 
-    def _opened(self, call: grpc.aio.UnaryStreamCall[Request, Message]) -> None:
-        self._call = call
-
     async def _read(self, limit: float) -> Message:
-        assert self._messages is not None
         target = self._connection.settings.target
-        # A task of its own tells a stream that was cancelled from a reader that was.
-        reader = asyncio.ensure_future(_next(self._messages))
         try:
-            done, _ = await asyncio.wait({reader}, timeout=limit)
-        finally:
-            if not reader.done():  # the stream ends with its reader; where the reader was cancelled it is resumed
-                reader.cancel()
-                self._messages = None
-        if not done:
-            raise watch.lost(target, f"nothing came for {limit:.0f} s")
-        if reader.cancelled():
-            raise ClosedClientError("this watch was closed")
-        message = reader.result()
+            message = await self._stream.read(limit)
+        except TimeoutError as error:
+            raise watch.lost(target, f"nothing came for {limit:.0f} s") from error
         if message is None:
             raise watch.lost(target, "the server ended the stream")
         return message
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past the end of the watch."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
-
-
-async def _next(messages: AsyncIterator[Message]) -> Message | None:
-    try:
-        return await messages.__anext__()
-    except StopAsyncIteration:
-        return None

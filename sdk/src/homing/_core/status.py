@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -109,10 +109,13 @@ def read_details(trailing: Metadata | None) -> Details:
     return details
 
 
-def metadata_value(metadata: Metadata | None, name: str) -> str | None:
-    """Return a text of metadata."""
-    for key, value in metadata or ():
-        if key == name:
+def invocation_id(error: errors.RequestError) -> str | None:
+    """Return the id of the invocation that a call of ``Invoke`` made before it failed; None where it is not known."""
+    if not isinstance(error.__cause__, grpc.RpcError):
+        return None
+    call = cast("grpc.Call", error.__cause__)  # the errors that stubs raise tell of their calls
+    for key, value in call.initial_metadata() or ():
+        if key == INVOCATION_ID_KEY:
             return value if isinstance(value, str) else value.decode()
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 from tenacity import RetryCallState, wait_random_exponential
@@ -29,6 +29,12 @@ _PASSING: Final = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
+
+
+class Cancellable(Protocol):
+    """The part of the call of a stream that ends it; gRPC has no public type for both of its kinds."""
+
+    def cancel(self) -> bool: ...
 
 
 class WatchProgress:

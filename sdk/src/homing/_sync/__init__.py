@@ -1,1 +1,2 @@
-"""The synchronous client, on the synchronous gRPC stack."""
+# Generated from _aio/__init__.py by scripts/unasync.py; do not edit.
+"""The synchronous client, on grpc."""

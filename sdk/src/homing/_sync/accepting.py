@@ -1,3 +1,4 @@
+# Generated from _aio/accepting.py by scripts/unasync.py; do not edit.
 """Handing over invocations that run later: one, or many at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Generated from _aio/bodies.py by scripts/unasync.py; do not edit.
 """Sends and fetches bodies that are too large for a message."""
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.spec import Seconds
 from homing._core.values import Answer, Blob, Invocation, Payload
 from homing._sync.connection import Connection
+from homing._sync.seam.channel import upload
 from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
 
 
@@ -47,7 +49,7 @@ def send_large(connection: Connection, payload: payload_pb2.Payload, *, deadline
     data = payload.data
 
     def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
-        return connection.invocations.WritePayload(chain([first], parts_of(data)), **options)
+        return upload(connection.invocations.WritePayload, chain([first], parts_of(data)), **options)
 
     response: invocation_service_pb2.WritePayloadResponse = connection.call_again(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
@@ -87,6 +89,6 @@ def fetch(connection: Connection, blob_id: str, *, deadline: Deadline) -> bytes:
             request,
             opened=lambda _: None,
         )
-        return b"".join(part.data for part in parts)
+        return b"".join([part.data for part in parts])
 
     return connection.again(once, deadline=deadline)

@@ -1,3 +1,4 @@
+# Generated from _aio/by_filter.py by scripts/unasync.py; do not edit.
 """The part of the synchronous client that is about all invocations that match a filter."""
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from homing._core.values import Invocation
 from homing._core.watch import WatchProgress
 from homing._sync.connection import Connection
 from homing._sync.listing import InvocationList
+from homing._sync.seam.stream import subscribed
 from homing._sync.watch import ResultWatch
 from homing.errors import RequestError
 from homing.v1 import invocation_service_pb2
@@ -102,7 +104,7 @@ class ByFilter:
         token = "" if resume_token is None else check.text("resume_token", resume_token)
         patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = WatchProgress(wanted, token, transitions=check.flag("include_transitions", include_transitions))
-        return ResultWatch(self._connection, progress, patience=patience)
+        return subscribed(ResultWatch(self._connection, progress, patience=patience))
 
     def count(
         self, *, timeout: Seconds | Unset | None = UNSET, **conditions: Unpack[FilterOptions]

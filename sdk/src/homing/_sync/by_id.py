@@ -1,3 +1,4 @@
+# Generated from _aio/by_id.py by scripts/unasync.py; do not edit.
 """The part of the synchronous client that is about one invocation, known by its id."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Generated from _aio/client.py by scripts/unasync.py; do not edit.
 """The synchronous client."""
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The channel of a Client and how its calls are made."""
+# Generated from _aio/connection.py by scripts/unasync.py; do not edit.
+"""The channel of a client and how its calls are made."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -13,7 +14,9 @@ from tenacity import Retrying, retry_if_exception
 from homing._core import calls, status
 from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
-from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
+from homing._core.settings import ConnectionSettings
+from homing._core.watch import Cancellable
+from homing._sync.seam.channel import CHANNEL_CLOSED, Channel
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
     function_service_pb2_grpc,
@@ -27,27 +30,61 @@ Response = TypeVar("Response", bound=Message)
 Outcome = TypeVar("Outcome")
 
 
+class _Stubs(NamedTuple):
+    invocations: invocation_service_pb2_grpc.InvocationServiceStub
+    functions: function_service_pb2_grpc.FunctionServiceStub
+    secrets: secret_service_pb2_grpc.SecretServiceStub
+    keys: key_service_pb2_grpc.KeyServiceStub
+
+
 class Connection:
-    """A channel with the stubs of the services. Safe to use from several threads."""
+    """A channel with the stubs of the services."""
 
     def __init__(self, settings: ConnectionSettings, interceptors: Sequence[Callable[..., Any]] = ()) -> None:
-        credentials = settings.credentials()
-        self._channel = (
-            grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.secure_channel(settings.target, credentials, options=CHANNEL_OPTIONS)
-        )
+        self._channel = Channel(settings)
         self._owner = os.getpid()
+        self._stubs: _Stubs | None = None
         self._interceptors = interceptors
         self.settings = settings
         self.closed = False
-        self.invocations = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
-        self.functions = function_service_pb2_grpc.FunctionServiceStub(self._channel)
-        self.secrets = secret_service_pb2_grpc.SecretServiceStub(self._channel)
-        self.keys = key_service_pb2_grpc.KeyServiceStub(self._channel)
+
+    @property
+    def invocations(self) -> invocation_service_pb2_grpc.InvocationServiceStub:
+        """The stub of the invocation service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().invocations
+
+    @property
+    def functions(self) -> function_service_pb2_grpc.FunctionServiceStub:
+        """The stub of the function service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().functions
+
+    @property
+    def secrets(self) -> secret_service_pb2_grpc.SecretServiceStub:
+        """The stub of the secret service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().secrets
+
+    @property
+    def keys(self) -> key_service_pb2_grpc.KeyServiceStub:
+        """The stub of the key service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().keys
 
     def close(self) -> None:
-        """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close."""
+        """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
         self.closed = True
         if os.getpid() == self._owner:
             self._channel.close()
@@ -55,9 +92,11 @@ class Connection:
     def check(self) -> None:
         """Check that calls can be made here.
 
-        :raises ClosedClientError: The client is closed.
-        :raises ForkedClientError: The client was made in another process.
+        :raises ClientUseError: They cannot.
         """
+        self._open()
+
+    def _open(self) -> _Stubs:
         if os.getpid() != self._owner:
             raise ForkedClientError(
                 f"this client was made in process {self._owner} and is used in process {os.getpid()}: "
@@ -65,6 +104,15 @@ class Connection:
             )
         if self.closed:
             raise ClosedClientError("this client is closed")
+        channel = self._channel.use()
+        if self._stubs is None:
+            self._stubs = _Stubs(
+                invocation_service_pb2_grpc.InvocationServiceStub(channel),
+                function_service_pb2_grpc.FunctionServiceStub(channel),
+                secret_service_pb2_grpc.SecretServiceStub(channel),
+                key_service_pb2_grpc.KeyServiceStub(channel),
+            )
+        return self._stubs
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
@@ -82,9 +130,10 @@ class Connection:
                 return method(cast("Request", call.request), timeout=call.timeout, metadata=call.metadata)
             except grpc.RpcError as err:
                 raise self.error(err) from err
-            except ValueError as err:  # how gRPC says that the channel was closed meanwhile
-                self.check()
-                raise err from None
+            except CHANNEL_CLOSED:
+                if self.closed:
+                    raise ClosedClientError("this client was closed during the call") from None
+                raise
 
         outgoing = call_of(request, self.settings.metadata, deadline.remaining())
         return cast("Response", chain(self._interceptors, send)(outgoing))
@@ -112,14 +161,18 @@ class Connection:
             before_sleep=calls.log_repeat,
             reraise=True,
         )
-        return retrying(once)
+
+        def attempt() -> Outcome:  # tenacity looks at what kind of function it gets, which a lambda does not show
+            return once()
+
+        return retrying(attempt)
 
     def stream(
         self,
         method: grpc.UnaryStreamMultiCallable[Request, Response],
         request: Request,
         *,
-        opened: Callable[[Any], None],
+        opened: Callable[[Cancellable], None],
     ) -> Iterator[Response]:
         """Open a stream; its iterator raises RequestError where it breaks.
 
@@ -133,11 +186,10 @@ class Connection:
             opened(stream)
             return self._messages(stream)
 
-        return cast(
-            "Iterator[Response]", chain(self._interceptors, send)(call_of(request, self.settings.metadata, None))
-        )
+        outgoing = call_of(request, self.settings.metadata, None)
+        return cast("Iterator[Response]", chain(self._interceptors, send)(outgoing))
 
-    def _messages(self, stream: Iterator[Response]) -> Iterator[Response]:
+    def _messages(self, stream: Iterable[Response]) -> Iterator[Response]:
         try:
             yield from stream
         except grpc.RpcError as err:
@@ -147,7 +199,7 @@ class Connection:
         """Return the error of a call that failed."""
         if self.closed:
             return ClosedClientError("this client was closed during the call")
-        call = cast("grpc.Call", err)  # the errors that stubs raise are calls too, with their metadata
+        call = cast("grpc.Call", err)  # the errors that stubs raise tell of their calls
         return status.request_error(
             code=call.code(),
             message=call.details() or "",

@@ -1,3 +1,4 @@
+# Generated from _aio/dead_letters.py by scripts/unasync.py; do not edit.
 """Dead letters, for the synchronous client."""
 
 from __future__ import annotations

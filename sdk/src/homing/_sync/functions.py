@@ -1,3 +1,4 @@
+# Generated from _aio/functions.py by scripts/unasync.py; do not edit.
 """Functions, for the synchronous client."""
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class Functions:
                 function_service_pb2.ListFunctionsRequest(page_token=token),
                 deadline=self._deadline(),
             )
-            yield from map(convert.function, response.functions)
+            for message in response.functions:
+                yield convert.function(message)
             token = response.next_page_token
             if not token:
                 return

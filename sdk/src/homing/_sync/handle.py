@@ -1,3 +1,4 @@
+# Generated from _aio/handle.py by scripts/unasync.py; do not edit.
 """A handle on an invocation, for the synchronous client."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Generated from _aio/invoking.py by scripts/unasync.py; do not edit.
 """The part of the synchronous client that runs functions."""
 
 from __future__ import annotations
@@ -5,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-
-import grpc
 
 from homing._core import convert, status
 from homing._core.batch import Batch, requests_of
@@ -95,7 +94,7 @@ class Invoking:
         try:
             response = self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
         except DeadlineExceededError as err:
-            raise result_timeout(_told_id(err), function) from err
+            raise result_timeout(status.invocation_id(err), function) from err
         ended = convert.invocation(response.invocation)
         return outcome_of(whole(self._connection, ended, deadline=deadline))
 
@@ -299,8 +298,8 @@ class Invoking:
 
         Each item is an asynchronous invocation, so a restart of the server or of workers costs time and nothing else.
         Items are taken as there is room for them: at most ``concurrency`` are under way, and at most twice as many
-        are under way or wait to be handed out. The items are iterated over in
-        the threads that do this, one item at a time.
+        are under way or wait to be handed out.
+        The items are iterated over in the threads that do this, one item at a time.
 
         The first failure is raised, and from then on no further item is taken or submitted. What was submitted before
         runs to its end; its results are dropped. In order, a failure is raised in its place, after the results of the
@@ -346,10 +345,3 @@ class Invoking:
         :raises TypeError: A type is none that JSON can carry, or the name no str.
         """
         return TypedFunction(self._connection, self.invoke, Signature.of(name, input, output))
-
-
-def _told_id(err: DeadlineExceededError) -> str | None:
-    cause = err.__cause__
-    if not isinstance(cause, grpc.Call):
-        return None
-    return status.metadata_value(cause.initial_metadata(), status.INVOCATION_ID_KEY)

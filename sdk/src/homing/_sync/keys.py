@@ -1,3 +1,4 @@
+# Generated from _aio/keys.py by scripts/unasync.py; do not edit.
 """API keys, for the synchronous client."""
 
 from __future__ import annotations

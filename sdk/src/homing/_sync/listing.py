@@ -1,3 +1,4 @@
+# Generated from _aio/listing.py by scripts/unasync.py; do not edit.
 """Lists that are fetched page by page, for the synchronous client."""
 
 from __future__ import annotations

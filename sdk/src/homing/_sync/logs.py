@@ -1,30 +1,23 @@
+# Generated from _aio/logs.py by scripts/unasync.py; do not edit.
 """The log lines of an invocation, for the synchronous client."""
 
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from homing._core import watch
 from homing._core.calls import log
 from homing._core.logs import LogLine, LogProgress
 from homing._sync.connection import Connection
+from homing._sync.seam.stream import Stream
 from homing.errors import ClosedClientError, RequestError
 from homing.v1 import invocation_service_pb2
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Message = invocation_service_pb2.TailLogsResponse
-
-
-class _Stream(Protocol):
-    """The part of a call of TailLogs that is used here; gRPC has no public type for it."""
-
-    def cancel(self) -> bool: ...
 
 
 class LogTail:
@@ -38,9 +31,7 @@ class LogTail:
         self._connection = connection
         self._progress = progress
         self._find_server = find_server
-        self._messages: Iterator[Message] | None = None
-        self._call: _Stream | None = None
-        self._closed = threading.Event()
+        self._stream: Stream[invocation_service_pb2.TailLogsResponse] = Stream(connection)
 
     def __iter__(self) -> Self:
         return self
@@ -50,9 +41,9 @@ class LogTail:
 
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The server refuses to tell, or was away for too long.
-        :raises ForkedClientError: The client was made in another process.
+        :raises ClientUseError: The client cannot be used here.
         """
-        while not self._closed.is_set():
+        while not self._stream.closed:
             line = self._next()
             if line is not None:
                 return line
@@ -68,29 +59,26 @@ class LogTail:
 
     def close(self) -> None:
         """End it; an iteration that waits in another thread ends too."""
-        self._closed.set()
-        if self._call is not None:
-            self._call.cancel()
+        self._stream.close()
 
     def _next(self) -> LogLine | None:
         """Return the next line; None where it was seen before, or there was none to be had."""
         try:
-            if self._messages is None:
-                self._messages = self._connection.stream(
-                    self._connection.invocations.TailLogs, self._progress.request, opened=self._opened
-                )
-            return self._progress.accept(next(self._messages))
-        except (StopIteration, ClosedClientError):
+            if not self._stream.has_call:
+                self._progress.resume()
+                self._stream.open(self._connection.invocations.TailLogs, self._progress.request)
+            message = self._stream.read()
+        except ClosedClientError:
             self.close()
         except RequestError as error:
-            if not self._closed.is_set():
+            self._stream.drop()
+            if not self._stream.closed:
                 self._reconnect(error)
+        else:
+            if message is not None:
+                return self._progress.accept(message)
+            self.close()
         return None
-
-    def _opened(self, call: _Stream) -> None:
-        self._call = call
-        if self._closed.is_set():
-            call.cancel()
 
     def _reconnect(self, error: RequestError) -> None:
         """Wait until the server is there again.
@@ -101,7 +89,5 @@ class LogTail:
             self.close()
             raise error
         log.info("the logs broke off and are resumed: %s", error)
-        self._messages = None
-        self._progress.resume()
         self._find_server()
-        self._closed.wait(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+        self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets

@@ -1,26 +1,30 @@
-"""Maps a function over items with a bounded number of threads."""
+# Generated from _aio/mapping.py by scripts/unasync.py; do not edit.
+"""Maps a function over items with a bounded number of workers."""
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
+from homing._sync.seam.workers import WORK_ERRORS, Workers, iterator_of
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
 class _Crew(Generic[Item, Out]):
-    """The threads of a map. Each takes the next item and sees it through, so inputs go in while results come out.
-
-    They are daemons: one that waits for an invocation when its map has ended must not keep the process alive.
-    """
+    """The workers of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
 
     def __init__(
-        self, run: Callable[[Item], Out], items: Iterator[Item], *, concurrency: int, stop_on_error: bool
+        self,
+        run: Callable[[Item], Out],
+        items: Iterator[Item],
+        *,
+        concurrency: int,
+        stop_on_error: bool,
     ) -> None:
         self._run = run
         self._items = items
@@ -29,21 +33,23 @@ class _Crew(Generic[Item, Out]):
         self._taking = threading.Lock()
         self._slots = threading.Semaphore(AHEAD * concurrency)
         self._taken = 0
-        self._threads = 0
+        self._working = 0
         self._stopped = False
-        self.done: SimpleQueue[Done[Out] | None] = SimpleQueue()
+        self._workers = Workers()
+        self.done: queue.SimpleQueue[Done[Out] | None] = queue.SimpleQueue()
         """What came of the items, and at the end one None."""
 
     def start(self) -> None:
-        """Start one thread; each starts another as soon as it has an item, up to the limit."""
-        self._threads += 1
-        threading.Thread(target=self._work, name="homing-map", daemon=True).start()
+        """Start one worker; each starts another as soon as it has an item, up to the limit."""
+        self._working += 1
+        self._workers.start(self._work)
 
     def stop(self) -> None:
         """Take no further item."""
         self._stopped = True
-        for _ in range(self._concurrency):
+        for _ in range(self._concurrency):  # who waits for a slot learns it
             self._slots.release()
+        self._workers.cancel()
 
     def release(self) -> None:
         """One result was handed out: another item may be taken."""
@@ -56,22 +62,22 @@ class _Crew(Generic[Item, Out]):
                 taken = self._take()
                 if taken is None:
                     self._stopped = True
-                    self._threads -= 1
-                    if self._threads == 0:
-                        self.done.put(None)
+                    self._working -= 1
+                    if self._working == 0:
+                        self.done.put_nowait(None)
                     else:  # the next one waits for a slot too, only to learn the same
                         self._slots.release()
                     return
-                if self._threads < self._concurrency and not self._stopped:
+                if self._working < self._concurrency and not self._stopped:
                     self.start()
             place, item = taken
             try:
                 outcome: Done[Out] = Done(place, value=self._run(item))
-            except BaseException as error:  # noqa: BLE001 - it is told to who reads the results
+            except WORK_ERRORS as error:
                 outcome = Done(place, error=error, fatal=is_fatal(error))
                 if self._stop_on_error or outcome.fatal:
                     self._stopped = True
-            self.done.put(outcome)
+            self.done.put_nowait(outcome)
 
     def _take(self) -> tuple[int, Item] | None:
         if self._stopped:
@@ -80,8 +86,8 @@ class _Crew(Generic[Item, Out]):
             item = next(self._items)
         except StopIteration:
             return None
-        except BaseException as error:  # noqa: BLE001 - the same
-            self.done.put(Done(self._taken, error=error, fatal=True))
+        except WORK_ERRORS as error:
+            self.done.put_nowait(Done(self._taken, error=error, fatal=True))
             self._taken += 1
             return None
         if self._stopped:  # while this one was waited for
@@ -99,7 +105,7 @@ def map_items(
     return_exceptions: bool,
 ) -> Generator[Out | Exception, None, None]:
     """Yield what comes of the items. See ``Client.map``."""
-    crew = _Crew(run, iter(items), concurrency=concurrency, stop_on_error=not return_exceptions)
+    crew = _Crew(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
     sorter: Sorter[Out] = Sorter(ordered)
     crew.start()
     try:

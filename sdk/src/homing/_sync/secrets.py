@@ -1,3 +1,4 @@
+# Generated from _aio/secrets.py by scripts/unasync.py; do not edit.
 """Secrets, for the synchronous client."""
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Secrets:
                 secret_service_pb2.ListSecretsRequest(page_token=token),
                 deadline=self._deadline(),
             )
-            yield from map(secret, response.secrets)
+            for message in response.secrets:
+                yield secret(message)
             token = response.next_page_token
             if not token:
                 return

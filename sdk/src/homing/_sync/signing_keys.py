@@ -1,3 +1,4 @@
+# Generated from _aio/signing_keys.py by scripts/unasync.py; do not edit.
 """Signing keys, for the synchronous client."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Generated from _aio/typed.py by scripts/unasync.py; do not edit.
 """Functions with types, for the synchronous client."""
 
 from __future__ import annotations

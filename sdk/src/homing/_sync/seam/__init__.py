@@ -1,0 +1,1 @@
+"""Where gRPC for threads differs from that for asyncio. ``_aio/seam`` has the same names, with ``Async``."""

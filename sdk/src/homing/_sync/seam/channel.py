@@ -1,0 +1,46 @@
+"""A channel of the synchronous gRPC stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+CHANNEL_CLOSED: Final = (ValueError,)
+"""What a call raises, among other causes, when its channel was closed."""
+
+
+class Channel:
+    """A channel. Safe to use from several threads."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        credentials = settings.credentials()
+        self._channel = (
+            grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(settings.target, credentials, options=CHANNEL_OPTIONS)
+        )
+
+    def use(self) -> grpc.Channel:
+        """Return the channel of gRPC."""
+        return self._channel
+
+    def close(self) -> None:
+        """Cancel its calls."""
+        self._channel.close()
+
+
+def upload(
+    method: grpc.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request], **options: Any
+) -> Response:
+    """Write the requests of a call and return its response.
+
+    :raises RpcError: It failed, as the server says.
+    """
+    return method(iter(requests), **options)
