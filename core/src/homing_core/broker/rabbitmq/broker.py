@@ -13,7 +13,7 @@ import structlog
 from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
 from homing_core.broker.rabbitmq.connection import Connection, Link, read_url
 from homing_core.broker.rabbitmq.consumer import Consumption
-from homing_core.broker.rabbitmq.letters import Letters
+from homing_core.broker.rabbitmq.exchange_publisher import Letters
 from homing_core.broker.rabbitmq.publisher import Message, Publisher
 from homing_core.broker.rabbitmq.topology import (
     CONTROL_EXCHANGE,
