@@ -188,10 +188,10 @@ def test_amqps_checks_the_broker_and_shows_a_certificate(authority: Authority, p
             with Cluster(url, tmp_path / f"bad-{number}") as cluster:
                 server = cluster.new_server(**settings)
                 server.launch()
-                line = server.wait_for_log("cannot connect to RabbitMQ")
+                line = server.wait_for_log("broker_connect_failed")
                 assert server.running
                 assert not has_connected(server), line
 
 
 def has_connected(server: Server) -> bool:
-    return any(line.get("event") == "connected to RabbitMQ" for line in server.lines)
+    return any(line.get("event") == "broker_connected" for line in server.lines)

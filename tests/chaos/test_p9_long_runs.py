@@ -144,7 +144,7 @@ async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_en
         first, second = record.attempts
 
     for worker in (lost, other):
-        assert not [line for line in worker.lines if line["event"] == "consuming a queue again"]
+        assert not [line for line in worker.lines if line["event"] == "consumer_restarting"]
     assert [(each.worker, each.outcome) for each in (first, second)] == [
         (lost.worker, AttemptOutcome.LOST),
         (other.worker, None),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from homing_core.broker import Broker, BrokerError, BrokerUnavailableError, Consumer, Depth, Handler, Letter, Outgoing
+from homing_core.broker import (
+    Broker,
+    BrokerError,
+    BrokerUnavailableError,
+    Consumer,
+    Depth,
+    ExchangeMessage,
+    Handler,
+    Outgoing,
+)
 from homing_core.wire.v1 import DeliveryMessage, Event, EventBatch, WorkMessage
 
 
@@ -14,7 +23,7 @@ class Handed:
     """A message in hand, and what became of it."""
 
     body: bytes
-    delivery_count: int = 0
+    redelivery_count: int = 0
     dead_reason: str = ""
     fate: str = ""
 
@@ -152,7 +161,7 @@ class ScriptedBroker(Broker):
     async def publish_event(self, body: bytes) -> None:
         self.marks.append(body)
 
-    async def publish_letter(self, letter: Letter) -> None:
+    async def publish_to_exchange(self, message: ExchangeMessage) -> None:
         raise NotImplementedError
 
     async def publish_logs(self, body: bytes) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
-from homing_core.memory import keep_imports
+from homing_core.memory import freeze_startup_objects
 from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain
 from homing_server.app import Server
 from homing_server.errors import ApiError
@@ -59,7 +59,7 @@ def run(given: Mapping[str, Any]) -> None:
         values.setdefault("callback_networks", LOOPBACK)
     server = _settings(ServerSettings, values)
     configure_logs(server.log_level)
-    keep_imports()
+    freeze_startup_objects()
     try:
         with _sole_user(server.data_dir):
             uvloop.run(_host(server, values, started))

@@ -18,7 +18,7 @@ import uvloop
 from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
-from homing_core.memory import keep_imports
+from homing_core.memory import freeze_startup_objects
 from homing_core.settings import settings_of_process
 from homing_server.admin.api_keys import ApiKeys
 from homing_server.admin.deployment import Deployment
@@ -354,7 +354,7 @@ def main() -> None:
     settings = settings_of_process(ServerSettings, "homing-server")
     configure_logs(settings.log_level)
     audit.show_always()
-    keep_imports()
+    freeze_startup_objects()
     try:
         uvloop.run(_run(settings))
     except (OSError, RuntimeError, ValueError, ApiError, TopologyError) as error:

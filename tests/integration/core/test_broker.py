@@ -154,7 +154,7 @@ async def test_work_arrives_as_it_was_published(broker: Broker) -> None:
     await publish(broker, *bodies)
     messages = await inbox.take(4)
     assert [message.body for message in messages] == bodies
-    assert [message.delivery_count for message in messages] == [0] * 4
+    assert [message.redelivery_count for message in messages] == [0] * 4
     assert [message.dead_reason for message in messages] == [""] * 4
 
 
@@ -238,7 +238,7 @@ async def test_work_that_is_given_back_comes_again_and_is_counted(broker: Broker
     await publish(broker, b"x")
     for count in range(3):
         message = await inbox.next()
-        assert (message.body, message.delivery_count, message.dead_reason) == (b"x", count, "")
+        assert (message.body, message.redelivery_count, message.dead_reason) == (b"x", count, "")
         message.requeue()
     (await inbox.next()).ack()
     await has_depth(broker, work=0)
@@ -255,7 +255,7 @@ async def test_work_in_hand_comes_again_when_its_process_goes(broker: Broker, br
     await other.start()
     again = Inbox()
     await other.consume_work("resize", again, prefetch=10)
-    counts = {message.body: message.delivery_count for message in await again.take(3)}
+    counts = {message.body: message.redelivery_count for message in await again.take(3)}
     assert counts == {b"1": 1, b"2": 1, b"3": 0}
     # What belonged to the connection that is gone does nothing now.
     for message in held:
@@ -264,7 +264,7 @@ async def test_work_in_hand_comes_again_when_its_process_goes(broker: Broker, br
         message.reject()
 
 
-async def test_no_more_than_the_prefetch_is_in_hand(broker: Broker) -> None:
+async def test_no_more_than_the_prefetch_is_in_flight(broker: Broker) -> None:
     inbox = Inbox()
     await broker.consume_work("resize", inbox, prefetch=3)
     await publish(broker, *([b"x"] * 10))
@@ -303,7 +303,7 @@ async def test_work_whose_handler_fails_comes_again(broker: Broker) -> None:
     inbox = Inbox()
 
     def handler(message: Received) -> None:
-        if not message.delivery_count:
+        if not message.redelivery_count:
             raise ValueError("a fault in the handler")
         inbox(message)
 
@@ -460,7 +460,7 @@ async def test_a_sync_call_and_its_answer(broker: Broker, broker_factory: Broker
     await worker.consume_sync("resize", calls, prefetch=10)
     await broker.publish_sync("resize", b"question", expires_in=30)
     call = await calls.next()
-    assert (call.body, call.delivery_count) == (b"question", 0)
+    assert (call.body, call.redelivery_count) == (b"question", 0)
     call.ack()
     await worker.publish_reply(address, b"answer")
     answer = await answers.next()
@@ -488,7 +488,7 @@ async def test_a_sync_call_given_back_is_known_as_such(broker: Broker) -> None:
     await broker.publish_sync("resize", b"x", expires_in=30)
     (await calls.next()).requeue()
     again = await calls.next()
-    assert again.delivery_count == 1
+    assert again.redelivery_count == 1
     again.ack()
     await has_depth(broker, work=0, sync=0)
 
@@ -548,9 +548,9 @@ async def test_one_consumer_of_events_is_active_and_another_takes_over(
     counts: dict[int, int] = {}
     for _ in range(25):
         message = await waiting.next()
-        counts[int(message.body)] = message.delivery_count
+        counts[int(message.body)] = message.redelivery_count
         message.ack()
-    # The new one may begin before it is given what the old one had in hand, so the order is not kept.
+    # The new one may begin before it is given what the old one had in flight, so the order is not kept.
     assert counts == {number: int(number < 15) for number in range(5, 30)}
 
 
@@ -560,7 +560,7 @@ async def test_events_survive_any_number_of_redeliveries(broker: Broker) -> None
     await broker.publish_event(b"x")
     for count in range(130):
         message = await inbox.next()
-        assert message.delivery_count == count
+        assert message.redelivery_count == count
         message.requeue()
     (await inbox.next()).ack()
 

@@ -26,7 +26,7 @@ from homing_core.broker import (
     Received,
 )
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError, connection, publisher
-from homing_core.broker.rabbitmq.consumer import Hand
+from homing_core.broker.rabbitmq.consumer import InFlight
 from homing_core.broker.rabbitmq.topology import Topology, work_queue
 from support.inbox import Inbox, eventually, until
 from support.proxy import TcpProxy
@@ -167,19 +167,19 @@ async def test_what_was_in_hand_on_a_lost_connection_is_stale(broker_url: str, r
         await lost.wait()
         held[0].ack()
         again = await inbox.take(3)
-        assert sorted((message.body, message.delivery_count) for message in again) == [
+        assert sorted((message.body, message.redelivery_count) for message in again) == [
             (b"1", 1),
             (b"2", 1),
             (b"3", 1),
         ]
-        # These carry the numbers of the messages that are in hand now, on a channel that is gone.
+        # These carry the numbers of the messages that are in flight now, on a channel that is gone.
         held[0].ack()
         held[1].reject()
         held[2].requeue()
         for message in again:
             message.requeue()
         third = await inbox.take(3)
-        assert {message.delivery_count for message in third} == {2}
+        assert {message.redelivery_count for message in third} == {2}
         assert {message.body for message in third} == {b"1", b"2", b"3"}
 
 
@@ -327,7 +327,7 @@ async def test_publishing_waits_a_while_for_the_connection(broker_url: str, rabb
 async def test_publishing_gives_up_when_the_broker_stays_away(
     broker_url: str, rabbit_node: RabbitNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "PATIENCE", 0.3)
+    monkeypatch.setattr(publisher, "AVAILABILITY_TIMEOUT", 0.3)
     async with proxied(broker_url, rabbit_node) as (proxy, url), started(url) as broker:
         proxy.pause()
         await proxy.cut()
@@ -417,7 +417,7 @@ async def test_a_node_that_shuts_down_in_good_order(broker_url: str, rabbit_node
 async def test_a_node_short_of_memory_blocks_publishers_only(
     broker_url: str, rabbit_node: RabbitNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "PATIENCE", 0.5)
+    monkeypatch.setattr(publisher, "AVAILABILITY_TIMEOUT", 0.5)
     monkeypatch.setattr(publisher, "CONFIRM_TIMEOUT", 2.0)
     async with started(broker_url) as broker:
         inbox = Inbox()
@@ -454,7 +454,7 @@ async def test_a_node_short_of_memory_blocks_publishers_only(
 async def test_what_is_not_confirmed_when_the_node_blocks_is_unknown(
     broker_url: str, rabbit_node: RabbitNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "PATIENCE", 0.5)
+    monkeypatch.setattr(publisher, "AVAILABILITY_TIMEOUT", 0.5)
     monkeypatch.setattr(publisher, "CONFIRM_TIMEOUT", 2.0)
     sent: dict[bytes, BrokerError | None] = {}
     async with started(broker_url) as broker:
@@ -501,7 +501,7 @@ async def test_work_that_comes_back_without_end_goes_to_the_dead_letters(broker_
         counts: list[int] = []
 
         def handler(message: Received) -> None:
-            counts.append(message.delivery_count)
+            counts.append(message.redelivery_count)
             message.requeue()
 
         await broker.consume_dead_work(dead, prefetch=1)
@@ -562,7 +562,7 @@ async def test_a_message_held_for_too_long_hurts_its_own_queue_only(broker_url: 
             await broker.publish_work([*work(b"x", function="slow")])
             held = await slow.next()
             again = await slow.next()  # the broker took it back
-            assert (again.body, again.delivery_count) == (b"x", 1)
+            assert (again.body, again.redelivery_count) == (b"x", 1)
             held.ack()
             again.ack()
             await broker.publish_work(work(b"y", function="quick"))
@@ -739,28 +739,28 @@ async def test_acknowledgements_go_together_only_where_they_follow_on_each_other
             self.is_open = False
 
     channel = Recorder()
-    hand = Hand(channel)  # type: ignore[arg-type]
+    in_flight = InFlight(channel)  # type: ignore[arg-type]
     for tag in range(1, 11):
-        hand.take(tag)
+        in_flight.add(tag)
     for tag in (3, 1, 2, 5):
-        hand.ack(tag)
-    hand.ack(3)
+        in_flight.ack(tag)
+    in_flight.ack(3)
     await asyncio.sleep(0)
     assert channel.calls == [("ack", 3, True), ("ack", 5, False)]
     channel.calls.clear()
-    hand.give_back(7, requeue=True)
-    hand.ack(4)
+    in_flight.nack(7, requeue=True)
+    in_flight.ack(4)
     await asyncio.sleep(0)
-    hand.ack(6)
-    hand.ack(8)
+    in_flight.ack(6)
+    in_flight.ack(8)
     await asyncio.sleep(0)
     # 5 and 7 are settled already, so 8 stands for 6 too.
     assert channel.calls == [("nack", 7, True), ("ack", 4, False), ("ack", 8, True)]
     channel.calls.clear()
-    hand.close_when_empty()
-    hand.give_back(9, requeue=False)
+    in_flight.close_when_empty()
+    in_flight.nack(9, requeue=False)
     assert channel.is_open
-    hand.ack(10)
+    in_flight.ack(10)
     await asyncio.sleep(0)
     assert channel.calls == [("nack", 9, False), ("ack", 10, False)]
     assert not channel.is_open

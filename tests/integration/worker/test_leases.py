@@ -136,7 +136,7 @@ async def test_a_message_that_somebody_else_had_in_between_is_given_back(
             handed_back = await server.event(id_, "handed_back")
             await server.drained("held")
 
-    assert (stale.token.delivery, elsewhere.delivery_count, handed_back.token.delivery) == (0, 1, 3)
+    assert (stale.token.delivery, elsewhere.redelivery_count, handed_back.token.delivery) == (0, 1, 3)
 
 
 async def test_a_worker_that_is_stopped_returns_its_leases(server: FakeServer, broker_url: str, tmp_path: Path) -> None:

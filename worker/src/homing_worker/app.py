@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
-from homing_core.memory import keep_imports
+from homing_core.memory import freeze_startup_objects
 from homing_core.settings import settings_of_process
 from homing_core.wire.v1 import FunctionState
 from homing_worker.control.catalog import Catalogue
@@ -231,7 +231,7 @@ def main() -> None:
     """Run the worker: the console script ``homing-worker``."""
     settings = settings_of_process(WorkerSettings, "homing-worker")
     configure_logs(settings.log_level)
-    keep_imports()
+    freeze_startup_objects()
     try:
         uvloop.run(_run(settings))
     except (OSError, RuntimeError, ValueError, TopologyError, StartFailedError) as error:

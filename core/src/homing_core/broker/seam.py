@@ -5,8 +5,8 @@ The store is the truth about invocations; a broker only moves them. So a broker 
 * A publish that returns without error is confirmed: the message survives a restart of the broker
   (sync calls, replies and control excepted, which may be lost with the process that waits for them, and logs, of
   which the broker keeps a bounded part).
-* A message that is consumed and not acknowledged comes again, with a higher ``delivery_count``.
-* An acknowledgement that belongs to a lost connection does nothing; the message comes again.
+* A message that is consumed and not acknowledged is redelivered, with a higher ``redelivery_count``.
+* An acknowledgement that belongs to a lost connection does nothing; the message is redelivered.
 
 All methods belong to one event loop and must be called on it.
 """
@@ -40,25 +40,25 @@ class UnroutableError(BrokerError):
 
 
 class Received(Protocol):
-    """A message in hand. Exactly one of its methods is to be called, once it has been dealt with."""
+    """A message in flight: delivered, not acknowledged. One of its methods is to be called once it is dealt with."""
 
     @property
     def body(self) -> bytes:
         """The message."""
 
     @property
-    def delivery_count(self) -> int:
-        """How often the message was handed out before this time; 0 at the first time."""
+    def redelivery_count(self) -> int:
+        """How often the message was delivered before this time; 0 at the first delivery."""
 
     @property
     def dead_reason(self) -> str:
         """Why the message was dead-lettered: ``expired``, ``delivery_limit``, ``rejected``; else empty."""
 
     def ack(self) -> None:
-        """Let the message go: it was dealt with."""
+        """Acknowledge the message: it was dealt with."""
 
     def requeue(self) -> None:
-        """Give the message back for another consumer."""
+        """Return the message to its queue, for another consumer."""
 
     def reject(self) -> None:
         """Refuse the message for ever: it goes to the dead letters where its queue has them, else it is gone."""
@@ -68,7 +68,7 @@ class Consumer(Protocol):
     """A running consumption."""
 
     async def cancel(self) -> None:
-        """Ask for no more messages. Those in hand stay in hand."""
+        """Ask for no more messages. Those in flight stay so."""
 
 
 Handler = Callable[[Received], None]
@@ -82,12 +82,12 @@ class Outgoing:
     function: str
     body: bytes
     expires_in: float | None = None
-    """Seconds after which the message is dead-lettered as ``expired`` instead of being handed out; None: never."""
+    """Seconds after which the message is dead-lettered as ``expired`` instead of being delivered; None: never."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Letter:
-    """A message for an exchange that is not homing's own."""
+class ExchangeMessage:
+    """A message for an exchange that is not homing's own: the outcome of an invocation, for a destination."""
 
     exchange: str
     """Empty for the default exchange, which routes to the queue that is named as the key."""
@@ -97,14 +97,14 @@ class Letter:
     message_id: str
     """The same in every attempt."""
     kind: str
-    """What the message tells of: AMQP's property ``type``."""
+    """The kind of event: AMQP's property ``type``."""
     timestamp: int
     """In seconds since the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Depth:
-    """How many messages wait in the queues of a function, those in hand not counted."""
+    """How many messages wait in the queues of a function, those in flight not counted."""
 
     work: int
     sync: int
@@ -123,7 +123,7 @@ class Broker(ABC):
 
     @abstractmethod
     def on_lost(self, hook: Callable[[], None]) -> None:
-        """Add a callback that runs when the connection is lost: every message in hand is stale from then on."""
+        """Add a callback that runs when the connection is lost: every message in flight is stale from then on."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -155,7 +155,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def close_function(self, function: str) -> bool:
-        """Remove a function's queues where they are empty and unused; tell whether they are gone.
+        """Remove a function's queues where they are empty and unused; return whether they are gone.
 
         :raises BrokerUnavailableError: There is no connection.
         """
@@ -169,14 +169,14 @@ class Broker(ABC):
 
     @abstractmethod
     async def events_depth(self) -> int:
-        """Count the event messages that wait for the recorder, those in hand not counted.
+        """Count the event messages that wait for the recorder, those in flight not counted.
 
         :raises BrokerUnavailableError: There is no connection.
         """
 
     @abstractmethod
     async def publish_work(self, messages: Sequence[Outgoing]) -> Sequence[BrokerError | None]:
-        """Publish work; tell for each message, in order, why it failed, or None where it is confirmed."""
+        """Publish work; return for each message, in order, why it failed, or None where it is confirmed."""
 
     @abstractmethod
     async def publish_sync(self, function: str, body: bytes, *, expires_in: float) -> None:
@@ -201,13 +201,13 @@ class Broker(ABC):
 
     @abstractmethod
     async def publish_deliveries(self, bodies: Sequence[bytes]) -> Sequence[BrokerError | None]:
-        """Publish deliveries; tell for each, in order, why it failed, or None where it is confirmed."""
+        """Publish deliveries; return for each, in order, why it failed, or None where it is confirmed."""
 
     @abstractmethod
-    async def publish_letter(self, letter: Letter) -> None:
-        """Publish a letter to its exchange; confirmed, it is in every queue that takes it.
+    async def publish_to_exchange(self, message: ExchangeMessage) -> None:
+        """Publish a message to its exchange; confirmed, it is in every queue that takes it.
 
-        :raises UnroutableError: There is no such exchange, or no queue that takes the letter.
+        :raises UnroutableError: There is no such exchange, or no queue that takes the message.
         :raises BrokerError: It was not, or perhaps not, published.
         """
 
@@ -220,28 +220,28 @@ class Broker(ABC):
 
     @abstractmethod
     async def publish_control(self, body: bytes) -> None:
-        """Tell all workers and servers. Lost where nobody listens.
+        """Broadcast to all workers and servers. Lost where nobody listens.
 
         :raises BrokerUnavailableError: There is no connection.
         """
 
     @abstractmethod
     async def publish_control_to(self, address: str, body: bytes) -> None:
-        """Tell the one process that consumes control at this address. Lost where it is gone.
+        """Send to the one process that consumes control at this address. Lost where it is gone.
 
         :raises BrokerUnavailableError: There is no connection.
         """
 
     @abstractmethod
     async def publish_status(self, body: bytes) -> None:
-        """Tell all servers how a worker is. Lost where nobody listens.
+        """Send the heartbeat of a worker to all servers. Lost where nobody listens.
 
         :raises BrokerUnavailableError: There is no connection.
         """
 
     @abstractmethod
     async def consume_work(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
-        """Consume a function's work, with ``prefetch`` messages in hand at most; make its queues where none are."""
+        """Consume a function's work, with ``prefetch`` messages in flight at most; make its queues where none are."""
 
     @abstractmethod
     async def consume_sync(self, function: str, handler: Handler, *, prefetch: int) -> Consumer:
@@ -269,8 +269,8 @@ class Broker(ABC):
 
     @abstractmethod
     async def consume_control(self, handler: Handler) -> str:
-        """Consume what servers tell all; return the address at which this process alone can be told."""
+        """Consume what servers broadcast; return the address at which this process alone is reached."""
 
     @abstractmethod
     async def consume_status(self, handler: Handler) -> None:
-        """Consume what workers tell all servers."""
+        """Consume the heartbeats of workers."""

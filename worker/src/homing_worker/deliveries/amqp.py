@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from homing_core.broker import Broker, BrokerError, Letter, UnroutableError
+from homing_core.broker import Broker, BrokerError, ExchangeMessage, UnroutableError
 from homing_core.destinations import DestinationError, exchange_of
 from homing_core.envelope import envelope_body, event_type
 from homing_core.reasons import FailureReason
@@ -14,8 +14,8 @@ async def publish_envelope(broker: Broker, message: DeliveryMessage) -> Outcome:
     """Publish an envelope to the exchange that its destination names."""
     try:
         exchange = exchange_of(message.uri)
-        await broker.publish_letter(
-            Letter(
+        await broker.publish_to_exchange(
+            ExchangeMessage(
                 exchange=exchange.exchange,
                 routing_key=exchange.routing_key,
                 body=envelope_body(message, wrapped=False),

@@ -60,7 +60,7 @@ class Execution(Run):
             pool,
             invocation_id=message.invocation_id,
             spec=message.spec,
-            token=Token(generation=message.generation, delivery=received.delivery_count),
+            token=Token(generation=message.generation, delivery=received.redelivery_count),
             create_us=message.create_us,
             traceparent=message.traceparent,
             bodies=message.bodies,
@@ -75,9 +75,9 @@ class Execution(Run):
         self._handing_back = False
         self._done = False
         self._start_by_us = message.start_by_us
-        self._lost_starts = message.prior_lost_starts + received.delivery_count
+        self._lost_starts = message.prior_lost_starts + received.redelivery_count
         # Not every hand-out was a start. Before the last one that might be, the store is asked how many there were.
-        self._suspected = max(self._lost_starts, received.delivery_count + 1) >= limits.POISON_STARTS
+        self._suspected = max(self._lost_starts, received.redelivery_count + 1) >= limits.POISON_STARTS
         self._task: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
@@ -134,7 +134,7 @@ class Execution(Run):
         Where it came to somebody else in between, this run may have been taken for lost, and nothing that is told of
         it counts: then the message is not let go but given back when this run has ended, whatever its end.
         """
-        if received.delivery_count > self._received.delivery_count + 1:
+        if received.redelivery_count > self._received.redelivery_count + 1:
             self._overtaken = True
             self.settled = False
         self._received = received

@@ -16,8 +16,8 @@ from homing_core.broker.seam import (
     BrokerUnavailableError,
     Consumer,
     Depth,
+    ExchangeMessage,
     Handler,
-    Letter,
     Outgoing,
     UnroutableError,
 )
@@ -116,10 +116,10 @@ class EmbeddedBroker(Broker):
             self._exchange.deliveries.put(Message(body))
         return [None] * len(bodies)
 
-    async def publish_letter(self, letter: Letter) -> None:
-        """See :meth:`Broker.publish_letter`: there are no exchanges but homing's own."""
+    async def publish_to_exchange(self, message: ExchangeMessage) -> None:
+        """See :meth:`Broker.publish_to_exchange`: there are no exchanges but homing's own."""
         self._check()
-        raise UnroutableError(f"the embedded broker has no exchange {letter.exchange!r}; RabbitMQ has them")
+        raise UnroutableError(f"the embedded broker has no exchange {message.exchange!r}; RabbitMQ has them")
 
     async def publish_logs(self, body: bytes) -> None:
         """See :meth:`Broker.publish_logs`."""
@@ -238,4 +238,4 @@ def _unavailable() -> BrokerUnavailableError:
 
 
 def _log_retry(state: RetryCallState) -> None:
-    _log.warning("setting up again", error=str(state.outcome and state.outcome.exception()))
+    _log.warning("broker_setup_failed", error=str(state.outcome and state.outcome.exception()))

@@ -34,7 +34,7 @@ class Exchange:
             self.sync[function] = Queue(f"sync {function}")
 
     def close_function(self, function: str) -> bool:
-        """Remove a function's queues where they are unused; tell whether they are gone."""
+        """Remove a function's queues where they are unused; return whether they are gone."""
         if function not in self.work:
             return True
         if self.work[function].used or self.sync[function].used:

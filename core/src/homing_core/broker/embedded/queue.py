@@ -15,17 +15,17 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """A message that waits or is in hand."""
+    """A message that is ready or in flight."""
 
     body: bytes
     expires_at: float | None = None
     """In the loop's time; None means never."""
-    delivery_count: int = 0
+    redelivery_count: int = 0
     dead_reason: str = ""
 
 
-class InHand:
-    """A message that a consumer has in hand."""
+class InFlight:
+    """A message that is delivered to a consumer and not acknowledged."""
 
     __slots__ = ("_consumption", "_message")
 
@@ -39,9 +39,9 @@ class InHand:
         return self._message.body
 
     @property
-    def delivery_count(self) -> int:
-        """How often it was handed out before."""
-        return self._message.delivery_count
+    def redelivery_count(self) -> int:
+        """How often it was delivered before."""
+        return self._message.redelivery_count
 
     @property
     def dead_reason(self) -> str:
@@ -49,18 +49,18 @@ class InHand:
         return self._message.dead_reason
 
     def ack(self) -> None:
-        """Let it go."""
+        """Acknowledge it."""
         self._consumption.settle(self._message)
 
     def requeue(self) -> None:
-        """Give it back."""
+        """Return it to its queue."""
         if self._consumption.settle(self._message):
-            self._consumption.queue.give_back([self._message])
+            self._consumption.queue.requeue([self._message])
 
     def reject(self) -> None:
         """Refuse it for ever."""
         if self._consumption.settle(self._message):
-            self._consumption.queue.bury(self._message, "rejected")
+            self._consumption.queue.dead_letter(self._message, "rejected")
 
 
 class Consumption:
@@ -70,32 +70,32 @@ class Consumption:
         self.queue = queue
         self._handler = handler
         self._prefetch = prefetch
-        self._in_hand: dict[int, Message] = {}
+        self._in_flight: dict[int, Message] = {}
         self.cancelled = False
 
     @property
     def ready(self) -> bool:
         """Whether it takes a message now."""
-        return not self.cancelled and len(self._in_hand) < self._prefetch
+        return not self.cancelled and len(self._in_flight) < self._prefetch
 
     @property
-    def holds(self) -> bool:
-        """Whether it has messages in hand."""
-        return bool(self._in_hand)
+    def has_in_flight(self) -> bool:
+        """Whether messages were delivered to it that it has not acknowledged."""
+        return bool(self._in_flight)
 
-    def hand(self, message: Message) -> None:
-        """Give it a message."""
-        self._in_hand[id(message)] = message
-        received = InHand(self, message)
+    def deliver(self, message: Message) -> None:
+        """Deliver a message to it."""
+        self._in_flight[id(message)] = message
+        received = InFlight(self, message)
         try:
             self._handler(received)
         except Exception:  # noqa: BLE001 it is the handler's, whatever it is
-            _log.exception("handler failed; its message is given back", queue=self.queue.name)
+            _log.exception("message_handler_failed", queue=self.queue.name)
             received.requeue()
 
     def settle(self, message: Message) -> bool:
-        """Take a message out of its hand; tell whether it was there."""
-        if self._in_hand.pop(id(message), None) is None:
+        """Count a message as in flight no more; return whether it was."""
+        if self._in_flight.pop(id(message), None) is None:
             return False
         self.queue.forget(self)
         self.queue.wake()
@@ -108,12 +108,12 @@ class Consumption:
         self.queue.wake()
 
     def abandon(self) -> None:
-        """End with the process that it belongs to: what it has in hand goes back."""
+        """End with the process that it belongs to: what it has in flight is redelivered."""
         self.cancelled = True
-        left = list(self._in_hand.values())
-        self._in_hand.clear()
+        left = list(self._in_flight.values())
+        self._in_flight.clear()
         self.queue.forget(self)
-        self.queue.give_back(left)
+        self.queue.requeue(left)
 
 
 class Queue:
@@ -131,8 +131,8 @@ class Queue:
         """Make an empty queue.
 
         :param dead_letters: Where what expired or was refused goes; None drops it.
-        :param delivery_limit: How often a message may come back before it is refused.
-        :param single_active: Whether only the longest consumer gets messages while it has any in hand or consumes.
+        :param delivery_limit: How often a message may be redelivered before it is dead-lettered.
+        :param single_active: Whether only the longest consumer gets messages while it has any in flight or consumes.
         :param max_bytes: How much may wait: where more comes the oldest messages are dropped.
         """
         self.name = name
@@ -151,7 +151,7 @@ class Queue:
 
     @property
     def used(self) -> bool:
-        """Whether it has messages, consumers, or messages in hand."""
+        """Whether it has messages, consumers, or messages in flight."""
         return bool(self._messages or self._consumptions)
 
     def put(self, message: Message) -> None:
@@ -161,31 +161,31 @@ class Queue:
             self._drop_oldest(self._max_bytes)
         self.wake()
 
-    def give_back(self, messages: list[Message]) -> None:
-        """Put messages that were in hand in front again, in their order."""
+    def requeue(self, messages: list[Message]) -> None:
+        """Put messages that were in flight in front again, in their order: they are redelivered."""
         for message in reversed(messages):
-            message.delivery_count += 1
-            if self._delivery_limit is not None and message.delivery_count > self._delivery_limit:
-                self.bury(message, "delivery_limit")
+            message.redelivery_count += 1
+            if self._delivery_limit is not None and message.redelivery_count > self._delivery_limit:
+                self.dead_letter(message, "delivery_limit")
             else:
                 self._messages.appendleft(message)
         self.wake()
 
-    def bury(self, message: Message, reason: str) -> None:
+    def dead_letter(self, message: Message, reason: str) -> None:
         """Move a message to the dead letters."""
         if self._dead_letters is not None:
             self._dead_letters.put(Message(message.body, dead_reason=reason))
 
     def consume(self, handler: Handler, prefetch: int) -> Consumption:
-        """Hand messages to a handler, so many at a time."""
+        """Deliver messages to a handler, with so many in flight at a time."""
         consumption = Consumption(self, handler, prefetch)
         self._consumptions.append(consumption)
         self.wake()
         return consumption
 
     def forget(self, consumption: Consumption) -> None:
-        """Remove a consumer once it is cancelled and has nothing in hand."""
-        if consumption.cancelled and not consumption.holds and consumption in self._consumptions:
+        """Remove a consumer once it is cancelled and has nothing in flight."""
+        if consumption.cancelled and not consumption.has_in_flight and consumption in self._consumptions:
             self._consumptions.remove(consumption)
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ class Queue:
             self._timer.cancel()
 
     def wake(self) -> None:
-        """Hand out what can be handed out, in the next turn of the loop."""
+        """Deliver what can be delivered, in the next turn of the loop."""
         if not self._pumping:
             self._pumping = True
             self._loop.call_soon(self._pump)
@@ -203,13 +203,13 @@ class Queue:
         self._pumping = False
         self._drop_expired()
         while self._messages and (consumption := self._next()) is not None:
-            consumption.hand(self._messages.popleft())
+            consumption.deliver(self._messages.popleft())
             self._drop_expired()
         self._arm()
 
     def _next(self) -> Consumption | None:
         if self._single_active:
-            # A cancelled one is passed over though it may still have messages in hand, as RabbitMQ does.
+            # A cancelled one is passed over though it may still have messages in flight, as RabbitMQ does.
             active = next((item for item in self._consumptions if not item.cancelled), None)
             return active if active is not None and active.ready else None
         for _ in range(len(self._consumptions)):
@@ -221,7 +221,7 @@ class Queue:
     def _drop_expired(self) -> None:
         now = self._loop.time()
         while self._messages and (at := self._messages[0].expires_at) is not None and at <= now:
-            self.bury(self._messages.popleft(), "expired")
+            self.dead_letter(self._messages.popleft(), "expired")
 
     def _drop_oldest(self, max_bytes: int) -> None:
         size = sum(len(message.body) for message in self._messages)

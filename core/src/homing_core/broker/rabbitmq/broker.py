@@ -13,7 +13,7 @@ import structlog
 from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
 from homing_core.broker.rabbitmq.connection import Connection, Link, read_url
 from homing_core.broker.rabbitmq.consumer import Consumption
-from homing_core.broker.rabbitmq.exchange_publisher import Letters
+from homing_core.broker.rabbitmq.exchange_publisher import ExchangePublisher
 from homing_core.broker.rabbitmq.publisher import Message, Publisher
 from homing_core.broker.rabbitmq.topology import (
     CONTROL_EXCHANGE,
@@ -32,12 +32,13 @@ from homing_core.broker.seam import (
     BrokerUnavailableError,
     Consumer,
     Depth,
+    ExchangeMessage,
     Handler,
-    Letter,
     Outgoing,
 )
 
 DRAIN_TIMEOUT: Final = 5.0
+"""Seconds that the last confirms may take when this process closes the broker."""
 NOT_FOUND: Final = 404
 PRECONDITION_FAILED: Final = 406
 
@@ -48,7 +49,7 @@ class RabbitBroker(Broker):
     """RabbitMQ 3.10 to 4.x, with one connection to publish and one to consume and administer.
 
     A broker that is short of memory blocks connections that publish; the other one goes on, so that
-    work in hand can be acknowledged.
+    messages in flight can be acknowledged.
     """
 
     def __init__(self, url: str, *, name: str, tls: ssl.SSLContext | None = None) -> None:
@@ -63,7 +64,7 @@ class RabbitBroker(Broker):
         self._closing = False
         self._reopening: asyncio.Task[None] | None = None
         self._publisher = Publisher(reopen=self._reopen)
-        self._letters = Letters()
+        self._exchanges = ExchangePublisher()
         self._publishing = Link(
             read_url(url, name=f"{name} publishes", tls=tls),
             purpose="publish",
@@ -181,15 +182,15 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.publish_deliveries`."""
         return await self._publisher.publish([Message(queue=DELIVERIES_QUEUE, body=body) for body in bodies])
 
-    async def publish_letter(self, letter: Letter) -> None:
-        """See :meth:`Broker.publish_letter`."""
+    async def publish_to_exchange(self, message: ExchangeMessage) -> None:
+        """See :meth:`Broker.publish_to_exchange`."""
         if not self._publisher.available:
             raise BrokerUnavailableError("RabbitMQ is not connected, or takes no messages now.")
-        await self._letters.publish(self._publishing.connection, letter)
+        await self._exchanges.publish(self._publishing.connection, message)
 
     async def publish_logs(self, body: bytes) -> None:
         """See :meth:`Broker.publish_logs`."""
-        # Confirmed, so that who writes faster than the broker takes hears of it.
+        # Confirmed, so that who writes faster than the broker takes is slowed down (backpressure).
         await self._publish_one(Message(queue=LOGS_QUEUE, body=body, persistent=False))
 
     async def publish_control(self, body: bytes) -> None:
@@ -310,7 +311,7 @@ class RabbitBroker(Broker):
             connection = self._publishing.connection
             await self._prepare_publishing(connection)
         except BrokerError as error:
-            log.warning("cannot publish on this connection any more", error=str(error))
+            log.warning("publish_channel_not_reopened", error=str(error))
             if connection is not None:
                 connection.abort()
 
@@ -320,7 +321,7 @@ class RabbitBroker(Broker):
             consumption.stop()
 
     def _publishing_lost(self) -> None:
-        self._letters.detach()
+        self._exchanges.detach()
         self._publisher.detach()
 
     def _lost(self) -> None:
@@ -331,7 +332,7 @@ class RabbitBroker(Broker):
             try:
                 hook()
             except Exception:
-                log.exception("a hook for the loss of the connection failed")
+                log.exception("connection_lost_hook_failed")
 
 
 @asynccontextmanager

@@ -63,7 +63,7 @@ class Channel:
         self._on_closed = hook
 
     def close(self) -> None:
-        """Close the channel without waiting; what is in hand on it goes back to its queue."""
+        """Close the channel without waiting; what is in flight on it is redelivered."""
         self._on_closed = None
         if self.raw.is_open:
             self.raw.close()
@@ -101,7 +101,7 @@ class Channel:
         )
 
     async def prefetch(self, count: int) -> None:
-        """Bound how many messages a consumer has in hand."""
+        """Bound how many messages a consumer has in flight."""
         await self._call(lambda done: self.raw.basic_qos(prefetch_count=count, callback=done))
 
     async def consume(self, queue: str, on_message: OnMessage, *, auto_ack: bool) -> str:

@@ -19,13 +19,14 @@ from homing_core.broker.rabbitmq.topology import TopologyError
 from homing_core.broker.seam import BrokerUnavailableError
 
 HEARTBEAT: Final = 15
-"""Seconds. A connection on which nothing was heard for this long, plus 5, is given up."""
+"""Seconds of AMQP's heartbeat. A connection on which nothing was heard for this long, plus 5, is given up."""
 
 CONNECT_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 2.0
-LEAST_BACKOFF: Final = 0.05
+MIN_BACKOFF: Final = 0.05
 FIRST_BACKOFF: Final = 0.2
 MAX_BACKOFF: Final = 5.0
+"""Seconds, all of these."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -168,8 +169,8 @@ class Link:
         while True:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(Exception),
-                wait=wait_random_exponential(multiplier=FIRST_BACKOFF, max=MAX_BACKOFF, min=LEAST_BACKOFF),
-                before_sleep=self._tell,
+                wait=wait_random_exponential(multiplier=FIRST_BACKOFF, max=MAX_BACKOFF, min=MIN_BACKOFF),
+                before_sleep=self._on_connect_failed,
             ):
                 with attempt:
                     await self._live()
@@ -182,11 +183,11 @@ class Link:
         try:
             await self._until_set_up(connection)
             self._is_up = True
-            self._log.info("connected to RabbitMQ")
+            self._log.info("broker_connected")
             if self._first is not None and not self._first.done():
                 self._first.set_result(None)
             cause = await asyncio.shield(connection.lost)
-            self._log.warning("lost the connection to RabbitMQ", cause=repr(cause))
+            self._log.warning("broker_connection_lost", cause=repr(cause))
         finally:
             self._is_up = False
             self._connection = None
@@ -207,12 +208,12 @@ class Link:
             raise BrokerUnavailableError(f"RabbitMQ was lost while it was set up: {connection.lost.result()!r}")
         set_up.result()
 
-    def _tell(self, state: RetryCallState) -> None:
+    def _on_connect_failed(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         if isinstance(error, TopologyError) and self._first is not None and not self._first.done():
             self._first.set_exception(error)
         self._log.warning(
-            "cannot connect to RabbitMQ",
+            "broker_connect_failed",
             error=str(error),
             attempt=state.attempt_number,
             next_in_s=round(state.upcoming_sleep, 1),
@@ -221,7 +222,7 @@ class Link:
 
 
 def _root(error: BaseException) -> BaseException:
-    """Unpack what pika wraps around the error that tells something."""
+    """Unpack what pika wraps around the error that says something."""
     while True:
         inner = getattr(error, "exceptions", (getattr(error, "exception", None), *error.args))
         causes = [each for each in inner if isinstance(each, BaseException)]

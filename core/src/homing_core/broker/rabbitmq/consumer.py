@@ -1,4 +1,4 @@
-"""Consuming a queue, and the messages in hand."""
+"""Consuming a queue, and the messages in flight: prefetch, acknowledgements, redelivery counts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from homing_core.broker.seam import BrokerError, Handler
 
 RESUME_BACKOFF: Final = 0.5
 MAX_RESUME_BACKOFF: Final = 5.0
+"""Seconds before a consumption that the broker ended is started again: the first and the longest backoff."""
 
-FAULT_PAUSE: Final = 1.0
-"""Seconds for which a message is kept that its handler failed on, so that it does not come back in a busy loop."""
+HANDLER_FAILED_PAUSE: Final = 1.0
+"""Seconds before a message is redelivered that its handler failed on, so that it does not come back in a busy loop."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Hand:
-    """The messages in hand on one channel, and their acknowledgements.
+class InFlight:
+    """The messages in flight on one channel, delivered and not acknowledged, and their acknowledgements.
 
     Acknowledgements of one turn of the event loop go out together, as one where they follow on each other.
     """
@@ -37,27 +38,27 @@ class Hand:
         self._unsettled: set[int] = set()
         self._acked: list[int] = []
         self._floor = 0
-        """All deliveries up to this one are settled, and the broker was told."""
+        """All deliveries up to this one are settled, and the broker was notified."""
         self._settled: set[int] = set()
-        """Deliveries after it that are settled, and the broker was told."""
+        """Deliveries after it that are settled, and the broker was notified."""
         self._last = False
 
-    def take(self, tag: int) -> None:
-        """Have one more message in hand."""
+    def add(self, tag: int) -> None:
+        """Count one more message as in flight."""
         self._unsettled.add(tag)
 
     def ack(self, tag: int) -> None:
-        """Let a message go, at the end of this turn of the event loop."""
+        """Acknowledge a message, at the end of this turn of the event loop."""
         if self._settle(tag):
             if not self._acked:
                 self._loop.call_soon(self.flush)
             self._acked.append(tag)
 
-    def give_back(self, tag: int, *, requeue: bool) -> None:
+    def nack(self, tag: int, *, requeue: bool) -> None:
         """Return a message to its queue, or to the dead letters."""
         if self._settle(tag):
             self._channel.basic_nack(tag, requeue=requeue)
-            self._told(tag)
+            self._notified(tag)
             self._close_if_done()
 
     def flush(self) -> None:
@@ -70,12 +71,12 @@ class Hand:
             if tag != self._floor + 1:
                 break
             run += 1
-            self._told(tag)
+            self._notified(tag)
         if run:
             self._channel.basic_ack(acked[run - 1], multiple=run > 1)
         for tag in acked[run:]:
             self._channel.basic_ack(tag)
-            self._told(tag)
+            self._notified(tag)
         self._close_if_done()
 
     def close_when_empty(self) -> None:
@@ -84,7 +85,7 @@ class Hand:
         self._close_if_done()
 
     def drop(self) -> None:
-        """Forget all messages: the channel is gone and they have gone back to their queue."""
+        """Forget all messages: the channel is gone, and the broker redelivers them."""
         self._unsettled.clear()
         self._acked.clear()
 
@@ -94,7 +95,7 @@ class Hand:
         self._unsettled.remove(tag)
         return True
 
-    def _told(self, tag: int) -> None:
+    def _notified(self, tag: int) -> None:
         self._settled.add(tag)
         while self._floor + 1 in self._settled:
             self._floor += 1
@@ -106,21 +107,23 @@ class Hand:
 
 
 class Message:
-    """A message in hand; see :class:`homing_core.broker.seam.Received`."""
+    """A message in flight; see :class:`homing_core.broker.seam.Received`."""
 
-    __slots__ = ("_hand", "_headers", "_redelivered", "_tag", "body")
+    __slots__ = ("_headers", "_in_flight", "_redelivered", "_tag", "body")
 
-    def __init__(self, hand: Hand, tag: int, headers: Mapping[str, Any], body: bytes, *, redelivered: bool) -> None:
-        self._hand = hand
+    def __init__(
+        self, in_flight: InFlight, tag: int, headers: Mapping[str, Any], body: bytes, *, redelivered: bool
+    ) -> None:
+        self._in_flight = in_flight
         self._tag = tag
         self._redelivered = redelivered
         self._headers = headers
         self.body = body
 
     @property
-    def delivery_count(self) -> int:
-        """How often the message was handed out before this time; classic queues tell only 0 or 1."""
-        # Quorum queues count; from 4.3 on the first of these counts each hand-out, the second only failed ones.
+    def redelivery_count(self) -> int:
+        """How often the message was delivered before this time; classic queues say only 0 or 1."""
+        # Quorum queues count; from 4.3 on the first of these counts each delivery, the second only failed ones.
         counts = (self._headers.get("x-acquired-count"), self._headers.get("x-delivery-count"))
         return max((int(count) for count in counts if count is not None), default=int(self._redelivered))
 
@@ -130,22 +133,22 @@ class Message:
         return str(self._headers.get("x-first-death-reason", ""))
 
     def ack(self) -> None:
-        """Let the message go."""
-        self._hand.ack(self._tag)
+        """Acknowledge the message."""
+        self._in_flight.ack(self._tag)
 
     def requeue(self) -> None:
-        """Give the message back for another consumer."""
-        self._hand.give_back(self._tag, requeue=True)
+        """Return the message to its queue."""
+        self._in_flight.nack(self._tag, requeue=True)
 
     def reject(self) -> None:
         """Refuse the message for ever."""
-        self._hand.give_back(self._tag, requeue=False)
+        self._in_flight.nack(self._tag, requeue=False)
 
 
 class Consumption:
     """Consumes one queue on a channel of its own, until it is cancelled or the connection is lost.
 
-    Where the broker ends it before, because the queue was deleted or a message was in hand for too long,
+    Where the broker ends it before, because the queue was deleted or a message was in flight for too long,
     the queue is declared and consumed again.
     """
 
@@ -154,11 +157,11 @@ class Consumption:
     ) -> None:
         self._connection = connection
         self._queue = queue
-        self._handler = handler
+        self._in_flightler = handler
         self._prefetch = prefetch
         self._auto_ack = auto_ack
         self._channel: Channel | None = None
-        self._hand: Hand | None = None
+        self._in_flight: InFlight | None = None
         self._tag = ""
         self._cancelled = False
         self._resuming: asyncio.Task[None] | None = None
@@ -175,13 +178,13 @@ class Consumption:
             await self._queue.declare(channel)
             if not self._auto_ack:
                 await channel.prefetch(self._prefetch)
-            hand = Hand(channel.raw)
-            self._channel, self._hand = channel, hand
+            in_flight = InFlight(channel.raw)
+            self._channel, self._in_flight = channel, in_flight
 
             def on_message(
                 _: pika.channel.Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
             ) -> None:
-                self._deliver(hand, method, properties, body)
+                self._deliver(in_flight, method, properties, body)
 
             self._tag = await channel.consume(self._queue.name, on_message, auto_ack=self._auto_ack)
         except BaseException:
@@ -191,44 +194,44 @@ class Consumption:
         channel.raw.add_on_cancel_callback(lambda _: self._on_cancelled())
 
     async def cancel(self) -> None:
-        """Ask for no more messages; those in hand stay in hand."""
+        """Ask for no more messages; those in flight stay so."""
         if self._cancelled:
             return
         self._cancelled = True
         if self._resuming is not None:
             self._resuming.cancel()
-        if self._channel is not None and self._hand is not None and self._channel.is_open:
+        if self._channel is not None and self._in_flight is not None and self._channel.is_open:
             try:
                 await self._channel.cancel(self._tag)
             except BrokerError as error:
                 # It is gone with its channel, which is what was asked.
-                log.info("a consumer was gone before it was cancelled", queue=self._queue.name, error=str(error))
+                log.info("consumer_already_gone", queue=self._queue.name, error=str(error))
             else:
-                self._hand.close_when_empty()
+                self._in_flight.close_when_empty()
 
     def stop(self) -> None:
         """Give up: the connection is gone, or about to be."""
         self._cancelled = True
         if self._resuming is not None:
             self._resuming.cancel()
-        if self._hand is not None:
-            self._hand.flush()
-            self._hand.drop()
+        if self._in_flight is not None:
+            self._in_flight.flush()
+            self._in_flight.drop()
 
-    def _deliver(self, hand: Hand, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+    def _deliver(self, in_flight: InFlight, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         tag = method.delivery_tag
         assert tag is not None
         if not self._auto_ack:
-            hand.take(tag)
-        message = Message(hand, tag, properties.headers or {}, body, redelivered=bool(method.redelivered))
+            in_flight.add(tag)
+        message = Message(in_flight, tag, properties.headers or {}, body, redelivered=bool(method.redelivered))
         try:
-            self._handler(message)
+            self._in_flightler(message)
         except Exception:
-            log.exception("the handler of a message failed; the message goes back to its queue", queue=self._queue.name)
-            asyncio.get_running_loop().call_later(FAULT_PAUSE, message.requeue)
+            log.exception("message_handler_failed", queue=self._queue.name)
+            asyncio.get_running_loop().call_later(HANDLER_FAILED_PAUSE, message.requeue)
 
     def _on_cancelled(self) -> None:
-        """Heed that the broker ended the consumption: what is in hand is no longer ours."""
+        """Heed that the broker ended the consumption: what is in flight is no longer ours."""
         assert self._channel is not None
         self._channel.close()
         self._resume("the broker ended a consumption")
@@ -238,10 +241,10 @@ class Consumption:
             self._resume(str(reason))
 
     def _resume(self, why: str) -> None:
-        if self._hand is not None:
-            self._hand.drop()
+        if self._in_flight is not None:
+            self._in_flight.drop()
         if not self._cancelled:
-            log.warning("consuming a queue again", queue=self._queue.name, why=why)
+            log.warning("consumer_restarting", queue=self._queue.name, reason=why)
             self._resuming = asyncio.create_task(self._start_again())
 
     async def _start_again(self) -> None:
@@ -249,16 +252,16 @@ class Consumption:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, Exception) and self._connection.is_open),
             wait=wait_random_exponential(multiplier=RESUME_BACKOFF, max=MAX_RESUME_BACKOFF),
-            before_sleep=self._tell,
+            before_sleep=self._on_start_failed,
         ):
             with attempt:
                 if self._connection.is_open:
                     await self.start()
 
-    def _tell(self, state: RetryCallState) -> None:
+    def _on_start_failed(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         log.warning(
-            "cannot consume a queue",
+            "consumer_not_started",
             queue=self._queue.name,
             error=str(error),
             next_in_s=round(state.upcoming_sleep, 1),

@@ -21,7 +21,7 @@ from homing_core.broker.rabbitmq.publisher import CONFIRM_TIMEOUT
 from homing_core.broker.seam import (
     BrokerError,
     BrokerUnavailableError,
-    Letter,
+    ExchangeMessage,
     PublishRefusedError,
     PublishUnknownError,
     UnroutableError,
@@ -34,40 +34,40 @@ _ACCESS_REFUSED: Final = 403
 _PERSISTENT: Final = 2
 
 
-class Letters:
-    """Publishes letters over one connection at a time."""
+class ExchangePublisher:
+    """Publishes to exchanges over one connection at a time, each message confirmed by itself."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, _Line] = OrderedDict()
+        self._channels: OrderedDict[str, _ExchangeChannel] = OrderedDict()
         self._opening = asyncio.Lock()
 
     def detach(self) -> None:
         """Forget the connection, which is gone; what was not confirmed on it has failed."""
-        self._lines.clear()
+        self._channels.clear()
 
-    async def publish(self, connection: Connection, letter: Letter) -> None:
-        """Publish a letter and wait until it is confirmed.
+    async def publish(self, connection: Connection, message: ExchangeMessage) -> None:
+        """Publish a message and wait until it is confirmed.
 
         :raises BrokerError: It was not, or perhaps not, published.
         """
-        line = await self._line(connection, letter.exchange)
-        await line.publish(letter)
+        channel = await self._channel(connection, message.exchange)
+        await channel.publish(message)
 
-    async def _line(self, connection: Connection, exchange: str) -> _Line:
-        line = self._lines.get(exchange)
-        if line is None or not line.is_open:
+    async def _channel(self, connection: Connection, exchange: str) -> _ExchangeChannel:
+        channel = self._channels.get(exchange)
+        if channel is None or not channel.is_open:
             async with self._opening:
-                line = self._lines.get(exchange)
-                if line is None or not line.is_open:
-                    line = self._lines[exchange] = await _Line.open(connection)
-        self._lines.move_to_end(exchange)
-        for name in list(self._lines)[: max(0, len(self._lines) - MAX_CHANNELS)]:
-            if self._lines[name].idle:
-                self._lines.pop(name).close()
-        return line
+                channel = self._channels.get(exchange)
+                if channel is None or not channel.is_open:
+                    channel = self._channels[exchange] = await _ExchangeChannel.open(connection)
+        self._channels.move_to_end(exchange)
+        for name in list(self._channels)[: max(0, len(self._channels) - MAX_CHANNELS)]:
+            if self._channels[name].idle:
+                self._channels.pop(name).close()
+        return channel
 
 
-class _Line:
+class _ExchangeChannel:
     """The channel of one exchange."""
 
     def __init__(self, channel: Channel) -> None:
@@ -77,17 +77,17 @@ class _Line:
         self._returned: dict[str, str] = {}
 
     @classmethod
-    async def open(cls, connection: Connection) -> _Line:
+    async def open(cls, connection: Connection) -> _ExchangeChannel:
         channel = await Channel.open(connection)
-        line = cls(channel)
+        exchange = cls(channel)
         try:
-            await channel.confirm(line._on_confirm)
+            await channel.confirm(exchange._on_confirm)
         except BaseException:
             channel.close()
             raise
-        channel.raw.add_on_return_callback(line._on_return)
-        channel.on_closed(line._on_closed)
-        return line
+        channel.raw.add_on_return_callback(exchange._on_return)
+        channel.on_closed(exchange._on_closed)
+        return exchange
 
     @property
     def is_open(self) -> bool:
@@ -100,21 +100,21 @@ class _Line:
     def close(self) -> None:
         self._channel.close()
 
-    async def publish(self, letter: Letter) -> None:
+    async def publish(self, message: ExchangeMessage) -> None:
         self._sequence += 1
         sequence = self._sequence
         confirmed = self._waiting[sequence] = asyncio.get_running_loop().create_future()
         properties = BasicProperties(
-            content_type=letter.content_type,
+            content_type=message.content_type,
             delivery_mode=_PERSISTENT,
-            message_id=letter.message_id,
-            type=letter.kind,
-            timestamp=letter.timestamp,
+            message_id=message.message_id,
+            type=message.kind,
+            timestamp=message.timestamp,
             app_id="homing",
         )
         try:
             self._channel.raw.basic_publish(
-                letter.exchange, letter.routing_key, letter.body, properties, mandatory=True
+                message.exchange, message.routing_key, message.body, properties, mandatory=True
             )
         except AMQPError as error:
             self._waiting.pop(sequence, None)
@@ -127,10 +127,10 @@ class _Line:
         finally:
             self._waiting.pop(sequence, None)
             # Another attempt has the same id.
-            reason = self._returned.pop(letter.message_id, "")
+            reason = self._returned.pop(message.message_id, "")
         if reason:
             raise UnroutableError(
-                f"no queue takes what goes to the exchange {letter.exchange!r} by the key {letter.routing_key!r}"
+                f"no queue takes what goes to the exchange {message.exchange!r} by the key {message.routing_key!r}"
                 f" ({reason})"
             )
 
@@ -153,10 +153,10 @@ class _Line:
     def _on_closed(self, reason: BrokerError) -> None:
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(_told(reason))
+                waiting.set_exception(_reason_of(reason))
 
 
-def _told(reason: BrokerError) -> BrokerError:
+def _reason_of(reason: BrokerError) -> BrokerError:
     if isinstance(reason, ChannelClosedError) and reason.code == _NOT_FOUND:
         return UnroutableError(f"RabbitMQ has no such exchange ({reason.text})")
     if isinstance(reason, ChannelClosedError) and reason.code == _ACCESS_REFUSED:

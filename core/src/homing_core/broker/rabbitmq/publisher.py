@@ -28,16 +28,16 @@ WINDOW_MESSAGES: Final = 2000
 WINDOW_BYTES: Final = 32 * MIB
 """So much may be published and not confirmed; who publishes more waits."""
 
-MAX_EXPIRATION: Final = 2**32 - 1
+MAX_EXPIRATION_MS: Final = 2**32 - 1
 
-BURST: Final = 200
+MAX_BURST: Final = 200
 """So many messages are written before the event loop gets its turn."""
 
 CONFIRM_TIMEOUT: Final = 15.0
 """Seconds after which a message that was not confirmed counts as unknown, so that a queue without a leader, or a
 broker short of memory, does not hold its publisher and the window for ever."""
 
-PATIENCE: Final = 5.0
+AVAILABILITY_TIMEOUT: Final = 5.0
 """Seconds to wait for a broker that is away, or that accepts nothing because it is short of memory or disk."""
 
 
@@ -105,7 +105,7 @@ class Publisher:
         """Publish on this connection from now on."""
         if self._transient is None or not self._transient.is_open:
             self._transient = await Channel.open(connection)
-            self._transient.on_closed(self._make_good)
+            self._transient.on_closed(self._reopen_channel)
         if self._confirmed is None:
             channel = await Channel.open(connection)
             try:
@@ -153,7 +153,8 @@ class Publisher:
     async def send(self, exchange: str, key: str, body: bytes, *, wait: bool = False) -> None:
         """Publish without a confirm; the message may be lost.
 
-        :raises BrokerUnavailableError: There is no connection, or with ``wait`` there was none for :data:`PATIENCE`.
+        :raises BrokerUnavailableError: There is no connection, or with ``wait`` there was none in time, see
+            :data:`AVAILABILITY_TIMEOUT`.
         """
         if wait and not self._available.is_set():
             await self._availability()
@@ -194,11 +195,11 @@ class Publisher:
         if self._closing:
             raise BrokerUnavailableError("The broker is being closed.")
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(AVAILABILITY_TIMEOUT):
                 await self._available.wait()
         except TimeoutError:
             what = "is short of memory or disk and takes no messages" if self._blocked else "is not connected"
-            raise BrokerUnavailableError(f"RabbitMQ {what}, for {PATIENCE:g} s or more.") from None
+            raise BrokerUnavailableError(f"RabbitMQ {what}, for {AVAILABILITY_TIMEOUT:g} s or more.") from None
 
     def _has_room(self) -> bool:
         return len(self._pending) < WINDOW_MESSAGES and self._pending_bytes < WINDOW_BYTES
@@ -216,7 +217,7 @@ class Publisher:
         """Publish messages from this index on while there is room; return the index of the first left."""
         assert self._confirmed is not None
         publish = self._confirmed.raw.basic_publish
-        last = min(len(messages), index + BURST)
+        last = min(len(messages), index + MAX_BURST)
         loop = asyncio.get_running_loop()
         self._drained.clear()
         while index < last and self._has_room():
@@ -270,15 +271,15 @@ class Publisher:
 
     def _on_channel_lost(self, reason: BrokerError) -> None:
         self._drop(f"The channel was lost before the message was confirmed: {reason}")
-        self._make_good(reason)
+        self._reopen_channel(reason)
 
-    def _make_good(self, reason: BrokerError) -> None:
+    def _reopen_channel(self, reason: BrokerError) -> None:
         if isinstance(reason, ChannelClosedError):
             self._reopen()
 
     def _on_blocked(self, *, blocked: bool) -> None:
         if blocked != self._blocked:
-            log.warning("RabbitMQ is short of memory or disk" if blocked else "RabbitMQ takes messages again")
+            log.warning("broker_blocked" if blocked else "broker_unblocked")
         self._blocked = blocked
         self._update()
 
@@ -290,7 +291,7 @@ class Publisher:
             _, last = self._written.popleft()
         late = [sequence for sequence in range(self._oldest, last + 1) if sequence in self._pending]
         if late:
-            log.warning("RabbitMQ did not confirm messages in time", messages=len(late), timeout_s=CONFIRM_TIMEOUT)
+            log.warning("publish_confirms_timed_out", messages=len(late), timeout_s=CONFIRM_TIMEOUT)
             self._fail(late, f"RabbitMQ did not confirm the message within {CONFIRM_TIMEOUT:g} s.")
             self._oldest = last + 1
         self._check = None
@@ -326,4 +327,4 @@ class Publisher:
 
 def _expiration(seconds: float) -> str:
     """Return a time as RabbitMQ takes it: whole milliseconds, as text; one out of its range would close the channel."""
-    return str(min(max(0, round(seconds * 1000)), MAX_EXPIRATION))
+    return str(min(max(0, round(seconds * 1000)), MAX_EXPIRATION_MS))

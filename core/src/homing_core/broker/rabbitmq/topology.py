@@ -16,7 +16,8 @@ from homing_core.broker.seam import BrokerError
 from homing_core.limits import MAX_BROKER_LOGS
 
 WORK_DELIVERY_LIMIT: Final = 100
-"""Each crash of a worker counts for every message it had in hand, so the limit is far above what is poison."""
+"""Redeliveries. Each crash of a worker counts for every message it had in flight, so the limit is far above what makes
+a message poison."""
 
 CONTROL_EXCHANGE: Final = "homing.control.v1"
 STATUS_EXCHANGE: Final = "homing.status.v1"
@@ -136,12 +137,12 @@ class Topology:
 
     @staticmethod
     def control() -> QueueSpec:
-        """A queue for what servers tell one process, new at each call."""
+        """A queue for the control messages to one process, new at each call."""
         return QueueSpec(name=f"homing.control.v1.{uuid4().hex}", exclusive=True, exchange=CONTROL_EXCHANGE)
 
     @staticmethod
     def status() -> QueueSpec:
-        """A queue for what workers tell one process, new at each call."""
+        """A queue for the heartbeats of workers, of one process, new at each call."""
         return QueueSpec(name=f"homing.status.v1.{uuid4().hex}", exclusive=True, exchange=STATUS_EXCHANGE)
 
     async def declare(self, channel: Channel) -> None:
@@ -168,7 +169,7 @@ def sync_queue(function: str) -> str:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Tell what could not be declared, and what to do about it."""
+    """Say what could not be declared, and what to do about it."""
     try:
         yield
     except ChannelClosedError as error:
