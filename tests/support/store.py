@@ -22,7 +22,7 @@ from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import DeliveryMessage, Event
 from homing_server.store import delivery_claims, schema
 from homing_server.store.accept import Draft, Verdict, accept
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.functions import put_function
 from homing_server.store.read import get_invocations
@@ -120,7 +120,7 @@ async def accept_sent(database: Database, count: int, **fields: Any) -> list[str
     return [draft.id for draft in drafts]
 
 
-async def record(database: Database, *events: Event) -> Recorded:
+async def record(database: Database, *events: Event) -> CommitEffects:
     """Record events in one transaction."""
     with database.writing() as connection:
         return record_events(connection, events)

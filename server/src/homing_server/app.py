@@ -59,7 +59,7 @@ from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.settings import ServerSettings
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.sequences import read_counters
 from homing_server.tasks import Tasks
@@ -289,11 +289,11 @@ class Server:
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()
 
-    def _announce(self, recorded: Recorded) -> None:
-        self._dispatcher.recorded(recorded)
-        self._deliveries.recorded(recorded)
-        self._leases.recorded(recorded)
-        self._control.recorded(recorded)
+    def _announce(self, effects: CommitEffects) -> None:
+        self._dispatcher.on_committed(effects)
+        self._deliveries.on_committed(effects)
+        self._leases.on_committed(effects)
+        self._control.on_committed(effects)
 
     def _caused(self, function: str, due_us: int) -> None:
         self._dispatcher.wake(function, due_us)

@@ -27,7 +27,7 @@ from homing_core.wire.v1 import (
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.functions.catalog import Catalog
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
@@ -107,13 +107,13 @@ class ControlChannel:
         """Whether no other server was heard of lately."""
         return not any(time.monotonic() - at < CONTROL_SILENCE for at in self._others.values())
 
-    def recorded(self, recorded: Recorded) -> None:
+    def on_committed(self, effects: CommitEffects) -> None:
         """Tell the other servers that results and changes were recorded here."""
-        if recorded.change_seq:
-            self._hub.tell(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
+        if effects.change_seq:
+            self._hub.tell(result_seq=effects.result_seq, change_seq=effects.change_seq)
             # One that was not heard of yet looks by itself until it is.
             if self._broker.connected and not self.alone:
-                results = ResultsRecorded(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
+                results = ResultsRecorded(result_seq=effects.result_seq, change_seq=effects.change_seq)
                 message = Control(results=results)
                 self._tasks.run(self._tell(message), "tell results")
 

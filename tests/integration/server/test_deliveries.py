@@ -456,7 +456,7 @@ async def test_p6_deliveries_go_until_they_are_confirmed(
     failures: list[BrokerError | None] = [PublishUnknownError("cut"), PublishRefusedError("full")]
     broker.fail_deliveries = lambda _: failures.pop(0) if failures else None
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/")
-    bench.deliveries.recorded(await record(database, *life(key)))
+    bench.deliveries.on_committed(await record(database, *life(key)))
     await until(lambda: len(broker.deliveries) == 1)
     (message,) = broker.deliveries
     assert (message.invocation_id, message.generation, message.result.status_code) == (key, 3, 200)
@@ -468,11 +468,11 @@ async def test_what_is_due_later_goes_then_without_being_asked_for(
     bench: Bench, broker: ScriptedBroker, database: Database
 ) -> None:
     (key,) = await accept_sent(database, 1, callback=HOOK)
-    bench.deliveries.recorded(await record(database, *life(key)))
+    bench.deliveries.on_committed(await record(database, *life(key)))
     await until(lambda: len(broker.deliveries) == 1)
     due_us = now_us() + SECOND // 4
     pending = report(broker.deliveries[0], api.DELIVERY_STATE_PENDING, reasons=["TIMEOUT"], due_us=due_us)
-    bench.deliveries.recorded(await record(database, pending))
+    bench.deliveries.on_committed(await record(database, pending))
     await until(lambda: len(broker.deliveries) == 2)
     assert now_us() >= due_us
 
@@ -480,7 +480,7 @@ async def test_what_is_due_later_goes_then_without_being_asked_for(
 async def test_functions_are_woken_that_deliveries_invoke(bench: Bench, database: Database) -> None:
     draft = make_draft(spec_to(on_success=["function:next"]), sent=True)
     await accept_all(database, draft)
-    bench.deliveries.recorded(await record(database, *life(draft.id)))
+    bench.deliveries.on_committed(await record(database, *life(draft.id)))
     await until(lambda: bench.caused == ["next"])
 
 

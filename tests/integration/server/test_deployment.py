@@ -27,7 +27,7 @@ from homing_server.invocations import reconciliation as conservation_module
 from homing_server.invocations.reconciliation import Conservation
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
@@ -58,7 +58,7 @@ class Bench:
         self.catalog = Catalog(database)
         self.presence = Presence()
         self.metrics = Metrics()
-        self.announced: list[Recorded] = []
+        self.announced: list[CommitEffects] = []
         hub = WatchHub(database)
         self.control = control = ControlChannel(
             "server",

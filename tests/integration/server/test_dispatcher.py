@@ -29,7 +29,7 @@ from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store.dispatch import at_broker
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
 from homing_server.store.state_counts import count_states
@@ -58,7 +58,7 @@ class Bench:
     def __init__(self, database: Database, broker: ScriptedBroker | RabbitBroker, *, resend_after: float = 600) -> None:
         self.database = database
         self.catalog = Catalog(database)
-        self.announced: list[Recorded] = []
+        self.announced: list[CommitEffects] = []
         self.dispatcher = Dispatcher(
             database,
             broker,
@@ -251,7 +251,7 @@ async def test_newcomers_queue_up_behind_what_waits(
         with database.reading() as connection:
             (believed, _) = (at_broker(connection))["resize"]
         assert believed <= 10
-        bench.dispatcher.recorded(await record(database, *life(key)))
+        bench.dispatcher.on_committed(await record(database, *life(key)))
         if len(seen) == 20:
             accepted += [(await bench.accept()).id for _ in range(5)]
     await until(lambda: len(broker.work) == 45)
@@ -287,7 +287,7 @@ async def test_broker_holds_a_bounded_number_of_bytes(bench: Bench, broker: Scri
     await bench.dispatcher.survey()
     assert most <= len(broker.work) <= most + 1
     first = broker.work[0].invocation_id
-    bench.dispatcher.recorded(await record(bench.database, *life(first)))
+    bench.dispatcher.on_committed(await record(bench.database, *life(first)))
     await until(lambda: len(broker.work) >= most + 1)
 
 
@@ -310,7 +310,7 @@ async def test_count_of_what_is_at_the_broker_misses_nothing_that_is_under_way(
     await sweeps
     assert len(broker.work) == 60
     for message in list(broker.work):
-        bench.dispatcher.recorded(await record(bench.database, *life(message.invocation_id)))
+        bench.dispatcher.on_committed(await record(bench.database, *life(message.invocation_id)))
     await until(lambda: len(broker.work) == 120)
 
 

@@ -15,7 +15,7 @@ from homing_server.invocations.leases import Leases
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
 from homing_server.store import dispatch
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
@@ -39,8 +39,8 @@ async def broker(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     monkeypatch.setattr(leases, "_INTERVAL", 0.02)
     broker = ScriptedBroker()
 
-    def announce(recorded: Recorded) -> None:
-        watch.recorded(recorded)
+    def announce(effects: CommitEffects) -> None:
+        watch.on_committed(effects)
 
     recorder = Recorder(database, broker, Metrics(), announce=announce)
     watch = Leases(database, broker, recorder, grace=SHORT)

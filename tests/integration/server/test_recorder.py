@@ -20,7 +20,7 @@ from homing_server.errors import unavailable
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
 from homing_server.store import engine, schema
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.read import ended_after
 from homing_server.store.sequences import raise_counters
@@ -39,12 +39,12 @@ class Bench:
     def __init__(self, database: Database, broker: Broker, tasks: Tasks) -> None:
         self.database = database
         self.metrics = Metrics()
-        self.heard: list[Recorded] = []
+        self.heard: list[CommitEffects] = []
         self.recorder = Recorder(database, broker, self.metrics, announce=self.heard.append)
         tasks.repeat(self.recorder.record_group, pause=0.05)
 
     def ended(self) -> dict[str, State]:
-        return {key: state for recorded in self.heard for key, state in recorded.ended.items()}
+        return {key: state for effects in self.heard for key, state in effects.ended.items()}
 
     def counted(self, name: str) -> float:
         return self.metrics.registry.get_sample_value(f"homing_events_{name}_total") or 0.0
@@ -189,7 +189,7 @@ async def test_store_that_another_keeps_locked_is_waited_for(
         refused = asyncio.Event()
         commit = bench.recorder._commit_once
 
-        async def watched(*arguments: object) -> Recorded:
+        async def watched(*arguments: object) -> CommitEffects:
             try:
                 return await commit(*arguments)  # type: ignore[arg-type]
             except Exception:
@@ -276,7 +276,7 @@ async def test_p5_two_recorders_take_over_from_each_other(
             await eventually(ended, 400)
             await eventually(worker.events_depth, 0)
             await until(lambda: all(bench.recorder.idle for bench in benches))
-        told = [key for bench in benches for recorded in bench.heard for key in recorded.ended]
+        told = [key for bench in benches for effects in bench.heard for key in effects.ended]
         assert sorted(told) == sorted(keys), "each end was recorded once"
-        recorded = await record(database, *(event for key in keys for event in life(key, State.FAILED)))
-        assert (recorded.ended, recorded.refused) == ({}, 1200)
+        effects = await record(database, *(event for key in keys for event in life(key, State.FAILED)))
+        assert (effects.ended, effects.refused) == ({}, 1200)

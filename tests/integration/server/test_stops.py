@@ -61,10 +61,10 @@ async def test_what_waits_in_the_store_is_stopped_and_the_rest_has_a_tombstone(d
     (sent,) = await accept_sent(database, 1)
 
     requested = ask(database, stored.id)
-    assert requested.recorded.ended == {stored.id: State.STOPPED}
+    assert requested.effects.ended == {stored.id: State.STOPPED}
     assert not requested.stops
     requested = ask(database, sent)
-    assert not requested.recorded.ended
+    assert not requested.effects.ended
     assert [(stop.invocation_id, stop.generation) for stop in requested.stops] == [(sent, 1)]
     assert await state_of(database, sent) == (State.STOPPING, Custody.SENT)
     # Asked again it is the same, and told no more than once.
@@ -82,8 +82,8 @@ async def test_a_stopped_invocations_message_counts_until_a_worker_lets_it_go(da
     assert [(await state_of(database, key))[0] for key in keys] == [State.STOPPED, State.STOPPED, State.ENQUEUED]
     # The records have ended; their messages are still there.
     assert at_broker(database) == 3
-    recorded = await record(database, Reporter(1, invocation_id=keys[0]).ended(State.STOPPED))
-    assert recorded.refused == 1
+    effects = await record(database, Reporter(1, invocation_id=keys[0]).ended(State.STOPPED))
+    assert effects.refused == 1
     assert at_broker(database) == 2
     # The message of an earlier hand-over is not the one that counts.
     await record(database, Reporter(0, invocation_id=keys[1]).ended(State.STOPPED))
@@ -101,7 +101,7 @@ async def test_what_is_stopping_is_never_published_again(database: Database) -> 
     assert await state_of(database, back) == (State.ENQUEUED, Custody.STORE)
 
     # It was published, perhaps: a message may linger, and somebody may be about to start it.
-    assert not ask(database, back).recorded.ended
+    assert not ask(database, back).effects.ended
     ask(database, lost)
     write(
         database,
@@ -144,7 +144,7 @@ async def test_many_are_stopped_page_by_page_and_none_that_came_later(database: 
     while pages == 0 or place is not None:
         page = partial(stops.request_page, selection=part, after=place, accepted_by_us=began)
         requested, place = write(database, partial(page, caller="", reason="", now_us=now_us()))
-        stopped += requested.recorded.ended
+        stopped += requested.effects.ended
         stopping += [stop.invocation_id for stop in requested.stops]
         pages += 1
 

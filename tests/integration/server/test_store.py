@@ -29,7 +29,7 @@ from homing_core.wire.v1 import Token as WireToken
 from homing_server.errors import ApiError
 from homing_server.store import delivery_rows, dispatch, engine, schema
 from homing_server.store.accept import Outcome, accept
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted
 from homing_server.store.read import ended_after, results_after
@@ -231,10 +231,10 @@ async def test_accept_that_fails_leaves_nothing(database: Database) -> None:
 
 async def test_events_make_the_record(database: Database) -> None:
     (key,) = await accept_sent(database, 1)
-    recorded = await record(database, *life(key))
-    assert recorded.ended == {key: State.SUCCEEDED}
-    assert recorded.result_seq == 1
-    assert recorded.left_broker == [(key, "resize", 512)]
+    effects = await record(database, *life(key))
+    assert effects.ended == {key: State.SUCCEEDED}
+    assert effects.result_seq == 1
+    assert effects.left_broker == [(key, "resize", 512)]
     invocation = await read(database, key)
     assert invocation.state == api.INVOCATION_STATE_SUCCEEDED
     assert invocation.result.status_code == 200
@@ -247,8 +247,8 @@ async def test_recording_twice_is_recording_once(database: Database) -> None:
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/")
     await record(database, *life(key))
     before, numbers = await row_of(database, key), await counters(database)
-    recorded = await record(database, *life(key), *life(key))
-    assert (recorded.refused, recorded.ended, recorded.deliveries) == (6, {}, 0)
+    effects = await record(database, *life(key), *life(key))
+    assert (effects.refused, effects.ended, effects.deliveries) == (6, {}, 0)
     assert await row_of(database, key) == before
     assert await counters(database) == numbers
     assert len(await deliveries_of(database, key)) == 1
@@ -258,8 +258,8 @@ async def test_p3_stale_attempt_cannot_settle(database: Database) -> None:
     (key,) = await accept_sent(database, 1)
     await take_back(database, (key, 1))
     await claim(database)
-    recorded = await record(database, *life(key, State.FAILED, generation=1))
-    assert (recorded.refused, recorded.ended) == (3, {})
+    effects = await record(database, *life(key, State.FAILED, generation=1))
+    assert (effects.refused, effects.ended) == (3, {})
     await record(database, *life(key, generation=2))
     assert (await read(database, key)).state == api.INVOCATION_STATE_SUCCEEDED
 
@@ -268,9 +268,9 @@ async def test_hundreds_of_events_in_one_batch(database: Database) -> None:
     keys = await accept_sent(database, 400)
     events = [event for key in keys for event in life(key)]
     Random(7).shuffle(events)
-    recorded = await record(database, *events, *events[:100])
-    assert recorded.ended == dict.fromkeys(keys, State.SUCCEEDED)
-    assert recorded.result_seq == 400
+    effects = await record(database, *events, *events[:100])
+    assert effects.ended == dict.fromkeys(keys, State.SUCCEEDED)
+    assert effects.result_seq == 400
     with database.reading() as connection:
         results = results_after(connection, 0, most=1000)
         assert [result.seq for result in results] == list(range(1, 401))
@@ -287,17 +287,17 @@ async def test_results_are_numbered_without_gaps_over_transactions(database: Dat
 
 
 async def test_event_of_an_unknown_invocation_is_let_go(database: Database) -> None:
-    recorded = await record(database, *life("no such id"))
-    assert recorded == Recorded()
+    effects = await record(database, *life("no such id"))
+    assert effects == CommitEffects()
 
 
 async def test_deferred_work_comes_back_when_it_is_due(database: Database) -> None:
     (key,) = await accept_sent(database, 1)
     worker = Reporter(1, invocation_id=key, time_us=now_us())
     due_us = now_us() + MINUTE
-    recorded = await record(database, worker.dequeued(), worker.running(), worker.deferred(due_us=due_us))
-    assert recorded.due == {"resize": due_us}
-    assert recorded.left_broker == [(key, "resize", 512)]
+    effects = await record(database, worker.dequeued(), worker.running(), worker.deferred(due_us=due_us))
+    assert effects.due == {"resize": due_us}
+    assert effects.left_broker == [(key, "resize", 512)]
     invocation = await read(database, key)
     assert (invocation.state, invocation.hold_reason) == (
         api.INVOCATION_STATE_RETRYING,
@@ -340,10 +340,10 @@ def sync_end(key: str, *, state: State = State.SUCCEEDED, callback: str = "") ->
 
 async def test_sync_call_leaves_a_record_once(database: Database) -> None:
     event = sync_end("s1")
-    recorded = await record(database, event, event)
-    assert recorded.ended == {"s1": State.SUCCEEDED}
-    recorded = await record(database, event, sync_end("s2", state=State.FAILED))
-    assert (recorded.ended, recorded.refused, recorded.result_seq) == ({"s2": State.FAILED}, 1, 2)
+    effects = await record(database, event, event)
+    assert effects.ended == {"s1": State.SUCCEEDED}
+    effects = await record(database, event, sync_end("s2", state=State.FAILED))
+    assert (effects.ended, effects.refused, effects.result_seq) == ({"s2": State.FAILED}, 1, 2)
     invocation = await read(database, "s1", include_payload=True)
     assert invocation.sync
     assert (invocation.caller, invocation.state) == ("me", api.INVOCATION_STATE_SUCCEEDED)
@@ -360,10 +360,10 @@ async def test_sync_call_leaves_a_record_once(database: Database) -> None:
 async def test_p6_every_end_makes_its_delivery(database: Database, state: State) -> None:
     (key,) = await accept_sent(database, 1, callback="http://127.0.0.1/hook")
     (bare,) = await accept_sent(database, 1)
-    recorded = await record(
+    effects = await record(
         database, *(Reporter(1, invocation_id=each, time_us=now_us()).ended(state) for each in (key, bare))
     )
-    assert recorded.deliveries == 1
+    assert effects.deliveries == 1
     (delivery,) = (await read(database, key)).deliveries
     assert (delivery.uri, delivery.state) == ("http://127.0.0.1/hook", api.DELIVERY_STATE_PENDING)
     assert delivery.kind == api.DELIVERY_KIND_CALLBACK
@@ -387,8 +387,8 @@ async def test_p6_ends_that_no_worker_tells_make_deliveries_too(database: Databa
     await accept_all(database, old, gone)
     assert not await claim(database)
     with database.writing() as connection:
-        recorded = invalidate_stored(connection, "figlet", now_us=now_us())
-    assert recorded.ended == {gone.id: State.INVALID}
+        effects = invalidate_stored(connection, "figlet", now_us=now_us())
+    assert effects.ended == {gone.id: State.INVALID}
     assert (await read(database, old.id)).state == api.INVOCATION_STATE_EXPIRED
     for draft in (old, gone):
         assert len(await deliveries_of(database, draft.id)) == 1
@@ -585,7 +585,7 @@ async def test_what_waited_too_long_expires_and_never_goes(database: Database) -
     with database.writing() as connection:
         taken = dispatch.claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=1 << 20)
     assert [item.message.invocation_id for item in taken.work] == [young.id]
-    assert taken.recorded.ended == {old.id: State.EXPIRED, scheduled.id: State.EXPIRED}
+    assert taken.effects.ended == {old.id: State.EXPIRED, scheduled.id: State.EXPIRED}
     invocation = await read(database, old.id)
     assert (invocation.state, invocation.failure.reason) == (api.INVOCATION_STATE_EXPIRED, "MAX_AGE")
     assert not invocation.attempts

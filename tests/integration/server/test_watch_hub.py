@@ -25,7 +25,7 @@ from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
 from homing_server.metrics import Metrics
 from homing_server.store import read, schema
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.read import Numbered, results_after
@@ -70,9 +70,9 @@ class Station:
 
     async def record(self, *events: Event, tell: bool = True) -> None:
         """Record events in one transaction."""
-        recorded = await record(self.database, *events)
+        effects = await record(self.database, *events)
         if tell:
-            self.hub.tell(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
+            self.hub.tell(result_seq=effects.result_seq, change_seq=effects.change_seq)
 
     async def watch(
         self, token: str = "", *, transitions: bool = False, **selection: object
@@ -497,12 +497,12 @@ async def test_a_renewed_lease_is_no_change_to_tell_of(station: Station) -> None
     (key,) = await accept_sent(station.database, 1)
     row = await row_of(station.database, key)
     before = record_of(row)
-    recorded = Recorded()
+    effects = CommitEffects()
     with station.database.writing() as connection:
         renewed = Change(row=row, before=before, after=replace(before, due_us=1))
-        store_changes(connection, [renewed], recorded)
+        store_changes(connection, [renewed], effects)
     after = await row_of(station.database, key)
-    assert (after.due_us, after.change_seq, recorded.change_seq) == (1, row.change_seq, 0)
+    assert (after.due_us, after.change_seq, effects.change_seq) == (1, row.change_seq, 0)
 
 
 async def test_a_page_from_the_store_is_bounded_in_bytes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from homing_server.functions.catalog import Catalog
 from homing_server.rules.validation import Checks, check_instances
 from homing_server.store import functions as stored
 from homing_server.store import tombstones
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.record import select_invocations, store_changes
@@ -47,7 +47,7 @@ class Deployment:
         control: ControlChannel,
         *,
         tasks: Tasks,
-        announce: Callable[[Recorded], None],
+        announce: Callable[[CommitEffects], None],
     ) -> None:
         """Prepare to deploy.
 
@@ -154,11 +154,11 @@ class Deployment:
     async def _invalidate_stored(self, name: str) -> int:
         count = 0
         while True:
-            recorded = await self._database.write(stored.invalidate_stored, name, now_us=now_us())
-            if not recorded.ended:
+            effects = await self._database.write(stored.invalidate_stored, name, now_us=now_us())
+            if not effects.ended:
                 return count
-            count += len(recorded.ended)
-            self._announce(recorded)
+            count += len(effects.ended)
+            self._announce(effects)
 
     async def _drain_deleted(self) -> None:
         for name in await self._catalog.load():
@@ -215,14 +215,14 @@ class Deployment:
             if item is not None and item.generation >= work.get(item.invocation_id, (item,))[0].generation:
                 work[item.invocation_id] = item, message
         try:
-            recorded = await self._database.write(_end_all, work)
+            effects = await self._database.write(_end_all, work)
         except BaseException:
             for message in messages:
                 message.requeue()
             raise
         for message in messages:
             message.ack()
-        self._announce(recorded)
+        self._announce(effects)
 
     def _refuse(self, message: Received) -> None:
         self._tasks.run(self._refuse_sync(message), "refuse sync call")
@@ -265,7 +265,7 @@ def _read(message: Received) -> WorkMessage | None:
         return None
 
 
-def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Received]]) -> Recorded:
+def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Received]]) -> CommitEffects:
     changes = []
     gone = []
     for row in select_invocations(connection, work):
@@ -276,10 +276,10 @@ def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Recei
         after = _end_of(before, item, message.dead_reason)
         if after is not None:
             changes.append(Change(row=row, before=before, after=after))
-    recorded = Recorded()
-    store_changes(connection, changes, recorded)
+    effects = CommitEffects()
+    store_changes(connection, changes, effects)
     tombstones.note_gone(connection, gone, now_us=now_us())
-    return recorded
+    return effects
 
 
 def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | None:

@@ -21,7 +21,7 @@ from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store import delivery_claims, delivery_rows
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -65,10 +65,10 @@ class DeliveryDispatcher:
         self._full = True
         """Whether some wait until others of their receiver have left the workers."""
 
-    def recorded(self, recorded: Recorded) -> None:
+    def on_committed(self, effects: CommitEffects) -> None:
         """Take note of what was recorded: what ended, and what became of deliveries."""
-        self._count(delivered=recorded.delivered, dead=recorded.given_up)
-        if recorded.deliveries or recorded.put_off or (recorded.delivery_reports and self._full):
+        self._count(delivered=effects.delivered, dead=effects.given_up)
+        if effects.deliveries or effects.put_off or (effects.delivery_reports and self._full):
             self._woken.set()
 
     def wake(self) -> None:

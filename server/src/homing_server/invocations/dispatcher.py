@@ -27,7 +27,7 @@ from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store import dispatch, functions, stops
 from homing_server.store.accept import Draft
 from homing_server.store.dispatch import Work
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class Dispatcher:
         catalog: Catalog,
         *,
         urls: DataUrls,
-        announce: Callable[[Recorded], None],
+        announce: Callable[[CommitEffects], None],
         resend_after: float,
     ) -> None:
         """Prepare to dispatch.
@@ -172,14 +172,14 @@ class Dispatcher:
         self._due[function] = min(self._due.get(function, due_us), due_us)
         self._fed.set()
 
-    def recorded(self, recorded: Recorded) -> None:
+    def on_committed(self, effects: CommitEffects) -> None:
         """Take note of what the recorder has committed."""
-        for invocation_id, function, size in recorded.left_broker:
+        for invocation_id, function, size in effects.left_broker:
             self._confirmed.pop(invocation_id, None)
             self._unload(function, size)
             if function in self._due:
                 self._fed.set()
-        for function, due_us in recorded.due.items():
+        for function, due_us in effects.due.items():
             self.wake(function, due_us)
 
     async def publish_outbox(self) -> None:
@@ -317,7 +317,7 @@ class Dispatcher:
         else:
             self._due.pop(function, None)
         self.send(claim.work)
-        self._announce(claim.recorded)
+        self._announce(claim.effects)
 
     async def _take_back(self, function: str, failed: Sequence[Work], reason: BrokerError) -> None:
         """Return what was not confirmed to the store; it is published again under a new generation."""

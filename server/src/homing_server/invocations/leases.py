@@ -16,7 +16,7 @@ from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_server.invocations.recorder import Recorder
 from homing_server.store import dispatch
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -43,10 +43,10 @@ class Leases:
         """When each lease ends, in the loop's time, as far as is known now."""
         self._loop = asyncio.get_running_loop()
 
-    def recorded(self, recorded: Recorded) -> None:
+    def on_committed(self, effects: CommitEffects) -> None:
         """Take note of leases that were given or renewed."""
         now = self._loop.time()
-        for invocation_id, seconds in recorded.leases.items():
+        for invocation_id, seconds in effects.leases.items():
             self._ends[invocation_id] = now + seconds
 
     async def sweep(self) -> None:

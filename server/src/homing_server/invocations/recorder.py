@@ -22,7 +22,7 @@ from homing_core.wire.v1 import Event, EventBatch
 from homing_server.errors import ApiError
 from homing_server.metrics import Metrics
 from homing_server.store import schema
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.record import record_events
 from homing_server.store.sequences import holds_epoch, raise_counters
@@ -54,7 +54,7 @@ class Recorder:
     """Records events while it is the active one."""
 
     def __init__(
-        self, database: Database, broker: Broker, metrics: Metrics, *, announce: Callable[[Recorded], None]
+        self, database: Database, broker: Broker, metrics: Metrics, *, announce: Callable[[CommitEffects], None]
     ) -> None:
         """Prepare to record.
 
@@ -93,7 +93,7 @@ class Recorder:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in hand that is not recorded."""
+        """Whether nothing is in flight that is not recorded."""
         return not self._in_hand and not self._busy
 
     async def consume(self) -> None:
@@ -131,16 +131,16 @@ class Recorder:
         finally:
             del self._marks[key]
 
-    async def write(self, epoch: int, work: Callable[[Connection], Recorded]) -> bool:
+    async def write(self, epoch: int, work: Callable[[Connection], CommitEffects]) -> bool:
         """Commit what follows from what was recorded, and announce it; tell whether the epoch still is the last one."""
 
-        def under_epoch(connection: Connection) -> Recorded | None:
+        def under_epoch(connection: Connection) -> CommitEffects | None:
             return work(connection) if holds_epoch(connection, epoch) else None
 
-        recorded = await self._database.write(under_epoch)
-        if recorded is not None:
-            self._announce(recorded)
-        return recorded is not None
+        effects = await self._database.write(under_epoch)
+        if effects is not None:
+            self._announce(effects)
+        return effects is not None
 
     async def record_group(self) -> None:
         """Wait for events and commit what has come. One step of the recorder's loop."""
@@ -199,7 +199,7 @@ class Recorder:
     async def _record_events(self, events: Sequence[Event], term: int) -> None:
         """Commit events. One that cannot be recorded at all is found by halving and left out, so that others go on."""
         try:
-            recorded = await self._commit(events, term)
+            effects = await self._commit(events, term)
         except (_SupersededError, _LostError):
             raise
         except Exception:  # noqa: BLE001 whatever it is, the others' events must be recorded
@@ -212,16 +212,16 @@ class Recorder:
             self._metrics.events_failed.inc()
             return
         self._metrics.events.inc(len(events))
-        self._metrics.events_refused.inc(recorded.refused)
-        for state in recorded.ended.values():
+        self._metrics.events_refused.inc(effects.refused)
+        for state in effects.ended.values():
             self._metrics.ended.labels(state.name).inc()
-        self._announce(recorded)
+        self._announce(effects)
 
-    async def _commit(self, events: Sequence[Event], term: int) -> Recorded:
+    async def _commit(self, events: Sequence[Event], term: int) -> CommitEffects:
         """Commit events, trying for as long as the store cannot be written: they are nowhere else."""
         return await self._until_written(self._commit_once, events, term)
 
-    async def _commit_once(self, events: Sequence[Event], term: int) -> Recorded:
+    async def _commit_once(self, events: Sequence[Event], term: int) -> CommitEffects:
         epoch = self._epoch if term == self._term else None
         if epoch is None:
             epoch = await self._database.write(self._raise_epoch, term)
@@ -236,7 +236,7 @@ class Recorder:
             raise _LostError
         return raise_counters(connection, {schema.EPOCH: 1})[schema.EPOCH]
 
-    def _record_under(self, connection: Connection, epoch: int, term: int, events: Sequence[Event]) -> Recorded:
+    def _record_under(self, connection: Connection, epoch: int, term: int, events: Sequence[Event]) -> CommitEffects:
         if not holds_epoch(connection, epoch):
             raise _SupersededError if term == self._term else _LostError
         return record_events(connection, events)

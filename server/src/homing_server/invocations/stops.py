@@ -26,7 +26,7 @@ from homing_server.errors import invocation_ended, invocation_not_found
 from homing_server.rules.filters import check_bulk_filter
 from homing_server.rules.validation import Checks
 from homing_server.store import stops, tombstones
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place
 from homing_server.store.stops import Requested
@@ -54,7 +54,7 @@ class Stopping:
         control: ControlChannel,
         registry: WorkerRegistry,
         *,
-        announce: Callable[[Recorded], None],
+        announce: Callable[[CommitEffects], None],
     ) -> None:
         """Prepare to stop.
 
@@ -81,7 +81,7 @@ class Stopping:
         state = requested.states.get(invocation_id)
         if state is None:
             raise invocation_not_found(invocation_id)
-        if state in ENDS and not requested.recorded.ended:
+        if state in ENDS and not requested.effects.ended:
             raise invocation_ended(invocation_id, state.name)
         await self._follow(requested)
 
@@ -167,7 +167,7 @@ class Stopping:
                 reason=reason,
                 now_us=now_us(),
             )
-            response.stopped += len(requested.recorded.ended)
+            response.stopped += len(requested.effects.ended)
             response.stopping += len(requested.stops)
             await self._follow(requested)
             if place is None:
@@ -183,7 +183,7 @@ class Stopping:
 
     async def _follow(self, requested: Requested) -> None:
         """Tell of what was asked for."""
-        self._announce(requested.recorded)
+        self._announce(requested.effects)
         if requested.stops:
             await self._control.tell_stops(requested.stops)
             # Where no worker is, none will answer.

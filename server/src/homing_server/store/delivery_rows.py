@@ -17,7 +17,7 @@ from homing_core.lifecycle import Custody, State, Token
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, Event
 from homing_server.store import dead_letters, schema
 from homing_server.store.dead_letters import GivenUp
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, Values
 
 _deliveries = schema.deliveries
@@ -45,7 +45,7 @@ _update = (
 _OVER = frozenset({api.DELIVERY_STATE_DELIVERED, api.DELIVERY_STATE_DEAD})
 
 
-def make(connection: Connection, ends: Sequence[Change], recorded: Recorded) -> None:
+def make(connection: Connection, ends: Sequence[Change], effects: CommitEffects) -> None:
     """Make the deliveries of invocations that end: of their callbacks and destinations, else their functions'."""
     functions = _functions(connection, {change.row.function for change in ends})
     now = now_us()
@@ -71,7 +71,7 @@ def make(connection: Connection, ends: Sequence[Change], recorded: Recorded) -> 
     ]
     if rows:
         connection.execute(_insert, rows)
-        recorded.deliveries += len(rows)
+        effects.deliveries += len(rows)
 
 
 def _functions(connection: Connection, names: Collection[str]) -> dict[str, Function]:
@@ -91,7 +91,7 @@ def _targets(change: Change, function: Function | None) -> Iterator[tuple[int, C
         yield kind, destination
 
 
-def record_reports(connection: Connection, reports: Sequence[Event], recorded: Recorded) -> None:
+def record_reports(connection: Connection, reports: Sequence[Event], effects: CommitEffects) -> None:
     """Record what workers report of deliveries, in order."""
     if not reports:
         return
@@ -105,7 +105,7 @@ def record_reports(connection: Connection, reports: Sequence[Event], recorded: R
         row = rows.get(report.delivery_id)
         known = changes.get(report.delivery_id)
         if row is None or token < tokens[row.id] or _settled(row, known, event):
-            recorded.refused += 1
+            effects.refused += 1
             continue
         tokens[row.id] = token
         history = histories[row.id]
@@ -113,8 +113,8 @@ def record_reports(connection: Connection, reports: Sequence[Event], recorded: R
         del history.attempts[:]
         history.attempts.extend(attempts)
         changes[row.id] = _values(row.id, event, token, history)
-        recorded.delivery_reports += report.state != api.DELIVERY_STATE_DELIVERING
-        recorded.put_off += report.state == api.DELIVERY_STATE_PENDING
+        effects.delivery_reports += report.state != api.DELIVERY_STATE_DELIVERING
+        effects.put_off += report.state == api.DELIVERY_STATE_PENDING
     if changes:
         connection.execute(_update, list(changes.values()))
         dead = [
@@ -122,8 +122,8 @@ def record_reports(connection: Connection, reports: Sequence[Event], recorded: R
             for key, change in changes.items()
             if change["state"] == api.DELIVERY_STATE_DEAD
         ]
-        recorded.given_up += len(dead)
-        recorded.delivered += sum(change["state"] == api.DELIVERY_STATE_DELIVERED for change in changes.values())
+        effects.given_up += len(dead)
+        effects.delivered += sum(change["state"] == api.DELIVERY_STATE_DELIVERED for change in changes.values())
         dead_letters.bury_deliveries(connection, dead, now_us=now_us())
 
 

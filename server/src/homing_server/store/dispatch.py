@@ -13,7 +13,7 @@ from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_core.wire.v1 import WorkMessage
 from homing_server.store import schema, tombstones
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.record import select_invocations, store_changes
 
@@ -39,7 +39,7 @@ class Claim:
     """Work that was taken from the store to be published, and what the taking changed besides."""
 
     work: Sequence[Work]
-    recorded: Recorded
+    effects: CommitEffects
 
 
 def work_of(
@@ -130,12 +130,12 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
             work.append(Work(message=message, size=row.size))
         assert isinstance(after, Record), "what the store holds has not ended"
         changes.append(Change(row=row, before=before, after=after))
-    recorded = Recorded()
-    store_changes(connection, changes, recorded)
+    effects = CommitEffects()
+    store_changes(connection, changes, effects)
     if work:
         sent = update(_invocations).where(_invocations.c.id == bindparam("key")).values(sent_us=now_us)
         connection.execute(sent, [{"key": item.message.invocation_id} for item in work])
-    return Claim(work=work, recorded=recorded)
+    return Claim(work=work, effects=effects)
 
 
 def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> None:
@@ -213,7 +213,7 @@ def leased(connection: Connection) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def end_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> Recorded:
+def end_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> CommitEffects:
     """Take invocations back whose workers are lost, to hand them over again, unless they have gone further since."""
     changes = []
     for row in select_invocations(connection, ids):
@@ -221,9 +221,9 @@ def end_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> 
         after = lifecycle.lease_ended(before, time_us=now_us)
         if isinstance(after, Record):
             changes.append(Change(row=row, before=before, after=after))
-    recorded = Recorded()
-    store_changes(connection, changes, recorded)
-    return recorded
+    effects = CommitEffects()
+    store_changes(connection, changes, effects)
+    return effects
 
 
 def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:

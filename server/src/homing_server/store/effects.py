@@ -1,4 +1,4 @@
-"""What a transaction changed, for those who wait for it."""
+"""What a commit means to others: for those who act on it once it is durable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from homing_core.lifecycle import State
 
 
 @dataclass(kw_only=True, slots=True)
-class Recorded:
-    """What a transaction changed."""
+class CommitEffects:
+    """What a transaction changed that somebody acts on after its commit."""
 
     result_seq: int = 0
     """The highest number given to a result; 0 where none ended."""

@@ -13,7 +13,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Record, State
 from homing_server.store import schema, tombstones
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.record import store_changes
 from homing_server.store.secrets import versions_of
@@ -132,7 +132,7 @@ def is_deleted(connection: Connection, name: str) -> bool:
     return bool(connection.execute(query).scalar_one_or_none())
 
 
-def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> Recorded:
+def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> CommitEffects:
     """End a batch of a deleted function's invocations that wait in the store; none ended means that none are left."""
     query = (
         select(_invocations)
@@ -143,15 +143,15 @@ def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> Reco
         )
         .limit(_BATCH)
     )
-    recorded = Recorded()
+    effects = CommitEffects()
     rows = connection.execute(query).all()
-    store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], recorded)
-    return recorded
+    store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], effects)
+    return effects
 
 
-def invalidate_deleted(connection: Connection, name: str, *, now_us: int) -> Recorded:
+def invalidate_deleted(connection: Connection, name: str, *, now_us: int) -> CommitEffects:
     """End a batch of a function's invocations that wait in the store, where the function is deleted."""
-    return invalidate_stored(connection, name, now_us=now_us) if is_deleted(connection, name) else Recorded()
+    return invalidate_stored(connection, name, now_us=now_us) if is_deleted(connection, name) else CommitEffects()
 
 
 def invalidated(row: Row[Any], *, now_us: int) -> Change:

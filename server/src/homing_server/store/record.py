@@ -19,7 +19,7 @@ from homing_server.store.accept import (
     label_rows,
     row_of_spec,
 )
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, Values, record_of, record_of_call, values_of
 from homing_server.store.sequences import raise_counters
 
@@ -39,7 +39,7 @@ _update_result = (
 )
 
 
-def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
+def record_events(connection: Connection, events: Sequence[Event]) -> CommitEffects:
     """Apply events to the records that they speak of, and make the deliveries of those that end."""
     lives: dict[str, list[Event]] = {}
     sync: dict[str, Event] = {}
@@ -52,15 +52,15 @@ def record_events(connection: Connection, events: Sequence[Event]) -> Recorded:
                 reports.append(event)
             case _:
                 lives.setdefault(event.invocation_id, []).append(event)
-    recorded = Recorded()
-    changes = _live(connection, lives, recorded)
-    store_changes(connection, changes, recorded)
-    _record_sync(connection, sync, recorded)
-    delivery_rows.record_reports(connection, reports, recorded)
-    return recorded
+    effects = CommitEffects()
+    changes = _live(connection, lives, effects)
+    store_changes(connection, changes, effects)
+    _record_sync(connection, sync, effects)
+    delivery_rows.record_reports(connection, reports, effects)
+    return effects
 
 
-def store_changes(connection: Connection, changes: Sequence[Change], recorded: Recorded) -> None:
+def store_changes(connection: Connection, changes: Sequence[Change], effects: CommitEffects) -> None:
     """Write changed records, number those that ended and make their deliveries."""
     if not changes:
         return
@@ -75,8 +75,8 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
         change_seq += change.told
         if after.ended:
             result_seq += 1
-            recorded.ended[change.row.id] = after.state
-        _note_custody(change, recorded)
+            effects.ended[change.row.id] = after.state
+        _note_custody(change, effects)
         rows.append(
             {
                 "key": change.row.id,
@@ -94,20 +94,20 @@ def store_changes(connection: Connection, changes: Sequence[Change], recorded: R
     if results:
         connection.execute(_update_result, results)
     if told:
-        recorded.change_seq = change_seq
+        effects.change_seq = change_seq
     if ends:
-        recorded.result_seq = result_seq
-        delivery_rows.make(connection, ends, recorded)
+        effects.result_seq = result_seq
+        delivery_rows.make(connection, ends, effects)
         dead_letters.bury_invocations(connection, ends, now_us=now_us())
 
 
-def _note_custody(change: Change, recorded: Recorded) -> None:
+def _note_custody(change: Change, effects: CommitEffects) -> None:
     before, after = change.before.custody, change.after.custody
     if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE, Custody.LEASE}:
-        recorded.left_broker.append((change.row.id, change.row.function, change.row.size))
+        effects.left_broker.append((change.row.id, change.row.function, change.row.size))
     if after is Custody.STORE:
-        due = recorded.due.get(change.row.function)
-        recorded.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
+        due = effects.due.get(change.row.function)
+        effects.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
 
 
 def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
@@ -115,7 +115,7 @@ def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[R
     return connection.execute(_select_invocations, {"ids": list(ids)}).all()
 
 
-def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recorded) -> list[Change]:
+def _live(connection: Connection, lives: dict[str, list[Event]], effects: CommitEffects) -> list[Change]:
     if not lives:
         return []
     changes = []
@@ -129,9 +129,9 @@ def _live(connection: Connection, lives: dict[str, list[Event]], recorded: Recor
             if isinstance(after, Record):
                 record = after
             if event.HasField("leased") and record.custody is Custody.LEASE and after is not Refusal.STALE:
-                recorded.leases[row.id] = event.leased.term_us / 1e6
+                effects.leases[row.id] = event.leased.term_us / 1e6
             elif isinstance(after, Refusal):
-                recorded.refused += 1
+                effects.refused += 1
         if record is not before:
             changes.append(Change(row=row, before=before, after=record))
     tombstones.note_gone(connection, let_go, now_us=now_us())
@@ -143,10 +143,10 @@ def _lets_go(event: Event) -> bool:
     return event.WhichOneof("kind") in _LAST or (event.HasField("leased") and event.leased.term_us > 0)
 
 
-def _record_sync(connection: Connection, events: dict[str, Event], recorded: Recorded) -> None:
+def _record_sync(connection: Connection, events: dict[str, Event], effects: CommitEffects) -> None:
     known = {row.id for row in select_invocations(connection, events)} if events else set()
     fresh = [event for key, event in events.items() if key not in known]
-    recorded.refused += len(known)
+    effects.refused += len(known)
     if not fresh:
         return
     steps = dict.fromkeys((schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED), len(fresh))
@@ -181,13 +181,13 @@ def _record_sync(connection: Connection, events: dict[str, Event], recorded: Rec
             }
         )
         labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
-        recorded.ended[event.invocation_id] = record.state
+        effects.ended[event.invocation_id] = record.state
     connection.execute(insert_invocation, rows)
     connection.execute(insert_payload, payloads)
     if labels:
         connection.execute(insert_label, labels)
-    recorded.result_seq = result_seq + len(fresh)
-    recorded.change_seq = change_seq + len(fresh)
+    effects.result_seq = result_seq + len(fresh)
+    effects.change_seq = change_seq + len(fresh)
 
 
 def _end_of_call(event: Event) -> Event:

@@ -18,7 +18,7 @@ from homing_core import lifecycle
 from homing_core.lifecycle import ENDS, Record, State
 from homing_core.wire.v1 import Stop
 from homing_server.store import schema, tombstones
-from homing_server.store.effects import Recorded
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.list_pages import Place, page_query
 from homing_server.store.record import select_invocations, store_changes
@@ -36,7 +36,7 @@ STOPPABLE = tuple(state for state in State if state not in ENDS and state is not
 class Requested:
     """What requests to stop have changed."""
 
-    recorded: Recorded = field(default_factory=Recorded)
+    effects: CommitEffects = field(default_factory=CommitEffects)
     states: dict[str, State] = field(default_factory=dict)
     """By id, the state of each invocation that there is: that of before where it had ended or was STOPPING."""
     stops: list[Stop] = field(default_factory=list)
@@ -130,7 +130,7 @@ def under_way(connection: Connection, *, most: int) -> UnderWay:
     )
 
 
-def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> Recorded:
+def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> CommitEffects:
     """End those that are STOPPING still: nobody has them in hand, or ever will."""
     changes = []
     for row in select_invocations(connection, ids):
@@ -138,9 +138,9 @@ def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> Reco
         after = lifecycle.stopped(before, time_us=now_us)
         if isinstance(after, Record):
             changes.append(Change(row=row, before=before, after=after))
-    recorded = Recorded()
-    store_changes(connection, changes, recorded)
-    return recorded
+    effects = CommitEffects()
+    store_changes(connection, changes, effects)
+    return effects
 
 
 def stop_all_lost(connection: Connection, *, now_us: int) -> int:
@@ -163,7 +163,7 @@ def _request(connection: Connection, rows: Sequence[Row[Any]], *, caller: str, r
         if isinstance(after, Record):
             changes.append(Change(row=row, before=before, after=after))
         requested.states[row.id] = (after if isinstance(after, Record) else before).state
-    store_changes(connection, changes, requested.recorded)
+    store_changes(connection, changes, requested.effects)
     in_hand = [change for change in changes if change.after.state is State.STOPPING]
     tombstones.insert_all(connection, in_hand, now_us=now_us)
     requested.stops = [Stop(invocation_id=each.row.id, generation=each.row.generation) for each in in_hand]
