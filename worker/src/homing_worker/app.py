@@ -27,9 +27,9 @@ from homing_worker.control.secrets import SecretLink
 from homing_worker.control.tombstones import Tombstones
 from homing_worker.deliveries.deliverer import Deliverer
 from homing_worker.deliveries.webhook import WebhookClient
+from homing_worker.execution.attempts import Surroundings
 from homing_worker.execution.lanes import Lanes
 from homing_worker.execution.leases import Leases
-from homing_worker.execution.run import Surroundings
 from homing_worker.metrics import Metrics
 from homing_worker.reporting.events import EventPublisher
 from homing_worker.reporting.logs import LogPublisher

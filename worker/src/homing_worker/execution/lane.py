@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 from homing_core.broker import Broker, BrokerError, Consumer, Received
 from homing_core.limits import MAX_BROKER_MESSAGES
 from homing_core.wire.v1 import FunctionState, SyncRequest, WorkMessage
+from homing_worker.execution.attempts import Run, Surroundings
 from homing_worker.execution.execution import Execution
 from homing_worker.execution.pool import Pool
-from homing_worker.execution.run import Run, Surroundings
 from homing_worker.execution.sync_call import SyncCall
 from homing_worker.reporting.events import EventPublisher
 from homing_worker.runtime import Runtime

@@ -11,8 +11,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from homing_core.broker import Broker, BrokerError
 from homing_core.wire.v1 import FunctionLoad, FunctionState, Stop
+from homing_worker.execution.attempts import Surroundings
 from homing_worker.execution.lane import Lane
-from homing_worker.execution.run import Surroundings
 from homing_worker.reporting.events import EventPublisher
 from homing_worker.runtime import Runtime
 

@@ -22,8 +22,8 @@ from homing_core.wire.v1 import (
     SyncStarted,
     Token,
 )
+from homing_worker.execution.attempts import GiveBackError, Run, Surroundings, Tried
 from homing_worker.execution.pool import Pool, PoolClosedError, Slot
-from homing_worker.execution.run import GiveBackError, Run, Surroundings, Tried
 from homing_worker.metrics import state_name
 from homing_worker.reporting.events import EventPublisher
 
