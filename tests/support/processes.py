@@ -43,6 +43,8 @@ class HomingProcess:
         self.name = name
         self._arguments = arguments
         self.environment = environment
+        self.python = sys.executable
+        """What runs it; another one has homing from elsewhere."""
         self.lines: list[LogLine] = []
         self.betrayals: list[LogLine] = []
         """The log lines that show what is confidential."""
@@ -72,7 +74,7 @@ class HomingProcess:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HOMING_")}
         self._starts_at = len(self.lines)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {self._module} import main; main()", *self._arguments],
+            [self.python, "-c", f"from {self._module} import main; main()", *self._arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
