@@ -189,6 +189,7 @@ class Server:
             secret_service,
             keys,
             tls=settings.tls,
+            compress=settings.compress_responses,
             access=AccessInterceptor(self._known_keys if settings.authentication else None),
         )
         self._http = HttpFront(

@@ -72,6 +72,11 @@ class ServerSettings(CommonSettings):
         default=None,
         description="A PEM file with certificates: clients, and workers, must show one that these vouch for (mTLS).",
     )
+    compress_responses: bool = Field(
+        default=False,
+        description="Send gRPC responses compressed by gzip to the clients that accept it: where the way to them is"
+        " slow. Compressed requests are taken in any case.",
+    )
     store_url: str = Field(
         default="", description="The database: sqlite:///PATH. The default is homing.db in the data folder."
     )

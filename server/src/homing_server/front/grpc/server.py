@@ -65,17 +65,23 @@ class GrpcFront:
         keys: KeyService,
         *,
         tls: TlsFiles | None,
+        compress: bool,
         access: AccessInterceptor,
     ) -> None:
         """Put the services together.
 
         :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
+        :param compress: Whether responses go compressed to clients that accept it.
         :param access: Who lets callers in.
         :raises TlsError: A file cannot be used.
         """
         self._listen = listen
         self._credentials = None if tls is None else _credentials(tls)
-        self._server = grpc.aio.server(interceptors=[access, ErrorInterceptor()], options=_OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=[access, ErrorInterceptor()],
+            options=_OPTIONS,
+            compression=grpc.Compression.Gzip if compress else None,
+        )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
         invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
