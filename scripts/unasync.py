@@ -142,7 +142,7 @@ def closing(text: str, opening: int) -> int:
 def formatted(modules: dict[str, str]) -> dict[str, str]:
     """Return modules as ruff lays them out, with the imports sorted and those left out that are not needed."""
     ruff = [sys.executable, "-m", "ruff"]
-    config = f"--config={ROOT / 'sdk' / 'pyproject.toml'}"
+    config = f"--config={ROOT / 'pyproject.toml'}"
     with tempfile.TemporaryDirectory() as folder:
         for name, text in modules.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")

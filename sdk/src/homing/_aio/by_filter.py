@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from homing._aio.connection import AsyncConnection
 from homing._aio.listing import AsyncInvocationList
@@ -19,9 +19,6 @@ from homing._core.watch import WatchProgress
 from homing.errors import RequestError
 from homing.v1 import invocation_service_pb2
 from homing.v1.invocation_service_pb2 import ListInvocationsRequest
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class AsyncByFilter:

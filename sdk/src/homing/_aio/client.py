@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from homing._aio.bodies import AsyncBodies
 from homing._aio.by_filter import AsyncByFilter
@@ -20,9 +20,6 @@ from homing._aio.signing_keys import AsyncSigningKeys
 from homing._core.interceptors import AsyncInterceptor, checked
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
 from homing._core.spec import Seconds
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class AsyncClient(AsyncInvoking, AsyncById, AsyncByFilter, AsyncBodies):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from homing._aio.connection import AsyncConnection
 from homing._aio.listing import AsyncDeadLetterList
@@ -22,9 +22,6 @@ from homing._core.dead_letter import (
 from homing._core.listing import ListProgress
 from homing._core.spec import Seconds
 from homing.v1.invocation_service_pb2 import ListDeadLettersRequest
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class AsyncDeadLetters:

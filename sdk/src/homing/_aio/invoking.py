@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from homing._aio.accepting import accept, accept_batch
 from homing._aio.bodies import send_large, whole
@@ -23,9 +23,6 @@ from homing._core.typed import Signature, raw
 from homing._core.values import Result
 from homing.errors import DeadlineExceededError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 In = TypeVar("In")
 Out = TypeVar("Out")

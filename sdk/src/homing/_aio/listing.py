@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic
+from typing import Generic, Self
 
 from homing._aio.connection import AsyncConnection
 from homing._core import convert
@@ -14,9 +14,6 @@ from homing._core.listing import Item, ListProgress, Request
 from homing._core.values import Invocation
 from homing.errors import PayloadTooLargeError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class AsyncPages(ABC, Generic[Request, Item]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from homing._aio.connection import AsyncConnection
 from homing._aio.seam.stream import AsyncStream
@@ -14,9 +14,6 @@ from homing._core.calls import log
 from homing._core.logs import LogLine, LogProgress
 from homing.errors import ClosedClientError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class AsyncLogTail:

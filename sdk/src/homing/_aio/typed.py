@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+from typing import Generic, Literal, TypeVar, Unpack, overload
 
 from homing._aio.accepting import accept, accept_batch
 from homing._aio.connection import AsyncConnection
@@ -17,9 +17,6 @@ from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.typed import Signature
 from homing._core.values import Result
 from homing.errors import RequestError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 In = TypeVar("In")
 Out = TypeVar("Out")

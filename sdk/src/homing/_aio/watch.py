@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from tenacity import AsyncRetrying, retry_if_exception
 
@@ -17,9 +17,6 @@ from homing._core.values import WatchEvent
 from homing._core.watch import WatchProgress
 from homing.errors import ClosedClientError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Message = invocation_service_pb2.WatchResultsResponse
 

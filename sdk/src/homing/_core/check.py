@@ -98,5 +98,5 @@ def moment(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
         raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
     if value.utcoffset() is None:
-        raise invalid(name, "must have a time zone, for example datetime.now(timezone.utc)")
+        raise invalid(name, "must have a time zone, for example datetime.now(UTC)")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -85,7 +85,7 @@ def time(message: Message, name: str) -> datetime | None:
     if not message.HasField(name):
         return None
     stamp: Timestamp = getattr(message, name)
-    return stamp.ToDatetime(tzinfo=timezone.utc)
+    return stamp.ToDatetime(tzinfo=UTC)
 
 
 def _duration(message: Message, name: str) -> timedelta | None:

@@ -113,7 +113,7 @@ def _envelope(told: Mapping[str, Any], event: Mapping[str, Any] | None) -> Envel
         state=state,
         condition=condition,
         type=str(event["type"]) if event is not None else f"invocation.{state.value.lower()}",
-        time=datetime.fromisoformat(str(told["timestamp"]).replace("Z", "+00:00")),
+        time=datetime.fromisoformat(str(told["timestamp"])),
         attempt_count=int(context["approximateInvokeCount"]),
         depth=int(context.get("depth", 0)),
         status_code=int(response.get("statusCode") or 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from homing._core import check, convert
@@ -68,8 +68,8 @@ def create_request(
     )
     if expires is not None:
         if not isinstance(expires, datetime):
-            expires = datetime.now(timezone.utc) + timedelta(seconds=check.seconds("expires", expires, zero=False))
-        key.expire_time.FromDatetime(check.moment("expires", expires).astimezone(timezone.utc))
+            expires = datetime.now(UTC) + timedelta(seconds=check.seconds("expires", expires, zero=False))
+        key.expire_time.FromDatetime(check.moment("expires", expires).astimezone(UTC))
     return key_service_pb2.CreateKeyRequest(key=key)
 
 

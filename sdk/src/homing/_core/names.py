@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class _Name(str, Enum):
+class _Name(StrEnum):
     """A name from the API; UNKNOWN stands for names that are newer than this SDK."""
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 class InvocationState(_Name):

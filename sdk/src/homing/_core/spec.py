@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from google.protobuf.duration_pb2 import Duration
@@ -100,7 +100,7 @@ def add_async_options(
     if schedule_time is not None and delay is not None:
         raise check.invalid("delay", "cannot be given together with schedule_time")
     if delay is not None:
-        due = datetime.now(timezone.utc) + timedelta(seconds=check.seconds("delay", delay))
+        due = datetime.now(UTC) + timedelta(seconds=check.seconds("delay", delay))
         spec.schedule_time.FromDatetime(due)
     if schedule_time is not None:
         spec.schedule_time.FromDatetime(check.moment("schedule_time", schedule_time))

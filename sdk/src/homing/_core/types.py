@@ -283,7 +283,7 @@ def _union(members: list[Converter]) -> Converter:
         for way in ways:
             try:
                 return way(value, path)
-            except Misfit as misfit:  # noqa: PERF203
+            except Misfit as misfit:
                 misfits.append(misfit)
         deeper = [misfit for misfit in misfits if misfit.path != path]
         # One member had the right shape but a wrong part: that part is what is at fault.

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from homing._core import check
@@ -94,7 +94,7 @@ def verify_callback(
         raise CallbackVerificationError(
             f"{_SIGNATURE}: no signature matches: it is of another key, or the request is not as it was sent"
         )
-    return VerifiedCallback(id=id_, time=datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=int(timestamp)))
+    return VerifiedCallback(id=id_, time=datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(timestamp)))
 
 
 def _signed(keys: Sequence[bytes], content: bytes, given: Sequence[bytes]) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from homing._core import bulk, check
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
@@ -20,9 +20,6 @@ from homing._sync.watch import ResultWatch
 from homing.errors import RequestError
 from homing.v1 import invocation_service_pb2
 from homing.v1.invocation_service_pb2 import ListInvocationsRequest
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class ByFilter:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from homing._core.interceptors import Interceptor, checked
 from homing._core.settings import DEFAULT_TIMEOUT, ConnectionSettings
@@ -21,9 +21,6 @@ from homing._sync.invoking import Invoking
 from homing._sync.keys import Keys
 from homing._sync.secrets import Secrets
 from homing._sync.signing_keys import SigningKeys
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Client(Invoking, ById, ByFilter, Bodies):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.dead_letter import (
@@ -23,9 +23,6 @@ from homing._core.spec import Seconds
 from homing._sync.connection import Connection
 from homing._sync.listing import DeadLetterList
 from homing.v1.invocation_service_pb2 import ListDeadLettersRequest
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 class DeadLetters:

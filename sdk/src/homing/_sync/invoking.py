@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from homing._core import convert, status
 from homing._core.batch import Batch, requests_of
@@ -24,9 +24,6 @@ from homing._sync.handle import InvocationHandle
 from homing._sync.typed import TypedFunction
 from homing.errors import DeadlineExceededError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic
+from typing import Generic, Self
 
 from homing._core import convert
 from homing._core.calls import Deadline
@@ -15,9 +15,6 @@ from homing._core.values import Invocation
 from homing._sync.connection import Connection
 from homing.errors import PayloadTooLargeError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Pages(ABC, Generic[Request, Item]):

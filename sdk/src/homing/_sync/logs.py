@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from homing._core import watch
 from homing._core.calls import log
@@ -15,9 +15,6 @@ from homing._sync.connection import Connection
 from homing._sync.seam.stream import Stream
 from homing.errors import ClosedClientError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class LogTail:

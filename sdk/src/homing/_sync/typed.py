@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+from typing import Generic, Literal, TypeVar, Unpack, overload
 
 from homing._core.batch import Batch
 from homing._core.calls import UNSET, Deadline, Unset
@@ -18,9 +18,6 @@ from homing._sync.connection import Connection
 from homing._sync.handle import InvocationHandle
 from homing._sync.mapping import map_items
 from homing.errors import RequestError
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Self
 
 from tenacity import Retrying, retry_if_exception
 
@@ -17,9 +17,6 @@ from homing._sync.connection import Connection
 from homing._sync.seam.stream import Stream
 from homing.errors import ClosedClientError, RequestError
 from homing.v1 import invocation_service_pb2
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Message = invocation_service_pb2.WatchResultsResponse
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 import grpc
 
@@ -25,9 +25,6 @@ from homing.v1 import (
     key_service_pb2_grpc,
     secret_service_pb2_grpc,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _THREADS: Final = 256
 """So many calls are answered at a time; those that wait for an end or watch hold a thread each."""
