@@ -60,7 +60,7 @@ from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.settings import ServerSettings
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.sequences import read_counters
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
@@ -203,7 +203,7 @@ class Server:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
 
-        :raises ApiError: The store cannot be opened.
+        :raises StoreUnavailableError: The store cannot be opened.
         :raises NobodyComesInError: Keys are needed, and there is none.
         :raises SecretKeyError: The key that its secrets are encrypted with is not there, or is another one.
         :raises OSError, RuntimeError: An address cannot be listened on.
@@ -282,7 +282,7 @@ class Server:
     async def _stop(self) -> None:
         _log.info("stopping")
         self._draining = True
-        with contextlib.suppress(ApiError):
+        with contextlib.suppress(StoreUnavailableError):
             await self._leadership.resign()
         await self._set_serving(serving=False)
         self._log_tails.close()
@@ -308,7 +308,7 @@ class Server:
     async def _store_answers(self) -> bool:
         try:
             await self._database.read(read_counters)
-        except ApiError:
+        except StoreUnavailableError:
             return False
         return True
 

@@ -1,12 +1,11 @@
-"""The errors that callers see, apart from how gRPC carries them."""
+"""The errors that callers see, apart from how gRPC and HTTP carry them, which the front decides."""
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import grpc
 
 _SHOWN = 64
 _NAMED = 8
@@ -23,11 +22,35 @@ class Violation:
     """The rule, with its limit."""
 
 
-@dataclass(kw_only=True)
+class Code(enum.Enum):
+    """What kind of error it is, under the name that gRPC has for it."""
+
+    INVALID_ARGUMENT = enum.auto()
+    """The request breaks a rule, whatever the server holds."""
+    UNAUTHENTICATED = enum.auto()
+    """Nobody knows who calls."""
+    PERMISSION_DENIED = enum.auto()
+    """Whoever calls may not do that."""
+    NOT_FOUND = enum.auto()
+    ALREADY_EXISTS = enum.auto()
+    FAILED_PRECONDITION = enum.auto()
+    """What it is about is in a state that does not allow it."""
+    OUT_OF_RANGE = enum.auto()
+    """What it would go on from is not there any more."""
+    RESOURCE_EXHAUSTED = enum.auto()
+    """The caller asks for too much at a time, or reads too slowly."""
+    DEADLINE_EXCEEDED = enum.auto()
+    UNAVAILABLE = enum.auto()
+    """It cannot be carried out now; trying again may help."""
+    INTERNAL = enum.auto()
+    """The server has a fault."""
+
+
+@dataclass(kw_only=True, eq=False)
 class ApiError(Exception):
     """A call that is refused or cannot be carried out, with what its caller needs to know."""
 
-    code: grpc.StatusCode
+    code: Code
     reason: str
     """Stable and machine-readable, in UPPER_SNAKE case."""
     message: str
@@ -54,15 +77,13 @@ def invalid_request(violations: Sequence[Violation], *, more: int = 0) -> ApiErr
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     if more:
         message += f"; and {more} more"
-    return ApiError(
-        code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, violations=violations
-    )
+    return ApiError(code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, violations=violations)
 
 
 def function_not_found(name: str) -> ApiError:
     """Return the error of a call that names a function which does not exist."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="FUNCTION_NOT_FOUND",
         message=f"there is no function {shown(name)}",
         metadata={"function": name[:_SHOWN]},
@@ -72,7 +93,7 @@ def function_not_found(name: str) -> ApiError:
 def invocation_not_found(invocation_id: str) -> ApiError:
     """Return the error of a call that names an invocation which does not exist."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="INVOCATION_NOT_FOUND",
         message=f"there is no invocation {shown(invocation_id)}; records are removed when their retention is over",
         metadata={"invocation": invocation_id[:_SHOWN]},
@@ -82,7 +103,7 @@ def invocation_not_found(invocation_id: str) -> ApiError:
 def blob_not_found(blob_id: str) -> ApiError:
     """Return the error of a call that names a stored body which does not exist."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="BLOB_NOT_FOUND",
         message=f"there is no stored body {shown(blob_id)}; one that no invocation refers to is removed after an hour",
         metadata={"blob": blob_id[:_SHOWN]},
@@ -92,7 +113,7 @@ def blob_not_found(blob_id: str) -> ApiError:
 def secret_not_found(name: str) -> ApiError:
     """Return the error of a call that names a secret which does not exist."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="SECRET_NOT_FOUND",
         message=f"there is no secret {shown(name)}",
         metadata={"secret": name[:_SHOWN]},
@@ -102,7 +123,7 @@ def secret_not_found(name: str) -> ApiError:
 def secret_exists(name: str) -> ApiError:
     """Return the error of a call that makes a secret which exists."""
     return ApiError(
-        code=grpc.StatusCode.ALREADY_EXISTS,
+        code=Code.ALREADY_EXISTS,
         reason="SECRET_EXISTS",
         message=f"there is a secret {shown(name)}; UpdateSecret gives it another value",
         metadata={"secret": name},
@@ -115,7 +136,7 @@ def secret_in_use(name: str, functions: Sequence[str]) -> ApiError:
     if len(functions) > _NAMED:
         users += f" and {len(functions) - _NAMED} more"
     return ApiError(
-        code=grpc.StatusCode.FAILED_PRECONDITION,
+        code=Code.FAILED_PRECONDITION,
         reason="SECRET_IN_USE",
         message=f"secret {shown(name)} is seen by {users}: deploy without it, or remove them, first",
         metadata={"secret": name, "functions": ",".join(functions[:_NAMED])},
@@ -125,7 +146,7 @@ def secret_in_use(name: str, functions: Sequence[str]) -> ApiError:
 def signing_key_not_found(key_id: str) -> ApiError:
     """Return the error of a call that names a signing key which does not exist."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="SIGNING_KEY_NOT_FOUND",
         message=f"there is no signing key {shown(key_id)}; of each function and of the server two are kept",
         metadata={"signing_key": key_id[:_SHOWN]},
@@ -135,7 +156,7 @@ def signing_key_not_found(key_id: str) -> ApiError:
 def last_signing_key(key_id: str) -> ApiError:
     """Return the error of a call that would leave deliveries without a signature."""
     return ApiError(
-        code=grpc.StatusCode.FAILED_PRECONDITION,
+        code=Code.FAILED_PRECONDITION,
         reason="LAST_SIGNING_KEY",
         message="it is the only signing key of the server: rotate first, so that deliveries stay signed",
         metadata={"signing_key": key_id},
@@ -145,7 +166,7 @@ def last_signing_key(key_id: str) -> ApiError:
 def invocation_ended(invocation_id: str, state: str) -> ApiError:
     """Return the error of a request that only an invocation can take which has not ended."""
     return ApiError(
-        code=grpc.StatusCode.FAILED_PRECONDITION,
+        code=Code.FAILED_PRECONDITION,
         reason="INVOCATION_ENDED",
         message=f"invocation {invocation_id!r} has ended: it is {state}",
         metadata={"invocation": invocation_id, "state": state},
@@ -155,7 +176,7 @@ def invocation_ended(invocation_id: str, state: str) -> ApiError:
 def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
     """Return the error of a request that only an invocation can take which has ended."""
     return ApiError(
-        code=grpc.StatusCode.FAILED_PRECONDITION,
+        code=Code.FAILED_PRECONDITION,
         reason="INVOCATION_NOT_ENDED",
         message=f"invocation {invocation_id!r} has not ended: it is {state}",
         metadata={"invocation": invocation_id, "state": state},
@@ -165,7 +186,7 @@ def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
 def resume_token_expired(why: str) -> ApiError:
     """Return the error of a watch that cannot go on from where its token says."""
     return ApiError(
-        code=grpc.StatusCode.OUT_OF_RANGE,
+        code=Code.OUT_OF_RANGE,
         reason="RESUME_TOKEN_EXPIRED",
         message=f"resume_token cannot be resumed from: {why}",
     )
@@ -173,20 +194,13 @@ def resume_token_expired(why: str) -> ApiError:
 
 def unavailable(reason: str, message: str, *, retry_after: float = 1.0) -> ApiError:
     """Return the error of a call that cannot be carried out now; trying again may help."""
-    return ApiError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)
-
-
-def not_served(what: str) -> ApiError:
-    """Return the error of a call of the API that this version does not serve."""
-    return ApiError(
-        code=grpc.StatusCode.UNIMPLEMENTED, reason="NOT_SERVED", message=f"this server does not serve {what}"
-    )
+    return ApiError(code=Code.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)
 
 
 def key_missing() -> ApiError:
     """Return the error of a call without a key."""
     return ApiError(
-        code=grpc.StatusCode.UNAUTHENTICATED,
+        code=Code.UNAUTHENTICATED,
         reason="KEY_MISSING",
         message="this server wants an API key: send the metadata `authorization: Bearer KEY`",
     )
@@ -195,7 +209,7 @@ def key_missing() -> ApiError:
 def key_invalid() -> ApiError:
     """Return the error of a call with a key that is none of this server's. It does not show what was sent."""
     return ApiError(
-        code=grpc.StatusCode.UNAUTHENTICATED,
+        code=Code.UNAUTHENTICATED,
         reason="KEY_INVALID",
         message="the API key is not one of this server's: it has a slip in it, or was revoked",
     )
@@ -203,15 +217,13 @@ def key_invalid() -> ApiError:
 
 def key_revoked() -> ApiError:
     """Return the error that ends a stream whose key was revoked."""
-    return ApiError(
-        code=grpc.StatusCode.UNAUTHENTICATED, reason="KEY_INVALID", message="the API key was revoked meanwhile"
-    )
+    return ApiError(code=Code.UNAUTHENTICATED, reason="KEY_INVALID", message="the API key was revoked meanwhile")
 
 
 def key_expired(name: str) -> ApiError:
     """Return the error of a call with a key that has ended."""
     return ApiError(
-        code=grpc.StatusCode.UNAUTHENTICATED,
+        code=Code.UNAUTHENTICATED,
         reason="KEY_EXPIRED",
         message=f"the API key {shown(name)} has expired",
         metadata={"key": name},
@@ -221,7 +233,7 @@ def key_expired(name: str) -> ApiError:
 def key_not_found(key: str) -> ApiError:
     """Return the error of a call that names an API key which is not in force."""
     return ApiError(
-        code=grpc.StatusCode.NOT_FOUND,
+        code=Code.NOT_FOUND,
         reason="KEY_NOT_FOUND",
         message=f"there is no key {shown(key)} in force",
         metadata={"key": key[:_SHOWN]},
@@ -231,7 +243,7 @@ def key_not_found(key: str) -> ApiError:
 def key_exists(name: str) -> ApiError:
     """Return the error of a call that makes an API key of a name which one in force has."""
     return ApiError(
-        code=grpc.StatusCode.ALREADY_EXISTS,
+        code=Code.ALREADY_EXISTS,
         reason="KEY_EXISTS",
         message=f"there is a key {shown(name)} in force: revoke it first, or choose another name",
         metadata={"key": name},
@@ -244,7 +256,7 @@ def scope_missing(what: str, scopes: Sequence[str]) -> ApiError:
     :param scopes: Any of these would allow it; empty where none would.
     """
     return ApiError(
-        code=grpc.StatusCode.PERMISSION_DENIED,
+        code=Code.PERMISSION_DENIED,
         reason="SCOPE_MISSING",
         message=f"{what} needs a key with the scope {' or '.join(scopes) or 'that no key has'}",
         metadata={"scope": ",".join(scopes)},
@@ -254,7 +266,7 @@ def scope_missing(what: str, scopes: Sequence[str]) -> ApiError:
 def function_not_allowed(function: str) -> ApiError:
     """Return the error of a call that has to do with a function which the key is not for."""
     return ApiError(
-        code=grpc.StatusCode.PERMISSION_DENIED,
+        code=Code.PERMISSION_DENIED,
         reason="FUNCTION_NOT_ALLOWED",
         message=f"the API key is limited to functions, and {shown(function)} is none of them",
         metadata={"function": function[:_SHOWN]},
@@ -264,7 +276,7 @@ def function_not_allowed(function: str) -> ApiError:
 def key_limited(what: str) -> ApiError:
     """Return the error of a call that concerns all functions, with a key that is not for all."""
     return ApiError(
-        code=grpc.StatusCode.PERMISSION_DENIED,
+        code=Code.PERMISSION_DENIED,
         reason="KEY_LIMITED",
         message=f"the API key is limited to functions, and {what} for all of them",
     )
@@ -276,7 +288,7 @@ def rate_limited(name: str, per_second: float, wait: float) -> ApiError:
     :param wait: After so many seconds the same call passes.
     """
     return ApiError(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        code=Code.RESOURCE_EXHAUSTED,
         reason="RATE_LIMITED",
         message=f"the API key {shown(name)} allows {per_second:g} calls and invocations in a second",
         # In whole milliseconds, as it is told, and not too early.

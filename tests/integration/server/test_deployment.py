@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from homing.v1 import function_pb2
@@ -21,14 +20,14 @@ from homing_server.cluster import presence as presence_module
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
-from homing_server.errors import ApiError, unavailable
+from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import reconciliation as conservation_module
 from homing_server.invocations.reconciliation import Conservation
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
@@ -158,7 +157,7 @@ async def test_scaling_changes_the_bounds_and_is_checked_as_deploying_is(bench: 
     for least, most, wrong in ((6, None, "min_instances: must be from 0 to 5"), (None, 101, "max_instances: must be")):
         with pytest.raises(ApiError, match=wrong) as caught:
             await bench.deployment.scale("resize", min_instances=least, max_instances=most)
-        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.code is Code.INVALID_ARGUMENT
     assert await bench.catalog.get("resize") == before
     await bench.catalog.load()
     assert await bench.catalog.get("resize") == before, "nor has the store taken it"
@@ -227,7 +226,7 @@ async def test_deletion_ends_what_waits_and_lets_run_what_runs(bench: Bench) -> 
     assert (await read(bench.database, running)).state == api.INVOCATION_STATE_SUCCEEDED
     with pytest.raises(ApiError) as caught:
         await bench.deployment.delete("resize")
-    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    assert caught.value.code is Code.NOT_FOUND
 
 
 async def test_draining_goes_on_over_the_next_connection(bench: Bench) -> None:
@@ -309,7 +308,7 @@ async def test_dead_work_is_given_back_while_the_store_is_away(bench: Bench, mon
     write = Database.write
 
     async def broken(*_: object, **__: object) -> None:
-        raise unavailable("STORE_UNAVAILABLE", "away")
+        raise StoreUnavailableError("away")
 
     monkeypatch.setattr(Database, "write", broken)
     message = bench.hand_dead(key, reason="expired")

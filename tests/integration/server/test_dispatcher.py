@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -20,7 +19,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import FunctionState, WorkMessage
 from homing_server.auth.identity import EVERYBODY
-from homing_server.errors import ApiError, unavailable
+from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import dispatcher
 from homing_server.invocations.admission import Accepted, Admission
@@ -30,7 +29,7 @@ from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store.dispatch import at_broker
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.functions import mark_deleted
 from homing_server.store.state_counts import count_states
 from homing_server.tasks import Tasks
@@ -162,7 +161,7 @@ async def test_p7_repeats_and_conflicts(bench: Bench, broker: ScriptedBroker) ->
     assert sorted(each.draft is None for each in same) == [False] + [True] * 9
     with pytest.raises(ApiError) as caught:
         await bench.accept(make_spec(data=b"y"), request_id="r")
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert (caught.value.code, caught.value.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert same[0].id in caught.value.message
     await until(lambda: len(broker.work) == 1)
     assert bench.dispatcher._loads["resize"].messages == 1, "what was not accepted takes no room"
@@ -174,13 +173,13 @@ async def test_p1_accept_that_cannot_be_committed_is_unavailable_and_leaves_noth
     write = Database.write
 
     async def broken(*_: object, **__: object) -> None:
-        raise unavailable("STORE_UNAVAILABLE", "the store could not be written: database or disk is full")
+        raise StoreUnavailableError("the store could not be written: database or disk is full")
 
     monkeypatch.setattr(Database, "write", broken)
     outcomes = await asyncio.gather(*(bench.accept() for _ in range(5)), return_exceptions=True)
     for outcome in outcomes:
         assert isinstance(outcome, ApiError)
-        assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert (outcome.code, outcome.reason) == (Code.UNAVAILABLE, "STORE_UNAVAILABLE")
         assert outcome.retry_after
     monkeypatch.setattr(Database, "write", write)
     assert await count(bench.database) == 0
@@ -197,7 +196,7 @@ async def test_accept_of_a_function_that_is_gone_is_not_found(bench: Bench) -> N
     # The catalogue does not know yet, as on another server.
     with pytest.raises(ApiError, match="there is no function 'figlet'") as caught:
         await bench.accept(make_spec("figlet"))
-    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    assert caught.value.code is Code.NOT_FOUND
     assert await count(bench.database) == 0
 
 
@@ -396,7 +395,7 @@ async def test_note_of_a_confirm_survives_a_store_that_is_away(
     async def broken(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
-        raise unavailable("STORE_UNAVAILABLE", "away")
+        raise StoreUnavailableError("away")
 
     accepted = await bench.accept()
     monkeypatch.setattr(Database, "write", broken)

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-import grpc
 import pytest
 from sqlalchemy import Connection, func, select
 
@@ -17,12 +16,12 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.log_lines import CAPPED
 from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
-from homing_server.errors import ApiError, unavailable
+from homing_server.errors import ApiError, Code
 from homing_server.logs import ingest, tail
 from homing_server.logs.ingest import LogStore
 from homing_server.logs.tail import LogTails
 from homing_server.store import schema
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.logs import append_logs, remove_orphans
 from homing_server.tasks import Tasks
 from support.inbox import eventually, until
@@ -125,7 +124,7 @@ async def test_there_is_no_log_without_a_record(station: Station) -> None:
     with pytest.raises(ApiError) as caught:
         await station.read(id_)
 
-    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    assert caught.value.code is Code.NOT_FOUND
 
 
 async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
@@ -191,7 +190,7 @@ async def test_lines_wait_for_a_store_that_is_away_and_are_told_once(
         failures -= 1
         if not failures:
             monkeypatch.setattr(ingest, "append_logs", append_logs)
-        raise unavailable("STORE_UNAVAILABLE", "away")
+        raise StoreUnavailableError("away")
 
     monkeypatch.setattr(ingest, "append_logs", fail)
     first = station.write(batch(id_, ["1"]))

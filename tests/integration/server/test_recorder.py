@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from homing.v1 import invocation_pb2 as api
@@ -15,13 +16,14 @@ from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
-from homing_core.wire.v1 import EventBatch
+from homing_core.wire.v1 import Event, EventBatch
 from homing_server.errors import unavailable
+from homing_server.invocations import recorder as recorder_module
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
 from homing_server.store import engine, schema
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.read import ended_after
 from homing_server.store.sequences import raise_counters
 from homing_server.tasks import Tasks
@@ -165,7 +167,7 @@ async def test_events_are_held_until_the_store_is_back(
     async def broken(*_: object, **__: object) -> None:
         nonlocal tries
         tries += 1
-        raise unavailable("STORE_UNAVAILABLE", "the disk is full")
+        raise StoreUnavailableError("the disk is full")
 
     monkeypatch.setattr(Database, "write", broken)
     messages = [broker.events[0].hand_events(*life(key)) for key in keys]
@@ -226,6 +228,25 @@ async def test_event_that_cannot_be_recorded_harms_no_other(database: Database, 
     assert bench.ended() == {key: State.SUCCEEDED for key in keys if key != keys[2]}
     assert bench.counted("failed") == 1
     assert garbage.fate == "rejected"
+
+
+async def test_only_a_store_that_is_away_is_waited_for(
+    database: Database, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused for another reason is refused again however often it is tried."""
+    broker = ScriptedBroker()
+    bench = Bench(database, broker, tasks)
+    await broker.start()
+    (key,) = await accept_sent(database, 1)
+
+    def refuse(connection: Connection, events: Sequence[Event]) -> CommitEffects:
+        raise unavailable("BROKER_UNAVAILABLE", "away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder_module, "record_events", refuse)
+        message = broker.events[0].hand_events(*life(key))
+        await until(lambda: message.fate == "acked")
+    assert bench.counted("failed") == len(life(key))
 
 
 # --- With RabbitMQ

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from homing.v1 import invocation_pb2 as api
@@ -21,7 +20,7 @@ from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import reruns as reruns_module
 from homing_server.invocations.admission import Admission
@@ -141,7 +140,7 @@ async def test_a_request_id_stands_for_one_rerun(bench: Bench) -> None:
     for key, data in ((old, b"edited"), (other, None)):
         with pytest.raises(ApiError) as caught:
             await bench.rerun(key, data=data, request_id="r")
-        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+        assert (caught.value.code, caught.value.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert await count(bench.database) == 4
 
 
@@ -150,10 +149,10 @@ async def test_what_cannot_run_again_is_refused(bench: Bench) -> None:
     await accept_all(bench.database, waiting)
     with pytest.raises(ApiError, match="has not ended: it is ENQUEUED") as caught:
         await bench.rerun(waiting.id)
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "INVOCATION_NOT_ENDED")
+    assert (caught.value.code, caught.value.reason) == (Code.FAILED_PRECONDITION, "INVOCATION_NOT_ENDED")
     with pytest.raises(ApiError) as caught:
         await bench.rerun("none")
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.NOT_FOUND, "INVOCATION_NOT_FOUND")
+    assert (caught.value.code, caught.value.reason) == (Code.NOT_FOUND, "INVOCATION_NOT_FOUND")
     with pytest.raises(ApiError, match=r"^payload.data: must have at most 262144 bytes") as caught:
         await bench.rerun(old, data=bytes(limits.MAX_INLINE_PAYLOAD + 1))
     with pytest.raises(ApiError, match=r"^request_id: must have at most 128") as caught:
@@ -162,7 +161,7 @@ async def test_what_cannot_run_again_is_refused(bench: Bench) -> None:
         mark_deleted(connection, "resize")
     with pytest.raises(ApiError) as caught:
         await bench.rerun(old)
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND")
+    assert (caught.value.code, caught.value.reason) == (Code.NOT_FOUND, "FUNCTION_NOT_FOUND")
     assert await count(bench.database) == 2
 
 
@@ -256,6 +255,6 @@ async def test_a_bad_request_names_its_field(bench: Bench) -> None:
     ):
         with pytest.raises(ApiError) as caught:
             await bench.rerun_all(**({"selection": selection} | wrong))
-        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.code is Code.INVALID_ARGUMENT
         assert [violation.field for violation in caught.value.violations] == [field]
     assert await count(bench.database) == 1

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 from sqlalchemy import func, insert, select, update
 
@@ -18,7 +17,7 @@ from homing_core.lifecycle import Custody
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import retention as retention_module
 from homing_server.invocations.retention import Retention
@@ -157,7 +156,7 @@ async def test_p8_a_token_from_before_what_was_removed_is_refused(database: Data
     for functions in ((), ("resize",), ("figlet", "resize")):
         with pytest.raises(ApiError, match="their retention is over") as caught:
             await anext(watching_of(database, hub, before, *functions, transitions=transitions))
-        assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+        assert (caught.value.code, caught.value.reason) == (Code.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
     for token, functions, wanted in (
         (before, ("figlet",), [other]),
         (between, (), [other, young]),

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import grpc
 import pytest
 from sqlalchemy import Connection, update
 
@@ -21,7 +20,7 @@ from homing_core.wire.v1 import Event
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.metrics import Metrics
 from homing_server.store import read, schema
@@ -282,7 +281,7 @@ async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypat
     await asyncio.sleep(0.05)  # this is the reader's slowness, not a wait
     with pytest.raises(ApiError) as caught:
         await anext(messages)
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+    assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     rest = station.watch(token)
     await first(rest)
     monkeypatch.setattr(service, "_SLOW", 30.0)
@@ -297,7 +296,7 @@ async def test_token_of_another_store_is_refused(station: Station, tmp_path: Pat
         await other.close()
     with pytest.raises(ApiError, match="another store") as caught:
         await first(station.watch(token))
-    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+    assert (caught.value.code, caught.value.reason) == (Code.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
 
 
 async def test_token_from_before_a_restore_is_refused(database: Database) -> None:
@@ -465,7 +464,7 @@ async def test_tokens_of_results_and_of_changes_do_not_pass_for_each_other(stati
         token = await first(station.watch(transitions=transitions))
         with pytest.raises(ApiError, match="resume_token: is not a token that this server gave out") as caught:
             await first(station.watch(token, transitions=not transitions))
-        assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.code is Code.INVALID_ARGUMENT
 
 
 async def test_changes_are_not_read_while_nobody_watches_them(
@@ -558,7 +557,7 @@ async def test_nobody_who_follows_holds_up_a_server_that_stops(station: Station,
             await next_
         answered = await waiting
         asked_later = await station.hub.wait_ended(waits, PATIENCE)
-    assert (refused.value.code, refused.value.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")
+    assert (refused.value.code, refused.value.reason) == (Code.UNAVAILABLE, "SERVER_STOPPING")
     assert answered is not None
     assert not answered.HasField("end_time")
     assert asked_later == answered

@@ -15,16 +15,18 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core.guard import Guard
 from homing_server.errors import (
     ApiError,
+    Code,
     Violation,
     function_not_found,
     invalid_request,
     invocation_not_found,
-    not_served,
     unavailable,
 )
 from homing_server.front.grpc.authentication import AccessInterceptor
 from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
+from homing_server.front.http.status import refusal
 from homing_server.rules.validation import Checks, check_spec
+from homing_server.store.engine import StoreUnavailableError
 
 
 class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
@@ -100,7 +102,7 @@ async def see(stub: Any, **fields: Any) -> Seen:
 
 async def test_every_error_says_its_reason(failing: Failing, stub: Any) -> None:
     failing.error = ApiError(
-        code=grpc.StatusCode.ALREADY_EXISTS,
+        code=Code.ALREADY_EXISTS,
         reason="REQUEST_ID_REUSED",
         message="it was used",
         metadata={"request_id": "7"},
@@ -139,9 +141,9 @@ async def test_what_may_be_tried_again_says_when(failing: Failing, stub: Any) ->
     ("error", "code", "reason"),
     [
         (function_not_found("resize"), grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND"),
-        (not_served("TailLogs"), grpc.StatusCode.UNIMPLEMENTED, "NOT_SERVED"),
+        (StoreUnavailableError("the store is away"), grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
         (
-            ApiError(code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message="late"),
+            ApiError(code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message="late"),
             grpc.StatusCode.DEADLINE_EXCEEDED,
             "DEADLINE_EXCEEDED",
         ),
@@ -155,6 +157,13 @@ async def test_codes_are_those_of_the_errors(
     assert (seen.code, seen.info.reason, seen.message) == (code, reason, error.message)
 
 
+@pytest.mark.parametrize("code", Code)
+async def test_every_kind_of_error_is_one_of_grpc_s_and_of_http_s(failing: Failing, stub: Any, code: Code) -> None:
+    failing.error = ApiError(code=code, reason="BECAUSE", message="no")
+    assert (await see(stub)).code is grpc.StatusCode[code.name]
+    assert 400 <= refusal(failing.error).status < 600
+
+
 async def test_unexpected_errors_keep_their_text_to_themselves(failing: Failing, stub: Any) -> None:
     failing.error = KeyError("password=hunter2")
     seen = await see(stub)
@@ -163,7 +172,7 @@ async def test_unexpected_errors_keep_their_text_to_themselves(failing: Failing,
 
 
 async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) -> None:
-    failing.error = ApiError(code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", message="too slow")
+    failing.error = ApiError(code=Code.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", message="too slow")
     call = stub.WatchResults(api.WatchResultsRequest())
     assert (await call.read()).resume_token == "1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
 from homing_core.guard import Guard
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.rules.validation import Checks, check_function, check_spec
 
 Spec = invocation_pb2.InvocationSpec
@@ -49,7 +48,7 @@ def violations(call: Callable[[], None]) -> dict[str, str]:
     with pytest.raises(ApiError) as caught:
         call()
     error = caught.value
-    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert (error.code, error.reason) == (Code.INVALID_ARGUMENT, "INVALID_REQUEST")
     for violation in error.violations:
         assert f"{violation.field}: {violation.description}" in error.message
     return {violation.field: violation.description for violation in error.violations}

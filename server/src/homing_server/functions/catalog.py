@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import grpc
-
 from homing.v1 import function_pb2
 from homing_core.wire.v1 import FunctionState
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, function_not_found
+from homing_server.errors import ApiError, Code, function_not_found
 from homing_server.store import functions as stored
 from homing_server.store.engine import Database
 from homing_server.store.functions import StoredFunction
@@ -70,7 +68,7 @@ class Catalog:
         try:
             function = await self.get(name)
         except ApiError as error:
-            if error.code is grpc.StatusCode.NOT_FOUND:
+            if error.code is Code.NOT_FOUND:
                 raise identity.refusal(name) from None
             raise
         if not function.public:

@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import grpc
-
 from homing.v1 import invocation_pb2 as api
 from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
 from homing_core import lifecycle, limits
@@ -17,7 +15,7 @@ from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, blob_not_found, function_not_found, unavailable
+from homing_server.errors import ApiError, Code, blob_not_found, function_not_found, unavailable
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
@@ -248,7 +246,7 @@ class Admission:
                     if name:
                         caller.check_destination(await self._catalog.get(name))
                 except ApiError as error:
-                    if error.code is not grpc.StatusCode.NOT_FOUND:
+                    if error.code is not Code.NOT_FOUND:
                         raise
                     caller.check_function(name)
                     checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
@@ -277,7 +275,7 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
             raise blob_not_found(draft.blob_id)
         case Outcome.CONFLICT:
             raise ApiError(
-                code=grpc.StatusCode.ALREADY_EXISTS,
+                code=Code.ALREADY_EXISTS,
                 reason="REQUEST_ID_REUSED",
                 message=f"request_id {draft.request_id!r} was used for another request; its invocation is {verdict.id}",
                 metadata={"request_id": draft.request_id, "invocation": verdict.id},

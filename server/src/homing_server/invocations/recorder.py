@@ -14,16 +14,15 @@ from collections.abc import Callable, Sequence
 import structlog
 from google.protobuf.message import DecodeError
 from sqlalchemy import Connection
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from homing_core.broker import Broker, Consumer, Received
 from homing_core.ids import new_id
 from homing_core.wire.v1 import Event, EventBatch
-from homing_server.errors import ApiError
 from homing_server.metrics import Metrics
 from homing_server.store import schema
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.record import record_events
 from homing_server.store.sequences import holds_epoch, raise_counters
 
@@ -74,7 +73,7 @@ class Recorder:
         self._busy = False
         self._marks: dict[str, asyncio.Future[int | None]] = {}
         self._until_written = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ApiError)),
+            retry=retry_if_exception_type(StoreUnavailableError),
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=_log_retry,
         )

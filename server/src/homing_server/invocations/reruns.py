@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import grpc
-
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, invocation_not_ended, invocation_not_found
+from homing_server.errors import ApiError, Code, invocation_not_ended, invocation_not_found
 from homing_server.invocations.admission import Accepted, Admission, Rerun
 from homing_server.rules.filters import check_bulk_filter
 from homing_server.rules.validation import Checks, check_payload
@@ -21,9 +19,7 @@ from homing_server.store.read import get_invocations
 from homing_server.store.rerun_selection import Rerunnable, count_rerunnable, rerun_request_id, rerunnable_page
 from homing_server.store.sequences import read_counters
 
-CANNOT_RUN_AGAIN = frozenset(
-    {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED}
-)
+CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 _PAGE = 100
 """So many payloads are in memory at a time."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
@@ -16,7 +15,7 @@ from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.errors import ApiError, unavailable
+from homing_server.errors import ApiError, Code, unavailable
 from homing_server.payloads.signed_urls import DataUrls
 from homing_server.store.invocation_rows import invocation_of_call
 
@@ -112,7 +111,7 @@ class SyncCalls:
                     message = f"the deadline passed and no live worker serves {function!r}; the invocation never starts"
                 case _:
                     message = "the deadline passed before the invocation started; it never starts"
-        return ApiError(code=grpc.StatusCode.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message=message)
+        return ApiError(code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message=message)
 
     async def _consume(self) -> None:
         self._address = await self._broker.consume_replies(self._hear)

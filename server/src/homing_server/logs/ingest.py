@@ -14,8 +14,7 @@ from homing_core.broker import Broker, Received
 from homing_core.clock import now_us
 from homing_core.limits import MIB
 from homing_core.wire.v1 import LogBatch, LogMessage
-from homing_server.errors import ApiError
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.logs import append_logs, remove_orphans
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +58,7 @@ class LogStore:
         begun = time.monotonic()
         try:
             stored = await self._database.write(append_logs, self._batches(), now_us=now_us())
-        except ApiError:
+        except StoreUnavailableError:
             # The store is away: they are kept, and what comes meanwhile waits at the broker.
             raise
         except Exception:  # noqa: BLE001 whatever it is, the lines that follow must be stored

@@ -20,14 +20,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from homing_server.errors import unavailable
+from homing_server.errors import ApiError, Code
 from homing_server.store.meta import keep_property
 
 _BUSY_TIMEOUT = 10_000
 _READERS = 4
+_RETRY_AFTER = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class StoreUnavailableError(ApiError):
+    """The database cannot be read or written now: its disk is full, or somebody else has it locked."""
+
+    def __init__(self, message: str) -> None:
+        """Say what could not be done."""
+        super().__init__(code=Code.UNAVAILABLE, reason="STORE_UNAVAILABLE", message=message, retry_after=_RETRY_AFTER)
 
 
 class Database:
@@ -74,7 +83,7 @@ class Database:
 
         A caller that is cancelled meanwhile does not learn whether it was committed.
 
-        :raises ApiError: UNAVAILABLE: the database could not be written.
+        :raises StoreUnavailableError: The database could not be written.
         """
         run = partial(self._run, self.writing, work, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._write_thread, run)
@@ -84,7 +93,7 @@ class Database:
     ) -> T:
         """Run a transaction that reads one consistent state.
 
-        :raises ApiError: UNAVAILABLE: the database could not be read.
+        :raises StoreUnavailableError: The database could not be read.
         """
         run = partial(self._run, self.reading, work, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._read_threads, run)
@@ -98,9 +107,9 @@ class Database:
         except DBAPIError as error:
             if isinstance(error.orig, sqlite3.IntegrityError):
                 raise
-            raise unavailable("STORE_UNAVAILABLE", f"the store could not be written: {error.orig}") from error
+            raise StoreUnavailableError(f"the store could not be written: {error.orig}") from error
         except PoolTimeoutError as error:
-            raise unavailable("STORE_UNAVAILABLE", "the store could not be written: it is too busy") from error
+            raise StoreUnavailableError("the store could not be written: it is too busy") from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -109,9 +118,9 @@ class Database:
             with self._reader.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise unavailable("STORE_UNAVAILABLE", f"the store could not be read: {error.orig}") from error
+            raise StoreUnavailableError(f"the store could not be read: {error.orig}") from error
         except PoolTimeoutError as error:
-            raise unavailable("STORE_UNAVAILABLE", "the store could not be read: it is too busy") from error
+            raise StoreUnavailableError("the store could not be read: it is too busy") from error
 
     @staticmethod
     def _run(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
-import grpc
-
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.errors import ApiError, resume_token_expired, unavailable
+from homing_server.errors import ApiError, Code, resume_token_expired, unavailable
 from homing_server.metrics import Metrics
 from homing_server.rules.filters import check_filter, matcher
 from homing_server.rules.tokens import decode_token, encode_token
@@ -107,7 +105,7 @@ class Watching:
 
 def _slow() -> ApiError:
     return ApiError(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        code=Code.RESOURCE_EXHAUSTED,
         reason="SLOW_CONSUMER",
         message=f"the watch was not read for {_SLOW:g} s; resume after the last token",
         retry_after=1.0,

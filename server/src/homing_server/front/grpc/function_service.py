@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import grpc
-
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_server.admin.deployment import Deployment
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.functions.catalog import Catalog
@@ -109,7 +107,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         try:
             given = set((await self._catalog.get(wanted.name)).secrets)
         except ApiError as error:
-            if error.code is not grpc.StatusCode.NOT_FOUND:
+            if error.code is not Code.NOT_FOUND:
                 raise
             given = set()
         if set(wanted.secrets) - given:

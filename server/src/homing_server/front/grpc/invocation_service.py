@@ -16,7 +16,7 @@ from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.payloads import read_payload, write_payload
-from homing_server.front.grpc.status import Context
+from homing_server.front.grpc.status import Context, number_of
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.queries import Lists
@@ -327,7 +327,7 @@ def _check_id(invocation_id: str) -> None:
 
 def _refusal(error: ApiError) -> api.BatchInvokeAsyncResponse.Refusal:
     return api.BatchInvokeAsyncResponse.Refusal(
-        code=error.code.value[0],
+        code=number_of(error.code),
         message=error.message,
         reason=error.reason,
         field=error.violations[0].field if error.violations else "",

@@ -13,7 +13,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from homing_server.auth import audit
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.front.grpc.caller import caller
 
 _log = structlog.get_logger(__name__)
@@ -136,10 +136,8 @@ async def abort(context: Context, error: Exception, method: str) -> None:
 def _status(error: Exception, method: str) -> Any:
     if not isinstance(error, ApiError):
         _log.error("call failed", method=method, exc_info=error)
-        error = ApiError(
-            code=grpc.StatusCode.INTERNAL, reason="INTERNAL", message="the server failed; its log says why"
-        )
-    status = status_pb2.Status(code=_number(error.code), message=error.message)
+        error = ApiError(code=Code.INTERNAL, reason="INTERNAL", message="the server failed; its log says why")
+    status = status_pb2.Status(code=number_of(error.code), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     _add(status, info)
     if error.violations:
@@ -154,7 +152,8 @@ def _status(error: Exception, method: str) -> Any:
     return rpc_status.to_status(status)
 
 
-def _number(code: grpc.StatusCode) -> int:
+def number_of(code: Code) -> int:
+    """Return the number that gRPC has for a kind of error."""
     return code_pb2.Code.Value(code.name)
 
 

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from homing_core import limits
 from homing_server.errors import ApiError
+from homing_server.front.http.status import refusal
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import BLOBS, RESULTS, DataUrls
 
 _BLOB_TYPE: Final = "application/protobuf"
-_INSUFFICIENT_STORAGE: Final = 507
 
 
 class DataPort:
@@ -41,8 +41,7 @@ class DataPort:
         try:
             blob = await self._blobs.write(_parts(request), invocation_id=request.match_info["id"])
         except ApiError as error:
-            status = _INSUFFICIENT_STORAGE if error.reason == "DISK_FULL" else 503
-            return web.Response(status=status, text=f"{error}\n")
+            return refusal(error)
         return web.Response(body=blob.SerializeToString(), content_type=_BLOB_TYPE)
 
     def _check(self, request: web.Request) -> None:

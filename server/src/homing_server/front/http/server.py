@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import grpc
 from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -16,6 +15,7 @@ from homing_server.auth.identity import Identity
 from homing_server.auth.key_cache import KnownKeys
 from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
 from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.status import refusal
 from homing_server.metrics import Metrics
 from homing_server.payloads.signed_urls import BLOBS, RESULTS
 
@@ -23,12 +23,6 @@ _HEALTH: Final = "/healthz"
 _METRICS: Final = "/metrics"
 _OPEN: Final = frozenset({_HEALTH, BLOBS + "{id}", RESULTS + "{id}"})
 """What needs no key: the URLs of bodies are signed."""
-
-_STATUSES: Final = {
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,7 +83,7 @@ class HttpFront:
                 if resource is not None:
                     _check_metrics(identity)
             except ApiError as error:
-                return _refusal(error)
+                return refusal(error)
         return await handler(request)
 
     async def _healthz(self, _request: web.Request) -> web.Response:
@@ -110,12 +104,3 @@ def _check_metrics(identity: Identity) -> None:
         raise scope_missing(_METRICS, ["read"])
     if identity.functions:
         raise key_limited("the metrics are")
-
-
-def _refusal(error: ApiError) -> web.Response:
-    response = web.Response(status=_STATUSES[error.code], text=f"{error}\n")
-    if error.code is grpc.StatusCode.UNAUTHENTICATED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return response
