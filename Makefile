@@ -39,7 +39,7 @@ format:
 	@scripts/venv dev
 	@.venv/bin/ruff check --fix-only --quiet
 	@.venv/bin/ruff format --quiet
-	@.venv/bin/buf format --write
+	@.venv/bin/buf format proto --write
 
 requirements:
 	@scripts/requirements $(ARGS)

@@ -32,6 +32,7 @@ from homing.v1 import (
 )
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from homing.v1.payload_service_pb2_grpc import PayloadServiceStub
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.server import HttpFront
 from homing_server.metrics import Metrics
@@ -52,21 +53,21 @@ ALLOWED = {
     "InvocationService/Invoke": {INVOKE},
     "InvocationService/InvokeAsync": {INVOKE},
     "InvocationService/BatchInvokeAsync": {INVOKE},
-    "InvocationService/WritePayload": {INVOKE},
-    "InvocationService/ReadPayload": {INVOKE, READ},
+    "PayloadService/WritePayload": {INVOKE},
+    "PayloadService/ReadPayload": {INVOKE, READ},
     "InvocationService/GetInvocation": {INVOKE, READ},
     "InvocationService/WaitInvocation": {INVOKE, READ},
     "InvocationService/ListInvocations": {READ},
     "InvocationService/CountInvocations": {READ},
     "InvocationService/WatchResults": {READ},
-    "InvocationService/TailLogs": {READ},
-    "InvocationService/ListDeadLetters": {READ},
+    "LogService/TailLogs": {READ},
+    "DeadLetterService/ListDeadLetters": {READ},
     "InvocationService/StopInvocation": {OPERATE},
     "InvocationService/BulkStop": {OPERATE},
     "InvocationService/RerunInvocation": {OPERATE},
     "InvocationService/BulkRerun": {OPERATE},
-    "InvocationService/RedriveDeadLetters": {OPERATE},
-    "InvocationService/PurgeDeadLetters": {OPERATE},
+    "DeadLetterService/RedriveDeadLetters": {OPERATE},
+    "DeadLetterService/PurgeDeadLetters": {OPERATE},
     "FunctionService/GetFunction": {READ},
     "FunctionService/ListFunctions": {READ},
     "FunctionService/PauseFunction": {OPERATE},
@@ -78,9 +79,9 @@ ALLOWED = {
     "SecretService/UpdateSecret": {DEPLOY},
     "SecretService/ListSecrets": {DEPLOY},
     "SecretService/DeleteSecret": {DEPLOY},
-    "SecretService/RotateSigningKey": {DEPLOY},
-    "SecretService/ListSigningKeys": {DEPLOY},
-    "SecretService/RevokeSigningKey": {DEPLOY},
+    "SigningKeyService/RotateSigningKey": {DEPLOY},
+    "SigningKeyService/ListSigningKeys": {DEPLOY},
+    "SigningKeyService/RevokeSigningKey": {DEPLOY},
     "KeyService/CreateKey": {ADMIN},
     "KeyService/ListKeys": {ADMIN},
     "KeyService/RevokeKey": {ADMIN},
@@ -370,15 +371,15 @@ def test_who_may_only_invoke_reads_what_it_invoked(guarded: Cluster, root: Clien
     stored = root.invoke_async("door", large)
     stored.result(timeout=60)
     with grpc.insecure_channel(guarded.target) as channel:
-        stub = InvocationServiceStub(channel)
+        stub, payloads = InvocationServiceStub(channel), PayloadServiceStub(channel)
         record = stub.GetInvocation(
             GetInvocationRequest(id=stored.id), metadata=(("authorization", f"Bearer {ROOT_KEY}"),)
         )
         asked = ReadPayloadRequest(blob_id=record.invocation.result.payload.blob.id)
         assert asked.blob_id
-        assert next(stub.ReadPayload(asked, metadata=(("authorization", f"Bearer {ROOT_KEY}"),))).data
+        assert next(payloads.ReadPayload(asked, metadata=(("authorization", f"Bearer {ROOT_KEY}"),))).data
         with pytest.raises(grpc.RpcError) as caught:
-            next(stub.ReadPayload(asked, metadata=(("authorization", f"Bearer {key}"),)))
+            next(payloads.ReadPayload(asked, metadata=(("authorization", f"Bearer {key}"),)))
         assert told(caught.value) == Told(code=grpc.StatusCode.PERMISSION_DENIED, reason="SCOPE_MISSING")
 
 

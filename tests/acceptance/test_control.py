@@ -341,7 +341,7 @@ async def test_the_asynchronous_client_does_the_same(shared_cluster: Cluster, ra
         await client.functions.pause("cat")
         held = await client.invoke_async("cat", "one", labels={"job": "8"})
         record = await held.describe()
-        assert (record.state, record.hold_reason) == (InvocationState.ENQUEUED, homing.HoldReason.PAUSED)
+        assert (record.state, record.wait_reason) == (InvocationState.ENQUEUED, homing.WaitReason.PAUSED)
         other = await client.invoke_async("cat", "two")
         assert (await other.stop(reason="enough")).state in {InvocationState.STOPPED, InvocationState.STOPPING}
         assert (await other.wait(PATIENCE)).state is InvocationState.STOPPED

@@ -20,7 +20,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from homing.v1 import function_service_pb2_grpc, invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import function_service_pb2_grpc, invocation_pb2, invocation_service_pb2_grpc, payload_service_pb2_grpc
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.function_service_pb2 import DeployFunctionRequest
 from homing.v1.invocation_pb2 import InvocationSpec
@@ -28,11 +28,10 @@ from homing.v1.invocation_service_pb2 import (
     GetInvocationRequest,
     InvokeAsyncRequest,
     InvokeRequest,
-    ReadPayloadRequest,
     WaitInvocationRequest,
-    WritePayloadRequest,
 )
 from homing.v1.payload_pb2 import Blob, Payload
+from homing.v1.payload_service_pb2 import ReadPayloadRequest, WritePayloadRequest
 from homing_core import limits
 from homing_server.payloads.signed_urls import DataUrls
 from support.processes import Cluster
@@ -60,16 +59,17 @@ class Api:
         self.channel = grpc.insecure_channel(target)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.invocations = invocation_service_pb2_grpc.InvocationServiceStub(self.channel)
+        self.payloads = payload_service_pb2_grpc.PayloadServiceStub(self.channel)
 
     def deploy(self, name: str, *args: str) -> None:
         function = Function(name=name, command=Command(args=args))
         self.functions.DeployFunction(DeployFunctionRequest(function=function), timeout=PATIENCE)
 
     def write(self, data: bytes) -> Blob:
-        return self.invocations.WritePayload(upload(data), timeout=PATIENCE).blob
+        return self.payloads.WritePayload(upload(data), timeout=PATIENCE).blob
 
     def read(self, blob: Blob) -> bytes:
-        parts = self.invocations.ReadPayload(ReadPayloadRequest(blob_id=blob.id), timeout=PATIENCE)
+        parts = self.payloads.ReadPayload(ReadPayloadRequest(blob_id=blob.id), timeout=PATIENCE)
         return b"".join(part.data for part in parts)
 
     def start(self, spec: InvocationSpec, request_id: str = "") -> str:
@@ -153,7 +153,7 @@ def test_what_does_not_come_as_it_should_is_refused_and_leaves_nothing(shared_cl
     before = blob_files(shared_cluster)
 
     def write(*requests: WritePayloadRequest) -> None:
-        api.invocations.WritePayload(iter(requests), timeout=PATIENCE)
+        api.payloads.WritePayload(iter(requests), timeout=PATIENCE)
 
     size, data = WritePayloadRequest(size=4), WritePayloadRequest(data=b"four")
     for field, requests in (
@@ -214,7 +214,7 @@ def half_uploaded(cluster: Cluster, api: Api) -> Iterator[Any]:
         yield WritePayloadRequest(data=bytes(MIB // 2))
         over.wait(PATIENCE)
 
-    call = api.invocations.WritePayload.future(parts(), timeout=PATIENCE)
+    call = api.payloads.WritePayload.future(parts(), timeout=PATIENCE)
     wait_for(lambda: MIB // 2 in {path.stat().st_size for path in blob_files(cluster)})
     try:
         yield call

@@ -8,14 +8,14 @@ import time
 import grpc
 import pytest
 
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, TailLogsResponse
 from support.caller import calling
 from support.processes import Cluster
 
-STDOUT, STDERR = api.LOG_STREAM_STDOUT, api.LOG_STREAM_STDERR
+STDOUT, STDERR = LOG_STREAM_STDOUT, LOG_STREAM_STDERR
 
 
-def texts(lines: list[api.TailLogsResponse]) -> list[tuple[str, int]]:
+def texts(lines: list[TailLogsResponse]) -> list[tuple[str, int]]:
     return [(line.text, line.stream) for line in lines]
 
 
@@ -28,7 +28,7 @@ async def test_a_follower_sees_lines_while_they_are_written_and_ends_with_the_in
         await caller.deploy(name="odd", image=odd_image)
         id_ = await caller.send("odd", "/say/6/0.5", b"tick")
 
-        seen: list[api.TailLogsResponse] = []
+        seen: list[TailLogsResponse] = []
         async for line in caller.tail(id_):
             seen.append(line)
             assert time.time() - line.time.ToMicroseconds() / 1e6 < 1.0

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from homing import AsyncClient, InvocationState
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.log_service_pb2 import TailLogsResponse
 from support.caller import calling
 from support.processes import Cluster
 from support.proxy import TcpProxy
@@ -30,7 +30,7 @@ print(number)
 """
 
 
-async def read(lines: AsyncIterator[api.TailLogsResponse], *, beyond: int) -> list[int]:
+async def read(lines: AsyncIterator[TailLogsResponse], *, beyond: int) -> list[int]:
     """Read until a number beyond this one comes."""
     seen: list[int] = []
     async for line in lines:

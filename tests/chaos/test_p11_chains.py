@@ -7,7 +7,7 @@ import json
 import sys
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1 import invocation_service_pb2 as rpc
+from homing.v1.dead_letter_service_pb2 import ListDeadLettersRequest
 from homing_core.limits import MAX_DEPTH
 from support.deliveries import outcomes, spec_to
 from support.processes import Cluster
@@ -59,7 +59,7 @@ async def test_p11_a_cycle_stops_at_the_cap_with_a_record_that_says_so(cluster: 
         for _ in range(MAX_DEPTH):
             invocation_id = (await to.caused_by(invocation_id)).id
         (delivery,) = await to.delivered([invocation_id], count=1)
-        dead = (await to.stub.ListDeadLetters(rpc.ListDeadLettersRequest())).dead_letters
+        dead = (await to.dead_letters.ListDeadLetters(ListDeadLettersRequest())).dead_letters
 
     assert delivery.state == api.DELIVERY_STATE_DEAD
     assert delivery.attempts[0].failure.reason == "DEPTH_EXCEEDED"

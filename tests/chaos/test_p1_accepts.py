@@ -127,7 +127,7 @@ async def test_p1_accepts_go_on_while_the_broker_is_away(cluster: Cluster, rabbi
             ids = await ledger.accept(client, "echo", 50)
             assert time.monotonic() - before < 10, "an accept waited for the broker"
             waiting = await client.get(ids[0])
-            assert (waiting.state, waiting.hold_reason) != (InvocationState.SUCCEEDED, None)
+            assert (waiting.state, waiting.wait_reason) != (InvocationState.SUCCEEDED, None)
             await asyncio.to_thread(server.kill)
 
             await asyncio.to_thread(rabbit_node.start)

@@ -79,7 +79,7 @@ async def test_p9_a_long_run_outlasts_its_broker_and_its_server(
         await record_when(client, long, lambda record: bool(told(record, "LEASED")))
         for each in waiting:
             # Handed out again it waits again, and is handed back again.
-            await record_when(client, each, lambda record: told(record, "HANDED_BACK")[:1] == ["WAITED"])
+            await record_when(client, each, lambda record: told(record, "REQUEUED")[:1] == ["WAITED"])
 
         await asyncio.to_thread(rabbit_node.sync)
         await asyncio.to_thread(rabbit_node.kill)
@@ -88,8 +88,8 @@ async def test_p9_a_long_run_outlasts_its_broker_and_its_server(
         # Away for longer than a lease lasts, and then there for longer than that and the grace.
         await asyncio.sleep(TERM + 1)
         await asyncio.to_thread(server.start)
-        before = len(told(await client.get(waiting[0]), "HANDED_BACK"))
-        await record_when(client, waiting[0], lambda record: len(told(record, "HANDED_BACK")) > before)
+        before = len(told(await client.get(waiting[0]), "REQUEUED"))
+        await record_when(client, waiting[0], lambda record: len(told(record, "REQUEUED")) > before)
         told_before = await client.get(long)
         await asyncio.sleep(2 * TERM)
 
@@ -104,7 +104,7 @@ async def test_p9_a_long_run_outlasts_its_broker_and_its_server(
     assert ledger.states() == {InvocationState.SUCCEEDED: 5}
     assert sorted(starts(tmp_path)) == sorted(ledger.accepted)
     assert len(told(record, "LEASED")) == 1
-    assert not told(record, "HANDED_BACK")
+    assert not told(record, "REQUEUED")
     gauges = await settled_gauges(server)
     assert (gauges.record_drift, gauges.broker_drift) == (0, {})
 
@@ -149,7 +149,7 @@ async def test_p9_what_a_lost_worker_had_leased_runs_again_when_the_lease_has_en
         (lost.worker, AttemptOutcome.LOST),
         (other.worker, None),
     ]
-    assert told(record, "HANDED_BACK") == ["LEASE_ENDED"]
+    assert told(record, "REQUEUED") == ["LEASE_ENDED"]
     assert second.start_time is not None
     assert second.start_time - killed >= timedelta(seconds=TERM - RENEWED)
     assert starts(tmp_path) == [handle.id] * 2

@@ -82,12 +82,12 @@ def test_paused_work_outlasts_the_death_of_everything(cluster: Cluster, tmp_path
         ids = []
         for _ in range(20):
             accepted = homing.accept("held")
-            assert accepted.hold_reason == api.HOLD_REASON_PAUSED
+            assert accepted.wait_reason == api.WAIT_REASON_PAUSED
             ids.append(accepted.id)
         later_us = time.time_ns() // 1000 + 1_000_000
         scheduled = homing.accept("held", due_us=later_us)
-        assert scheduled.hold_reason == api.HOLD_REASON_SCHEDULED
-        assert scheduled.hold_until.ToMicroseconds() == later_us
+        assert scheduled.wait_reason == api.WAIT_REASON_SCHEDULED
+        assert scheduled.wait_until.ToMicroseconds() == later_us
         ids.append(scheduled.id)
         request = service.InvokeRequest(spec=api.InvocationSpec(function="held"))
         with pytest.raises(grpc.RpcError) as caught:
@@ -102,14 +102,14 @@ def test_paused_work_outlasts_the_death_of_everything(cluster: Cluster, tmp_path
         assert homing.functions.GetFunction(function_service_pb2.GetFunctionRequest(name="held")).function.paused
         # Work of another function passes by.
         assert homing.end(homing.accept("other").id).state == api.INVOCATION_STATE_SUCCEEDED
-        homing.until(scheduled.id, lambda invocation: invocation.hold_reason == api.HOLD_REASON_PAUSED)
+        homing.until(scheduled.id, lambda invocation: invocation.wait_reason == api.WAIT_REASON_PAUSED)
         listed = homing.invocations.ListInvocations(
             service.ListInvocationsRequest(filter=api.InvocationFilter(functions=["held"]))
         ).invocations
-        assert {one.hold_reason for one in listed if not one.sync} == {api.HOLD_REASON_PAUSED}
+        assert {one.wait_reason for one in listed if not one.sync} == {api.WAIT_REASON_PAUSED}
         short = service.WaitInvocationRequest(id=ids[0])
         short.timeout.FromMilliseconds(100)
-        assert homing.invocations.WaitInvocation(short).invocation.hold_reason == api.HOLD_REASON_PAUSED
+        assert homing.invocations.WaitInvocation(short).invocation.wait_reason == api.WAIT_REASON_PAUSED
         assert not started.exists()
 
         assert not homing.resume("held").paused

@@ -14,9 +14,11 @@ from homing.v1 import (
     function_service_pb2_grpc,
     invocation_pb2,
     invocation_service_pb2_grpc,
+    log_service_pb2_grpc,
 )
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import InvocationSpec
+from homing.v1.log_service_pb2 import TailLogsRequest, TailLogsResponse
 from homing.v1.payload_pb2 import HttpOptions, Payload
 from support.processes import Cluster
 
@@ -26,6 +28,7 @@ class Caller:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub: Any = invocation_service_pb2_grpc.InvocationServiceStub(channel)
+        self._logs: Any = log_service_pb2_grpc.LogServiceStub(channel)
         self._functions: Any = function_service_pb2_grpc.FunctionServiceStub(channel)
 
     async def deploy(self, **fields: Any) -> None:
@@ -48,9 +51,9 @@ class Caller:
 
     def tail(self, id_: str, *, follow: bool = True) -> Any:
         """Open a tail."""
-        return self.stub.TailLogs(api.TailLogsRequest(id=id_, follow=follow), timeout=60)
+        return self._logs.TailLogs(TailLogsRequest(id=id_, follow=follow), timeout=60)
 
-    async def log(self, id_: str, *, follow: bool = True) -> list[api.TailLogsResponse]:
+    async def log(self, id_: str, *, follow: bool = True) -> list[TailLogsResponse]:
         """Return the lines of a tail until its end."""
         return [line async for line in self.tail(id_, follow=follow)]
 

@@ -11,6 +11,7 @@ import grpc
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import invocation_service_pb2 as rpc
+from homing.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.function_service_pb2 import DeployFunctionRequest
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
@@ -48,6 +49,7 @@ class Outcomes:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub = InvocationServiceStub(channel)
+        self.dead_letters = DeadLetterServiceStub(channel)
         self._functions = FunctionServiceStub(channel)
 
     async def deploy(self, name: str, command: Sequence[str], *, on_success: Iterable[str] = ()) -> None:

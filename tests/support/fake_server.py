@@ -28,10 +28,10 @@ from homing_core.wire.v1 import (
     Ping,
     Sealed,
     Snapshot,
-    Stop,
-    Stops,
     SyncReply,
     SyncRequest,
+    Tombstone,
+    Tombstones,
     WorkerStatus,
     WorkMessage,
 )
@@ -51,7 +51,7 @@ class FakeServer:
         self.statuses: list[WorkerStatus] = []
         self.logs: defaultdict[str, list[LogLine]] = defaultdict(list)
         """By invocation, the lines that it wrote."""
-        self.stops: dict[str, Stop] = {}
+        self.stops: dict[str, Tombstone] = {}
         """By invocation, the tombstones that snapshots have."""
         self.signing_keys = [b"the key of the fake server, 32 B"]
         self.signing_version = 1
@@ -121,16 +121,16 @@ class FakeServer:
     async def stop(self, id_: str, *, generation: int = 1) -> None:
         """Tell that an invocation is to be stopped."""
         self.remember(id_, generation=generation)
-        await self._control(Control(stops=Stops(stops=[self.stops[id_]])))
+        await self._control(Control(tombstones=Tombstones(tombstones=[self.stops[id_]])))
 
     def remember(self, id_: str, *, generation: int = 1) -> None:
         """Have snapshots tell that an invocation is to be stopped."""
-        self.stops[id_] = Stop(invocation_id=id_, generation=generation)
+        self.stops[id_] = Tombstone(invocation_id=id_, generation=generation)
 
     async def obeyed(self, id_: str) -> WorkerStatus:
         """Return the first word of a worker that it does not hold an invocation and will not start it."""
-        await self._until(lambda: any(id_ in status.stops_obeyed for status in self.statuses))
-        return next(status for status in self.statuses if id_ in status.stops_obeyed)
+        await self._until(lambda: any(id_ in status.tombstones_acknowledged for status in self.statuses))
+        return next(status for status in self.statuses if id_ in status.tombstones_acknowledged)
 
     async def call(self, spec: InvocationSpec, *, seconds: float = 30.0) -> str:
         """Make a synchronous call that may take so long; return its id."""
@@ -200,7 +200,7 @@ class FakeServer:
 
     async def last_word(self, id_: str) -> Event:
         """Return the event by which a worker let an invocation go once it is there."""
-        kinds = {"ended", "deferred", "handed_back"}
+        kinds = {"ended", "deferred", "requeued"}
         await self._until(lambda: any(event.WhichOneof("kind") in kinds for event in self.of(id_)))
         return next(event for event in self.of(id_) if event.WhichOneof("kind") in kinds)
 
@@ -224,7 +224,7 @@ class FakeServer:
         while (await self.broker.depth(function)).work:
             assert time.monotonic() < deadline, "the work queue does not become empty"
             await asyncio.sleep(0.05)
-        await self.status(lambda status: all(load.in_hand == 0 for load in status.functions))
+        await self.status(lambda status: all(load.in_flight == 0 for load in status.functions))
 
     async def _until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE), self._changed:
@@ -242,7 +242,7 @@ class FakeServer:
         self.statuses.append(status)
         self._notify()
         if status.hello and not self.silent:
-            snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), stops=self.stops.values()))
+            snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), tombstones=self.stops.values()))
             self._spawn(self._control(snapshot, status.control_address))
         for function in status.secrets_wanted if not self.silent else ():
             known = FunctionSecrets(

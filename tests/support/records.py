@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, payload_pb2
+from support.http_headers import headers_of
 
 CREATED = datetime(2026, 11, 22, 8, 0, 0, 250_000, tzinfo=UTC)
 INVOCATION_ID = "01935000-0000-7000-8000-000000000001"
@@ -61,7 +62,7 @@ def invocation(
             record.result.CopyFrom(
                 invocation_pb2.Result(
                     status_code=status_code,
-                    headers={"x-seen": "yes"},
+                    headers=headers_of({"x-seen": "yes"}),
                     payload=payload_pb2.Payload(content_type=content_type, data=body),
                 )
             )

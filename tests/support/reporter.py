@@ -6,7 +6,7 @@ from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
-from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, HandedBack, Leased
+from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, Leased, Requeued
 from homing_core.wire.v1 import Token as WireToken
 
 NOW: Final = 1_700_000_000_000_000
@@ -25,7 +25,7 @@ class Reporter:
         worker: str = "w1",
         time_us: int = NOW,
     ) -> None:
-        self.token = WireToken(generation=generation, delivery=delivery)
+        self.token = WireToken(generation=generation, redelivery_count=delivery)
         self.worker = worker
         self.invocation_id = invocation_id
         self.attempts: list[AttemptRecord] = []
@@ -63,8 +63,8 @@ class Reporter:
         told.time.FromMicroseconds(self._tick())
         return self._event(progress=told)
 
-    def handed_back(self, reason: str = "DRAINING") -> Event:
-        return self._event(handed_back=HandedBack(reason=reason, attempts=self.attempts))
+    def requeued(self, reason: str = "DRAINING") -> Event:
+        return self._event(requeued=Requeued(reason=reason, attempts=self.attempts))
 
     def ended(self, state: State) -> Event:
         match state:
@@ -108,7 +108,7 @@ class Reporter:
         running: AttemptRecord | None = None,
         attempt_ended: AttemptRecord | None = None,
         deferred: Deferred | None = None,
-        handed_back: HandedBack | None = None,
+        requeued: Requeued | None = None,
         ended: Ended | None = None,
         leased: Leased | None = None,
         progress: api.Progress | None = None,
@@ -122,7 +122,7 @@ class Reporter:
             running=running,
             attempt_ended=attempt_ended,
             deferred=deferred,
-            handed_back=handed_back,
+            requeued=requeued,
             ended=ended,
             leased=leased,
             progress=progress,

@@ -18,12 +18,25 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from homing.v1 import function_service_pb2, invocation_service_pb2, key_service_pb2, secret_service_pb2
+from homing.v1 import (
+    dead_letter_service_pb2,
+    function_service_pb2,
+    invocation_service_pb2,
+    key_service_pb2,
+    log_service_pb2,
+    payload_service_pb2,
+    secret_service_pb2,
+    signing_key_service_pb2,
+)
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"],
+    payload_service_pb2.DESCRIPTOR.services_by_name["PayloadService"],
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"],
+    dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"],
     secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"],
+    signing_key_service_pb2.DESCRIPTOR.services_by_name["SigningKeyService"],
     key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
 )
 OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 * 1024 * 1024))

@@ -39,6 +39,7 @@ from homing import (
     Function,
     FunctionError,
     Functions,
+    Headers,
     Interceptor,
     InvalidRequestError,
     InvalidResultError,
@@ -355,7 +356,7 @@ def values(invocation: Invocation, result: Result, attempt: Attempt, function: F
     assert_type(result.text, str)
     assert_type(result.json(), Any)
     assert_type(result.status_code, int)
-    assert_type(result.headers, Mapping[str, str])
+    assert_type(result.headers, Headers)
     assert_type(attempt.next_delay, timedelta | None)
     assert_type(function.image, str | None)
     assert_type(function.command, Sequence[str] | None)

@@ -115,5 +115,5 @@ def _row(record: Invocation) -> tuple[str, ...]:
         output.moment(record.create_time),
         output.span(output.took(record)),
         str(record.attempt_count or ""),
-        record.failure.message if record.failure else str(record.hold_reason or output.progress_of(record)),
+        record.failure.message if record.failure else str(record.wait_reason or output.progress_of(record)),
     )

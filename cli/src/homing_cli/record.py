@@ -89,10 +89,10 @@ def _show_fields(record: Invocation, reruns: list[str]) -> None:
 
 
 def _waits_for(record: Invocation) -> str:
-    if record.hold_reason is None:
+    if record.wait_reason is None:
         return ""
-    until = f" until {output.moment(record.hold_until)}" if record.hold_until else ""
-    return f"{record.hold_reason}{until}"
+    until = f" until {output.moment(record.wait_until)}" if record.wait_until else ""
+    return f"{record.wait_reason}{until}"
 
 
 def _stop(record: Invocation) -> str:

@@ -132,7 +132,7 @@ def _news(event: WatchEvent) -> str:
     """Return the beginning of what came of an invocation; before its end how far it is, or why it waits."""
     record = event.invocation
     if not record.ended:
-        text = output.progress_of(record) if record.progress else str(record.hold_reason or "")
+        text = output.progress_of(record) if record.progress else str(record.wait_reason or "")
     else:
         text = record.failure.message if record.failure else event.result.text.strip()
     return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"

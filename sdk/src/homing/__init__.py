@@ -29,6 +29,7 @@ from homing._core.dead_letter import DeadLetter, DeadLetterOptions, Purged, Redr
 from homing._core.envelope import Envelope, EnvelopePayload, parse_envelope
 from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
+from homing._core.headers import Headers, HeaderValues
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
 from homing._core.key import ApiKey, NewApiKey
 from homing._core.logs import LogLine
@@ -38,10 +39,10 @@ from homing._core.names import (
     DeliveryKind,
     DeliveryState,
     EventType,
-    HoldReason,
     InvocationState,
     LogStream,
     Scope,
+    WaitReason,
 )
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
@@ -161,7 +162,8 @@ __all__ = [
     "FunctionError",
     "FunctionTimeoutError",
     "Functions",
-    "HoldReason",
+    "HeaderValues",
+    "Headers",
     "HomingError",
     "Interceptor",
     "InvalidEnvelopeError",
@@ -214,6 +216,7 @@ __all__ = [
     "UnimplementedError",
     "VerifiedCallback",
     "Violation",
+    "WaitReason",
     "WatchEvent",
     "WrongLoopError",
     "__version__",

@@ -35,11 +35,15 @@ from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
 from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
 from homing_server.front.grpc.key_service import KeyService
+from homing_server.front.grpc.log_service import LogService
+from homing_server.front.grpc.payload_service import PayloadService
 from homing_server.front.grpc.secret_service import SecretService
-from homing_server.front.grpc.server import GrpcFront
+from homing_server.front.grpc.server import GrpcFront, Services
+from homing_server.front.grpc.signing_key_service import SigningKeyService
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.server import HttpFront
 from homing_server.functions.catalog import Catalog
@@ -161,33 +165,34 @@ class Server:
             blobs=self._blobs,
             catalog=self._catalog,
             database=self._database,
-            dead_letters=DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake),
             guard=guard,
             holds=holds,
             hub=self._hub,
             lists=Lists(self._database, holds),
-            log_tails=self._log_tails,
             reruns=Reruns(self._database, self._admission),
             stopping=self._stopping,
             sync_calls=self._sync_calls,
             watching=Watching(self._database, self._hub, holds, self._metrics),
             sync_timeout=settings.sync_timeout,
         )
-        secret_service = SecretService(
-            Secrets(self._database, self._keyring, self._catalog, self._control), self._signing_keys
-        )
-        functions = FunctionService(self._catalog, self._deployment, guard)
         self._known_keys = KnownKeys(self._database, root_key=settings.root_key.get_secret_value())
-        keys = KeyService(ApiKeys(self._database, self._known_keys, self._control))
         if settings.authentication:
             self._control.on_keys_changed(self._known_keys.load)
             self._broker.on_connected(self._known_keys.load)
         self._grpc = GrpcFront(
             settings.grpc_listen,
-            invocations,
-            functions,
-            secret_service,
-            keys,
+            Services(
+                invocations=invocations,
+                payloads=PayloadService(self._blobs, self._database),
+                logs=LogService(self._log_tails, self._database),
+                dead_letters=DeadLetterService(
+                    DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake)
+                ),
+                functions=FunctionService(self._catalog, self._deployment, guard),
+                secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
+                signing_keys=SigningKeyService(self._signing_keys),
+                keys=KeyService(ApiKeys(self._database, self._known_keys, self._control)),
+            ),
             tls=settings.tls,
             compress=settings.compress_responses,
             access=AccessInterceptor(self._known_keys if settings.authentication else None),

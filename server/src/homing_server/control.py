@@ -20,8 +20,8 @@ from homing_core.wire.v1 import (
     Ping,
     ResultsRecorded,
     Snapshot,
-    Stop,
-    Stops,
+    Tombstone,
+    Tombstones,
     WorkerStatus,
 )
 from homing_server.cluster.presence import Presence
@@ -91,11 +91,11 @@ class ControlChannel:
         except BrokerUnavailableError:
             self._untold[state.function.name] = state
 
-    async def tell_stops(self, stops: Sequence[Stop]) -> None:
+    async def tell_stops(self, stops: Sequence[Tombstone]) -> None:
         """Tell all workers of invocations that are to be stopped. Where the broker is away nobody hears it."""
         with contextlib.suppress(BrokerUnavailableError):
             for start in range(0, len(stops), MAX_STOPS):
-                await self._tell(Control(stops=Stops(stops=stops[start : start + MAX_STOPS])))
+                await self._tell(Control(tombstones=Tombstones(tombstones=stops[start : start + MAX_STOPS])))
 
     async def tell_keys_changed(self) -> None:
         """Tell the other servers that API keys were made or revoked; without the broker they see it by themselves."""
@@ -168,7 +168,7 @@ class ControlChannel:
         time_us = now_us()
         stops = await self._registry.enroll(status.worker)
         _log.info("worker connected", worker=status.worker)
-        snapshot = Snapshot(functions=self._catalog.live(), stops=stops)
+        snapshot = Snapshot(functions=self._catalog.live(), tombstones=stops)
         message = Control(server=self._name, time_us=time_us, snapshot=snapshot)
         await self._broker.publish_control_to(status.control_address, message.SerializeToString())
 

@@ -14,8 +14,13 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from homing.v1 import function_pb2
 from homing.v1 import invocation_pb2 as api
-from homing.v1 import invocation_service_pb2 as rpc
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_DELIVERY, DEAD_LETTER_KIND_INVOCATION, DeadLetterFilter
+from homing.v1.dead_letter_service_pb2 import (
+    ListDeadLettersRequest,
+    PurgeDeadLettersRequest,
+    RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
+)
 from homing.v1.payload_pb2 import Payload
 from homing.v1.policy_pb2 import Callback, Destination
 from homing_core import limits
@@ -100,7 +105,7 @@ def report(
     start_us = now_us()
     return Event(
         invocation_id=message.invocation_id,
-        token=WireToken(generation=message.generation, delivery=count),
+        token=WireToken(generation=message.generation, redelivery_count=count),
         time_us=now_us(),
         delivery=DeliveryReport(
             delivery_id=message.delivery_id,
@@ -426,8 +431,8 @@ class Bench:
         tasks.repeat(self.deliveries.feed, pause=0.05)
         tasks.repeat(self.admission.commit_group, pause=0.05)
 
-    async def redrive(self, selection: DeadLetterFilter, **fields: Any) -> rpc.RedriveDeadLettersResponse:
-        request = rpc.RedriveDeadLettersRequest(filter=selection, **fields)
+    async def redrive(self, selection: DeadLetterFilter, **fields: Any) -> RedriveDeadLettersResponse:
+        request = RedriveDeadLettersRequest(filter=selection, **fields)
         return await self.dead_letters.redrive(request, caller=ME, traceparent="")
 
 
@@ -499,7 +504,7 @@ async def test_what_came_to_nothing_is_a_dead_letter(database: Database, bench: 
     ends = {state: await end_with(database, state) for state in [State.SUCCEEDED, *ENDS]}
     key, delivery_id = await dead_delivery(database)
 
-    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
+    listed = (await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
     assert {each.id for each in listed} == {delivery_id, *(ends[state] for state in ENDS)}
     assert (listed[0].id, listed[0].invocation_id, listed[0].kind) == (delivery_id, key, DEAD_LETTER_KIND_DELIVERY)
     assert listed[0].failure.reason == "HTTP_STATUS"
@@ -511,7 +516,7 @@ async def test_what_came_to_nothing_is_a_dead_letter(database: Database, bench: 
 
 async def test_pages_of_dead_letters_neither_repeat_nor_miss_one(database: Database, bench: Bench) -> None:
     keys = [await end_with(database, State.FAILED) for _ in range(7)]
-    request = rpc.ListDeadLettersRequest(page_size=3)
+    request = ListDeadLettersRequest(page_size=3)
     seen: list[str] = []
     while True:
         page = await bench.dead_letters.list(request, caller=EVERYBODY)
@@ -523,7 +528,7 @@ async def test_pages_of_dead_letters_neither_repeat_nor_miss_one(database: Datab
     assert sorted(seen) == sorted(keys)
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter"):
         await bench.dead_letters.list(
-            rpc.ListDeadLettersRequest(filter=DeadLetterFilter(functions=["next"]), page_token=request.page_token),
+            ListDeadLettersRequest(filter=DeadLetterFilter(functions=["next"]), page_token=request.page_token),
             caller=EVERYBODY,
         )
 
@@ -533,7 +538,7 @@ async def test_dead_letters_are_found_by_what_they_are(database: Database, bench
     _, delivery_id = await dead_delivery(database)
 
     async def found(**fields: Any) -> set[str]:
-        request = rpc.ListDeadLettersRequest(filter=DeadLetterFilter(**fields))
+        request = ListDeadLettersRequest(filter=DeadLetterFilter(**fields))
         return {each.id for each in (await bench.dead_letters.list(request, caller=EVERYBODY)).dead_letters}
 
     assert await found(ids=[one]) == {one}
@@ -542,7 +547,7 @@ async def test_dead_letters_are_found_by_what_they_are(database: Database, bench
     assert await found(kind=DEAD_LETTER_KIND_DELIVERY, functions=["resize", "next"]) == {delivery_id}
     later = DeadLetterFilter()
     later.time.start_time.FromMicroseconds(now_us() + SECOND)
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(filter=later), caller=EVERYBODY)).dead_letters
+    assert not (await bench.dead_letters.list(ListDeadLettersRequest(filter=later), caller=EVERYBODY)).dead_letters
 
 
 async def test_redriven_invocations_run_again_and_deliveries_are_made_again(
@@ -555,7 +560,7 @@ async def test_redriven_invocations_run_again_and_deliveries_are_made_again(
     assert (counted.matched, counted.rerun, counted.redelivered) == (2, 0, 0)
     done = await bench.redrive(DeadLetterFilter(functions=["resize"]))
     assert (done.matched, done.rerun, done.redelivered, done.refused) == (2, 1, 1, 0)
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
+    assert not (await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
 
     with database.reading() as connection:
         query = select(schema.invocations.c.id).where(schema.invocations.c.rerun_of == failed)
@@ -612,18 +617,18 @@ async def test_what_cannot_run_again_stays_a_dead_letter(database: Database, ben
         mark_deleted(connection, "next")
     done = await bench.redrive(DeadLetterFilter(ids=[key]))
     assert (done.matched, done.rerun, done.refused) == (1, 0, 1)
-    assert len((await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters) == 1
+    assert len((await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters) == 1
 
 
 async def test_purged_dead_letters_are_forgotten_and_their_records_stay(database: Database, bench: Bench) -> None:
     key = await end_with(database, State.FAILED)
     other = await end_with(database, State.FAILED, function="next")
-    request = rpc.PurgeDeadLettersRequest(filter=DeadLetterFilter(functions=["resize"]), dry_run=True)
+    request = PurgeDeadLettersRequest(filter=DeadLetterFilter(functions=["resize"]), dry_run=True)
     assert (await bench.dead_letters.purge(request, caller=EVERYBODY)).matched == 1
     request.dry_run = False
     purged = await bench.dead_letters.purge(request, caller=EVERYBODY)
     assert (purged.matched, purged.purged) == (1, 1)
-    listed = (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
+    listed = (await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
     assert [each.id for each in listed] == [other]
     assert (await read(database, key)).state == api.INVOCATION_STATE_FAILED
 
@@ -641,7 +646,7 @@ async def test_bad_filters_are_refused(bench: Bench, fields: dict[str, Any], mes
     with pytest.raises(ApiError, match=message):
         await bench.redrive(DeadLetterFilter(**fields))
     with pytest.raises(ApiError, match=message):
-        await bench.dead_letters.purge(rpc.PurgeDeadLettersRequest(filter=DeadLetterFilter(**fields)), caller=EVERYBODY)
+        await bench.dead_letters.purge(PurgeDeadLettersRequest(filter=DeadLetterFilter(**fields)), caller=EVERYBODY)
 
 
 async def test_a_record_that_is_removed_takes_its_dead_letters_along(database: Database) -> None:
@@ -659,4 +664,4 @@ async def test_p6_what_is_stopped_is_delivered_as_such_and_is_no_dead_letter(dat
     assert (await read(database, draft.id)).state == api.INVOCATION_STATE_STOPPED
     (message,) = await take(database)
     assert (message.uri, condition_of(message)) == ("https://b.example/", "Stopped")
-    assert not (await bench.dead_letters.list(rpc.ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
+    assert not (await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters

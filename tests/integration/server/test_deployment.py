@@ -279,7 +279,7 @@ async def test_p3_dead_work_of_an_earlier_hand_over_ends_nothing(bench: Bench) -
     draft = make_draft(sent=True)
     await accept_all(bench.database, draft)
     worker = Reporter(1, invocation_id=draft.id, time_us=now_us())
-    await record(bench.database, worker.handed_back())
+    await record(bench.database, worker.requeued())
     message = bench.hand_dead(draft.id, 2, reason="delivery_limit")
     await until(lambda: message.fate == "acked")
     done = (await accept_sent(bench.database, 1))[0]
@@ -355,28 +355,28 @@ async def test_p5_the_broker_is_counted_once_every_worker_has_spoken_since(
     def drift() -> float | None:
         return bench.metrics.registry.get_sample_value("homing_conservation_broker_drift", {"function": "resize"})
 
-    def says(in_hand: int) -> None:
-        load = FunctionLoad(function="resize", in_hand=in_hand)
+    def says(in_flight: int) -> None:
+        load = FunctionLoad(function="resize", in_flight=in_flight)
         bench.presence.hear(WorkerStatus(worker="w1", functions=[load]))
 
     await accept_sent(bench.database, 2)
     bench.broker.depths["resize"] = 1
-    says(in_hand=0)
+    says(in_flight=0)
     counting = asyncio.create_task(bench.conservation.measure())
     await asyncio.sleep(0.1)
     assert not counting.done()
-    says(in_hand=1)
+    says(in_flight=1)
     await counting
     assert drift() == 0
 
     # Who has just connected has not heard all workers yet.
     monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.1)
     bench.presence.listen()
-    says(in_hand=1)
+    says(in_flight=1)
     before = time.monotonic()
     counting = asyncio.create_task(bench.conservation.measure())
     while not counting.done():
-        says(in_hand=1)
+        says(in_flight=1)
         await asyncio.sleep(0.01)
     assert time.monotonic() - before > 0.2
     assert drift() == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, func, select
 
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, TailLogsRequest, TailLogsResponse
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id
@@ -33,7 +33,7 @@ PATIENCE = 30.0
 
 
 def batch(invocation_id: str, texts: Iterable[str]) -> LogBatch:
-    lines = [LogLine(time_us=now_us(), stream=api.LOG_STREAM_STDOUT, text=text) for text in texts]
+    lines = [LogLine(time_us=now_us(), stream=LOG_STREAM_STDOUT, text=text) for text in texts]
     return LogBatch(invocation_id=invocation_id, lines=lines)
 
 
@@ -56,8 +56,8 @@ class Station:
         """Put lines into the store, as another server does."""
         await self.database.write(append_logs, [batch(id_, texts)], now_us=now_us())
 
-    def tail(self, id_: str, *, follow: bool = False) -> AsyncIterator[api.TailLogsResponse]:
-        return self.tails.tail(api.TailLogsRequest(id=id_, follow=follow))
+    def tail(self, id_: str, *, follow: bool = False) -> AsyncIterator[TailLogsResponse]:
+        return self.tails.tail(TailLogsRequest(id=id_, follow=follow))
 
     async def read(self, id_: str, *, follow: bool = False) -> list[str]:
         async with asyncio.timeout(PATIENCE):
@@ -78,7 +78,7 @@ async def station(database: Database) -> AsyncIterator[Station]:
         yield station
 
 
-async def next_text(lines: AsyncIterator[api.TailLogsResponse]) -> str:
+async def next_text(lines: AsyncIterator[TailLogsResponse]) -> str:
     async with asyncio.timeout(PATIENCE):
         return (await anext(lines)).text
 
@@ -95,7 +95,7 @@ async def test_what_came_is_kept_in_its_order(station: Station) -> None:
 
 async def test_a_line_is_shown_as_it_was_written(station: Station) -> None:
     (id_,) = await accept_sent(station.database, 1)
-    line = LogLine(time_us=1_700_000_000_123_456, stream=api.LOG_STREAM_STDERR, text="text", shared=True)
+    line = LogLine(time_us=1_700_000_000_123_456, stream=LOG_STREAM_STDERR, text="text", shared=True)
     station.write(LogBatch(invocation_id=id_, lines=[line]))
 
     (seen,) = [await anext(station.tail(id_, follow=True))]

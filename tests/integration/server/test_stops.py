@@ -161,7 +161,7 @@ async def test_workers_are_waited_for_until_they_have_obeyed_left_or_are_lost(da
 
     def say(worker: str, *, obeyed: tuple[str, ...] = (), last: bool = False) -> None:
         functions = [] if last else [FunctionLoad(function="resize")]
-        registry.hear(WorkerStatus(worker=worker, leaving=last, functions=functions, stops_obeyed=obeyed))
+        registry.hear(WorkerStatus(worker=worker, leaving=last, functions=functions, tombstones_acknowledged=obeyed))
 
     async def waited_for() -> set[str]:
         return set(await registry.strike_off(write(database, _enrolled)))

@@ -299,11 +299,11 @@ async def test_deferred_work_comes_back_when_it_is_due(database: Database) -> No
     assert effects.due == {"resize": due_us}
     assert effects.left_broker == [(key, "resize", 512)]
     invocation = await read(database, key)
-    assert (invocation.state, invocation.hold_reason) == (
+    assert (invocation.state, invocation.wait_reason) == (
         api.INVOCATION_STATE_RETRYING,
-        api.HOLD_REASON_BACKOFF,
+        api.WAIT_REASON_BACKOFF,
     )
-    assert invocation.hold_until.ToMicroseconds() == due_us
+    assert invocation.wait_until.ToMicroseconds() == due_us
     assert invocation.result.status_code == 503, "the last answer so far"
     assert not await claim(database)
     (work,) = await claim(database, at_us=due_us)
@@ -402,7 +402,7 @@ def delivery_report(
     count: int = 0,
 ) -> Event:
     return Event(
-        token=WireToken(generation=generation, delivery=count),
+        token=WireToken(generation=generation, redelivery_count=count),
         time_us=now_us(),
         delivery=DeliveryReport(
             delivery_id=delivery_id,
@@ -500,9 +500,9 @@ async def test_claimed_is_the_oldest_that_is_due(database: Database) -> None:
         assert dispatch.next_due(connection) == {"resize": now + MINUTE, "figlet": other.create_us}
         assert dispatch.at_broker(connection) == {"resize": (6, 6 * 513)}
     scheduled = await read(database, later.id)
-    assert (scheduled.state, scheduled.hold_reason) == (
+    assert (scheduled.state, scheduled.wait_reason) == (
         api.INVOCATION_STATE_SCHEDULED,
-        api.HOLD_REASON_SCHEDULED,
+        api.WAIT_REASON_SCHEDULED,
     )
 
 
@@ -595,7 +595,7 @@ async def test_what_has_started_does_not_expire(database: Database) -> None:
     draft = make_draft(create_us=now_us() - 2 * HOUR, sent=True)
     await accept_all(database, draft)
     worker = Reporter(1, invocation_id=draft.id, time_us=now_us() - 2 * HOUR)
-    await record(database, worker.running(), worker.handed_back())
+    await record(database, worker.running(), worker.requeued())
     (work,) = await claim(database)
     assert (work.message.start_by_us, work.message.prior_lost_starts) == (0, 1)
 

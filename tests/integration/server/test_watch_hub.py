@@ -358,7 +358,7 @@ async def test_every_change_is_told_with_the_whole_invocation_as_it_is_then(stat
     station.hub.changes.look()
     (accepted,) = await changes(messages, 1)
     assert (accepted.id, accepted.state) == (key, invocation_pb2.INVOCATION_STATE_ENQUEUED)
-    assert accepted.hold_reason == invocation_pb2.HOLD_REASON_NO_WORKER
+    assert accepted.wait_reason == invocation_pb2.WAIT_REASON_NO_WORKER
     worker = Reporter(1, invocation_id=key, time_us=now_us())
     progress = Event(invocation_id=key, token=worker.token, time_us=now_us())
     progress.progress.percent = 40

@@ -52,7 +52,7 @@ async def test_it_says_how_it_is_and_that_it_leaves(server: FakeServer, broker_u
     async with running_worker(server, broker_url, tmp_path, worker_name="here") as worker:
         assert worker.name.startswith("here-")
         ids = await server.send_all([InvocationSpec(function="sleep")] * 6)
-        status = await server.status(lambda status: any(load.in_hand for load in status.functions))
+        status = await server.status(lambda status: any(load.in_flight for load in status.functions))
         for id_ in ids:
             await server.end(id_)
 
@@ -60,7 +60,7 @@ async def test_it_says_how_it_is_and_that_it_leaves(server: FakeServer, broker_u
     assert status.worker == worker.name
     assert "command" in status.sources
     # Two for each slot and two more are taken at a time.
-    assert 0 < status.functions[0].in_hand <= 4
+    assert 0 < status.functions[0].in_flight <= 4
     assert {status.worker for status in leaving} == {worker.name}
     # Its last word is that it has nothing in hand any more.
     assert [bool(status.functions) for status in leaving] == [True] * (len(leaving) - 1) + [False]
@@ -99,7 +99,7 @@ async def test_it_starts_nothing_while_servers_are_silent(
         silent_since = time.monotonic()
         await server.status(lambda _: time.monotonic() > silent_since + 3.0)
         id_ = await server.send(InvocationSpec(function="upper"))
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [1])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [1])
         assert not server.of(id_)
         server.silent = False
         assert (await server.end(id_)).state == api.INVOCATION_STATE_SUCCEEDED
@@ -155,8 +155,8 @@ async def test_a_drain_that_takes_too_long_is_cut_and_the_work_comes_again(
     async with running_worker(server, broker_url, tmp_path):
         end = await server.event(id_, "ended")
 
-    assert (end.token.generation, end.token.delivery) == (1, 1)
-    assert [event.token.delivery for event in server.of(id_, "running")] == [0, 1]
+    assert (end.token.generation, end.token.redelivery_count) == (1, 1)
+    assert [event.token.redelivery_count for event in server.of(id_, "running")] == [0, 1]
 
 
 async def test_what_runs_while_the_connection_is_lost_ends_once_and_is_not_run_again(
@@ -172,14 +172,14 @@ async def test_what_runs_while_the_connection_is_lost_ends_once_and_is_not_run_a
                 await server.event(id_, "running")
             await proxy.cut()
             # All five are in hand again, while two of them run still.
-            await server.status(lambda status: [load.in_hand for load in status.functions] == [5])
+            await server.status(lambda status: [load.in_flight for load in status.functions] == [5])
             assert not any(server.of(id_, "ended") for id_ in ids)
             ends = [await server.event(id_, "ended") for id_ in ids]
             await server.drained("sleep")
 
     assert all(event.ended.state == api.INVOCATION_STATE_SUCCEEDED for event in ends)
     assert {len(server.distinct(id_, kind)) for id_ in ids for kind in ("running", "ended")} == {1}
-    assert [end.token.delivery for end in ends] == [0, 0, 1, 1, 1]
+    assert [end.token.redelivery_count for end in ends] == [0, 0, 1, 1, 1]
 
 
 async def test_ten_cuts_under_load_lose_nothing(
@@ -203,7 +203,7 @@ async def test_ten_cuts_under_load_lose_nothing(
     assert all(
         event.ended.state == api.INVOCATION_STATE_SUCCEEDED for id_ in ended for event in server.of(id_, "ended")
     )
-    assert set(ids) - set(ended) == {id_ for id_ in set(ids) - set(ended) if server.of(id_, "handed_back")}
+    assert set(ids) - set(ended) == {id_ for id_ in set(ids) - set(ended) if server.of(id_, "requeued")}
 
 
 async def test_a_redelivered_message_starts_only_once_its_start_is_recorded(
@@ -218,7 +218,7 @@ async def test_a_redelivered_message_starts_only_once_its_start_is_recorded(
         end = await server.event(id_, "ended")
 
     second = server.of(id_, "running")[-1]
-    assert second.token.delivery == end.token.delivery >= 1
+    assert second.token.redelivery_count == end.token.redelivery_count >= 1
     assert server.events.index(second) < server.events.index(end)
 
 
@@ -288,14 +288,14 @@ async def test_a_paused_function_finishes_what_runs_and_gives_back_the_rest(
         running = await server.send(InvocationSpec(function="gated"))
         began = await server.event(running, "running")
         waiting = await server.send(InvocationSpec(function="gated"))
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [2])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [2])
         await server.deploy(python("gated", code, max_instances=1, paused=True))
         late = await server.send(InvocationSpec(function="gated"))
         call = await server.call(InvocationSpec(function="gated"))
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [1])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [1])
         gate.touch()
         assert (await server.end(running)).state == api.INVOCATION_STATE_SUCCEEDED
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [0])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [0])
         depth = await server.broker.depth("gated")
         assert (depth.work, depth.sync) == (2, 1)
         assert not [*server.of(waiting), *server.of(late), *server.replies(call)]
@@ -319,7 +319,7 @@ async def test_a_worker_that_comes_to_a_paused_function_leaves_its_work_alone(
     async with running_worker(server, broker_url, tmp_path):
         await server.status(lambda status: [load.function for load in status.functions] == ["upper"])
         status = await server.status(lambda _: True)
-        assert (status.functions[0].in_hand, status.functions[0].instances) == (0, 0)
+        assert (status.functions[0].in_flight, status.functions[0].instances) == (0, 0)
         assert not server.of(id_)
         await server.deploy(python("upper", UPPER, min_instances=1))
         assert (await server.end(id_)).state == api.INVOCATION_STATE_SUCCEEDED

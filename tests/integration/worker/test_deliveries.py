@@ -30,6 +30,7 @@ from homing_worker.control.secrets import SecretLink
 from homing_worker.deliveries.webhook import WebhookClient
 from homing_worker.runtime.bodies import Bodies
 from support.fake_server import FakeServer
+from support.http_headers import headers_of
 from support.workers import running_worker
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,10 +111,14 @@ async def test_the_output_arrives_with_its_headers(
 ) -> None:
     message = delivery(
         receiver.url,
-        callback=Callback(url=receiver.url, headers={"Authorization": "Bearer x", "X-Of-Function": "asked"}),
+        callback=Callback(
+            url=receiver.url, headers=headers_of({"Authorization": "Bearer x", "X-Of-Function": "asked"})
+        ),
         result=api.Result(
             status_code=201,
-            headers={"x-of-function": "given", "x-own": "yes", "host": "evil", "transfer-encoding": "chunked"},
+            headers=headers_of(
+                {"x-of-function": "given", "x-own": "yes", "host": "evil", "transfer-encoding": "chunked"}
+            ),
             payload=Payload(content_type="text/plain", data=b"ART"),
         ),
     )
@@ -298,10 +303,10 @@ async def test_a_delivery_is_signed_the_way_of_standard_webhooks(
     forged = {"Webhook-Signature": "v1,forged", "Webhook-Id": "forged"}
     message = delivery(
         receiver.url,
-        callback=Callback(url=receiver.url, headers=forged),
+        callback=Callback(url=receiver.url, headers=headers_of(forged)),
         result=api.Result(
             status_code=200,
-            headers={"webhook-signature": "v1,forged"},
+            headers=headers_of({"webhook-signature": "v1,forged"}),
             payload=Payload(content_type="application/json", data='{"ä":1}'.encode()),
         ),
     )

@@ -28,7 +28,7 @@ def held(gate: Path) -> Function:
     return Function(name="held", command=Command(args=[sys.executable, "-c", code]), max_instances=1)
 
 
-async def test_what_runs_is_leased_and_what_waits_is_handed_back(
+async def test_what_runs_is_leased_and_what_waits_is_requeued(
     server: FakeServer, broker_url: str, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -37,7 +37,7 @@ async def test_what_runs_is_leased_and_what_waits_is_handed_back(
     async with running_worker(server, broker_url, tmp_path, **SOON):
         runs, waits = await server.send_all([HELD] * 2)
         leased = await server.event(runs, "leased")
-        handed_back = await server.event(waits, "handed_back")
+        requeued = await server.event(waits, "requeued")
         # Both messages are acknowledged, so nothing is in hand, and nothing comes again.
         await server.drained("held")
         renewed = await server.event(runs, "leased", number=4)
@@ -46,11 +46,11 @@ async def test_what_runs_is_leased_and_what_waits_is_handed_back(
 
     assert leased.leased.term_us == TERM * 1e6
     assert (renewed.time_us - leased.time_us) / 1e6 >= TERM * 0.9
-    assert handed_back.handed_back.reason == "WAITED"
+    assert requeued.requeued.reason == "WAITED"
     assert not server.of(waits, "running")
     assert end.ended.state == api.INVOCATION_STATE_SUCCEEDED
     assert len(server.of(runs, "running")) == 1
-    assert {(event.token.generation, event.token.delivery) for event in server.of(runs)} == {(1, 0)}
+    assert {(event.token.generation, event.token.redelivery_count) for event in server.of(runs)} == {(1, 0)}
 
 
 async def test_renewals_pause_while_no_server_is_heard(
@@ -90,7 +90,7 @@ async def test_a_message_that_came_again_is_acknowledged_once_its_execution_is_l
             await server.event(id_, "running")
             assert not server.of(id_, "leased")
             await proxy.cut()
-            await server.status(lambda status: [load.in_hand for load in status.functions] == [1])
+            await server.status(lambda status: [load.in_flight for load in status.functions] == [1])
             await server.event(id_, "leased")
             await server.drained("held")
             # A lease outlives the connection as well.
@@ -99,7 +99,7 @@ async def test_a_message_that_came_again_is_acknowledged_once_its_execution_is_l
             gate.touch()
             end = await server.event(id_, "ended")
 
-    assert (end.ended.state, end.token.delivery) == (api.INVOCATION_STATE_SUCCEEDED, 0)
+    assert (end.ended.state, end.token.redelivery_count) == (api.INVOCATION_STATE_SUCCEEDED, 0)
     assert len(server.distinct(id_, "running")) == 1
 
 
@@ -133,10 +133,10 @@ async def test_a_message_that_somebody_else_had_in_between_is_given_back(
             gate.touch()
             stale = await server.event(id_, "ended")
             # Handed out so often, the store is asked whether it shall run.
-            handed_back = await server.event(id_, "handed_back")
+            requeued = await server.event(id_, "requeued")
             await server.drained("held")
 
-    assert (stale.token.delivery, elsewhere.redelivery_count, handed_back.token.delivery) == (0, 1, 3)
+    assert (stale.token.redelivery_count, elsewhere.redelivery_count, requeued.token.redelivery_count) == (0, 1, 3)
 
 
 async def test_a_worker_that_is_stopped_returns_its_leases(server: FakeServer, broker_url: str, tmp_path: Path) -> None:

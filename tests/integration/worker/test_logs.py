@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
-from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from homing.v1.payload_pb2 import HttpOptions, Payload
 from homing.v1.policy_pb2 import RetryPolicy
 from homing_core import limits

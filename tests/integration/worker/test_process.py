@@ -19,6 +19,7 @@ from homing_core import limits
 from homing_core.broker import Outgoing
 from homing_core.clock import now_us
 from support.fake_server import FakeServer
+from support.http_headers import headers_of
 from support.workers import running_worker
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -47,7 +48,7 @@ async def test_work_is_run_reported_and_acknowledged(server: FakeServer, broker_
     assert 0 < attempt.start_us <= attempt.end_us
     running = await server.event(id_, "running")
     assert running.running.end_us == 0
-    assert (running.token.generation, running.token.delivery) == (1, 0)
+    assert (running.token.generation, running.token.redelivery_count) == (1, 0)
 
 
 async def test_a_command_sees_its_request_and_not_the_workers_secrets(
@@ -57,7 +58,7 @@ async def test_a_command_sees_its_request_and_not_the_workers_secrets(
     await server.deploy(
         python("env", "import json, os; print(json.dumps(dict(os.environ)))", env={"GREETING": "hello"})
     )
-    http = HttpOptions(method="PUT", path="/some/path", query="a=b", headers={"X-Mine": "yes"})
+    http = HttpOptions(method="PUT", path="/some/path", query="a=b", headers=headers_of({"X-Mine": "yes"}))
 
     async with running_worker(server, broker_url, tmp_path):
         id_ = await server.send(InvocationSpec(function="env", http=http, payload=Payload(data=b"four")))
@@ -191,11 +192,11 @@ async def test_suspected_poison_is_handed_back_unstarted(server: FakeServer, bro
 
     async with running_worker(server, broker_url, tmp_path):
         id_ = await server.send(InvocationSpec(function="upper"), prior_lost_starts=limits.POISON_STARTS)
-        event = await server.event(id_, "handed_back")
+        event = await server.event(id_, "requeued")
         await server.drained("upper")
 
-    assert event.handed_back.reason == "REDELIVERED"
-    assert [event.WhichOneof("kind") for event in server.of(id_)] == ["handed_back"]
+    assert event.requeued.reason == "REDELIVERED"
+    assert [event.WhichOneof("kind") for event in server.of(id_)] == ["requeued"]
 
 
 async def test_attempts_of_earlier_hand_overs_count(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ async def test_a_deleted_function_makes_the_work_in_hand_invalid(
         # As many as the worker takes in hand.
         ids = await server.send_all([InvocationSpec(function="slow")] * 4)
         await server.event(ids[0], "running")
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [4])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [4])
         await server.delete("slow")
         ends = [await server.end(id_) for id_ in ids]
         await server.status(lambda status: not status.functions)

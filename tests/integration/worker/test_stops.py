@@ -95,7 +95,7 @@ async def test_what_waits_behind_a_busy_instance_is_dropped_and_does_not_start(
         ids = await server.send_all([InvocationSpec(function="hold")] * 8)
         await server.event(ids[0], "running")
         # Four are in hand; the others are still at the broker.
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [4])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [4])
         for id_ in (ids[2], ids[7]):
             await server.stop(id_)
         check_stopped(await server.end(ids[2]))
@@ -162,7 +162,7 @@ async def test_one_that_missed_a_stop_in_a_silence_asks_before_it_starts_anythin
         since = time.monotonic()
         await server.status(lambda _: time.monotonic() > since + 3.0)
         stopped, other = await server.send_all([InvocationSpec(function="echo")] * 2)
-        await server.status(lambda status: [load.in_hand for load in status.functions] == [2])
+        await server.status(lambda status: [load.in_flight for load in status.functions] == [2])
         # Nobody told it of the stop: it is in the next snapshot alone.
         server.remember(stopped)
         server.silent = False

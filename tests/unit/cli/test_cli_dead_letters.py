@@ -7,7 +7,7 @@ import pytest
 from homing import Client
 from homing.testing import FakeServer
 from homing.v1 import dead_letter_pb2, invocation_pb2
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.dead_letter_service_pb2 import ListDeadLettersResponse
 from support import records
 from support.cli import Terminal, homing, objects, program, rows
 from support.scripted_server import ScriptedServer
@@ -64,7 +64,7 @@ def test_they_are_listed(dead: list[str]) -> None:
 
 @pytest.mark.usefixtures("scripted_target")
 def test_one_of_a_delivery_is_shown_with_its_attempts(scripted_server: ScriptedServer) -> None:
-    scripted_server.script("ListDeadLetters", api.ListDeadLettersResponse(dead_letters=[letter()]))
+    scripted_server.script("ListDeadLetters", ListDeadLettersResponse(dead_letters=[letter()]))
 
     shown = rows(homing("deadletters", "show", "d1"))
     listed = rows(homing("deadletters", "list"))

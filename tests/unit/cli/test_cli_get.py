@@ -96,8 +96,8 @@ def test_get_shows_chains_and_what_is_still_to_be_delivered(scripted_server: Scr
 
 def test_get_tells_why_it_waits(scripted_server: ScriptedServer) -> None:
     record = records.invocation("RETRYING")
-    record.hold_reason = invocation_pb2.HOLD_REASON_BACKOFF
-    record.hold_until.CopyFrom(records.stamp(records.CREATED))
+    record.wait_reason = invocation_pb2.WAIT_REASON_BACKOFF
+    record.wait_until.CopyFrom(records.stamp(records.CREATED))
     scripted_server.script("GetInvocation", invocation_service_pb2.GetInvocationResponse(invocation=record))
 
     assert re.search(r"waits for +BACKOFF until 20\d\d-", homing("get", "some-id").stdout)

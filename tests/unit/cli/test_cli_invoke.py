@@ -20,6 +20,7 @@ from homing.v1 import (
 )
 from support import records
 from support.cli import PROGRAM, homing, objects, program
+from support.http_headers import headers_of
 from support.scripted_server import ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("scripted_target")
@@ -91,10 +92,10 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
     assert request.spec == invocation_pb2.InvocationSpec(
         function="figlet",
         payload=payload_pb2.Payload(content_type="a/b", data=b"x"),
-        http=payload_pb2.HttpOptions(headers={"X-One": "1"}),
+        http=payload_pb2.HttpOptions(headers=headers_of({"X-One": "1"})),
         labels={"job": "7"},
         attempt_timeout=records.span(5),
-        callback=policy_pb2.Callback(url="http://localhost/hook", headers={"X-Job": "7"}),
+        callback=policy_pb2.Callback(url="http://localhost/hook", headers=headers_of({"X-Job": "7"})),
         on_success=[
             policy_pb2.Destination(uri="function:next"),
             policy_pb2.Destination(uri="https://example.com/done"),

@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
 
 import homing
 from homing import InvocationRequest
@@ -42,7 +44,13 @@ def accept(request: invocation_service_pb2.BatchInvokeAsyncRequest, _: Any) -> R
 
 
 def refused(code: grpc.StatusCode, reason: str, message: str, field: str = "") -> Response.Result:
-    return Response.Result(refused=Response.Refusal(code=code.value[0], reason=reason, message=message, field=field))
+    status = Status(code=code.value[0], message=message)
+    status.details.add().Pack(ErrorInfo(reason=reason, domain="homing.dev"))
+    if field:
+        status.details.add().Pack(
+            BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=message)])
+        )
+    return Response.Result(error=status)
 
 
 def test_each_is_accepted_or_refused_by_itself_in_order(

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import EnumDescriptor
 import homing
 from homing import InvocationState
 from homing._core import convert
+from homing._core.headers import Headers
 from homing._core.values import result_of
 from homing.v1 import function_pb2, invocation_pb2
 from support import records
@@ -22,7 +23,7 @@ from support import records
     ("names", "enum"),
     [
         (homing.InvocationState, "InvocationState"),
-        (homing.HoldReason, "HoldReason"),
+        (homing.WaitReason, "WaitReason"),
         (homing.AttemptOutcome, "AttemptOutcome"),
         (homing.EventType, "InvocationEventType"),
         (homing.DeliveryKind, "DeliveryKind"),
@@ -45,8 +46,8 @@ def test_an_end_is_an_end() -> None:
 
 def test_an_invocation_is_told_in_full() -> None:
     message = records.invocation("FAILED", status_code=503)
-    message.hold_reason = invocation_pb2.HOLD_REASON_BACKOFF
-    message.hold_until.CopyFrom(records.stamp(records.CREATED))
+    message.wait_reason = invocation_pb2.WAIT_REASON_BACKOFF
+    message.wait_until.CopyFrom(records.stamp(records.CREATED))
     message.spec.payload.data = b"in"
     message.spec.payload.content_type = "text/plain"
     message.spec.retry_policy.max_attempts = 5
@@ -86,8 +87,8 @@ def test_an_invocation_is_told_in_full() -> None:
 
     assert (record.id, record.function, record.state) == (records.INVOCATION_ID, "figlet", InvocationState.FAILED)
     assert record.ended
-    assert record.hold_reason is homing.HoldReason.BACKOFF
-    assert record.hold_until == records.CREATED
+    assert record.wait_reason is homing.WaitReason.BACKOFF
+    assert record.wait_until == records.CREATED
     assert record.payload == homing.Payload(content_type="text/plain", data=b"in")
     assert record.labels == {"job": "7"}
     assert record.retry_policy == homing.RetryPolicy(max_attempts=5, initial_backoff=timedelta(seconds=0.5))
@@ -134,8 +135,8 @@ def test_what_is_not_set_is_none() -> None:
     record = convert.invocation(invocation_pb2.Invocation(id="x"))
 
     assert [field.name for field in dataclasses.fields(record) if getattr(record, field.name) is None] == [
-        "hold_reason",
-        "hold_until",
+        "wait_reason",
+        "wait_until",
         "payload",
         "retry_policy",
         "attempt_timeout",
@@ -157,12 +158,12 @@ def test_what_is_not_set_is_none() -> None:
 def test_names_newer_than_the_sdk_are_unknown() -> None:
     message = invocation_pb2.Invocation(id="x")
     message.state = 99  # type: ignore[assignment]
-    message.hold_reason = 99  # type: ignore[assignment]
+    message.wait_reason = 99  # type: ignore[assignment]
 
     record = convert.invocation(message)
 
     assert record.state is InvocationState.UNKNOWN
-    assert record.hold_reason is homing.HoldReason.UNKNOWN
+    assert record.wait_reason is homing.WaitReason.UNKNOWN
     assert not record.ended
 
 
@@ -194,7 +195,7 @@ def test_a_function_is_told_in_full() -> None:
 
 def test_the_text_of_an_answer_is_read_in_its_charset() -> None:
     def text(content_type: str, data: bytes) -> str:
-        return homing.Answer(status_code=200, headers={}, content_type=content_type, data=data).text
+        return homing.Answer(status_code=200, headers=Headers(), content_type=content_type, data=data).text
 
     assert text("text/plain; charset=latin-1", b"gr\xfc\xdfe") == "grüße"
     assert text('text/plain; charset="UTF-8"', "grüße".encode()) == "grüße"
@@ -203,11 +204,11 @@ def test_the_text_of_an_answer_is_read_in_its_charset() -> None:
 
 
 def test_the_json_of_an_answer() -> None:
-    answer = homing.Answer(status_code=200, headers={}, content_type="", data=b'{"a": 1}')
+    answer = homing.Answer(status_code=200, headers=Headers(), content_type="", data=b'{"a": 1}')
 
     assert answer.json() == {"a": 1}
     with pytest.raises(ValueError, match="Expecting value"):
-        homing.Answer(status_code=200, headers={}, content_type="", data=b"<a/>").json()
+        homing.Answer(status_code=200, headers=Headers(), content_type="", data=b"<a/>").json()
 
 
 def test_an_invocation_without_an_answer_has_an_empty_result() -> None:

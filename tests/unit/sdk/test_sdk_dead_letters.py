@@ -12,7 +12,14 @@ import homing
 from homing import DeadLetterKind, DeliveryState, InvocationState
 from homing.testing import FakeServer
 from homing.v1 import dead_letter_pb2, invocation_pb2
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.dead_letter_service_pb2 import (
+    ListDeadLettersRequest,
+    ListDeadLettersResponse,
+    PurgeDeadLettersRequest,
+    PurgeDeadLettersResponse,
+    RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
+)
 from support import records
 from support.scripted_server import Refusal, ScriptedServer
 from support.sdk_driver import Driver
@@ -25,8 +32,8 @@ def client(driver: Driver, scripted_server: ScriptedServer) -> Any:
     return driver.client(scripted_server.target)
 
 
-def page(*ids: str, token: str = "") -> api.ListDeadLettersResponse:
-    return api.ListDeadLettersResponse(
+def page(*ids: str, token: str = "") -> ListDeadLettersResponse:
+    return ListDeadLettersResponse(
         dead_letters=[dead_letter_pb2.DeadLetter(id=id_) for id_ in ids], next_page_token=token
     )
 
@@ -66,8 +73,8 @@ def test_pages_can_be_turned(driver: Driver, client: Any, scripted_server: Scrip
 
 def test_every_condition_is_sent(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
     scripted_server.script("ListDeadLetters", page())
-    scripted_server.script("RedriveDeadLetters", api.RedriveDeadLettersResponse(matched=3, rerun=1, redelivered=1))
-    scripted_server.script("PurgeDeadLetters", api.PurgeDeadLettersResponse(matched=3, purged=2))
+    scripted_server.script("RedriveDeadLetters", RedriveDeadLettersResponse(matched=3, rerun=1, redelivered=1))
+    scripted_server.script("PurgeDeadLetters", PurgeDeadLettersResponse(matched=3, purged=2))
     later = T0 + timedelta(hours=1)
     conditions: Any = {
         "ids": ["a", "b"],
@@ -88,12 +95,12 @@ def test_every_condition_is_sent(driver: Driver, client: Any, scripted_server: S
         time=invocation_pb2.TimeRange(start_time=records.stamp(T0), end_time=records.stamp(later)),
     )
     assert scripted_server.requests["ListDeadLetters"] == [
-        api.ListDeadLettersRequest(filter=wanted, page_size=100, page_token="t")
+        ListDeadLettersRequest(filter=wanted, page_size=100, page_token="t")
     ]
     assert scripted_server.requests["RedriveDeadLetters"] == [
-        api.RedriveDeadLettersRequest(filter=wanted, dry_run=True, max_per_second=2.5)
+        RedriveDeadLettersRequest(filter=wanted, dry_run=True, max_per_second=2.5)
     ]
-    assert scripted_server.requests["PurgeDeadLetters"] == [api.PurgeDeadLettersRequest(filter=wanted, dry_run=True)]
+    assert scripted_server.requests["PurgeDeadLetters"] == [PurgeDeadLettersRequest(filter=wanted, dry_run=True)]
     assert redriven == homing.Redriven(matched=3, rerun=1, redelivered=1, refused=0)
     assert purged == homing.Purged(matched=3, purged=2)
 
@@ -103,8 +110,8 @@ def test_all_calls_are_repeated_while_the_server_is_away(
 ) -> None:
     away = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_AWAY")
     scripted_server.script("ListDeadLetters", away, page("a"))
-    scripted_server.script("RedriveDeadLetters", away, api.RedriveDeadLettersResponse(matched=1))
-    scripted_server.script("PurgeDeadLetters", away, api.PurgeDeadLettersResponse(matched=2))
+    scripted_server.script("RedriveDeadLetters", away, RedriveDeadLettersResponse(matched=1))
+    scripted_server.script("PurgeDeadLetters", away, PurgeDeadLettersResponse(matched=2))
 
     assert driver.do(client.dead_letters.get, "a").id == "a"
     assert driver.do(client.dead_letters.redrive, ids="a").matched == 1
@@ -124,7 +131,7 @@ def test_one_is_told_in_full(driver: Driver, client: Any, scripted_server: Scrip
         failure=invocation_pb2.Failure(reason="GONE", message="it answered 410"),
         delivery=delivery,
     )
-    scripted_server.script("ListDeadLetters", api.ListDeadLettersResponse(dead_letters=[message]))
+    scripted_server.script("ListDeadLetters", ListDeadLettersResponse(dead_letters=[message]))
 
     letter = driver.do(client.dead_letters.get, "d")
 

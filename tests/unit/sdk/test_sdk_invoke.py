@@ -15,6 +15,7 @@ import homing
 from homing import RetryPolicy, Violation
 from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2, policy_pb2
 from support import records
+from support.http_headers import headers_of
 from support.scripted_server import Refusal, ScriptedServer
 from support.sdk_driver import Driver
 
@@ -59,7 +60,9 @@ def test_invoke_sends_what_it_is_given_and_returns_the_answer(
     assert request.spec == invocation_pb2.InvocationSpec(
         function="figlet",
         payload=payload_pb2.Payload(content_type="application/json", data=b'{"a":1}'),
-        http=payload_pb2.HttpOptions(method="PUT", path="/x", query="q=1+2&r=a&r=b", headers={"X-One": "1"}),
+        http=payload_pb2.HttpOptions(
+            method="PUT", path="/x", query="q=1+2&r=a&r=b", headers=headers_of({"X-One": "1"})
+        ),
         labels={"job": "7"},
         attempt_timeout=records.span(120),
         retry_policy=policy_pb2.RetryPolicy(
@@ -202,7 +205,7 @@ def test_invoke_async_sends_what_it_is_given(driver: Driver, client: Any, script
     assert request.spec == invocation_pb2.InvocationSpec(
         function="figlet",
         payload=payload_pb2.Payload(content_type="text/plain; charset=utf-8", data=b"hello"),
-        callback=policy_pb2.Callback(url="https://example.org/hook", headers={"X-Key": "1"}),
+        callback=policy_pb2.Callback(url="https://example.org/hook", headers=headers_of({"X-Key": "1"})),
         max_age=records.span(60),
         schedule_time=records.stamp(datetime(2026, 12, 1, 8, tzinfo=UTC)),
     )

@@ -14,16 +14,18 @@ import pytest
 import homing
 from homing import LogStream
 from homing.v1 import invocation_service_pb2 as api
+from homing.v1 import log_service_pb2 as logs
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, TailLogsRequest, TailLogsResponse
 from support import records
 from support.scripted_server import Refusal, ScriptedServer
 from support.sdk_driver import Driver
 
-Message = api.TailLogsResponse
+Message = TailLogsResponse
 AWAY = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="DRAINING", message="going away")
 RECORD = api.GetInvocationResponse(invocation=records.invocation("RUNNING"))
 
 
-def line(text: str, *, at: float = 0.0, stream: api.LogStream.ValueType = api.LOG_STREAM_STDOUT) -> Message:
+def line(text: str, *, at: float = 0.0, stream: logs.LogStream.ValueType = LOG_STREAM_STDOUT) -> Message:
     return Message(time=records.stamp(records.CREATED + timedelta(seconds=at)), stream=stream, text=text)
 
 
@@ -57,7 +59,7 @@ def client(driver: Driver, scripted_server: ScriptedServer) -> Any:
 
 
 def test_lines_come_until_the_end(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
-    shared = line("two", at=0.5, stream=api.LOG_STREAM_STDERR)
+    shared = line("two", at=0.5, stream=LOG_STREAM_STDERR)
     shared.shared = True
     scripted_server.script("TailLogs", stream(line("one"), shared))
 
@@ -69,8 +71,8 @@ def test_lines_come_until_the_end(driver: Driver, client: Any, scripted_server: 
     ]
     driver.rest(client.handle("some-id").logs(follow=True))
     assert scripted_server.requests["TailLogs"] == [
-        api.TailLogsRequest(id="some-id"),
-        api.TailLogsRequest(id="some-id", follow=True),
+        TailLogsRequest(id="some-id"),
+        TailLogsRequest(id="some-id", follow=True),
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import homing
 from homing.testing import FakeServer
 from homing.v1 import secret_service_pb2 as api
+from homing.v1.signing_key_service_pb2 import RotateSigningKeyResponse, SigningKey
 from support.scripted_server import Refusal, ScriptedServer
 from support.sdk_driver import Driver
 
@@ -77,8 +78,8 @@ def test_pages_are_put_together(driver: Driver, client: Any, scripted_server: Sc
 def test_a_key_is_told_once_and_not_shown_by_accident(
     driver: Driver, client: Any, scripted_server: ScriptedServer
 ) -> None:
-    key = api.SigningKey(id="1", function="f")
-    scripted_server.script("RotateSigningKey", api.RotateSigningKeyResponse(signing_key=key, key="whsec_abc"))
+    key = SigningKey(id="1", function="f")
+    scripted_server.script("RotateSigningKey", RotateSigningKeyResponse(signing_key=key, key="whsec_abc"))
 
     made = driver.do(client.signing_keys.rotate, function="f", key="whsec_abc")
 

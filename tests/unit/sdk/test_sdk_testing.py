@@ -66,7 +66,7 @@ def test_what_was_asked_for_is_kept(driver: Driver, client: Any, homing_fake: Fa
 
     first, second = homing_fake.calls("f")
     assert (first.json(), first.sync, first.request_id) == ({"a": 1}, True, None)
-    assert (first.method, first.path, first.query, first.headers) == ("PUT", "/x", "q=1", {"X-One": "1"})
+    assert (first.method, first.path, first.query, first.headers) == ("PUT", "/x", "q=1", {"x-one": "1"})
     assert (second.text, second.sync, second.request_id) == ("later", False, "r1")
     assert (second.labels, second.callback_url, second.invocation_id) == ({"job": "7"}, "http://h", handle.id)
     assert [call.function for call in homing_fake.calls()] == ["f", "f", "g"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import homing
-from homing import AttemptOutcome, Client, HoldReason, InvocationState, LogStream
+from homing import AttemptOutcome, Client, InvocationState, LogStream, WaitReason
 from homing.testing import FakeCall, FakeServer
 from support.sdk_driver import Driver
 
@@ -126,13 +126,13 @@ def test_a_paused_function_holds_what_is_accepted(driver: Driver, client: Any, h
     assert driver.do(client.functions.pause, "f").paused
     handle = driver.do(client.invoke_async, "f")
     record = driver.do(handle.describe)
-    assert (record.state, record.hold_reason) == (InvocationState.ENQUEUED, HoldReason.PAUSED)
+    assert (record.state, record.wait_reason) == (InvocationState.ENQUEUED, WaitReason.PAUSED)
     driver.do(client.functions.deploy, name="f", image="f:2")
     assert driver.do(client.functions.get, "f").paused
 
     assert not driver.do(client.functions.resume, "f").paused
     assert driver.do(handle.result).text == "ok"
-    assert driver.do(handle.describe).hold_reason is None
+    assert driver.do(handle.describe).wait_reason is None
     assert driver.do(client.functions.scale, "f", max_instances=7).max_instances == 7
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +13,7 @@ from homing_core import limits
 from homing_core.guard import Guard
 from homing_server.errors import ApiError, Code
 from homing_server.rules.validation import Checks, check_function, check_spec
+from support.http_headers import headers_of
 
 Spec = invocation_pb2.InvocationSpec
 Function = function_pb2.Function
@@ -58,8 +59,8 @@ def seconds(value: float) -> Duration:
     return Duration(seconds=int(value), nanos=round(value % 1 * 1e9))
 
 
-def http(**fields: object) -> Spec:
-    return spec(http=payload_pb2.HttpOptions(**fields))  # type: ignore[arg-type]
+def http(*, headers: Mapping[str, str] | None = None, **fields: object) -> Spec:
+    return spec(http=payload_pb2.HttpOptions(headers=headers_of(headers or {}), **fields))  # type: ignore[arg-type]
 
 
 def policy(**fields: object) -> policy_pb2.RetryPolicy:
@@ -78,7 +79,7 @@ def to(*uris: str) -> Spec:
 
 
 def callback(url: str, **headers: str) -> Spec:
-    return spec(callback=policy_pb2.Callback(url=url, headers=headers))
+    return spec(callback=policy_pb2.Callback(url=url, headers=headers_of(headers)))
 
 
 NAME_RULE = f"must match {limits.FUNCTION_NAME.pattern}"
@@ -116,11 +117,31 @@ bad_specs: list[tuple[Spec, str, str]] = [
     (http(query="q" * 2049), "spec.http.query", "must have at most 2048 characters, has 2049"),
     (http(headers={"bad name": "x"}), "spec.http.headers['bad name']", "is not a valid header name"),
     (http(headers={"": "x"}), "spec.http.headers['']", "is not a valid header name"),
-    (http(headers={"Content-Length": "1"}), "spec.http.headers['Content-Length']", "is set by homing itself"),
-    (http(headers={"X-Homing-Attempt": "1"}), "spec.http.headers['X-Homing-Attempt']", "is set by homing itself"),
-    (http(headers={"X": "a\r\nb"}), "spec.http.headers['X']", "must not have line breaks or NUL in its value"),
-    (http(headers={f"X-{n}": "" for n in range(65)}), "spec.http.headers", "must be at most 64 headers, are 65"),
-    (http(headers={"X": "a" * 16384}), "spec.http.headers", "must have at most 16384 bytes in all, have 16385"),
+    (
+        http(headers={"Content-Length": "1"}),
+        "spec.http.headers['Content-Length']",
+        "is set by homing itself",
+    ),
+    (
+        http(headers={"X-Homing-Attempt": "1"}),
+        "spec.http.headers['X-Homing-Attempt']",
+        "is set by homing itself",
+    ),
+    (
+        http(headers={"X": "a\r\nb"}),
+        "spec.http.headers['X']",
+        "must not have line breaks or NUL in its value",
+    ),
+    (
+        http(headers={f"X-{n}": "" for n in range(65)}),
+        "spec.http.headers",
+        "must be at most 64 headers, are 65",
+    ),
+    (
+        http(headers={"X": "a" * 16384}),
+        "spec.http.headers",
+        "must have at most 16384 bytes in all, have 16385",
+    ),
     (spec(labels={f"k{n}": "" for n in range(17)}), "spec.labels", "must be at most 16 labels, are 17"),
     (spec(labels={"": "x"}), "spec.labels['']", "must have a key of 1 to 63 characters"),
     (spec(labels={"k" * 64: "x"}), f"spec.labels['{'k' * 64}']", "must have a key of 1 to 63 characters"),
@@ -241,7 +262,12 @@ def test_bad_spec_is_refused(value: Spec, field: str, rule: str) -> None:
         spec(function="0-9"),
         spec(payload=data(256 * 1024)),
         spec(payload=payload_pb2.Payload(content_type="text/plain; charset=utf-8", data=b"x")),
-        http(method="PATCH", path="/thumbs/größe", query="a=1&b=%20", headers={"X-Mine": "a, b", "Accept": "*/*"}),
+        http(
+            method="PATCH",
+            path="/thumbs/größe",
+            query="a=1&b=%20",
+            headers={"X-Mine": "a, b", "Accept": "*/*"},
+        ),
         http(headers={"X": "a" * 16383}),
         spec(labels={f"k{n}": "v" * 255 for n in range(16)}),
         spec(retry_policy=policy(max_attempts=100, initial_backoff=seconds(0.001), backoff_multiplier=1.0)),

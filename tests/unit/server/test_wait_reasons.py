@@ -29,9 +29,9 @@ def presence() -> Presence:
 
 
 def waiting(reason: str, *, until_us: int = 0) -> api.Invocation:
-    invocation = api.Invocation(function="f", hold_reason=api.HoldReason.Value(f"HOLD_REASON_{reason}"))
+    invocation = api.Invocation(function="f", wait_reason=api.WaitReason.Value(f"WAIT_REASON_{reason}"))
     if until_us:
-        invocation.hold_until.FromMicroseconds(until_us)
+        invocation.wait_until.FromMicroseconds(until_us)
     return invocation
 
 
@@ -68,8 +68,8 @@ def test_the_reason_is_the_one_that_holds_now(
     expected = served_says if served else unserved_says
     if paused and until <= 0:
         expected = "PAUSED"
-    assert api.HoldReason.Name(said.hold_reason) == f"HOLD_REASON_{expected}"
-    assert said.HasField("hold_until") is (until > 0)
+    assert api.WaitReason.Name(said.wait_reason) == f"WAIT_REASON_{expected}"
+    assert said.HasField("wait_until") is (until > 0)
 
 
 def test_what_does_not_wait_has_no_reason(catalog: Catalog, presence: Presence) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from homing_core import limits
 from homing_core.broker import Broker, BrokerUnavailableError
 from homing_core.log_lines import CUT, LineSplitter, LogAllowance

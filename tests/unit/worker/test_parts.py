@@ -14,7 +14,7 @@ from homing.v1.function_pb2 import Function
 from homing.v1.invocation_pb2 import Result
 from homing_core import limits
 from homing_core.guard import ForbiddenTargetError, Guard
-from homing_core.wire.v1 import FunctionState, Snapshot, Stop
+from homing_core.wire.v1 import FunctionState, Snapshot, Tombstone
 from homing_worker.control.catalog import Catalogue
 from homing_worker.control.gate import Gate
 from homing_worker.control.tombstones import Tombstones
@@ -25,6 +25,7 @@ from homing_worker.runtime.headers import clean_headers
 from homing_worker.runtime.process import http_variables
 from homing_worker.runtime.spool import Spools
 from homing_worker.settings import WorkerSettings
+from support.http_headers import by_name, headers_of
 
 
 def test_headers_of_the_connection_are_dropped_and_values_of_one_name_joined() -> None:
@@ -48,7 +49,8 @@ def test_whatever_bytes_headers_hold_messages_can_carry_them(pairs: list[tuple[b
 
     kept = clean_headers(decoded)
 
-    assert Result.FromString(Result(headers=kept).SerializeToString()).headers == kept
+    sent = Result(headers=headers_of(kept))
+    assert by_name(Result.FromString(sent.SerializeToString()).headers) == kept
 
 
 class Moves(AbstractResolver):
@@ -151,19 +153,19 @@ async def test_the_gate_goes_by_when_a_word_was_said() -> None:
 def test_tombstones_are_kept_as_long_as_servers_tell_of_them() -> None:
     now = 100.0
     tombstones = Tombstones(clock=lambda: now)
-    tombstones.add([Stop(invocation_id="old", generation=2)])
+    tombstones.add([Tombstone(invocation_id="old", generation=2)])
     assert tombstones.covers("old", 1)
     assert tombstones.covers("old", 2)
     assert not tombstones.covers("old", 3)
     assert not tombstones.covers("other", 1)
     now += 60.0
-    tombstones.add([Stop(invocation_id="news", generation=1), Stop(invocation_id="old", generation=1)])
+    tombstones.add([Tombstone(invocation_id="news", generation=1), Tombstone(invocation_id="old", generation=1)])
     assert tombstones.covers("old", 2), "an earlier word does not take back a later one"
-    tombstones.merge([Stop(invocation_id="more", generation=1)])
+    tombstones.merge([Tombstone(invocation_id="more", generation=1)])
     # A snapshot may have been made before the latest news.
     assert [tombstones.covers(each, 1) for each in ("old", "news", "more")] == [True] * 3
     now += 60.0
-    tombstones.merge([Stop(invocation_id="more", generation=1)])
+    tombstones.merge([Tombstone(invocation_id="more", generation=1)])
     assert [tombstones.covers(each, 1) for each in ("old", "news", "more")] == [False, False, True]
 
 

@@ -18,7 +18,7 @@ class LaneFigures(Protocol):
     name: str
 
     @property
-    def in_hand(self) -> int:
+    def in_flight(self) -> int:
         """Work messages that are not acknowledged yet."""
 
     @property
@@ -109,18 +109,18 @@ class _LaneCollector(Collector):
         self._lanes = lanes
 
     def collect(self) -> Iterable[Metric]:
-        in_hand = GaugeMetricFamily(
-            "homing_worker_in_hand", "Work messages taken and not acknowledged.", labels=["function"]
+        in_flight = GaugeMetricFamily(
+            "homing_worker_in_flight", "Work messages taken and not acknowledged.", labels=["function"]
         )
         leased = GaugeMetricFamily("homing_worker_leased", "Executions that have left the broker.", labels=["function"])
         busy = GaugeMetricFamily("homing_worker_busy", "Attempts that run.", labels=["function"])
         instances = GaugeMetricFamily("homing_worker_instances", "Running instances.", labels=["function"])
         for lane in self._lanes():
-            in_hand.add_metric([lane.name], lane.in_hand)
+            in_flight.add_metric([lane.name], lane.in_flight)
             leased.add_metric([lane.name], lane.leased)
             busy.add_metric([lane.name], lane.busy)
             instances.add_metric([lane.name], lane.instances)
-        return in_hand, leased, busy, instances
+        return in_flight, leased, busy, instances
 
 
 def state_name(state: InvocationState.ValueType) -> str:

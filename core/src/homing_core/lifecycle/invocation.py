@@ -93,7 +93,7 @@ class Token:
     @classmethod
     def of(cls, token: WireToken) -> Token:
         """Read a token from a message."""
-        return cls(generation=token.generation, delivery=token.delivery)
+        return cls(generation=token.generation, delivery=token.redelivery_count)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,8 +274,8 @@ def _deferred(record: Record, event: Event) -> Record:
 
 
 def _handed_back(record: Record, event: Event) -> Record:
-    merged = _merge(record, event.handed_back.attempts, event.worker)
-    return _let_go(merged, time_us=event.time_us, worker=event.worker, reason=event.handed_back.reason)
+    merged = _merge(record, event.requeued.attempts, event.worker)
+    return _let_go(merged, time_us=event.time_us, worker=event.worker, reason=event.requeued.reason)
 
 
 def _leased(record: Record, event: Event) -> Record | Refusal:
@@ -306,7 +306,7 @@ def _let_go(record: Record, *, time_us: int, worker: str, reason: str) -> Record
             message=f"{record.lost_starts} workers were lost while they ran it; it is not started again",
         )
         return _end(record, State.FAILED, failure, None, time_us, worker)
-    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_HANDED_BACK, worker=worker, detail=reason)
+    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_REQUEUED, worker=worker, detail=reason)
     return _keep(record, time_us, entry)
 
 
@@ -456,7 +456,7 @@ def _find(attempts: Sequence[AttemptRecord], wanted: AttemptRecord) -> AttemptRe
 
 
 def _key(attempt: AttemptRecord) -> tuple[int, int, int]:
-    return attempt.token.generation, attempt.token.delivery, attempt.ordinal
+    return attempt.token.generation, attempt.token.redelivery_count, attempt.ordinal
 
 
 def _entry(
@@ -470,7 +470,7 @@ _REACTIONS: Final[dict[str, Callable[[Record, Event], Record | Refusal]]] = {
     "running": _running,
     "attempt_ended": _attempt_ended,
     "deferred": _deferred,
-    "handed_back": _handed_back,
+    "requeued": _handed_back,
     "ended": _ended_by_worker,
     "leased": _leased,
     "progress": _progressed,

@@ -13,7 +13,7 @@ from homing._core.bodies import beginning_of, blob_of, is_large, parts_of, store
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.spec import Seconds
 from homing._core.values import Answer, Blob, Invocation, Payload
-from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
+from homing.v1 import invocation_pb2, payload_pb2, payload_service_pb2
 
 
 class AsyncBodies:
@@ -47,10 +47,10 @@ async def send_large(connection: AsyncConnection, payload: payload_pb2.Payload, 
         return
     data = payload.data
 
-    async def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
-        return await upload(connection.invocations.WritePayload, chain([first], parts_of(data)), **options)
+    async def write(first: payload_service_pb2.WritePayloadRequest, **options: Any) -> Any:
+        return await upload(connection.payloads.WritePayload, chain([first], parts_of(data)), **options)
 
-    response: invocation_service_pb2.WritePayloadResponse = await connection.call_again(
+    response: payload_service_pb2.WritePayloadResponse = await connection.call_again(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
         beginning_of(data),
         deadline=deadline,
@@ -78,12 +78,12 @@ async def fetch(connection: AsyncConnection, blob_id: str, *, deadline: Deadline
     :raises RequestError: It could not be fetched.
     """
 
-    def read(request: invocation_service_pb2.ReadPayloadRequest, **options: Any) -> Any:
-        return connection.invocations.ReadPayload(request, **options | {"timeout": deadline.remaining()})
+    def read(request: payload_service_pb2.ReadPayloadRequest, **options: Any) -> Any:
+        return connection.payloads.ReadPayload(request, **options | {"timeout": deadline.remaining()})
 
     async def once() -> bytes:
-        request = invocation_service_pb2.ReadPayloadRequest(blob_id=blob_id)
-        parts: AsyncIterator[invocation_service_pb2.ReadPayloadResponse] = await connection.stream(
+        request = payload_service_pb2.ReadPayloadRequest(blob_id=blob_id)
+        parts: AsyncIterator[payload_service_pb2.ReadPayloadResponse] = await connection.stream(
             read,  # type: ignore[arg-type]  # the method, with a deadline
             request,
             opened=lambda _: None,

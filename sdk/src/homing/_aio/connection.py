@@ -18,10 +18,14 @@ from homing._core.settings import ConnectionSettings
 from homing._core.watch import Cancellable
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
+    dead_letter_service_pb2_grpc,
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
     key_service_pb2_grpc,
+    log_service_pb2_grpc,
+    payload_service_pb2_grpc,
     secret_service_pb2_grpc,
+    signing_key_service_pb2_grpc,
 )
 
 Request = TypeVar("Request", bound=Message)
@@ -34,6 +38,10 @@ class _Stubs(NamedTuple):
     functions: function_service_pb2_grpc.FunctionServiceAsyncStub
     secrets: secret_service_pb2_grpc.SecretServiceAsyncStub
     keys: key_service_pb2_grpc.KeyServiceAsyncStub
+    dead_letters: dead_letter_service_pb2_grpc.DeadLetterServiceAsyncStub
+    logs: log_service_pb2_grpc.LogServiceAsyncStub
+    payloads: payload_service_pb2_grpc.PayloadServiceAsyncStub
+    signing_keys: signing_key_service_pb2_grpc.SigningKeyServiceAsyncStub
 
 
 class AsyncConnection:
@@ -79,6 +87,38 @@ class AsyncConnection:
         """
         return self._open().keys
 
+    @property
+    def dead_letters(self) -> dead_letter_service_pb2_grpc.DeadLetterServiceAsyncStub:
+        """The stub of the dead letter service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().dead_letters
+
+    @property
+    def logs(self) -> log_service_pb2_grpc.LogServiceAsyncStub:
+        """The stub of the log service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().logs
+
+    @property
+    def payloads(self) -> payload_service_pb2_grpc.PayloadServiceAsyncStub:
+        """The stub of the payload service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().payloads
+
+    @property
+    def signing_keys(self) -> signing_key_service_pb2_grpc.SigningKeyServiceAsyncStub:
+        """The stub of the signing key service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().signing_keys
+
     async def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
 
@@ -110,6 +150,10 @@ class AsyncConnection:
                 function_service_pb2_grpc.FunctionServiceStub(channel),
                 secret_service_pb2_grpc.SecretServiceStub(channel),
                 key_service_pb2_grpc.KeyServiceStub(channel),
+                dead_letter_service_pb2_grpc.DeadLetterServiceStub(channel),
+                log_service_pb2_grpc.LogServiceStub(channel),
+                payload_service_pb2_grpc.PayloadServiceStub(channel),
+                signing_key_service_pb2_grpc.SigningKeyServiceStub(channel),
             )
         return self._stubs
 

@@ -21,7 +21,7 @@ from homing._core.dead_letter import (
 )
 from homing._core.listing import ListProgress
 from homing._core.spec import Seconds
-from homing.v1.invocation_service_pb2 import ListDeadLettersRequest
+from homing.v1.dead_letter_service_pb2 import ListDeadLettersRequest
 
 
 class AsyncDeadLetters:
@@ -107,7 +107,7 @@ class AsyncDeadLetters:
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second)
         response = await self._connection.call_again(
-            self._connection.invocations.RedriveDeadLetters, request, deadline=deadline
+            self._connection.dead_letters.RedriveDeadLetters, request, deadline=deadline
         )
         return redriven(response)
 
@@ -132,6 +132,6 @@ class AsyncDeadLetters:
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = purge_request(conditions, dry_run=dry_run)
         response = await self._connection.call_again(
-            self._connection.invocations.PurgeDeadLetters, request, deadline=deadline
+            self._connection.dead_letters.PurgeDeadLetters, request, deadline=deadline
         )
         return purged(response)

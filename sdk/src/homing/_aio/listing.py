@@ -13,7 +13,7 @@ from homing._core.dead_letter import DeadLetter, dead_letter
 from homing._core.listing import Item, ListProgress, Request
 from homing._core.values import Invocation
 from homing.errors import PayloadTooLargeError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import dead_letter_service_pb2, invocation_service_pb2
 
 
 class AsyncPages(ABC, Generic[Request, Item]):
@@ -94,16 +94,16 @@ class AsyncInvocationList(AsyncPages[invocation_service_pb2.ListInvocationsReque
         return tuple(map(convert.invocation, response.invocations)), response.next_page_token
 
 
-class AsyncDeadLetterList(AsyncPages[invocation_service_pb2.ListDeadLettersRequest, DeadLetter]):
+class AsyncDeadLetterList(AsyncPages[dead_letter_service_pb2.ListDeadLettersRequest, DeadLetter]):
     """Dead letters, fetched page by page while one iterates. Made by ``client.dead_letters.list``.
 
     One may also turn the pages oneself, with ``fetch_next_page`` and ``current_page``.
     """
 
     async def _fetch(
-        self, request: invocation_service_pb2.ListDeadLettersRequest, deadline: Deadline
+        self, request: dead_letter_service_pb2.ListDeadLettersRequest, deadline: Deadline
     ) -> tuple[Sequence[DeadLetter], str]:
         response = await self._connection.call_again(
-            self._connection.invocations.ListDeadLetters, request, deadline=deadline
+            self._connection.dead_letters.ListDeadLetters, request, deadline=deadline
         )
         return tuple(map(dead_letter, response.dead_letters)), response.next_page_token

@@ -13,7 +13,7 @@ from homing._core import watch
 from homing._core.calls import log
 from homing._core.logs import LogLine, LogProgress
 from homing.errors import ClosedClientError, RequestError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import log_service_pb2
 
 
 class AsyncLogTail:
@@ -29,7 +29,7 @@ class AsyncLogTail:
         self._connection = connection
         self._progress = progress
         self._find_server = find_server
-        self._stream: AsyncStream[invocation_service_pb2.TailLogsResponse] = AsyncStream(connection)
+        self._stream: AsyncStream[log_service_pb2.TailLogsResponse] = AsyncStream(connection)
 
     def __aiter__(self) -> Self:
         return self
@@ -64,7 +64,7 @@ class AsyncLogTail:
         try:
             if not self._stream.has_call:
                 self._progress.resume()
-                await self._stream.open(self._connection.invocations.TailLogs, self._progress.request)
+                await self._stream.open(self._connection.logs.TailLogs, self._progress.request)
             message = await self._stream.read()
         except ClosedClientError:
             await self.close()

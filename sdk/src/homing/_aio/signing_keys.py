@@ -8,7 +8,7 @@ from homing._aio.connection import AsyncConnection
 from homing._core import check
 from homing._core.calls import Deadline
 from homing._core.secret import NewSigningKey, SigningKey, rotate_request, signing_key
-from homing.v1 import secret_service_pb2
+from homing.v1 import signing_key_service_pb2
 
 
 class AsyncSigningKeys:
@@ -29,7 +29,7 @@ class AsyncSigningKeys:
         :raises RequestError: The call failed. It is not repeated: a second key more would end the one before.
         """
         response = await self._connection.call(
-            self._connection.secrets.RotateSigningKey, rotate_request(function, key), deadline=self._deadline()
+            self._connection.signing_keys.RotateSigningKey, rotate_request(function, key), deadline=self._deadline()
         )
         return NewSigningKey(signing_key=signing_key(response.signing_key), key=response.key)
 
@@ -41,8 +41,8 @@ class AsyncSigningKeys:
         :raises RequestError: The call failed.
         """
         response = await self._connection.call_again(
-            self._connection.secrets.ListSigningKeys,
-            secret_service_pb2.ListSigningKeysRequest(
+            self._connection.signing_keys.ListSigningKeys,
+            signing_key_service_pb2.ListSigningKeysRequest(
                 function="" if function is None else check.text("function", function)
             ),
             deadline=self._deadline(),
@@ -58,8 +58,8 @@ class AsyncSigningKeys:
         :raises RequestError: The call failed. It is not repeated: a second try would not find the key.
         """
         await self._connection.call(
-            self._connection.secrets.RevokeSigningKey,
-            secret_service_pb2.RevokeSigningKeyRequest(id=check.text("key_id", key_id)),
+            self._connection.signing_keys.RevokeSigningKey,
+            signing_key_service_pb2.RevokeSigningKeyRequest(id=check.text("key_id", key_id)),
             deadline=self._deadline(),
         )
 

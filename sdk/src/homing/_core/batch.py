@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
-
-import grpc
 
 from homing._core import status
 from homing._core.bodies import is_large
@@ -82,7 +80,7 @@ class Batch:
         """
         for at, result in zip(self._open(chunk), response.results, strict=True):
             self._outcomes[at] = (
-                result.accepted if result.HasField("accepted") else self._told(at, _refusal(result.refused))
+                result.accepted if result.HasField("accepted") else self._told(at, status.error_of(result.error))
             )
         for at in chunk:
             undecided = self._outcomes[at]
@@ -149,16 +147,3 @@ def requests_of(
     if payloads is not None or options:
         raise TypeError("invoke_batch takes payloads and options with the name of a function only")
     return what
-
-
-_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
-
-
-def _refusal(refused: invocation_service_pb2.BatchInvokeAsyncResponse.Refusal) -> RequestError:
-    """Return the error that a single call would have raised."""
-    return status.refusal(
-        code=_CODES.get(refused.code, grpc.StatusCode.UNKNOWN),
-        message=refused.message,
-        reason=refused.reason,
-        field=refused.field,
-    )

@@ -7,7 +7,7 @@ from typing import Final
 
 from homing._core.payload import MAX_INLINE
 from homing._core.values import Answer, Blob, Payload
-from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
+from homing.v1 import invocation_pb2, payload_pb2, payload_service_pb2
 
 _PART: Final = 1024 * 1024
 """A body travels in parts of so many bytes."""
@@ -18,15 +18,15 @@ def is_large(payload: payload_pb2.Payload) -> bool:
     return len(payload.data) > MAX_INLINE
 
 
-def beginning_of(data: bytes) -> invocation_service_pb2.WritePayloadRequest:
+def beginning_of(data: bytes) -> payload_service_pb2.WritePayloadRequest:
     """Return the first message of an upload."""
-    return invocation_service_pb2.WritePayloadRequest(size=len(data))
+    return payload_service_pb2.WritePayloadRequest(size=len(data))
 
 
-def parts_of(data: bytes) -> Iterator[invocation_service_pb2.WritePayloadRequest]:
+def parts_of(data: bytes) -> Iterator[payload_service_pb2.WritePayloadRequest]:
     """Yield the messages of an upload after the first one."""
     for start in range(0, len(data), _PART):
-        yield invocation_service_pb2.WritePayloadRequest(data=data[start : start + _PART])
+        yield payload_service_pb2.WritePayloadRequest(data=data[start : start + _PART])
 
 
 def stored_apart(invocation: invocation_pb2.Invocation) -> list[payload_pb2.Payload]:

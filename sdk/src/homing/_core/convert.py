@@ -11,16 +11,17 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing._core.function import Function, Limits
+from homing._core.headers import headers
 from homing._core.names import (
     AttemptOutcome,
     DeadLetterKind,
     DeliveryKind,
     DeliveryState,
     EventType,
-    HoldReason,
     InvocationState,
     LogStream,
     Scope,
+    WaitReason,
 )
 from homing._core.policy import RetryPolicy
 from homing._core.values import (
@@ -36,12 +37,12 @@ from homing._core.values import (
     Progress,
     StopRequest,
 )
-from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2, payload_pb2, policy_pb2
+from homing.v1 import function_pb2, invocation_pb2, log_service_pb2, payload_pb2, policy_pb2
 
 Name = TypeVar(
     "Name",
     InvocationState,
-    HoldReason,
+    WaitReason,
     AttemptOutcome,
     EventType,
     DeliveryKind,
@@ -62,12 +63,12 @@ def numbered(names: type[Name], enum: EnumDescriptor) -> dict[int, Name]:
 
 _ENUMS = invocation_pb2.DESCRIPTOR.enum_types_by_name
 _STATES = numbered(InvocationState, _ENUMS["InvocationState"])
-_HOLDS = numbered(HoldReason, _ENUMS["HoldReason"])
+_HOLDS = numbered(WaitReason, _ENUMS["WaitReason"])
 _OUTCOMES = numbered(AttemptOutcome, _ENUMS["AttemptOutcome"])
 _EVENTS = numbered(EventType, _ENUMS["InvocationEventType"])
 _KINDS = numbered(DeliveryKind, _ENUMS["DeliveryKind"])
 _DELIVERIES = numbered(DeliveryState, _ENUMS["DeliveryState"])
-_LOG_STREAMS = numbered(LogStream, invocation_service_pb2.DESCRIPTOR.enum_types_by_name["LogStream"])
+_LOG_STREAMS = numbered(LogStream, log_service_pb2.DESCRIPTOR.enum_types_by_name["LogStream"])
 
 
 def state(number: int) -> InvocationState:
@@ -110,8 +111,8 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         id=message.id,
         function=message.function,
         state=state(message.state),
-        hold_reason=_HOLDS.get(message.hold_reason, HoldReason.UNKNOWN) if message.hold_reason else None,
-        hold_until=time(message, "hold_until"),
+        wait_reason=_HOLDS.get(message.wait_reason, WaitReason.UNKNOWN) if message.wait_reason else None,
+        wait_until=time(message, "wait_until"),
         sync=message.sync,
         caller=message.caller,
         labels=dict(spec.labels),
@@ -148,7 +149,7 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
 def _answer(message: invocation_pb2.Result) -> Answer:
     return Answer(
         status_code=message.status_code,
-        headers=dict(message.headers),
+        headers=headers(message.headers),
         content_type=message.payload.content_type,
         data=message.payload.data,
         blob=_blob(message.payload),

@@ -14,7 +14,7 @@ from homing._core.filter import several, time_range
 from homing._core.names import DeadLetterKind, InvocationState
 from homing._core.values import Delivery, Failure
 from homing.errors import NotFoundError
-from homing.v1 import dead_letter_pb2, invocation_service_pb2
+from homing.v1 import dead_letter_pb2, dead_letter_service_pb2
 
 MAX_IDS: Final = 1000
 """So many dead letters at most are named in one call."""
@@ -101,51 +101,51 @@ def dead_letter(message: dead_letter_pb2.DeadLetter) -> DeadLetter:
 
 def list_request(
     conditions: DeadLetterOptions, *, page_token: str | None
-) -> invocation_service_pb2.ListDeadLettersRequest:
+) -> dead_letter_service_pb2.ListDeadLettersRequest:
     """Return the request for the first page of a list.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
-    return invocation_service_pb2.ListDeadLettersRequest(
+    return dead_letter_service_pb2.ListDeadLettersRequest(
         filter=_filter(**conditions), page_token="" if page_token is None else check.text("page_token", page_token)
     )
 
 
 def redrive_request(
     conditions: DeadLetterOptions, *, dry_run: bool, max_per_second: float | None
-) -> invocation_service_pb2.RedriveDeadLettersRequest:
+) -> dead_letter_service_pb2.RedriveDeadLettersRequest:
     """Return the request to try many again.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
-    return invocation_service_pb2.RedriveDeadLettersRequest(
+    return dead_letter_service_pb2.RedriveDeadLettersRequest(
         filter=_filter(**conditions),
         dry_run=check.flag("dry_run", dry_run),
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
     )
 
 
-def purge_request(conditions: DeadLetterOptions, *, dry_run: bool) -> invocation_service_pb2.PurgeDeadLettersRequest:
+def purge_request(conditions: DeadLetterOptions, *, dry_run: bool) -> dead_letter_service_pb2.PurgeDeadLettersRequest:
     """Return the request to forget many.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
-    return invocation_service_pb2.PurgeDeadLettersRequest(
+    return dead_letter_service_pb2.PurgeDeadLettersRequest(
         filter=_filter(**conditions), dry_run=check.flag("dry_run", dry_run)
     )
 
 
-def redriven(message: invocation_service_pb2.RedriveDeadLettersResponse) -> Redriven:
+def redriven(message: dead_letter_service_pb2.RedriveDeadLettersResponse) -> Redriven:
     """Return what came of a redrive as a value."""
     return Redriven(
         matched=message.matched, rerun=message.rerun, redelivered=message.redelivered, refused=message.refused
     )
 
 
-def purged(message: invocation_service_pb2.PurgeDeadLettersResponse) -> Purged:
+def purged(message: dead_letter_service_pb2.PurgeDeadLettersResponse) -> Purged:
     """Return what came of a purge as a value."""
     return Purged(matched=message.matched, purged=message.purged)
 

@@ -9,7 +9,7 @@ from typing import Final, Generic, Literal, TypeVar
 from homing._core import check
 from homing._core.filter import FilterOptions, invocation_filter
 from homing.errors import PayloadTooLargeError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import dead_letter_service_pb2, invocation_service_pb2
 
 Order = Literal["newest_first", "oldest_first"]
 """Latest or earliest acceptance first."""
@@ -19,7 +19,7 @@ _ORDERS: Final[Mapping[str, invocation_service_pb2.InvocationOrder.ValueType]] =
     "oldest_first": invocation_service_pb2.INVOCATION_ORDER_OLDEST_FIRST,
 }
 Request = TypeVar(
-    "Request", invocation_service_pb2.ListInvocationsRequest, invocation_service_pb2.ListDeadLettersRequest
+    "Request", invocation_service_pb2.ListInvocationsRequest, dead_letter_service_pb2.ListDeadLettersRequest
 )
 Item = TypeVar("Item")
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from homing._core import convert
 from homing._core.names import LogStream
-from homing.v1 import invocation_service_pb2
+from homing.v1 import log_service_pb2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class LogProgress:
     """
 
     def __init__(self, invocation_id: str, *, follow: bool) -> None:
-        self.request = invocation_service_pb2.TailLogsRequest(id=invocation_id, follow=follow)
+        self.request = log_service_pb2.TailLogsRequest(id=invocation_id, follow=follow)
         self._seen = 0
         self._told = 0
 
@@ -40,7 +40,7 @@ class LogProgress:
         """Expect the lines from the first one on again."""
         self._told = 0
 
-    def accept(self, message: invocation_service_pb2.TailLogsResponse) -> LogLine | None:
+    def accept(self, message: log_service_pb2.TailLogsResponse) -> LogLine | None:
         """Take a message; return its line, or None for one that was seen before."""
         self._told += 1
         if self._told <= self._seen:

@@ -56,14 +56,14 @@ _ENDS = frozenset(
 )
 
 
-class HoldReason(_Name):
+class WaitReason(_Name):
     """Why an invocation that is not running waits."""
 
     UNKNOWN = "UNKNOWN"
     SCHEDULED = "SCHEDULED"
     """It waits for its schedule time."""
     BACKOFF = "BACKOFF"
-    """It waits for the end of a back-off, see ``hold_until``."""
+    """It waits for the end of a back-off, see ``wait_until``."""
     PAUSED = "PAUSED"
     """Its function is paused."""
     BACKLOG = "BACKLOG"
@@ -108,7 +108,7 @@ class EventType(_Name):
     """An attempt ended."""
     RETRYING = "RETRYING"
     """It waits for another attempt."""
-    HANDED_BACK = "HANDED_BACK"
+    REQUEUED = "REQUEUED"
     """A worker gave it back unfinished."""
     STOP_REQUESTED = "STOP_REQUESTED"
     """A stop was asked for."""

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from homing._core import check
 from homing._core.destinations import Destinations
+from homing._core.headers import HeaderValues
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Query, Seconds, add_async_options, invocation_spec
 from homing.v1 import invocation_service_pb2
@@ -23,7 +24,7 @@ class RunOptions(TypedDict, total=False):
     method: str | None
     path: str | None
     query: Query | None
-    headers: Mapping[str, str] | None
+    headers: HeaderValues | None
     labels: Mapping[str, str] | None
     retry_policy: RetryPolicy | None
 
@@ -32,7 +33,7 @@ class AsyncOptions(RunOptions, total=False):
     """Further options of invocations that run later, as described at ``invoke_async``."""
 
     callback_url: str | None
-    callback_headers: Mapping[str, str] | None
+    callback_headers: HeaderValues | None
     on_success: Destinations | None
     on_failure: Destinations | None
     max_age: Seconds | None
@@ -52,7 +53,7 @@ class InvocationRequest:
     """The same id with the same content is the same invocation; by default a new one."""
     callback_url: str | None = None
     """An http or https URL that receives the function's output."""
-    callback_headers: Mapping[str, str] | None = None
+    callback_headers: HeaderValues | None = None
     """Further headers of the callback."""
     on_success: Destinations | None = None
     """Where the envelope goes when it succeeded, in place of the function's: one URI or several."""
@@ -74,7 +75,7 @@ class InvocationRequest:
     """Its path; ``/`` by default."""
     query: Query | None = None
     """Its query string, or a mapping of its parts."""
-    headers: Mapping[str, str] | None = None
+    headers: HeaderValues | None = None
     """Further headers."""
     labels: Mapping[str, str] | None = None
     """Labels to find the invocation by."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from homing._core import check, convert
-from homing.v1 import secret_service_pb2
+from homing.v1 import secret_service_pb2, signing_key_service_pb2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class SigningKey:
     """The function whose deliveries it signs; None for the key of all functions that have none of their own."""
     create_time: datetime | None
     """When it was made."""
-    message: secret_service_pb2.SigningKey = field(repr=False, compare=False)
+    message: signing_key_service_pb2.SigningKey = field(repr=False, compare=False)
     """The key as the server sent it, with what this SDK does not show; not to be changed."""
 
 
@@ -67,13 +67,13 @@ def value_of(value: str | bytes) -> bytes:
     raise check.invalid("value", "is not valid Unicode text")
 
 
-def rotate_request(function: str | None, key: str | None) -> secret_service_pb2.RotateSigningKeyRequest:
+def rotate_request(function: str | None, key: str | None) -> signing_key_service_pb2.RotateSigningKeyRequest:
     """Return the request for a new signing key.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
-    return secret_service_pb2.RotateSigningKeyRequest(
+    return signing_key_service_pb2.RotateSigningKeyRequest(
         function="" if function is None else check.text("function", function),
         key="" if key is None else check.text("key", key),
     )
@@ -90,7 +90,7 @@ def secret(message: secret_service_pb2.Secret) -> Secret:
     )
 
 
-def signing_key(message: secret_service_pb2.SigningKey) -> SigningKey:
+def signing_key(message: signing_key_service_pb2.SigningKey) -> SigningKey:
     """Return a signing key."""
     return SigningKey(
         id=message.id,

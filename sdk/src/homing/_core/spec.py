@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from homing._core import check
 from homing._core.destinations import Destinations, destination_messages
 from homing._core.function import Limits
+from homing._core.headers import HeaderValues, header_messages
 from homing._core.payload import encode_payload
 from homing._core.policy import RetryPolicy
 from homing.v1 import function_pb2, function_service_pb2, invocation_pb2, payload_pb2, policy_pb2
@@ -41,7 +42,7 @@ def invocation_spec(
     method: str | None,
     path: str | None,
     query: Query | None,
-    headers: Mapping[str, str] | None,
+    headers: HeaderValues | None,
     labels: Mapping[str, str] | None,
     retry_policy: RetryPolicy | None,
     attempt_timeout: Seconds | None,
@@ -62,7 +63,7 @@ def invocation_spec(
                 method="" if method is None else check.text("method", method),
                 path="" if path is None else check.text("path", path),
                 query=_query(query),
-                headers=check.text_map("headers", headers),
+                headers=header_messages("headers", headers),
             )
         )
     if retry_policy is not None:
@@ -76,7 +77,7 @@ def add_async_options(
     spec: invocation_pb2.InvocationSpec,
     *,
     callback_url: str | None,
-    callback_headers: Mapping[str, str] | None,
+    callback_headers: HeaderValues | None,
     on_success: Destinations | None,
     on_failure: Destinations | None,
     max_age: Seconds | None,
@@ -90,7 +91,7 @@ def add_async_options(
     """
     if callback_url is not None:
         spec.callback.url = check.text("callback_url", callback_url)
-        spec.callback.headers.update(check.text_map("callback_headers", callback_headers))
+        spec.callback.headers.extend(header_messages("callback_headers", callback_headers))
     elif callback_headers is not None:
         raise check.invalid("callback_headers", "needs a callback_url")
     spec.on_success.extend(destination_messages("on_success", on_success))

@@ -1,10 +1,4 @@
-"""gRPC errors turned into the SDK's own.
-
-The details of an error travel as a google.rpc.Status in trailing metadata. Its few messages are read field by field
-with protobuf's UnknownFieldSet: generated code for google/rpc/*.proto of our own would collide in protobuf's
-descriptor pool with googleapis-common-protos, which many applications load, and depending on that package for four
-messages would bind applications to its versions.
-"""
+"""gRPC errors turned into the SDK's own. Their details travel as a google.rpc.Status in trailing metadata."""
 
 from __future__ import annotations
 
@@ -15,10 +9,8 @@ from typing import Final, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
+from google.rpc import error_details_pb2, status_pb2
 
 from homing import errors
 
@@ -44,6 +36,7 @@ _BY_REASON: Final[Mapping[str, type[errors.RequestError]]] = {
     "INVOCATION_NOT_ENDED": errors.InvocationNotEndedError,
 }
 """What is told apart further than by its status."""
+_CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _NO_CONNECTION: Final = re.compile(r"failed to connect to all addresses; last error: .*: ([^:]+)")
 _TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
@@ -73,6 +66,10 @@ def request_error(
     if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
         refused = _NO_CONNECTION.fullmatch(message)
         message = f"{target}: " + (f"cannot connect: {refused[1]}" if refused else message or code.name)
+    return _error(code, message, details)
+
+
+def _error(code: grpc.StatusCode, message: str, details: Details) -> errors.RequestError:
     kind = _BY_REASON.get(details.reason) or _BY_CODE.get(code, errors.ServerError)
     return kind(
         message,
@@ -86,15 +83,11 @@ def request_error(
     )
 
 
-def refusal(*, code: grpc.StatusCode, message: str, reason: str, field: str) -> errors.RequestError:
-    """Return the error of one request of a batch that the server refused."""
-    return _BY_CODE.get(code, errors.ServerError)(
-        message,
-        code=code,
-        reason=reason,
-        domain="homing.dev",
-        violations=(errors.Violation(field, message),) if field else (),
-    )
+def error_of(message: status_pb2.Status) -> errors.RequestError:
+    """Return the error that a single call would have raised, for one call of a batch that was refused."""
+    details = Details()
+    _read_status(message, details)
+    return _error(_CODES.get(message.code, grpc.StatusCode.UNKNOWN), message.message, details)
 
 
 def read_details(trailing: Metadata | None) -> Details:
@@ -103,7 +96,7 @@ def read_details(trailing: Metadata | None) -> Details:
     for key, value in trailing or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
-                _read_status(value, details)
+                _read_status(status_pb2.Status.FromString(value), details)
             except DecodeError:  # what is broken tells nothing; the status still does
                 return Details()
     return details
@@ -120,34 +113,29 @@ def invocation_id(error: errors.RequestError) -> str | None:
     return None
 
 
-def _read_status(data: bytes, details: Details) -> None:
-    for raw in _fields(data).get(3, ()):  # google.rpc.Status.details
-        message = AnyMessage.FromString(raw)
-        details.messages.append(message)
-        read = _READERS.get(message.type_url.rpartition("/")[2])
+def _read_status(message: status_pb2.Status, details: Details) -> None:
+    for detail in message.details:
+        details.messages.append(detail)
+        read = _READERS.get(detail.type_url.rpartition("/")[2])
         if read is not None:
-            read(message.value, details)
+            read(detail.value, details)
 
 
 def _read_error_info(data: bytes, details: Details) -> None:
-    fields = _fields(data)
-    details.reason = _text(fields, 1)
-    details.domain = _text(fields, 2)
-    for raw in fields.get(3, ()):
-        entry = _fields(raw)
-        details.metadata[_text(entry, 1)] = _text(entry, 2)
+    info = error_details_pb2.ErrorInfo.FromString(data)
+    details.reason = info.reason
+    details.domain = info.domain
+    details.metadata.update(info.metadata)
 
 
 def _read_bad_request(data: bytes, details: Details) -> None:
-    for raw in _fields(data).get(1, ()):
-        violation = _fields(raw)
-        details.violations.append(errors.Violation(_text(violation, 1), _text(violation, 2)))
+    for violation in error_details_pb2.BadRequest.FromString(data).field_violations:
+        details.violations.append(errors.Violation(violation.field, violation.description))
 
 
 def _read_retry_info(data: bytes, details: Details) -> None:
-    for raw in _fields(data).get(1, ()):
-        delay = Duration.FromString(raw)
-        details.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
+    delay = error_details_pb2.RetryInfo.FromString(data).retry_delay
+    details.retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
 
 
 _READERS: Final = {
@@ -155,19 +143,3 @@ _READERS: Final = {
     "google.rpc.BadRequest": _read_bad_request,
     "google.rpc.RetryInfo": _read_retry_info,
 }
-
-
-def _fields(data: bytes) -> dict[int, list[bytes]]:
-    """Return the length-delimited fields of a message by number."""
-    fields: dict[int, list[bytes]] = {}
-    unknown = UnknownFieldSet(Empty.FromString(data))
-    for index in range(len(unknown)):
-        item = unknown[index]
-        if item.wire_type == 2:
-            fields.setdefault(item.field_number, []).append(item.data)
-    return fields
-
-
-def _text(fields: Mapping[int, list[bytes]], number: int) -> str:
-    values = fields.get(number)
-    return values[-1].decode(errors="replace") if values else ""

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from email.message import Message
 from typing import Any
 
+from homing._core.headers import Headers
 from homing._core.names import (
     AttemptOutcome,
     DeliveryKind,
     DeliveryState,
     EventType,
-    HoldReason,
     InvocationState,
+    WaitReason,
 )
 from homing._core.policy import RetryPolicy
 from homing.v1 import invocation_pb2
@@ -63,8 +64,8 @@ class Answer:
 
     status_code: int
     """The HTTP status code; 0 where the function gave no answer."""
-    headers: Mapping[str, str]
-    """The headers, names in lower case; several values of one name are joined with ``, ``."""
+    headers: Headers
+    """The headers."""
     content_type: str
     """The media type of the body."""
     data: bytes = field(repr=False)
@@ -208,9 +209,9 @@ class Invocation:
     """The name of the function."""
     state: InvocationState
     """Where it stands."""
-    hold_reason: HoldReason | None
+    wait_reason: WaitReason | None
     """Why it waits; None where it does not."""
-    hold_until: datetime | None
+    wait_until: datetime | None
     """Until when it waits, where that is known."""
     sync: bool
     """True for a call of ``invoke``."""
@@ -299,7 +300,7 @@ def result_of(invocation: Invocation) -> Result:
     answer = invocation.result
     return Result(
         status_code=answer.status_code if answer else 0,
-        headers=answer.headers if answer else {},
+        headers=answer.headers if answer else Headers(),
         content_type=answer.content_type if answer else "",
         data=answer.data if answer else b"",
         blob=answer.blob if answer else None,

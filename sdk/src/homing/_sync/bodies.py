@@ -14,7 +14,7 @@ from homing._core.spec import Seconds
 from homing._core.values import Answer, Blob, Invocation, Payload
 from homing._sync.connection import Connection
 from homing._sync.seam.channel import upload
-from homing.v1 import invocation_pb2, invocation_service_pb2, payload_pb2
+from homing.v1 import invocation_pb2, payload_pb2, payload_service_pb2
 
 
 class Bodies:
@@ -48,10 +48,10 @@ def send_large(connection: Connection, payload: payload_pb2.Payload, *, deadline
         return
     data = payload.data
 
-    def write(first: invocation_service_pb2.WritePayloadRequest, **options: Any) -> Any:
-        return upload(connection.invocations.WritePayload, chain([first], parts_of(data)), **options)
+    def write(first: payload_service_pb2.WritePayloadRequest, **options: Any) -> Any:
+        return upload(connection.payloads.WritePayload, chain([first], parts_of(data)), **options)
 
-    response: invocation_service_pb2.WritePayloadResponse = connection.call_again(
+    response: payload_service_pb2.WritePayloadResponse = connection.call_again(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
         beginning_of(data),
         deadline=deadline,
@@ -79,12 +79,12 @@ def fetch(connection: Connection, blob_id: str, *, deadline: Deadline) -> bytes:
     :raises RequestError: It could not be fetched.
     """
 
-    def read(request: invocation_service_pb2.ReadPayloadRequest, **options: Any) -> Any:
-        return connection.invocations.ReadPayload(request, **options | {"timeout": deadline.remaining()})
+    def read(request: payload_service_pb2.ReadPayloadRequest, **options: Any) -> Any:
+        return connection.payloads.ReadPayload(request, **options | {"timeout": deadline.remaining()})
 
     def once() -> bytes:
-        request = invocation_service_pb2.ReadPayloadRequest(blob_id=blob_id)
-        parts: Iterator[invocation_service_pb2.ReadPayloadResponse] = connection.stream(
+        request = payload_service_pb2.ReadPayloadRequest(blob_id=blob_id)
+        parts: Iterator[payload_service_pb2.ReadPayloadResponse] = connection.stream(
             read,  # type: ignore[arg-type]  # the method, with a deadline
             request,
             opened=lambda _: None,

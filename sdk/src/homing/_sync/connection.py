@@ -19,10 +19,14 @@ from homing._core.watch import Cancellable
 from homing._sync.seam.channel import CHANNEL_CLOSED, Channel
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
+    dead_letter_service_pb2_grpc,
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
     key_service_pb2_grpc,
+    log_service_pb2_grpc,
+    payload_service_pb2_grpc,
     secret_service_pb2_grpc,
+    signing_key_service_pb2_grpc,
 )
 
 Request = TypeVar("Request", bound=Message)
@@ -35,6 +39,10 @@ class _Stubs(NamedTuple):
     functions: function_service_pb2_grpc.FunctionServiceStub
     secrets: secret_service_pb2_grpc.SecretServiceStub
     keys: key_service_pb2_grpc.KeyServiceStub
+    dead_letters: dead_letter_service_pb2_grpc.DeadLetterServiceStub
+    logs: log_service_pb2_grpc.LogServiceStub
+    payloads: payload_service_pb2_grpc.PayloadServiceStub
+    signing_keys: signing_key_service_pb2_grpc.SigningKeyServiceStub
 
 
 class Connection:
@@ -80,6 +88,38 @@ class Connection:
         """
         return self._open().keys
 
+    @property
+    def dead_letters(self) -> dead_letter_service_pb2_grpc.DeadLetterServiceStub:
+        """The stub of the dead letter service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().dead_letters
+
+    @property
+    def logs(self) -> log_service_pb2_grpc.LogServiceStub:
+        """The stub of the log service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().logs
+
+    @property
+    def payloads(self) -> payload_service_pb2_grpc.PayloadServiceStub:
+        """The stub of the payload service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().payloads
+
+    @property
+    def signing_keys(self) -> signing_key_service_pb2_grpc.SigningKeyServiceStub:
+        """The stub of the signing key service.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        return self._open().signing_keys
+
     def close(self) -> None:
         """Close the channel; running calls end with ClosedClientError. A forked process has nothing to close.
 
@@ -111,6 +151,10 @@ class Connection:
                 function_service_pb2_grpc.FunctionServiceStub(channel),
                 secret_service_pb2_grpc.SecretServiceStub(channel),
                 key_service_pb2_grpc.KeyServiceStub(channel),
+                dead_letter_service_pb2_grpc.DeadLetterServiceStub(channel),
+                log_service_pb2_grpc.LogServiceStub(channel),
+                payload_service_pb2_grpc.PayloadServiceStub(channel),
+                signing_key_service_pb2_grpc.SigningKeyServiceStub(channel),
             )
         return self._stubs
 

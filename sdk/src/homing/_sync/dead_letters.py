@@ -22,7 +22,7 @@ from homing._core.listing import ListProgress
 from homing._core.spec import Seconds
 from homing._sync.connection import Connection
 from homing._sync.listing import DeadLetterList
-from homing.v1.invocation_service_pb2 import ListDeadLettersRequest
+from homing.v1.dead_letter_service_pb2 import ListDeadLettersRequest
 
 
 class DeadLetters:
@@ -108,7 +108,7 @@ class DeadLetters:
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second)
         response = self._connection.call_again(
-            self._connection.invocations.RedriveDeadLetters, request, deadline=deadline
+            self._connection.dead_letters.RedriveDeadLetters, request, deadline=deadline
         )
         return redriven(response)
 
@@ -133,6 +133,6 @@ class DeadLetters:
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = purge_request(conditions, dry_run=dry_run)
         response = self._connection.call_again(
-            self._connection.invocations.PurgeDeadLetters, request, deadline=deadline
+            self._connection.dead_letters.PurgeDeadLetters, request, deadline=deadline
         )
         return purged(response)

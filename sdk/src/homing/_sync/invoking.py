@@ -11,6 +11,7 @@ from homing._core import convert, status
 from homing._core.batch import Batch, requests_of
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.destinations import Destinations
+from homing._core.headers import HeaderValues
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
@@ -45,7 +46,7 @@ class Invoking:
         method: str | None = None,
         path: str | None = None,
         query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
     ) -> Result:
@@ -101,7 +102,7 @@ class Invoking:
         payload: object = None,
         *,
         callback_url: str | None = None,
-        callback_headers: Mapping[str, str] | None = None,
+        callback_headers: HeaderValues | None = None,
         on_success: Destinations | None = None,
         on_failure: Destinations | None = None,
         request_id: str | None = None,
@@ -114,7 +115,7 @@ class Invoking:
         method: str | None = None,
         path: str | None = None,
         query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
     ) -> InvocationHandle:

@@ -14,7 +14,7 @@ from homing._core.listing import Item, ListProgress, Request
 from homing._core.values import Invocation
 from homing._sync.connection import Connection
 from homing.errors import PayloadTooLargeError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import dead_letter_service_pb2, invocation_service_pb2
 
 
 class Pages(ABC, Generic[Request, Item]):
@@ -91,14 +91,16 @@ class InvocationList(Pages[invocation_service_pb2.ListInvocationsRequest, Invoca
         return tuple(map(convert.invocation, response.invocations)), response.next_page_token
 
 
-class DeadLetterList(Pages[invocation_service_pb2.ListDeadLettersRequest, DeadLetter]):
+class DeadLetterList(Pages[dead_letter_service_pb2.ListDeadLettersRequest, DeadLetter]):
     """Dead letters, fetched page by page while one iterates. Made by ``client.dead_letters.list``.
 
     One may also turn the pages oneself, with ``fetch_next_page`` and ``current_page``.
     """
 
     def _fetch(
-        self, request: invocation_service_pb2.ListDeadLettersRequest, deadline: Deadline
+        self, request: dead_letter_service_pb2.ListDeadLettersRequest, deadline: Deadline
     ) -> tuple[Sequence[DeadLetter], str]:
-        response = self._connection.call_again(self._connection.invocations.ListDeadLetters, request, deadline=deadline)
+        response = self._connection.call_again(
+            self._connection.dead_letters.ListDeadLetters, request, deadline=deadline
+        )
         return tuple(map(dead_letter, response.dead_letters)), response.next_page_token

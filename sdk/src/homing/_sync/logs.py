@@ -14,7 +14,7 @@ from homing._core.logs import LogLine, LogProgress
 from homing._sync.connection import Connection
 from homing._sync.seam.stream import Stream
 from homing.errors import ClosedClientError, RequestError
-from homing.v1 import invocation_service_pb2
+from homing.v1 import log_service_pb2
 
 
 class LogTail:
@@ -28,7 +28,7 @@ class LogTail:
         self._connection = connection
         self._progress = progress
         self._find_server = find_server
-        self._stream: Stream[invocation_service_pb2.TailLogsResponse] = Stream(connection)
+        self._stream: Stream[log_service_pb2.TailLogsResponse] = Stream(connection)
 
     def __iter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class LogTail:
         try:
             if not self._stream.has_call:
                 self._progress.resume()
-                self._stream.open(self._connection.invocations.TailLogs, self._progress.request)
+                self._stream.open(self._connection.logs.TailLogs, self._progress.request)
             message = self._stream.read()
         except ClosedClientError:
             self.close()

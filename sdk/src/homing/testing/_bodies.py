@@ -13,7 +13,7 @@ from homing._core.bodies import stored_apart
 from homing._core.payload import MAX_INLINE
 from homing.testing._records import copy
 from homing.testing._refusal import Refusal
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1 import payload_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
 from homing.v1.payload_pb2 import Blob, Payload
 

@@ -13,7 +13,7 @@ from homing._core import check
 from homing._core.payload import encode_payload
 from homing._core.types import converter
 from homing.v1 import payload_pb2
-from homing.v1.invocation_service_pb2 import LogStream
+from homing.v1.log_service_pb2 import LogStream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

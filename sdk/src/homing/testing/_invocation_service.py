@@ -10,8 +10,8 @@ import grpc
 
 from homing._core.status import INVOCATION_ID_KEY
 from homing.testing._records import ENDS, matches, slim
-from homing.testing._refusal import Refusal, served
-from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
+from homing.testing._refusal import Refusal, no_condition, served
+from homing.v1 import InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
 
@@ -54,9 +54,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
             try:
                 result.accepted.CopyFrom(self._accept(one))
             except Refusal as refusal:
-                result.refused.code = refusal.code.value[0]
-                result.refused.message = refusal.message
-                result.refused.reason = refusal.reason
+                result.error.CopyFrom(refusal.status())
         return response
 
     @served
@@ -96,7 +94,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
             self.state.check("WatchResults")
         except Refusal as refusal:
             refusal.abort(context)
-        context.add_callback(self._wake)
+        context.add_callback(self._store.wake)
         place = int(request.resume_token) if request.resume_token else len(store.changes)
         yield _bookmark(place)
         while context.is_active():
@@ -144,7 +142,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         earlier = self._store.check_ended(request.id)
         if request.HasField("payload"):
             earlier.spec.payload.CopyFrom(request.payload)
-        record, _ = self._rerun(earlier, request.request_id)
+        record, _ = self.state.rerun(earlier, request.request_id)
         return api.RerunInvocationResponse(invocation=slim(record))
 
     @served
@@ -157,76 +155,10 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
             if earlier.function not in self.state.deployed:
                 response.refused += 1
                 continue
-            _, duplicate = self._rerun(earlier, request.request_id and f"{request.request_id}/{earlier.id}")
+            _, duplicate = self.state.rerun(earlier, request.request_id and f"{request.request_id}/{earlier.id}")
             response.duplicates += duplicate
             response.accepted += not duplicate
         return response
-
-    @served
-    def ListDeadLetters(  # noqa: N802
-        self, request: api.ListDeadLettersRequest, _context: grpc.ServicerContext
-    ) -> api.ListDeadLettersResponse:
-        found = self._store.find_dead(request.filter)
-        if after := request.page_token:
-            found = [letter for letter in found if _place(letter) < after]
-        page = found[: min(request.page_size or 50, 1000)]
-        more = len(found) > len(page)
-        return api.ListDeadLettersResponse(dead_letters=page, next_page_token=_place(page[-1]) if more else "")
-
-    @served
-    def RedriveDeadLetters(  # noqa: N802
-        self, request: api.RedriveDeadLettersRequest, _context: grpc.ServicerContext
-    ) -> api.RedriveDeadLettersResponse:
-        matched = self._chosen_dead(request.filter)
-        response = api.RedriveDeadLettersResponse(matched=len(matched))
-        for letter in () if request.dry_run else matched:
-            if letter.function not in self.state.deployed:
-                response.refused += 1
-            elif self._store.bury(letter.id):
-                self._rerun(self._store.get(letter.id), f"redrive:{letter.id}")
-                response.rerun += 1
-        return response
-
-    @served
-    def PurgeDeadLetters(  # noqa: N802
-        self, request: api.PurgeDeadLettersRequest, _context: grpc.ServicerContext
-    ) -> api.PurgeDeadLettersResponse:
-        matched = self._chosen_dead(request.filter)
-        purged = 0 if request.dry_run else sum(self._store.bury(letter.id) for letter in matched)
-        return api.PurgeDeadLettersResponse(matched=len(matched), purged=purged)
-
-    @served
-    def WritePayload(  # noqa: N802
-        self, requests: Iterator[api.WritePayloadRequest], _context: grpc.ServicerContext
-    ) -> api.WritePayloadResponse:
-        return api.WritePayloadResponse(blob=self._store.bodies.write(requests))
-
-    @served
-    def ReadPayload(  # noqa: N802
-        self, request: api.ReadPayloadRequest, _context: grpc.ServicerContext
-    ) -> Iterator[api.ReadPayloadResponse]:
-        return self._store.bodies.read(request.blob_id)
-
-    def TailLogs(  # noqa: N802
-        self, request: api.TailLogsRequest, context: grpc.ServicerContext
-    ) -> Iterator[api.TailLogsResponse]:
-        store = self._store
-        try:
-            self.state.check("TailLogs")
-            store.get(request.id)
-        except Refusal as refusal:
-            refusal.abort(context)
-        context.add_callback(self._wake)
-        record, lines = store.records[request.id], store.logs[request.id]
-        place = 0
-        while True:
-            with store.changed:
-                ended, new = record.state in ENDS, lines[place:]
-            yield from new
-            place += len(new)
-            if ended or not request.follow or not context.is_active():
-                return
-            store.wait(lambda: len(lines) > place or record.state in ENDS or not context.is_active(), None)  # noqa: B023
 
     def _chosen(self, wanted: InvocationFilter) -> list[Invocation]:
         """Return what a filter selects that must not be empty.
@@ -234,26 +166,8 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         :raises Refusal: It is empty.
         """
         if wanted == InvocationFilter():
-            raise _no_condition()
+            raise no_condition()
         return self._store.find(wanted)
-
-    def _chosen_dead(self, wanted: DeadLetterFilter) -> list[DeadLetter]:
-        """Return the dead letters that a filter selects that must not be empty.
-
-        :raises Refusal: It is empty.
-        """
-        if wanted == DeadLetterFilter():
-            raise _no_condition()
-        return self._store.find_dead(wanted)
-
-    def _rerun(self, earlier: Invocation, request_id: str) -> tuple[Invocation, bool]:
-        function = self.state.find(earlier.function)
-        earlier.spec.ClearField("schedule_time")
-        record, duplicate = self._store.accept(
-            earlier.spec, function, sync=False, request_id=request_id, rerun_of=earlier.id
-        )
-        self._store.run(record.id)
-        return record, duplicate
 
     def _accept(self, request: api.InvokeAsyncRequest) -> api.InvokeAsyncResponse:
         function = self.state.find(request.spec.function)
@@ -262,27 +176,9 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         return api.InvokeAsyncResponse(invocation=slim(record), duplicate=duplicate)
 
     def _wait_ended(self, invocation_id: str, seconds: float | None, context: grpc.ServicerContext) -> None:
-        context.add_callback(self._wake)
+        context.add_callback(self._store.wake)
         record = self._store.records[invocation_id]
         self._store.wait(lambda: record.state in ENDS or not context.is_active(), seconds)
-
-    def _wake(self) -> None:
-        with self._store.changed:
-            self._store.changed.notify_all()
-
-
-def _place(letter: DeadLetter) -> str:
-    """Return where a dead letter stands in the list of all, as a text that sorts likewise."""
-    return f"{letter.time.ToNanoseconds():020d} {letter.id}"
-
-
-def _no_condition() -> Refusal:
-    return Refusal(
-        code=grpc.StatusCode.INVALID_ARGUMENT,
-        reason="INVALID_REQUEST",
-        message="filter: must have at least one field set",
-        field="filter",
-    )
 
 
 def _bookmark(place: int) -> api.WatchResultsResponse:

@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from homing._core.headers import headers
 from homing.testing._function import FakeCall, Outcome
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, TimeRange, dead_letter_pb2, invocation_pb2
 from homing.v1.invocation_pb2 import Attempt, Invocation, InvocationSpec
@@ -111,13 +112,13 @@ def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
         function=record.function,
         payload=body,
         content_type=spec.payload.content_type,
-        headers=dict(spec.http.headers),
+        headers=headers(spec.http.headers),
         method=spec.http.method or "POST",
         path=spec.http.path or "/",
         query=spec.http.query,
         labels=dict(spec.labels),
         callback_url=spec.callback.url or None,
-        callback_headers=dict(spec.callback.headers),
+        callback_headers=headers(spec.callback.headers),
         on_success=tuple(destination.uri for destination in spec.on_success),
         on_failure=tuple(destination.uri for destination in spec.on_failure),
         request_id=request_id or None,

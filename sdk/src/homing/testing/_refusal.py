@@ -1,8 +1,4 @@
-"""Errors as homing's server gives them.
-
-The details are a google.rpc.Status, which is written here byte by byte: the SDK brings no code for google/rpc/*.proto,
-for the reason that is told where it reads them.
-"""
+"""Errors as homing's server gives them."""
 
 from __future__ import annotations
 
@@ -12,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from homing._core.status import DETAILS_KEY
 
@@ -29,37 +27,18 @@ class Refusal(Exception):  # noqa: N818 - it is told to the caller, not raised t
 
     def abort(self, context: grpc.ServicerContext) -> NoReturn:
         """End a call with it."""
-        info = _text(1, self.reason) + _text(2, "homing.dev")
-        for key, value in self.metadata.items():
-            info += _field(3, _text(1, key) + _text(2, value))
-        details = _detail("ErrorInfo", info)
-        if self.field:
-            details += _detail("BadRequest", _field(1, _text(1, self.field) + _text(2, self.message)))
-        status = b"\x08" + _varint(self.code.value[0]) + _text(2, self.message) + details
-        context.set_trailing_metadata(((DETAILS_KEY, status),))
+        context.set_trailing_metadata(((DETAILS_KEY, self.status().SerializeToString()),))
         context.abort(self.code, self.message)
         raise AssertionError("abort has ended the call")
 
-
-def _detail(name: str, content: bytes) -> bytes:
-    return _field(3, _text(1, f"type.googleapis.com/google.rpc.{name}") + _field(2, content))
-
-
-def _text(number: int, value: str) -> bytes:
-    return _field(number, value.encode())
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    def status(self) -> Status:
+        """Return it as messages have it."""
+        status = Status(code=self.code.value[0], message=self.message)
+        status.details.add().Pack(ErrorInfo(reason=self.reason, domain="homing.dev", metadata=self.metadata))
+        if self.field:
+            violation = BadRequest.FieldViolation(field=self.field, description=self.message)
+            status.details.add().Pack(BadRequest(field_violations=[violation]))
+        return status
 
 
 def served(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
@@ -73,3 +52,13 @@ def served(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[
             refusal.abort(context)
 
     return serve
+
+
+def no_condition() -> Refusal:
+    """Return the refusal of a filter that selects everything."""
+    return Refusal(
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason="INVALID_REQUEST",
+        message="filter: must have at least one field set",
+        field="filter",
+    )

@@ -11,19 +11,27 @@ import grpc
 
 from homing._core import check, convert
 from homing._core.values import Invocation
+from homing.testing._dead_letter_service import DeadLetters
 from homing.testing._function import FakeCall, FakeFunction, stream_of
 from homing.testing._function_service import Functions
 from homing.testing._invocation_service import Invocations
 from homing.testing._key_service import Keys
+from homing.testing._log_service import Logs
+from homing.testing._payload_service import Payloads
 from homing.testing._refusal import Refusal
 from homing.testing._secret_service import Secrets
+from homing.testing._signing_key_service import SigningKeys
 from homing.testing._state import State
 from homing.v1 import (
     InvocationFilter,
+    dead_letter_service_pb2_grpc,
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
     key_service_pb2_grpc,
+    log_service_pb2_grpc,
+    payload_service_pb2_grpc,
     secret_service_pb2_grpc,
+    signing_key_service_pb2_grpc,
 )
 
 _THREADS: Final = 256
@@ -45,13 +53,15 @@ class FakeServer:
             ThreadPoolExecutor(_THREADS, thread_name_prefix="homing-fake"),
             options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MESSAGE)),
         )
-        invocations = Invocations(self._state)
-        functions = Functions(self._state)
-        secrets = Secrets(self._state)
-        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
-        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(Keys(self._state), self._server)
-        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
+        state, server = self._state, self._server
+        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(DeadLetters(state), server)
+        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(Functions(state), server)
+        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(Invocations(state), server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(Keys(state), server)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(Logs(state), server)
+        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(Payloads(state), server)
+        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(Secrets(state), server)
+        signing_key_service_pb2_grpc.add_SigningKeyServiceServicer_to_server(SigningKeys(state), server)
         self._port = self._server.add_insecure_port("127.0.0.1:0")
 
     def __repr__(self) -> str:

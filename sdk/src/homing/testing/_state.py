@@ -8,6 +8,7 @@ from homing.testing._function import FakeFunction
 from homing.testing._refusal import Refusal
 from homing.testing._store import Store
 from homing.v1 import function_pb2, secret_service_pb2
+from homing.v1.invocation_pb2 import Invocation
 
 
 class State:
@@ -40,6 +41,19 @@ class State:
                 metadata={"function": name},
             )
         return self.function(name)
+
+    def rerun(self, earlier: Invocation, request_id: str) -> tuple[Invocation, bool]:
+        """Run an invocation again; return the new one, and whether the same request made it before.
+
+        :raises Refusal: Its function is gone.
+        """
+        function = self.find(earlier.function)
+        earlier.spec.ClearField("schedule_time")
+        record, duplicate = self.store.accept(
+            earlier.spec, function, sync=False, request_id=request_id, rerun_of=earlier.id
+        )
+        self.store.run(record.id)
+        return record, duplicate
 
     def refuse(self, method: str, refusal: Refusal, times: int) -> None:
         """Let the next calls of a method be refused."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from homing._core.headers import header_messages
 from homing.testing._bodies import Bodies
 from homing.testing._function import FakeCall, FakeFunction, Outcome
 from homing.testing._records import (
@@ -25,8 +26,8 @@ from homing.testing._records import (
 )
 from homing.testing._refusal import Refusal
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2
-from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation, InvocationSpec
+from homing.v1.log_service_pb2 import LogStream, TailLogsResponse
 
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ATTEMPTS: Final = 3
@@ -40,7 +41,7 @@ class Store:
         self.records: dict[str, Invocation] = {}
         self.changes: list[Invocation] = []
         """Each record as it was after a change; an end is the last change of a record."""
-        self.logs: defaultdict[str, list[api.TailLogsResponse]] = defaultdict(list)
+        self.logs: defaultdict[str, list[TailLogsResponse]] = defaultdict(list)
         self.calls: list[FakeCall] = []
         self.bodies = Bodies()
         self.dead: dict[str, Invocation] = {}
@@ -151,14 +152,14 @@ class Store:
                 self._finish(record, invocation_pb2.INVOCATION_STATE_INVALID)
             return len(waiting)
 
-    def log(self, invocation_id: str, text: str, stream: api.LogStream.ValueType) -> None:
+    def log(self, invocation_id: str, text: str, stream: LogStream.ValueType) -> None:
         """Keep a line that an invocation wrote.
 
         :raises Refusal: There is no such invocation.
         """
         with self.changed:
             self._get(invocation_id)
-            line = api.TailLogsResponse(stream=stream, text=text)
+            line = TailLogsResponse(stream=stream, text=text)
             line.time.GetCurrentTime()
             self.logs[invocation_id].append(line)
             self.changed.notify_all()
@@ -179,6 +180,11 @@ class Store:
         """Wait until something has become true, or the time is over."""
         with self.changed:
             self.changed.wait_for(true, timeout)
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        with self.changed:
+            self.changed.notify_all()
 
     def get(self, invocation_id: str) -> Invocation:
         """Return a record.
@@ -223,10 +229,10 @@ class Store:
         if record.state == invocation_pb2.INVOCATION_STATE_RUNNING:
             return not function.held
         if function.paused:
-            record.hold_reason = invocation_pb2.HOLD_REASON_PAUSED
+            record.wait_reason = invocation_pb2.WAIT_REASON_PAUSED
             self._changed(record)
             return False
-        record.hold_reason = invocation_pb2.HOLD_REASON_UNSPECIFIED
+        record.wait_reason = invocation_pb2.WAIT_REASON_UNSPECIFIED
         record.start_time.GetCurrentTime()
         record.state = invocation_pb2.INVOCATION_STATE_RUNNING
         for text, stream in function.lines:
@@ -237,7 +243,7 @@ class Store:
     def _end(self, record: Invocation, outcome: Outcome) -> None:
         if not outcome.timed_out:
             record.result.status_code = outcome.status
-            record.result.headers.update({name.lower(): value for name, value in outcome.headers.items()})
+            record.result.headers.extend(header_messages("headers", outcome.headers))
             record.result.payload.CopyFrom(outcome.payload)
             self.bodies.set_aside(record.result.payload)
         if 200 <= outcome.status < 300:
@@ -251,7 +257,7 @@ class Store:
 
     def _finish(self, record: Invocation, state: invocation_pb2.InvocationState.ValueType) -> None:
         record.state = state
-        record.hold_reason = invocation_pb2.HOLD_REASON_UNSPECIFIED
+        record.wait_reason = invocation_pb2.WAIT_REASON_UNSPECIFIED
         record.end_time.GetCurrentTime()
         if not record.sync and state in DEAD_ENDS:
             self.dead[record.id] = record

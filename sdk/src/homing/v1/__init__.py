@@ -1,15 +1,15 @@
 """The messages of the public gRPC API, as generated from proto/homing/v1."""
 
-from homing.v1.dead_letter_pb2 import (
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetterKind,
+from homing.v1.dead_letter_pb2 import DeadLetter, DeadLetterFilter, DeadLetterKind
+from homing.v1.dead_letter_service_pb2 import (
+    ListDeadLettersRequest,
+    ListDeadLettersResponse,
+    PurgeDeadLettersRequest,
+    PurgeDeadLettersResponse,
+    RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
 )
-from homing.v1.function_pb2 import (
-    Command,
-    Function,
-    Limits,
-)
+from homing.v1.function_pb2 import Command, Function, Limits
 from homing.v1.function_service_pb2 import (
     DeleteFunctionRequest,
     DeleteFunctionResponse,
@@ -34,7 +34,6 @@ from homing.v1.invocation_pb2 import (
     DeliveryKind,
     DeliveryState,
     Failure,
-    HoldReason,
     Invocation,
     InvocationEvent,
     InvocationEventType,
@@ -45,6 +44,7 @@ from homing.v1.invocation_pb2 import (
     Result,
     StopRequest,
     TimeRange,
+    WaitReason,
 )
 from homing.v1.invocation_service_pb2 import (
     BatchInvokeAsyncRequest,
@@ -63,29 +63,16 @@ from homing.v1.invocation_service_pb2 import (
     InvokeAsyncResponse,
     InvokeRequest,
     InvokeResponse,
-    ListDeadLettersRequest,
-    ListDeadLettersResponse,
     ListInvocationsRequest,
     ListInvocationsResponse,
-    LogStream,
-    PurgeDeadLettersRequest,
-    PurgeDeadLettersResponse,
-    ReadPayloadRequest,
-    ReadPayloadResponse,
-    RedriveDeadLettersRequest,
-    RedriveDeadLettersResponse,
     RerunInvocationRequest,
     RerunInvocationResponse,
     StopInvocationRequest,
     StopInvocationResponse,
-    TailLogsRequest,
-    TailLogsResponse,
     WaitInvocationRequest,
     WaitInvocationResponse,
     WatchResultsRequest,
     WatchResultsResponse,
-    WritePayloadRequest,
-    WritePayloadResponse,
 )
 from homing.v1.key_service_pb2 import (
     CreateKeyRequest,
@@ -97,16 +84,16 @@ from homing.v1.key_service_pb2 import (
     RevokeKeyResponse,
     Scope,
 )
-from homing.v1.payload_pb2 import (
-    Blob,
-    HttpOptions,
-    Payload,
+from homing.v1.log_service_pb2 import LogStream, TailLogsRequest, TailLogsResponse
+from homing.v1.payload_pb2 import Blob, Header, HttpOptions, Payload
+from homing.v1.payload_service_pb2 import (
+    ReadPayloadRequest,
+    ReadPayloadResponse,
+    WritePayloadRequest,
+    WritePayloadResponse,
 )
-from homing.v1.policy_pb2 import (
-    Callback,
-    Destination,
-    RetryPolicy,
-)
+from homing.v1.policy_pb2 import Callback, Destination, RetryPolicy
+from homing.v1.reason_pb2 import ErrorReason, FailureReason
 from homing.v1.secret_service_pb2 import (
     CreateSecretRequest,
     CreateSecretResponse,
@@ -114,16 +101,18 @@ from homing.v1.secret_service_pb2 import (
     DeleteSecretResponse,
     ListSecretsRequest,
     ListSecretsResponse,
+    Secret,
+    UpdateSecretRequest,
+    UpdateSecretResponse,
+)
+from homing.v1.signing_key_service_pb2 import (
     ListSigningKeysRequest,
     ListSigningKeysResponse,
     RevokeSigningKeyRequest,
     RevokeSigningKeyResponse,
     RotateSigningKeyRequest,
     RotateSigningKeyResponse,
-    Secret,
     SigningKey,
-    UpdateSecretRequest,
-    UpdateSecretResponse,
 )
 
 __all__ = [
@@ -159,13 +148,15 @@ __all__ = [
     "DeployFunctionRequest",
     "DeployFunctionResponse",
     "Destination",
+    "ErrorReason",
     "Failure",
+    "FailureReason",
     "Function",
     "GetFunctionRequest",
     "GetFunctionResponse",
     "GetInvocationRequest",
     "GetInvocationResponse",
-    "HoldReason",
+    "Header",
     "HttpOptions",
     "Invocation",
     "InvocationEvent",
@@ -230,6 +221,7 @@ __all__ = [
     "UpdateSecretResponse",
     "WaitInvocationRequest",
     "WaitInvocationResponse",
+    "WaitReason",
     "WatchResultsRequest",
     "WatchResultsResponse",
     "WritePayloadRequest",

@@ -26,13 +26,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from homing.v1 import invocation_pb2 as homing_dot_v1_dot_invocation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/dead_letter.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahoming/v1/invocation.proto\"\x8b\x02\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.homing.v1.DeadLetterKind\x12\x15\n\rinvocation_id\x18\x03 \x01(\t\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x12.homing.v1.Failure\x12%\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x13.homing.v1.Delivery\"\x7f\n\x10\x44\x65\x61\x64LetterFilter\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.homing.v1.DeadLetterKind\x12\x11\n\tfunctions\x18\x03 \x03(\t\x12\"\n\x04time\x18\x04 \x01(\x0b\x32\x14.homing.v1.TimeRange*r\n\x0e\x44\x65\x61\x64LetterKind\x12 \n\x1c\x44\x45\x41\x44_LETTER_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_KIND_INVOCATION\x10\x01\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_KIND_DELIVERY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/dead_letter.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ahoming/v1/invocation.proto\"\x8b\x02\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.homing.v1.DeadLetterKind\x12\x15\n\rinvocation_id\x18\x03 \x01(\t\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.homing.v1.InvocationState\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x12.homing.v1.Failure\x12%\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x13.homing.v1.Delivery\"\x7f\n\x10\x44\x65\x61\x64LetterFilter\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.homing.v1.DeadLetterKind\x12\x11\n\tfunctions\x18\x03 \x03(\t\x12\"\n\x04time\x18\x04 \x01(\x0b\x32\x14.homing.v1.TimeRange*r\n\x0e\x44\x65\x61\x64LetterKind\x12 \n\x1c\x44\x45\x41\x44_LETTER_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x44\x45\x41\x44_LETTER_KIND_INVOCATION\x10\x01\x12\x1d\n\x19\x44\x45\x41\x44_LETTER_KIND_DELIVERY\x10\x02\x42?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.dead_letter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
   _globals['_DEADLETTERKIND']._serialized_start=502
   _globals['_DEADLETTERKIND']._serialized_end=616
   _globals['_DEADLETTER']._serialized_start=104

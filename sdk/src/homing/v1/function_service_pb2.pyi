@@ -6,6 +6,7 @@ isort:skip_file
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
 import homing.v1.function_pb2
@@ -26,17 +27,33 @@ class DeployFunctionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTION_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: builtins.int
+    expected_revision: builtins.int
+    """The revision that the function must have now, 0 that there must be none: else nothing is changed, and the call is
+    refused with ABORTED. Unset means any.
+    """
     @property
     def function(self) -> homing.v1.function_pb2.Function:
         """The function; fields set by the server are ignored."""
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Which fields of `function` are to be set: the others stay as they are, or have their defaults in a new function.
+        Unset means all: what `function` does not say falls back to its default. A path is the name of a field, such as
+        `image` or `labels`; of a map, a list or a message the whole is set. `name` and fields set by the server are refused.
+        """
 
     def __init__(
         self,
         *,
         function: homing.v1.function_pb2.Function | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        expected_revision: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["function", b"function"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "function", b"function", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "function", b"function", "update_mask", b"update_mask"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_revision", b"_expected_revision"]) -> typing.Literal["expected_revision"] | None: ...
 
 Global___DeployFunctionRequest: typing_extensions.TypeAlias = DeployFunctionRequest
 

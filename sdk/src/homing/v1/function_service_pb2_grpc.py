@@ -77,8 +77,8 @@ class FunctionServiceServicer(object):
     """
 
     def DeployFunction(self, request, context):
-        """DeployFunction creates a function or, where the name exists, changes it as a whole. Every change is a new revision;
-        waiting invocations run the revision that is current when they start.
+        """DeployFunction creates a function or, where the name exists, changes it: as a whole, or the fields that a mask names.
+        Every change is a new revision; waiting invocations run the revision that is current when they start.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -205,8 +205,8 @@ class FunctionServiceStub(typing.Generic[_FunctionServiceDeployFunctionType, _Fu
     ], channel: grpc.aio.Channel) -> None: ...
 
     DeployFunction: _FunctionServiceDeployFunctionType
-    """DeployFunction creates a function or, where the name exists, changes it as a whole. Every change is a new revision;
-    waiting invocations run the revision that is current when they start.
+    """DeployFunction creates a function or, where the name exists, changes it: as a whole, or the fields that a mask names.
+    Every change is a new revision; waiting invocations run the revision that is current when they start.
     """
 
     GetFunction: _FunctionServiceGetFunctionType
@@ -267,8 +267,8 @@ class FunctionServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.function_service_pb2.DeployFunctionRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.function_service_pb2.DeployFunctionResponse, collections.abc.Awaitable[homing.v1.function_service_pb2.DeployFunctionResponse]]:
-        """DeployFunction creates a function or, where the name exists, changes it as a whole. Every change is a new revision;
-        waiting invocations run the revision that is current when they start.
+        """DeployFunction creates a function or, where the name exists, changes it: as a whole, or the fields that a mask names.
+        Every change is a new revision; waiting invocations run the revision that is current when they start.
         """
 
     @abc.abstractmethod

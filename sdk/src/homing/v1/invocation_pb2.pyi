@@ -87,45 +87,45 @@ INVOCATION_STATE_INVALID: InvocationState.ValueType  # 12
 """Ended: its function is gone."""
 Global___InvocationState: typing_extensions.TypeAlias = InvocationState
 
-class _HoldReason:
+class _WaitReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
 
-class _HoldReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_HoldReason.ValueType], builtins.type):
+class _WaitReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WaitReason.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    HOLD_REASON_UNSPECIFIED: _HoldReason.ValueType  # 0
+    WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
     """It does not wait."""
-    HOLD_REASON_SCHEDULED: _HoldReason.ValueType  # 1
+    WAIT_REASON_SCHEDULED: _WaitReason.ValueType  # 1
     """It waits for its schedule time."""
-    HOLD_REASON_BACKOFF: _HoldReason.ValueType  # 2
-    """It waits for the end of a back-off, see `hold_until`."""
-    HOLD_REASON_PAUSED: _HoldReason.ValueType  # 3
+    WAIT_REASON_BACKOFF: _WaitReason.ValueType  # 2
+    """It waits for the end of a back-off, see `wait_until`."""
+    WAIT_REASON_PAUSED: _WaitReason.ValueType  # 3
     """Its function is paused."""
-    HOLD_REASON_BACKLOG: _HoldReason.ValueType  # 4
+    WAIT_REASON_BACKLOG: _WaitReason.ValueType  # 4
     """Others are before it."""
-    HOLD_REASON_NO_WORKER: _HoldReason.ValueType  # 5
+    WAIT_REASON_NO_WORKER: _WaitReason.ValueType  # 5
     """No live worker serves its function."""
-    HOLD_REASON_COLD_START: _HoldReason.ValueType  # 6
+    WAIT_REASON_COLD_START: _WaitReason.ValueType  # 6
     """An instance is starting for it."""
 
-class HoldReason(_HoldReason, metaclass=_HoldReasonEnumTypeWrapper):
-    """HoldReason says why an invocation that is not running waits."""
+class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
+    """WaitReason says why an invocation that is not running waits."""
 
-HOLD_REASON_UNSPECIFIED: HoldReason.ValueType  # 0
+WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
 """It does not wait."""
-HOLD_REASON_SCHEDULED: HoldReason.ValueType  # 1
+WAIT_REASON_SCHEDULED: WaitReason.ValueType  # 1
 """It waits for its schedule time."""
-HOLD_REASON_BACKOFF: HoldReason.ValueType  # 2
-"""It waits for the end of a back-off, see `hold_until`."""
-HOLD_REASON_PAUSED: HoldReason.ValueType  # 3
+WAIT_REASON_BACKOFF: WaitReason.ValueType  # 2
+"""It waits for the end of a back-off, see `wait_until`."""
+WAIT_REASON_PAUSED: WaitReason.ValueType  # 3
 """Its function is paused."""
-HOLD_REASON_BACKLOG: HoldReason.ValueType  # 4
+WAIT_REASON_BACKLOG: WaitReason.ValueType  # 4
 """Others are before it."""
-HOLD_REASON_NO_WORKER: HoldReason.ValueType  # 5
+WAIT_REASON_NO_WORKER: WaitReason.ValueType  # 5
 """No live worker serves its function."""
-HOLD_REASON_COLD_START: HoldReason.ValueType  # 6
+WAIT_REASON_COLD_START: WaitReason.ValueType  # 6
 """An instance is starting for it."""
-Global___HoldReason: typing_extensions.TypeAlias = HoldReason
+Global___WaitReason: typing_extensions.TypeAlias = WaitReason
 
 class _AttemptOutcome:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -185,8 +185,8 @@ class _InvocationEventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wra
     """An attempt ended."""
     INVOCATION_EVENT_TYPE_RETRYING: _InvocationEventType.ValueType  # 7
     """It waits for another attempt."""
-    INVOCATION_EVENT_TYPE_HANDED_BACK: _InvocationEventType.ValueType  # 8
-    """A worker gave it back unfinished."""
+    INVOCATION_EVENT_TYPE_REQUEUED: _InvocationEventType.ValueType  # 8
+    """A worker gave it back unfinished, to be enqueued again."""
     INVOCATION_EVENT_TYPE_STOP_REQUESTED: _InvocationEventType.ValueType  # 9
     """A stop was asked for."""
     INVOCATION_EVENT_TYPE_ENDED: _InvocationEventType.ValueType  # 10
@@ -219,8 +219,8 @@ INVOCATION_EVENT_TYPE_ATTEMPT_ENDED: InvocationEventType.ValueType  # 6
 """An attempt ended."""
 INVOCATION_EVENT_TYPE_RETRYING: InvocationEventType.ValueType  # 7
 """It waits for another attempt."""
-INVOCATION_EVENT_TYPE_HANDED_BACK: InvocationEventType.ValueType  # 8
-"""A worker gave it back unfinished."""
+INVOCATION_EVENT_TYPE_REQUEUED: InvocationEventType.ValueType  # 8
+"""A worker gave it back unfinished, to be enqueued again."""
 INVOCATION_EVENT_TYPE_STOP_REQUESTED: InvocationEventType.ValueType  # 9
 """A stop was asked for."""
 INVOCATION_EVENT_TYPE_ENDED: InvocationEventType.ValueType  # 10
@@ -400,7 +400,9 @@ class Failure(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     RETRYABLE_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """A stable, machine-readable reason in UPPER_SNAKE case, for example `HTTP_STATUS` or `START_FAILED`."""
+    """A stable, machine-readable reason: the name of a FailureReason without its prefix, for example `HTTP_STATUS`. Later
+    versions may send others than this one knows.
+    """
     message: builtins.str
     """The same in words."""
     retryable: builtins.bool
@@ -422,30 +424,14 @@ class Result(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    @typing.final
-    class HeadersEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
     STATUS_CODE_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     PAYLOAD_FIELD_NUMBER: builtins.int
     status_code: builtins.int
     """The HTTP status code of the answer."""
     @property
-    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """The headers of the answer, names in lower case; several values of one name are joined with `, `."""
+    def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
+        """The headers of the answer in their order, names in lower case."""
 
     @property
     def payload(self) -> homing.v1.payload_pb2.Payload:
@@ -455,7 +441,7 @@ class Result(google.protobuf.message.Message):
         self,
         *,
         status_code: builtins.int = ...,
-        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
         payload: homing.v1.payload_pb2.Payload | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["payload", b"payload"]) -> builtins.bool: ...
@@ -734,8 +720,8 @@ class Invocation(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     FUNCTION_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
-    HOLD_REASON_FIELD_NUMBER: builtins.int
-    HOLD_UNTIL_FIELD_NUMBER: builtins.int
+    WAIT_REASON_FIELD_NUMBER: builtins.int
+    WAIT_UNTIL_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     SYNC_FIELD_NUMBER: builtins.int
     CALLER_FIELD_NUMBER: builtins.int
@@ -759,7 +745,7 @@ class Invocation(google.protobuf.message.Message):
     """The name of the function."""
     state: Global___InvocationState.ValueType
     """Where it stands."""
-    hold_reason: Global___HoldReason.ValueType
+    wait_reason: Global___WaitReason.ValueType
     """Why it waits."""
     sync: builtins.bool
     """True for a call of `Invoke`, whose caller waited for the end."""
@@ -774,7 +760,7 @@ class Invocation(google.protobuf.message.Message):
     depth: builtins.int
     """The length of the chain of invocations that caused this one; at most 16, where a chain ends."""
     @property
-    def hold_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    def wait_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Until when it waits, where that is known."""
 
     @property
@@ -827,8 +813,8 @@ class Invocation(google.protobuf.message.Message):
         id: builtins.str = ...,
         function: builtins.str = ...,
         state: Global___InvocationState.ValueType = ...,
-        hold_reason: Global___HoldReason.ValueType = ...,
-        hold_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        wait_reason: Global___WaitReason.ValueType = ...,
+        wait_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         spec: Global___InvocationSpec | None = ...,
         sync: builtins.bool = ...,
         caller: builtins.str = ...,
@@ -847,8 +833,8 @@ class Invocation(google.protobuf.message.Message):
         stop_request: Global___StopRequest | None = ...,
         progress: Global___Progress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "hold_until", b"hold_until", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "stop_request", b"stop_request"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "caller", b"caller", "caused_by", b"caused_by", "create_time", b"create_time", "deliveries", b"deliveries", "depth", b"depth", "end_time", b"end_time", "events", b"events", "failure", b"failure", "function", b"function", "hold_reason", b"hold_reason", "hold_until", b"hold_until", "id", b"id", "progress", b"progress", "rerun_of", b"rerun_of", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop_request", b"stop_request", "sync", b"sync"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "result", b"result", "spec", b"spec", "start_time", b"start_time", "stop_request", b"stop_request", "wait_until", b"wait_until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "caller", b"caller", "caused_by", b"caused_by", "create_time", b"create_time", "deliveries", b"deliveries", "depth", b"depth", "end_time", b"end_time", "events", b"events", "failure", b"failure", "function", b"function", "id", b"id", "progress", b"progress", "rerun_of", b"rerun_of", "result", b"result", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop_request", b"stop_request", "sync", b"sync", "wait_reason", b"wait_reason", "wait_until", b"wait_until"]) -> None: ...
 
 Global___Invocation: typing_extensions.TypeAlias = Invocation
 

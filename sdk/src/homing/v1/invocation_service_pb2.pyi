@@ -11,7 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
-import homing.v1.dead_letter_pb2
+import google.rpc.status_pb2
 import homing.v1.invocation_pb2
 import homing.v1.payload_pb2
 import sys
@@ -47,30 +47,6 @@ INVOCATION_ORDER_NEWEST_FIRST: InvocationOrder.ValueType  # 1
 INVOCATION_ORDER_OLDEST_FIRST: InvocationOrder.ValueType  # 2
 """Earliest create_time first."""
 Global___InvocationOrder: typing_extensions.TypeAlias = InvocationOrder
-
-class _LogStream:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _LogStreamEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LogStream.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    LOG_STREAM_UNSPECIFIED: _LogStream.ValueType  # 0
-    """Not set."""
-    LOG_STREAM_STDOUT: _LogStream.ValueType  # 1
-    """Standard output."""
-    LOG_STREAM_STDERR: _LogStream.ValueType  # 2
-    """Standard error."""
-
-class LogStream(_LogStream, metaclass=_LogStreamEnumTypeWrapper):
-    """LogStream is where a line was written."""
-
-LOG_STREAM_UNSPECIFIED: LogStream.ValueType  # 0
-"""Not set."""
-LOG_STREAM_STDOUT: LogStream.ValueType  # 1
-"""Standard output."""
-LOG_STREAM_STDERR: LogStream.ValueType  # 2
-"""Standard error."""
-Global___LogStream: typing_extensions.TypeAlias = LogStream
 
 @typing.final
 class InvokeRequest(google.protobuf.message.Message):
@@ -123,9 +99,7 @@ class InvokeAsyncRequest(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """An id of the caller's choice, at most 128 printable characters, that makes the call safe to repeat: the same id with the same content
-    is the same invocation, with other content ALREADY_EXISTS.
-    """
+    """Makes the call idempotent: the same id with the same content is the same invocation, as long as its record is kept."""
     @property
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run."""
@@ -199,52 +173,24 @@ class BatchInvokeAsyncResponse(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
         ACCEPTED_FIELD_NUMBER: builtins.int
-        REFUSED_FIELD_NUMBER: builtins.int
+        ERROR_FIELD_NUMBER: builtins.int
         @property
         def accepted(self) -> Global___InvokeAsyncResponse:
             """It was accepted."""
 
         @property
-        def refused(self) -> Global___BatchInvokeAsyncResponse.Refusal:
-            """It was refused."""
+        def error(self) -> google.rpc.status_pb2.Status:
+            """It was refused: the status that a single call would have had, with its details."""
 
         def __init__(
             self,
             *,
             accepted: Global___InvokeAsyncResponse | None = ...,
-            refused: Global___BatchInvokeAsyncResponse.Refusal | None = ...,
+            error: google.rpc.status_pb2.Status | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["accepted", b"accepted", "outcome", b"outcome", "refused", b"refused"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "outcome", b"outcome", "refused", b"refused"]) -> None: ...
-        def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["accepted", "refused"] | None: ...
-
-    @typing.final
-    class Refusal(google.protobuf.message.Message):
-        """Why one request was refused."""
-
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        CODE_FIELD_NUMBER: builtins.int
-        MESSAGE_FIELD_NUMBER: builtins.int
-        REASON_FIELD_NUMBER: builtins.int
-        FIELD_FIELD_NUMBER: builtins.int
-        code: builtins.int
-        """The google.rpc.Code that a single call would have had."""
-        message: builtins.str
-        """The same in words."""
-        reason: builtins.str
-        """The reason of the google.rpc.ErrorInfo."""
-        field: builtins.str
-        """The field at fault, where there is one."""
-        def __init__(
-            self,
-            *,
-            code: builtins.int = ...,
-            message: builtins.str = ...,
-            reason: builtins.str = ...,
-            field: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["code", b"code", "field", b"field", "message", b"message", "reason", b"reason"]) -> None: ...
+        def HasField(self, field_name: typing.Literal["accepted", b"accepted", "error", b"error", "outcome", b"outcome"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "error", b"error", "outcome", b"outcome"]) -> None: ...
+        def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["accepted", "error"] | None: ...
 
     RESULTS_FIELD_NUMBER: builtins.int
     @property
@@ -650,7 +596,7 @@ class BulkStopResponse(google.protobuf.message.Message):
     stopped: builtins.int
     """How many of them are STOPPED."""
     stopping: builtins.int
-    """How many of them are STOPPING: somebody has them in hand."""
+    """How many of them are STOPPING: they may be in flight, and their workers decide between stop and finish."""
     def __init__(
         self,
         *,
@@ -698,6 +644,9 @@ class RerunInvocationResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     INVOCATION_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
+    duplicate: builtins.bool
+    """True where an earlier call with the same request_id made it."""
     @property
     def invocation(self) -> homing.v1.invocation_pb2.Invocation:
         """The new invocation; its rerun_of names the old one."""
@@ -706,9 +655,10 @@ class RerunInvocationResponse(google.protobuf.message.Message):
         self,
         *,
         invocation: homing.v1.invocation_pb2.Invocation | None = ...,
+        duplicate: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["invocation", b"invocation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["invocation", b"invocation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicate", b"duplicate", "invocation", b"invocation"]) -> None: ...
 
 Global___RerunInvocationResponse: typing_extensions.TypeAlias = RerunInvocationResponse
 
@@ -727,9 +677,7 @@ class BulkRerunRequest(google.protobuf.message.Message):
     max_per_second: builtins.float
     """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
     request_id: builtins.str
-    """Makes the call safe to repeat: under one id no invocation is run again twice, nor what the call itself made.
-    At most 64 printable characters.
-    """
+    """Makes the call idempotent: under one id no invocation is run again twice, nor what the call itself made."""
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; at least one field must be set. Those that have not ended are left out."""
@@ -755,321 +703,24 @@ class BulkRerunResponse(google.protobuf.message.Message):
 
     MATCHED_FIELD_NUMBER: builtins.int
     ACCEPTED_FIELD_NUMBER: builtins.int
-    DUPLICATES_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
     matched: builtins.int
     """How many matched and had ended."""
     accepted: builtins.int
     """How many of them run again."""
-    duplicates: builtins.int
-    """How many of them were run again by an earlier call with the same request_id."""
     refused: builtins.int
     """How many cannot run again, because their functions or stored bodies are gone, or what they ask for is not allowed."""
+    duplicates: builtins.int
+    """How many of them were run again by an earlier call with the same request_id."""
     def __init__(
         self,
         *,
         matched: builtins.int = ...,
         accepted: builtins.int = ...,
-        duplicates: builtins.int = ...,
         refused: builtins.int = ...,
+        duplicates: builtins.int = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "matched", b"matched", "refused", b"refused"]) -> None: ...
 
 Global___BulkRerunResponse: typing_extensions.TypeAlias = BulkRerunResponse
-
-@typing.final
-class TailLogsRequest(google.protobuf.message.Message):
-    """TailLogsRequest asks for log lines."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    ID_FIELD_NUMBER: builtins.int
-    FOLLOW_FIELD_NUMBER: builtins.int
-    id: builtins.str
-    """The id of the invocation."""
-    follow: builtins.bool
-    """Whether to wait for more until the invocation ends."""
-    def __init__(
-        self,
-        *,
-        id: builtins.str = ...,
-        follow: builtins.bool = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["follow", b"follow", "id", b"id"]) -> None: ...
-
-Global___TailLogsRequest: typing_extensions.TypeAlias = TailLogsRequest
-
-@typing.final
-class TailLogsResponse(google.protobuf.message.Message):
-    """TailLogsResponse is one log line."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    TIME_FIELD_NUMBER: builtins.int
-    STREAM_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
-    SHARED_FIELD_NUMBER: builtins.int
-    stream: Global___LogStream.ValueType
-    """Where."""
-    text: builtins.str
-    """The line without its end."""
-    shared: builtins.bool
-    """Whether the instance served other invocations at the time, so that the line may belong to another one."""
-    @property
-    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was written."""
-
-    def __init__(
-        self,
-        *,
-        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        stream: Global___LogStream.ValueType = ...,
-        text: builtins.str = ...,
-        shared: builtins.bool = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["shared", b"shared", "stream", b"stream", "text", b"text", "time", b"time"]) -> None: ...
-
-Global___TailLogsResponse: typing_extensions.TypeAlias = TailLogsResponse
-
-@typing.final
-class WritePayloadRequest(google.protobuf.message.Message):
-    """WritePayloadRequest is the beginning or a part of a body."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    SIZE_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
-    size: builtins.int
-    """The size of the whole body in bytes, at most 64 MiB."""
-    data: builtins.bytes
-    """The next bytes, at most 1 MiB."""
-    def __init__(
-        self,
-        *,
-        size: builtins.int = ...,
-        data: builtins.bytes = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["data", b"data", "part", b"part", "size", b"size"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "part", b"part", "size", b"size"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["size", "data"] | None: ...
-
-Global___WritePayloadRequest: typing_extensions.TypeAlias = WritePayloadRequest
-
-@typing.final
-class WritePayloadResponse(google.protobuf.message.Message):
-    """WritePayloadResponse is the stored body."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    BLOB_FIELD_NUMBER: builtins.int
-    @property
-    def blob(self) -> homing.v1.payload_pb2.Blob:
-        """Refers to it in an InvocationSpec."""
-
-    def __init__(
-        self,
-        *,
-        blob: homing.v1.payload_pb2.Blob | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["blob", b"blob"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["blob", b"blob"]) -> None: ...
-
-Global___WritePayloadResponse: typing_extensions.TypeAlias = WritePayloadResponse
-
-@typing.final
-class ReadPayloadRequest(google.protobuf.message.Message):
-    """ReadPayloadRequest asks for a stored body."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    BLOB_ID_FIELD_NUMBER: builtins.int
-    blob_id: builtins.str
-    """The id of the blob."""
-    def __init__(
-        self,
-        *,
-        blob_id: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blob_id", b"blob_id"]) -> None: ...
-
-Global___ReadPayloadRequest: typing_extensions.TypeAlias = ReadPayloadRequest
-
-@typing.final
-class ReadPayloadResponse(google.protobuf.message.Message):
-    """ReadPayloadResponse is a part of a body."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: builtins.int
-    data: builtins.bytes
-    """The next bytes."""
-    def __init__(
-        self,
-        *,
-        data: builtins.bytes = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data"]) -> None: ...
-
-Global___ReadPayloadResponse: typing_extensions.TypeAlias = ReadPayloadResponse
-
-@typing.final
-class ListDeadLettersRequest(google.protobuf.message.Message):
-    """ListDeadLettersRequest asks for a page of dead letters."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    FILTER_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    page_size: builtins.int
-    """How many at the most, up to 1,000; 0 means 50."""
-    page_token: builtins.str
-    """The next_page_token of the page before; all else must be the same as then."""
-    @property
-    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
-        """Which ones; unset means all."""
-
-    def __init__(
-        self,
-        *,
-        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
-
-Global___ListDeadLettersRequest: typing_extensions.TypeAlias = ListDeadLettersRequest
-
-@typing.final
-class ListDeadLettersResponse(google.protobuf.message.Message):
-    """ListDeadLettersResponse is a page."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    DEAD_LETTERS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
-    """Asks for the next page; empty at the end."""
-    @property
-    def dead_letters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.dead_letter_pb2.DeadLetter]:
-        """The dead letters."""
-
-    def __init__(
-        self,
-        *,
-        dead_letters: collections.abc.Iterable[homing.v1.dead_letter_pb2.DeadLetter] | None = ...,
-        next_page_token: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]) -> None: ...
-
-Global___ListDeadLettersResponse: typing_extensions.TypeAlias = ListDeadLettersResponse
-
-@typing.final
-class RedriveDeadLettersRequest(google.protobuf.message.Message):
-    """RedriveDeadLettersRequest asks to try again."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    FILTER_FIELD_NUMBER: builtins.int
-    DRY_RUN_FIELD_NUMBER: builtins.int
-    MAX_PER_SECOND_FIELD_NUMBER: builtins.int
-    dry_run: builtins.bool
-    """Whether to count only."""
-    max_per_second: builtins.float
-    """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
-    @property
-    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
-        """Which ones; at least one field must be set. Those that came after the call are left out."""
-
-    def __init__(
-        self,
-        *,
-        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
-        dry_run: builtins.bool = ...,
-        max_per_second: builtins.float = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second"]) -> None: ...
-
-Global___RedriveDeadLettersRequest: typing_extensions.TypeAlias = RedriveDeadLettersRequest
-
-@typing.final
-class RedriveDeadLettersResponse(google.protobuf.message.Message):
-    """RedriveDeadLettersResponse tells how many are tried again."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    MATCHED_FIELD_NUMBER: builtins.int
-    RERUN_FIELD_NUMBER: builtins.int
-    REDELIVERED_FIELD_NUMBER: builtins.int
-    REFUSED_FIELD_NUMBER: builtins.int
-    matched: builtins.int
-    """How many matched."""
-    rerun: builtins.int
-    """How many invocations run again."""
-    redelivered: builtins.int
-    """How many deliveries are made again."""
-    refused: builtins.int
-    """How many cannot be tried again, because their functions or stored bodies are gone, or what they ask for is not
-    allowed. They stay dead letters.
-    """
-    def __init__(
-        self,
-        *,
-        matched: builtins.int = ...,
-        rerun: builtins.int = ...,
-        redelivered: builtins.int = ...,
-        refused: builtins.int = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["matched", b"matched", "redelivered", b"redelivered", "refused", b"refused", "rerun", b"rerun"]) -> None: ...
-
-Global___RedriveDeadLettersResponse: typing_extensions.TypeAlias = RedriveDeadLettersResponse
-
-@typing.final
-class PurgeDeadLettersRequest(google.protobuf.message.Message):
-    """PurgeDeadLettersRequest asks to forget."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    FILTER_FIELD_NUMBER: builtins.int
-    DRY_RUN_FIELD_NUMBER: builtins.int
-    dry_run: builtins.bool
-    """Whether to count only."""
-    @property
-    def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
-        """Which ones; at least one field must be set. Those that came after the call are left out."""
-
-    def __init__(
-        self,
-        *,
-        filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
-        dry_run: builtins.bool = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter"]) -> None: ...
-
-Global___PurgeDeadLettersRequest: typing_extensions.TypeAlias = PurgeDeadLettersRequest
-
-@typing.final
-class PurgeDeadLettersResponse(google.protobuf.message.Message):
-    """PurgeDeadLettersResponse tells how many were forgotten."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    MATCHED_FIELD_NUMBER: builtins.int
-    PURGED_FIELD_NUMBER: builtins.int
-    matched: builtins.int
-    """How many matched."""
-    purged: builtins.int
-    """How many were forgotten."""
-    def __init__(
-        self,
-        *,
-        matched: builtins.int = ...,
-        purged: builtins.int = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["matched", b"matched", "purged", b"purged"]) -> None: ...
-
-Global___PurgeDeadLettersResponse: typing_extensions.TypeAlias = PurgeDeadLettersResponse

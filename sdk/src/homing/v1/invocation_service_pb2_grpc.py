@@ -28,8 +28,17 @@ if _version_not_supported:
 class InvocationServiceStub(object):
     """InvocationService runs functions and tells how their invocations went.
 
-    Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
-    a google.rpc.BadRequest that names the fields, and errors that waiting may cure a google.rpc.RetryInfo.
+    Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
+    name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
+    errors that waiting may cure a google.rpc.RetryInfo.
+
+    Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
+    least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
+    end. A page_token is good for the filter and the order that it was given for.
+
+    A request_id is an id of the caller's choice, 1 to 128 printable ASCII characters, that makes a call idempotent: the
+    same id of the same caller with the same content is the same call, with other content it is refused with
+    ALREADY_EXISTS. Without one a call that is repeated is another call.
     """
 
     def __init__(self, channel):
@@ -98,43 +107,22 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.FromString,
                 _registered_method=True)
-        self.TailLogs = channel.unary_stream(
-                '/homing.v1.InvocationService/TailLogs',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.FromString,
-                _registered_method=True)
-        self.WritePayload = channel.stream_unary(
-                '/homing.v1.InvocationService/WritePayload',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.FromString,
-                _registered_method=True)
-        self.ReadPayload = channel.unary_stream(
-                '/homing.v1.InvocationService/ReadPayload',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
-                _registered_method=True)
-        self.ListDeadLetters = channel.unary_unary(
-                '/homing.v1.InvocationService/ListDeadLetters',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.FromString,
-                _registered_method=True)
-        self.RedriveDeadLetters = channel.unary_unary(
-                '/homing.v1.InvocationService/RedriveDeadLetters',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.FromString,
-                _registered_method=True)
-        self.PurgeDeadLetters = channel.unary_unary(
-                '/homing.v1.InvocationService/PurgeDeadLetters',
-                request_serializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.FromString,
-                _registered_method=True)
 
 
 class InvocationServiceServicer(object):
     """InvocationService runs functions and tells how their invocations went.
 
-    Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
-    a google.rpc.BadRequest that names the fields, and errors that waiting may cure a google.rpc.RetryInfo.
+    Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
+    name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
+    errors that waiting may cure a google.rpc.RetryInfo.
+
+    Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
+    least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
+    end. A page_token is good for the filter and the order that it was given for.
+
+    A request_id is an id of the caller's choice, 1 to 128 printable ASCII characters, that makes a call idempotent: the
+    same id of the same caller with the same content is the same call, with other content it is refused with
+    ALREADY_EXISTS. Without one a call that is repeated is another call.
     """
 
     def Invoke(self, request, context):
@@ -202,14 +190,14 @@ class InvocationServiceServicer(object):
 
     def StopInvocation(self, request, context):
         """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
-        where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+        where it was not in flight, else STOPPING: its worker decides between stop and finish.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BulkStop(self, request, context):
-        """BulkStop stops all invocations that match a filter and have not ended.
+        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,51 +211,7 @@ class InvocationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BulkRerun(self, request, context):
-        """BulkRerun runs all ended invocations that match a filter again.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def TailLogs(self, request, context):
-        """TailLogs streams the log lines of an invocation.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WritePayload(self, request_iterator, context):
-        """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-        the others the body. What no invocation refers to within an hour is removed.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReadPayload(self, request, context):
-        """ReadPayload streams a stored body.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListDeadLetters(self, request, context):
-        """ListDeadLetters returns dead letters, the newest first, page by page.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RedriveDeadLetters(self, request, context):
-        """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-        attempts as at first. What is redriven is no dead letter any more.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def PurgeDeadLetters(self, request, context):
-        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over.
+        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -336,36 +280,6 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.SerializeToString,
             ),
-            'TailLogs': grpc.unary_stream_rpc_method_handler(
-                    servicer.TailLogs,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.SerializeToString,
-            ),
-            'WritePayload': grpc.stream_unary_rpc_method_handler(
-                    servicer.WritePayload,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.SerializeToString,
-            ),
-            'ReadPayload': grpc.unary_stream_rpc_method_handler(
-                    servicer.ReadPayload,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.SerializeToString,
-            ),
-            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListDeadLetters,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.SerializeToString,
-            ),
-            'RedriveDeadLetters': grpc.unary_unary_rpc_method_handler(
-                    servicer.RedriveDeadLetters,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.SerializeToString,
-            ),
-            'PurgeDeadLetters': grpc.unary_unary_rpc_method_handler(
-                    servicer.PurgeDeadLetters,
-                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'homing.v1.InvocationService', rpc_method_handlers)
@@ -377,8 +291,17 @@ def add_InvocationServiceServicer_to_server(servicer, server):
 class InvocationService(object):
     """InvocationService runs functions and tells how their invocations went.
 
-    Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
-    a google.rpc.BadRequest that names the fields, and errors that waiting may cure a google.rpc.RetryInfo.
+    Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
+    name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
+    errors that waiting may cure a google.rpc.RetryInfo.
+
+    Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
+    least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
+    end. A page_token is good for the filter and the order that it was given for.
+
+    A request_id is an id of the caller's choice, 1 to 128 printable ASCII characters, that makes a call idempotent: the
+    same id of the same caller with the same content is the same call, with other content it is refused with
+    ALREADY_EXISTS. Without one a call that is repeated is another call.
     """
 
     @staticmethod
@@ -695,168 +618,6 @@ class InvocationService(object):
             '/homing.v1.InvocationService/BulkRerun',
             homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.SerializeToString,
             homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def TailLogs(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/homing.v1.InvocationService/TailLogs',
-            homing_dot_v1_dot_invocation__service__pb2.TailLogsRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.TailLogsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WritePayload(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/homing.v1.InvocationService/WritePayload',
-            homing_dot_v1_dot_invocation__service__pb2.WritePayloadRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.WritePayloadResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReadPayload(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/homing.v1.InvocationService/ReadPayload',
-            homing_dot_v1_dot_invocation__service__pb2.ReadPayloadRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.ReadPayloadResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListDeadLetters(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.InvocationService/ListDeadLetters',
-            homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.ListDeadLettersResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RedriveDeadLetters(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.InvocationService/RedriveDeadLetters',
-            homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.RedriveDeadLettersResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def PurgeDeadLetters(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.InvocationService/PurgeDeadLetters',
-            homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersRequest.SerializeToString,
-            homing_dot_v1_dot_invocation__service__pb2.PurgeDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -217,107 +217,20 @@ _InvocationServiceBulkRerunType = typing_extensions.TypeVar(
     ],
 )
 
-_InvocationServiceTailLogsType = typing_extensions.TypeVar(
-    '_InvocationServiceTailLogsType',
-    grpc.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.TailLogsRequest,
-        homing.v1.invocation_service_pb2.TailLogsResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.TailLogsRequest,
-        homing.v1.invocation_service_pb2.TailLogsResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.TailLogsRequest,
-        homing.v1.invocation_service_pb2.TailLogsResponse,
-    ],
-)
-
-_InvocationServiceWritePayloadType = typing_extensions.TypeVar(
-    '_InvocationServiceWritePayloadType',
-    grpc.StreamUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.WritePayloadRequest,
-        homing.v1.invocation_service_pb2.WritePayloadResponse,
-    ],
-    grpc.aio.StreamUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.WritePayloadRequest,
-        homing.v1.invocation_service_pb2.WritePayloadResponse,
-    ],
-    default=grpc.StreamUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.WritePayloadRequest,
-        homing.v1.invocation_service_pb2.WritePayloadResponse,
-    ],
-)
-
-_InvocationServiceReadPayloadType = typing_extensions.TypeVar(
-    '_InvocationServiceReadPayloadType',
-    grpc.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.ReadPayloadRequest,
-        homing.v1.invocation_service_pb2.ReadPayloadResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.ReadPayloadRequest,
-        homing.v1.invocation_service_pb2.ReadPayloadResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.ReadPayloadRequest,
-        homing.v1.invocation_service_pb2.ReadPayloadResponse,
-    ],
-)
-
-_InvocationServiceListDeadLettersType = typing_extensions.TypeVar(
-    '_InvocationServiceListDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-    ],
-)
-
-_InvocationServiceRedriveDeadLettersType = typing_extensions.TypeVar(
-    '_InvocationServiceRedriveDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-    ],
-)
-
-_InvocationServicePurgeDeadLettersType = typing_extensions.TypeVar(
-    '_InvocationServicePurgeDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
-    ],
-)
-
-class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType, _InvocationServiceTailLogsType, _InvocationServiceWritePayloadType, _InvocationServiceReadPayloadType, _InvocationServiceListDeadLettersType, _InvocationServiceRedriveDeadLettersType, _InvocationServicePurgeDeadLettersType]):
+class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType]):
     """InvocationService runs functions and tells how their invocations went.
 
-    Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
-    a google.rpc.BadRequest that names the fields, and errors that waiting may cure a google.rpc.RetryInfo.
+    Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
+    name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
+    errors that waiting may cure a google.rpc.RetryInfo.
+
+    Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
+    least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
+    end. A page_token is good for the filter and the order that it was given for.
+
+    A request_id is an id of the caller's choice, 1 to 128 printable ASCII characters, that makes a call idempotent: the
+    same id of the same caller with the same content is the same call, with other content it is refused with
+    ALREADY_EXISTS. Without one a call that is repeated is another call.
     """
 
     @typing.overload
@@ -369,30 +282,6 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
         grpc.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.BulkRerunRequest,
             homing.v1.invocation_service_pb2.BulkRerunResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            homing.v1.invocation_service_pb2.TailLogsRequest,
-            homing.v1.invocation_service_pb2.TailLogsResponse,
-        ],
-        grpc.StreamUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.WritePayloadRequest,
-            homing.v1.invocation_service_pb2.WritePayloadResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            homing.v1.invocation_service_pb2.ReadPayloadRequest,
-            homing.v1.invocation_service_pb2.ReadPayloadResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-            homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-            homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-            homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -446,30 +335,6 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.BulkRerunRequest,
             homing.v1.invocation_service_pb2.BulkRerunResponse,
         ],
-        grpc.aio.UnaryStreamMultiCallable[
-            homing.v1.invocation_service_pb2.TailLogsRequest,
-            homing.v1.invocation_service_pb2.TailLogsResponse,
-        ],
-        grpc.aio.StreamUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.WritePayloadRequest,
-            homing.v1.invocation_service_pb2.WritePayloadResponse,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            homing.v1.invocation_service_pb2.ReadPayloadRequest,
-            homing.v1.invocation_service_pb2.ReadPayloadResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-            homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-            homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-            homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
-        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Invoke: _InvocationServiceInvokeType
@@ -508,39 +373,17 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
 
     StopInvocation: _InvocationServiceStopInvocationType
     """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
-    where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+    where it was not in flight, else STOPPING: its worker decides between stop and finish.
     """
 
     BulkStop: _InvocationServiceBulkStopType
-    """BulkStop stops all invocations that match a filter and have not ended."""
+    """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended."""
 
     RerunInvocation: _InvocationServiceRerunInvocationType
     """RerunInvocation runs an ended invocation again, as a new one; FAILED_PRECONDITION on one that has not ended."""
 
     BulkRerun: _InvocationServiceBulkRerunType
-    """BulkRerun runs all ended invocations that match a filter again."""
-
-    TailLogs: _InvocationServiceTailLogsType
-    """TailLogs streams the log lines of an invocation."""
-
-    WritePayload: _InvocationServiceWritePayloadType
-    """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-    the others the body. What no invocation refers to within an hour is removed.
-    """
-
-    ReadPayload: _InvocationServiceReadPayloadType
-    """ReadPayload streams a stored body."""
-
-    ListDeadLetters: _InvocationServiceListDeadLettersType
-    """ListDeadLetters returns dead letters, the newest first, page by page."""
-
-    RedriveDeadLetters: _InvocationServiceRedriveDeadLettersType
-    """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-    attempts as at first. What is redriven is no dead letter any more.
-    """
-
-    PurgeDeadLetters: _InvocationServicePurgeDeadLettersType
-    """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
+    """BulkRerun runs all invocations that match a filter, and had ended when the call began, again."""
 
 InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -591,37 +434,22 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
         homing.v1.invocation_service_pb2.BulkRerunRequest,
         homing.v1.invocation_service_pb2.BulkRerunResponse,
     ],
-    grpc.aio.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.TailLogsRequest,
-        homing.v1.invocation_service_pb2.TailLogsResponse,
-    ],
-    grpc.aio.StreamUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.WritePayloadRequest,
-        homing.v1.invocation_service_pb2.WritePayloadResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        homing.v1.invocation_service_pb2.ReadPayloadRequest,
-        homing.v1.invocation_service_pb2.ReadPayloadResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-        homing.v1.invocation_service_pb2.ListDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-        homing.v1.invocation_service_pb2.RedriveDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-        homing.v1.invocation_service_pb2.PurgeDeadLettersResponse,
-    ],
 ]
 
 class InvocationServiceServicer(metaclass=abc.ABCMeta):
     """InvocationService runs functions and tells how their invocations went.
 
-    Every error carries a google.rpc.ErrorInfo with a reason and the domain `homing.dev`; invalid requests also
-    a google.rpc.BadRequest that names the fields, and errors that waiting may cure a google.rpc.RetryInfo.
+    Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
+    name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
+    errors that waiting may cure a google.rpc.RetryInfo.
+
+    Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
+    least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
+    end. A page_token is good for the filter and the order that it was given for.
+
+    A request_id is an id of the caller's choice, 1 to 128 printable ASCII characters, that makes a call idempotent: the
+    same id of the same caller with the same content is the same call, with other content it is refused with
+    ALREADY_EXISTS. Without one a call that is repeated is another call.
     """
 
     @abc.abstractmethod
@@ -705,7 +533,7 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.StopInvocationResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.StopInvocationResponse]]:
         """StopInvocation stops an invocation that has not ended; FAILED_PRECONDITION on one that has. The answer is STOPPED
-        where nobody had it in hand, else STOPPING: its worker decides between stop and finish.
+        where it was not in flight, else STOPPING: its worker decides between stop and finish.
         """
 
     @abc.abstractmethod
@@ -714,7 +542,7 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.invocation_service_pb2.BulkStopRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.BulkStopResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkStopResponse]]:
-        """BulkStop stops all invocations that match a filter and have not ended."""
+        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended."""
 
     @abc.abstractmethod
     def RerunInvocation(
@@ -730,58 +558,6 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.invocation_service_pb2.BulkRerunRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.BulkRerunResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkRerunResponse]]:
-        """BulkRerun runs all ended invocations that match a filter again."""
-
-    @abc.abstractmethod
-    def TailLogs(
-        self,
-        request: homing.v1.invocation_service_pb2.TailLogsRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.TailLogsResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.TailLogsResponse]]:
-        """TailLogs streams the log lines of an invocation."""
-
-    @abc.abstractmethod
-    def WritePayload(
-        self,
-        request_iterator: _MaybeAsyncIterator[homing.v1.invocation_service_pb2.WritePayloadRequest],
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.WritePayloadResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.WritePayloadResponse]]:
-        """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-        the others the body. What no invocation refers to within an hour is removed.
-        """
-
-    @abc.abstractmethod
-    def ReadPayload(
-        self,
-        request: homing.v1.invocation_service_pb2.ReadPayloadRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.ReadPayloadResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.ReadPayloadResponse]]:
-        """ReadPayload streams a stored body."""
-
-    @abc.abstractmethod
-    def ListDeadLetters(
-        self,
-        request: homing.v1.invocation_service_pb2.ListDeadLettersRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.ListDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.ListDeadLettersResponse]]:
-        """ListDeadLetters returns dead letters, the newest first, page by page."""
-
-    @abc.abstractmethod
-    def RedriveDeadLetters(
-        self,
-        request: homing.v1.invocation_service_pb2.RedriveDeadLettersRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.RedriveDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.RedriveDeadLettersResponse]]:
-        """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-        attempts as at first. What is redriven is no dead letter any more.
-        """
-
-    @abc.abstractmethod
-    def PurgeDeadLetters(
-        self,
-        request: homing.v1.invocation_service_pb2.PurgeDeadLettersRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.PurgeDeadLettersResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.PurgeDeadLettersResponse]]:
-        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
+        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again."""
 
 def add_InvocationServiceServicer_to_server(servicer: InvocationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

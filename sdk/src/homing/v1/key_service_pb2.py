@@ -25,29 +25,32 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/key_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12 \n\x06scopes\x18\x03 \x03(\x0e\x32\x10.homing.v1.Scope\x12\x11\n\tfunctions\x18\x04 \x03(\t\x12\x16\n\x0emax_per_second\x18\x05 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\x10\x43reateKeyRequest\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key\"@\n\x11\x43reateKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.homing.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x10RevokeKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"0\n\x11RevokeKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key*v\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_INVOKE\x10\x01\x12\x0e\n\nSCOPE_READ\x10\x02\x12\x11\n\rSCOPE_OPERATE\x10\x03\x12\x10\n\x0cSCOPE_DEPLOY\x10\x04\x12\x0f\n\x0bSCOPE_ADMIN\x10\x05\x32\xe1\x01\n\nKeyService\x12\x46\n\tCreateKey\x12\x1b.homing.v1.CreateKeyRequest\x1a\x1c.homing.v1.CreateKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.homing.v1.ListKeysRequest\x1a\x1b.homing.v1.ListKeysResponse\x12\x46\n\tRevokeKey\x12\x1b.homing.v1.RevokeKeyRequest\x1a\x1c.homing.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/key_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12 \n\x06scopes\x18\x03 \x03(\x0e\x32\x10.homing.v1.Scope\x12\x11\n\tfunctions\x18\x04 \x03(\t\x12\x16\n\x0emax_per_second\x18\x05 \x01(\x01\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x10\x43reateKeyRequest\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"S\n\x11\x43reateKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.homing.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x10RevokeKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"0\n\x11RevokeKeyResponse\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.homing.v1.Key*v\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCOPE_INVOKE\x10\x01\x12\x0e\n\nSCOPE_READ\x10\x02\x12\x11\n\rSCOPE_OPERATE\x10\x03\x12\x10\n\x0cSCOPE_DEPLOY\x10\x04\x12\x0f\n\x0bSCOPE_ADMIN\x10\x05\x32\xe6\x01\n\nKeyService\x12\x46\n\tCreateKey\x12\x1b.homing.v1.CreateKeyRequest\x1a\x1c.homing.v1.CreateKeyResponse\x12H\n\x08ListKeys\x12\x1a.homing.v1.ListKeysRequest\x1a\x1b.homing.v1.ListKeysResponse\"\x03\x90\x02\x01\x12\x46\n\tRevokeKey\x12\x1b.homing.v1.RevokeKeyRequest\x1a\x1c.homing.v1.RevokeKeyResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.key_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_SCOPE']._serialized_start=615
-  _globals['_SCOPE']._serialized_end=733
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
+  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\220\002\001'
+  _globals['_SCOPE']._serialized_start=654
+  _globals['_SCOPE']._serialized_end=772
   _globals['_KEY']._serialized_start=76
   _globals['_KEY']._serialized_end=282
   _globals['_CREATEKEYREQUEST']._serialized_start=284
-  _globals['_CREATEKEYREQUEST']._serialized_end=331
-  _globals['_CREATEKEYRESPONSE']._serialized_start=333
-  _globals['_CREATEKEYRESPONSE']._serialized_end=397
-  _globals['_LISTKEYSREQUEST']._serialized_start=399
-  _globals['_LISTKEYSREQUEST']._serialized_end=455
-  _globals['_LISTKEYSRESPONSE']._serialized_start=457
-  _globals['_LISTKEYSRESPONSE']._serialized_end=530
-  _globals['_REVOKEKEYREQUEST']._serialized_start=532
-  _globals['_REVOKEKEYREQUEST']._serialized_end=563
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=565
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=613
-  _globals['_KEYSERVICE']._serialized_start=736
-  _globals['_KEYSERVICE']._serialized_end=961
+  _globals['_CREATEKEYREQUEST']._serialized_end=351
+  _globals['_CREATEKEYRESPONSE']._serialized_start=353
+  _globals['_CREATEKEYRESPONSE']._serialized_end=436
+  _globals['_LISTKEYSREQUEST']._serialized_start=438
+  _globals['_LISTKEYSREQUEST']._serialized_end=494
+  _globals['_LISTKEYSRESPONSE']._serialized_start=496
+  _globals['_LISTKEYSRESPONSE']._serialized_end=569
+  _globals['_REVOKEKEYREQUEST']._serialized_start=571
+  _globals['_REVOKEKEYREQUEST']._serialized_end=602
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=604
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=652
+  _globals['_KEYSERVICE']._serialized_start=775
+  _globals['_KEYSERVICE']._serialized_end=1005
 # @@protoc_insertion_point(module_scope)

@@ -114,6 +114,9 @@ class CreateKeyRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     KEY_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes the call idempotent: the same id with the same content answers with the same key, for a day."""
     @property
     def key(self) -> Global___Key:
         """The key; `id` and `create_time` are set by the server."""
@@ -122,9 +125,10 @@ class CreateKeyRequest(google.protobuf.message.Message):
         self,
         *,
         key: Global___Key | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["key", b"key"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "request_id", b"request_id"]) -> None: ...
 
 Global___CreateKeyRequest: typing_extensions.TypeAlias = CreateKeyRequest
 
@@ -136,8 +140,11 @@ class CreateKeyResponse(google.protobuf.message.Message):
 
     KEY_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
     secret: builtins.str
     """The key itself, for the metadata `authorization: Bearer KEY`. It is never shown again."""
+    duplicate: builtins.bool
+    """True where an earlier call with the same request_id made it."""
     @property
     def key(self) -> Global___Key:
         """What is known of it from now on."""
@@ -147,9 +154,10 @@ class CreateKeyResponse(google.protobuf.message.Message):
         *,
         key: Global___Key | None = ...,
         secret: builtins.str = ...,
+        duplicate: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["key", b"key"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key", "secret", b"secret"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicate", b"duplicate", "key", b"key", "secret", b"secret"]) -> None: ...
 
 Global___CreateKeyResponse: typing_extensions.TypeAlias = CreateKeyResponse
 

@@ -24,21 +24,20 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17homing/v1/payload.proto\x12\thoming.v1\"X\n\x07Payload\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x1f\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x0f.homing.v1.BlobH\x00\x42\x06\n\x04\x62ody\"0\n\x04\x42lob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\xa0\x01\n\x0bHttpOptions\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x34\n\x07headers\x18\x04 \x03(\x0b\x32#.homing.v1.HttpOptions.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17homing/v1/payload.proto\x12\thoming.v1\"X\n\x07Payload\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x1f\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x0f.homing.v1.BlobH\x00\x42\x06\n\x04\x62ody\"0\n\x04\x42lob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"^\n\x0bHttpOptions\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\"\n\x07headers\x18\x04 \x03(\x0b\x32\x11.homing.v1.HeaderB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.payload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_HTTPOPTIONS_HEADERSENTRY']._loaded_options = None
-  _globals['_HTTPOPTIONS_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
   _globals['_PAYLOAD']._serialized_start=38
   _globals['_PAYLOAD']._serialized_end=126
   _globals['_BLOB']._serialized_start=128
   _globals['_BLOB']._serialized_end=176
-  _globals['_HTTPOPTIONS']._serialized_start=179
-  _globals['_HTTPOPTIONS']._serialized_end=339
-  _globals['_HTTPOPTIONS_HEADERSENTRY']._serialized_start=293
-  _globals['_HTTPOPTIONS_HEADERSENTRY']._serialized_end=339
+  _globals['_HEADER']._serialized_start=178
+  _globals['_HEADER']._serialized_end=215
+  _globals['_HTTPOPTIONS']._serialized_start=217
+  _globals['_HTTPOPTIONS']._serialized_end=311
 # @@protoc_insertion_point(module_scope)

@@ -75,26 +75,32 @@ class Blob(google.protobuf.message.Message):
 Global___Blob: typing_extensions.TypeAlias = Blob
 
 @typing.final
+class Header(google.protobuf.message.Message):
+    """Header is one header of an HTTP message. A name may come more than once: each is a header of its own, in order."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name; case-insensitive."""
+    value: builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "value", b"value"]) -> None: ...
+
+Global___Header: typing_extensions.TypeAlias = Header
+
+@typing.final
 class HttpOptions(google.protobuf.message.Message):
     """HttpOptions says how the HTTP request to the function is made."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    @typing.final
-    class HeadersEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     METHOD_FIELD_NUMBER: builtins.int
     PATH_FIELD_NUMBER: builtins.int
@@ -107,8 +113,8 @@ class HttpOptions(google.protobuf.message.Message):
     query: builtins.str
     """The query string without its `?`."""
     @property
-    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Further request headers. Names are case-insensitive; headers that homing sets itself are refused."""
+    def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """Further request headers; headers that homing sets itself are refused."""
 
     def __init__(
         self,
@@ -116,7 +122,7 @@ class HttpOptions(google.protobuf.message.Message):
         method: builtins.str = ...,
         path: builtins.str = ...,
         query: builtins.str = ...,
-        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        headers: collections.abc.Iterable[Global___Header] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["headers", b"headers", "method", b"method", "path", b"path", "query", b"query"]) -> None: ...
 

@@ -23,23 +23,21 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from homing.v1 import payload_pb2 as homing_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16homing/v1/policy.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa5\x02\n\x0bRetryPolicy\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12\x62\x61\x63koff_multiplier\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12.\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12retry_status_codes\x18\x05 \x03(\x05\x12\x32\n\x0fmax_retry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_attemptsB\x15\n\x13_backoff_multiplier\"z\n\x08\x43\x61llback\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x31\n\x07headers\x18\x02 \x03(\x0b\x32 .homing.v1.Callback.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1a\n\x0b\x44\x65stination\x12\x0b\n\x03uri\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16homing/v1/policy.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17homing/v1/payload.proto\"\xa5\x02\n\x0bRetryPolicy\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x12\x62\x61\x63koff_multiplier\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12.\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12retry_status_codes\x18\x05 \x03(\x05\x12\x32\n\x0fmax_retry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_attemptsB\x15\n\x13_backoff_multiplier\";\n\x08\x43\x61llback\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\"\n\x07headers\x18\x02 \x03(\x0b\x32\x11.homing.v1.Header\"\x1a\n\x0b\x44\x65stination\x12\x0b\n\x03uri\x18\x01 \x01(\tB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_CALLBACK_HEADERSENTRY']._loaded_options = None
-  _globals['_CALLBACK_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_RETRYPOLICY']._serialized_start=70
-  _globals['_RETRYPOLICY']._serialized_end=363
-  _globals['_CALLBACK']._serialized_start=365
-  _globals['_CALLBACK']._serialized_end=487
-  _globals['_CALLBACK_HEADERSENTRY']._serialized_start=441
-  _globals['_CALLBACK_HEADERSENTRY']._serialized_end=487
-  _globals['_DESTINATION']._serialized_start=489
-  _globals['_DESTINATION']._serialized_end=515
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
+  _globals['_RETRYPOLICY']._serialized_start=95
+  _globals['_RETRYPOLICY']._serialized_end=388
+  _globals['_CALLBACK']._serialized_start=390
+  _globals['_CALLBACK']._serialized_end=449
+  _globals['_DESTINATION']._serialized_start=451
+  _globals['_DESTINATION']._serialized_end=477
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.message
+import homing.v1.payload_pb2
 import sys
 import typing
 
@@ -82,35 +83,19 @@ class Callback(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    @typing.final
-    class HeadersEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        value: builtins.str
-        def __init__(
-            self,
-            *,
-            key: builtins.str = ...,
-            value: builtins.str = ...,
-        ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
-
     URL_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     url: builtins.str
     """An absolute `http` or `https` URL, at most 2,048 characters. The host `gateway` names the server itself."""
     @property
-    def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+    def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
         """Further headers of the callback request."""
 
     def __init__(
         self,
         *,
         url: builtins.str = ...,
-        headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["headers", b"headers", "url", b"url"]) -> None: ...
 

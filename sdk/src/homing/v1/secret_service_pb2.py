@@ -25,45 +25,34 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehoming/v1/secret_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\nSigningKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x13\x43reateSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"9\n\x14\x43reateSecretResponse\x12!\n\x06secret\x18\x01 \x01(\x0b\x32\x11.homing.v1.Secret\"2\n\x13UpdateSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"9\n\x14UpdateSecretResponse\x12!\n\x06secret\x18\x01 \x01(\x0b\x32\x11.homing.v1.Secret\";\n\x12ListSecretsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListSecretsResponse\x12\"\n\x07secrets\x18\x01 \x03(\x0b\x32\x11.homing.v1.Secret\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13\x44\x65leteSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteSecretResponse\"8\n\x17RotateSigningKeyRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"S\n\x18RotateSigningKeyResponse\x12*\n\x0bsigning_key\x18\x01 \x01(\x0b\x32\x15.homing.v1.SigningKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"*\n\x16ListSigningKeysRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"F\n\x17ListSigningKeysResponse\x12+\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x15.homing.v1.SigningKey\"%\n\x17RevokeSigningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1a\n\x18RevokeSigningKeyResponse2\xe4\x04\n\rSecretService\x12O\n\x0c\x43reateSecret\x12\x1e.homing.v1.CreateSecretRequest\x1a\x1f.homing.v1.CreateSecretResponse\x12O\n\x0cUpdateSecret\x12\x1e.homing.v1.UpdateSecretRequest\x1a\x1f.homing.v1.UpdateSecretResponse\x12L\n\x0bListSecrets\x12\x1d.homing.v1.ListSecretsRequest\x1a\x1e.homing.v1.ListSecretsResponse\x12O\n\x0c\x44\x65leteSecret\x12\x1e.homing.v1.DeleteSecretRequest\x1a\x1f.homing.v1.DeleteSecretResponse\x12[\n\x10RotateSigningKey\x12\".homing.v1.RotateSigningKeyRequest\x1a#.homing.v1.RotateSigningKeyResponse\x12X\n\x0fListSigningKeys\x12!.homing.v1.ListSigningKeysRequest\x1a\".homing.v1.ListSigningKeysResponse\x12[\n\x10RevokeSigningKey\x12\".homing.v1.RevokeSigningKeyRequest\x1a#.homing.v1.RevokeSigningKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehoming/v1/secret_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x13\x43reateSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"9\n\x14\x43reateSecretResponse\x12!\n\x06secret\x18\x01 \x01(\x0b\x32\x11.homing.v1.Secret\"2\n\x13UpdateSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"9\n\x14UpdateSecretResponse\x12!\n\x06secret\x18\x01 \x01(\x0b\x32\x11.homing.v1.Secret\";\n\x12ListSecretsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x13ListSecretsResponse\x12\"\n\x07secrets\x18\x01 \x03(\x0b\x32\x11.homing.v1.Secret\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13\x44\x65leteSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteSecretResponse2\xd5\x02\n\rSecretService\x12O\n\x0c\x43reateSecret\x12\x1e.homing.v1.CreateSecretRequest\x1a\x1f.homing.v1.CreateSecretResponse\x12O\n\x0cUpdateSecret\x12\x1e.homing.v1.UpdateSecretRequest\x1a\x1f.homing.v1.UpdateSecretResponse\x12Q\n\x0bListSecrets\x12\x1d.homing.v1.ListSecretsRequest\x1a\x1e.homing.v1.ListSecretsResponse\"\x03\x90\x02\x01\x12O\n\x0c\x44\x65leteSecret\x12\x1e.homing.v1.DeleteSecretRequest\x1a\x1f.homing.v1.DeleteSecretResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing.v1.secret_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
+  _globals['_SECRETSERVICE'].methods_by_name['ListSecrets']._loaded_options = None
+  _globals['_SECRETSERVICE'].methods_by_name['ListSecrets']._serialized_options = b'\220\002\001'
   _globals['_SECRET']._serialized_start=79
   _globals['_SECRET']._serialized_end=216
-  _globals['_SIGNINGKEY']._serialized_start=218
-  _globals['_SIGNINGKEY']._serialized_end=309
-  _globals['_CREATESECRETREQUEST']._serialized_start=311
-  _globals['_CREATESECRETREQUEST']._serialized_end=361
-  _globals['_CREATESECRETRESPONSE']._serialized_start=363
-  _globals['_CREATESECRETRESPONSE']._serialized_end=420
-  _globals['_UPDATESECRETREQUEST']._serialized_start=422
-  _globals['_UPDATESECRETREQUEST']._serialized_end=472
-  _globals['_UPDATESECRETRESPONSE']._serialized_start=474
-  _globals['_UPDATESECRETRESPONSE']._serialized_end=531
-  _globals['_LISTSECRETSREQUEST']._serialized_start=533
-  _globals['_LISTSECRETSREQUEST']._serialized_end=592
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=594
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=676
-  _globals['_DELETESECRETREQUEST']._serialized_start=678
-  _globals['_DELETESECRETREQUEST']._serialized_end=713
-  _globals['_DELETESECRETRESPONSE']._serialized_start=715
-  _globals['_DELETESECRETRESPONSE']._serialized_end=737
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_start=739
-  _globals['_ROTATESIGNINGKEYREQUEST']._serialized_end=795
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=797
-  _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=880
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=882
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=924
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=926
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=996
-  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_start=998
-  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_end=1035
-  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_start=1037
-  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_end=1063
-  _globals['_SECRETSERVICE']._serialized_start=1066
-  _globals['_SECRETSERVICE']._serialized_end=1678
+  _globals['_CREATESECRETREQUEST']._serialized_start=218
+  _globals['_CREATESECRETREQUEST']._serialized_end=268
+  _globals['_CREATESECRETRESPONSE']._serialized_start=270
+  _globals['_CREATESECRETRESPONSE']._serialized_end=327
+  _globals['_UPDATESECRETREQUEST']._serialized_start=329
+  _globals['_UPDATESECRETREQUEST']._serialized_end=379
+  _globals['_UPDATESECRETRESPONSE']._serialized_start=381
+  _globals['_UPDATESECRETRESPONSE']._serialized_end=438
+  _globals['_LISTSECRETSREQUEST']._serialized_start=440
+  _globals['_LISTSECRETSREQUEST']._serialized_end=499
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=501
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=583
+  _globals['_DELETESECRETREQUEST']._serialized_start=585
+  _globals['_DELETESECRETREQUEST']._serialized_end=620
+  _globals['_DELETESECRETRESPONSE']._serialized_start=622
+  _globals['_DELETESECRETRESPONSE']._serialized_end=644
+  _globals['_SECRETSERVICE']._serialized_start=647
+  _globals['_SECRETSERVICE']._serialized_end=988
 # @@protoc_insertion_point(module_scope)

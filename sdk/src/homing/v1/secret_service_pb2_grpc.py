@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class SecretServiceStub(object):
-    """SecretService keeps what functions need to know and nobody is to read, and the keys that deliveries are signed with.
-    It never returns the value of a secret. All is kept encrypted.
+    """SecretService keeps what functions need to know and nobody is to read. It never returns the value of a secret. Values
+    are kept encrypted.
     """
 
     def __init__(self, channel):
@@ -56,26 +56,11 @@ class SecretServiceStub(object):
                 request_serializer=homing_dot_v1_dot_secret__service__pb2.DeleteSecretRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_secret__service__pb2.DeleteSecretResponse.FromString,
                 _registered_method=True)
-        self.RotateSigningKey = channel.unary_unary(
-                '/homing.v1.SecretService/RotateSigningKey',
-                request_serializer=homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyResponse.FromString,
-                _registered_method=True)
-        self.ListSigningKeys = channel.unary_unary(
-                '/homing.v1.SecretService/ListSigningKeys',
-                request_serializer=homing_dot_v1_dot_secret__service__pb2.ListSigningKeysRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_secret__service__pb2.ListSigningKeysResponse.FromString,
-                _registered_method=True)
-        self.RevokeSigningKey = channel.unary_unary(
-                '/homing.v1.SecretService/RevokeSigningKey',
-                request_serializer=homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyRequest.SerializeToString,
-                response_deserializer=homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyResponse.FromString,
-                _registered_method=True)
 
 
 class SecretServiceServicer(object):
-    """SecretService keeps what functions need to know and nobody is to read, and the keys that deliveries are signed with.
-    It never returns the value of a secret. All is kept encrypted.
+    """SecretService keeps what functions need to know and nobody is to read. It never returns the value of a secret. Values
+    are kept encrypted.
     """
 
     def CreateSecret(self, request, context):
@@ -106,28 +91,6 @@ class SecretServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RotateSigningKey(self, request, context):
-        """RotateSigningKey makes the key that deliveries are signed with from now on, and returns it this one time. The
-        newest two keys are active: deliveries carry a signature of each, so receivers can change in their own time.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListSigningKeys(self, request, context):
-        """ListSigningKeys tells which signing keys there are, without the keys themselves.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RevokeSigningKey(self, request, context):
-        """RevokeSigningKey removes a signing key, one that has leaked say, or the former one once receivers know the new one.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_SecretServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,21 +114,6 @@ def add_SecretServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_secret__service__pb2.DeleteSecretRequest.FromString,
                     response_serializer=homing_dot_v1_dot_secret__service__pb2.DeleteSecretResponse.SerializeToString,
             ),
-            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.RotateSigningKey,
-                    request_deserializer=homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyResponse.SerializeToString,
-            ),
-            'ListSigningKeys': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSigningKeys,
-                    request_deserializer=homing_dot_v1_dot_secret__service__pb2.ListSigningKeysRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_secret__service__pb2.ListSigningKeysResponse.SerializeToString,
-            ),
-            'RevokeSigningKey': grpc.unary_unary_rpc_method_handler(
-                    servicer.RevokeSigningKey,
-                    request_deserializer=homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyRequest.FromString,
-                    response_serializer=homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyResponse.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'homing.v1.SecretService', rpc_method_handlers)
@@ -175,8 +123,8 @@ def add_SecretServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SecretService(object):
-    """SecretService keeps what functions need to know and nobody is to read, and the keys that deliveries are signed with.
-    It never returns the value of a secret. All is kept encrypted.
+    """SecretService keeps what functions need to know and nobody is to read. It never returns the value of a secret. Values
+    are kept encrypted.
     """
 
     @staticmethod
@@ -277,87 +225,6 @@ class SecretService(object):
             '/homing.v1.SecretService/DeleteSecret',
             homing_dot_v1_dot_secret__service__pb2.DeleteSecretRequest.SerializeToString,
             homing_dot_v1_dot_secret__service__pb2.DeleteSecretResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RotateSigningKey(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.SecretService/RotateSigningKey',
-            homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyRequest.SerializeToString,
-            homing_dot_v1_dot_secret__service__pb2.RotateSigningKeyResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListSigningKeys(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.SecretService/ListSigningKeys',
-            homing_dot_v1_dot_secret__service__pb2.ListSigningKeysRequest.SerializeToString,
-            homing_dot_v1_dot_secret__service__pb2.ListSigningKeysResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RevokeSigningKey(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/homing.v1.SecretService/RevokeSigningKey',
-            homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyRequest.SerializeToString,
-            homing_dot_v1_dot_secret__service__pb2.RevokeSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,57 +89,9 @@ _SecretServiceDeleteSecretType = typing_extensions.TypeVar(
     ],
 )
 
-_SecretServiceRotateSigningKeyType = typing_extensions.TypeVar(
-    '_SecretServiceRotateSigningKeyType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-        homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-        homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-        homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-    ],
-)
-
-_SecretServiceListSigningKeysType = typing_extensions.TypeVar(
-    '_SecretServiceListSigningKeysType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.ListSigningKeysRequest,
-        homing.v1.secret_service_pb2.ListSigningKeysResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.ListSigningKeysRequest,
-        homing.v1.secret_service_pb2.ListSigningKeysResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.ListSigningKeysRequest,
-        homing.v1.secret_service_pb2.ListSigningKeysResponse,
-    ],
-)
-
-_SecretServiceRevokeSigningKeyType = typing_extensions.TypeVar(
-    '_SecretServiceRevokeSigningKeyType',
-    grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-        homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-        homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-        homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
-    ],
-)
-
-class SecretServiceStub(typing.Generic[_SecretServiceCreateSecretType, _SecretServiceUpdateSecretType, _SecretServiceListSecretsType, _SecretServiceDeleteSecretType, _SecretServiceRotateSigningKeyType, _SecretServiceListSigningKeysType, _SecretServiceRevokeSigningKeyType]):
-    """SecretService keeps what functions need to know and nobody is to read, and the keys that deliveries are signed with.
-    It never returns the value of a secret. All is kept encrypted.
+class SecretServiceStub(typing.Generic[_SecretServiceCreateSecretType, _SecretServiceUpdateSecretType, _SecretServiceListSecretsType, _SecretServiceDeleteSecretType]):
+    """SecretService keeps what functions need to know and nobody is to read. It never returns the value of a secret. Values
+    are kept encrypted.
     """
 
     @typing.overload
@@ -159,18 +111,6 @@ class SecretServiceStub(typing.Generic[_SecretServiceCreateSecretType, _SecretSe
         grpc.UnaryUnaryMultiCallable[
             homing.v1.secret_service_pb2.DeleteSecretRequest,
             homing.v1.secret_service_pb2.DeleteSecretResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-            homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.ListSigningKeysRequest,
-            homing.v1.secret_service_pb2.ListSigningKeysResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-            homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -192,18 +132,6 @@ class SecretServiceStub(typing.Generic[_SecretServiceCreateSecretType, _SecretSe
             homing.v1.secret_service_pb2.DeleteSecretRequest,
             homing.v1.secret_service_pb2.DeleteSecretResponse,
         ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-            homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.ListSigningKeysRequest,
-            homing.v1.secret_service_pb2.ListSigningKeysResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-            homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
-        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateSecret: _SecretServiceCreateSecretType
@@ -217,17 +145,6 @@ class SecretServiceStub(typing.Generic[_SecretServiceCreateSecretType, _SecretSe
 
     DeleteSecret: _SecretServiceDeleteSecretType
     """DeleteSecret removes a secret; FAILED_PRECONDITION where a function names it."""
-
-    RotateSigningKey: _SecretServiceRotateSigningKeyType
-    """RotateSigningKey makes the key that deliveries are signed with from now on, and returns it this one time. The
-    newest two keys are active: deliveries carry a signature of each, so receivers can change in their own time.
-    """
-
-    ListSigningKeys: _SecretServiceListSigningKeysType
-    """ListSigningKeys tells which signing keys there are, without the keys themselves."""
-
-    RevokeSigningKey: _SecretServiceRevokeSigningKeyType
-    """RevokeSigningKey removes a signing key, one that has leaked say, or the former one once receivers know the new one."""
 
 SecretServiceAsyncStub: typing_extensions.TypeAlias = SecretServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -246,23 +163,11 @@ SecretServiceAsyncStub: typing_extensions.TypeAlias = SecretServiceStub[
         homing.v1.secret_service_pb2.DeleteSecretRequest,
         homing.v1.secret_service_pb2.DeleteSecretResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-        homing.v1.secret_service_pb2.RotateSigningKeyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.ListSigningKeysRequest,
-        homing.v1.secret_service_pb2.ListSigningKeysResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-        homing.v1.secret_service_pb2.RevokeSigningKeyResponse,
-    ],
 ]
 
 class SecretServiceServicer(metaclass=abc.ABCMeta):
-    """SecretService keeps what functions need to know and nobody is to read, and the keys that deliveries are signed with.
-    It never returns the value of a secret. All is kept encrypted.
+    """SecretService keeps what functions need to know and nobody is to read. It never returns the value of a secret. Values
+    are kept encrypted.
     """
 
     @abc.abstractmethod
@@ -296,31 +201,5 @@ class SecretServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.secret_service_pb2.DeleteSecretResponse, collections.abc.Awaitable[homing.v1.secret_service_pb2.DeleteSecretResponse]]:
         """DeleteSecret removes a secret; FAILED_PRECONDITION where a function names it."""
-
-    @abc.abstractmethod
-    def RotateSigningKey(
-        self,
-        request: homing.v1.secret_service_pb2.RotateSigningKeyRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.secret_service_pb2.RotateSigningKeyResponse, collections.abc.Awaitable[homing.v1.secret_service_pb2.RotateSigningKeyResponse]]:
-        """RotateSigningKey makes the key that deliveries are signed with from now on, and returns it this one time. The
-        newest two keys are active: deliveries carry a signature of each, so receivers can change in their own time.
-        """
-
-    @abc.abstractmethod
-    def ListSigningKeys(
-        self,
-        request: homing.v1.secret_service_pb2.ListSigningKeysRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.secret_service_pb2.ListSigningKeysResponse, collections.abc.Awaitable[homing.v1.secret_service_pb2.ListSigningKeysResponse]]:
-        """ListSigningKeys tells which signing keys there are, without the keys themselves."""
-
-    @abc.abstractmethod
-    def RevokeSigningKey(
-        self,
-        request: homing.v1.secret_service_pb2.RevokeSigningKeyRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[homing.v1.secret_service_pb2.RevokeSigningKeyResponse, collections.abc.Awaitable[homing.v1.secret_service_pb2.RevokeSigningKeyResponse]]:
-        """RevokeSigningKey removes a signing key, one that has leaked say, or the former one once receivers know the new one."""
 
 def add_SecretServiceServicer_to_server(servicer: SecretServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -307,8 +307,8 @@ def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | Non
 def _handed_back(record: Record, work: WorkMessage) -> Event:
     event = Event(invocation_id=work.invocation_id, time_us=now_us())
     event.token.generation = record.token.generation
-    event.token.delivery = record.token.delivery
-    event.handed_back.reason = "EXPIRED_AFTER_START"
+    event.token.redelivery_count = record.token.delivery
+    event.requeued.reason = "EXPIRED_AFTER_START"
     return event
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from sqlalchemy import Connection
 
-from homing.v1 import secret_service_pb2 as api
+from homing.v1.signing_key_service_pb2 import ListSigningKeysResponse, RotateSigningKeyResponse, SigningKey
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.signing import new_key, read_key, show_key
@@ -37,7 +37,7 @@ class SigningKeys:
         if await self._database.write(stored.add_first_key, self._new(OF_SERVER, new_key())):
             _log.info("signing key made")
 
-    async def rotate(self, function: str, text: str, *, caller: Identity) -> api.RotateSigningKeyResponse:
+    async def rotate(self, function: str, text: str, *, caller: Identity) -> RotateSigningKeyResponse:
         """Make the key that deliveries are signed with from now on, beside the one before.
 
         :param function: Whose deliveries; empty for those of all functions that have no key of their own.
@@ -59,9 +59,9 @@ class SigningKeys:
         if added is None:
             raise function_not_found(function)
         _log.info("signing key rotated", function=function, key=added.id)
-        return api.RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
+        return RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
 
-    async def list(self, function: str, *, caller: Identity) -> api.ListSigningKeysResponse:
+    async def list(self, function: str, *, caller: Identity) -> ListSigningKeysResponse:
         """Return the keys of a function, or all, without the keys themselves.
 
         :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT.
@@ -74,7 +74,7 @@ class SigningKeys:
             checks.function_name("function", function)
             checks.done()
             keys = await self._database.read(stored.keys_of, function)
-        return api.ListSigningKeysResponse(signing_keys=map(_message, keys))
+        return ListSigningKeysResponse(signing_keys=map(_message, keys))
 
     async def revoke(self, key_id: str, *, caller: Identity) -> None:
         """Remove a key.
@@ -121,5 +121,5 @@ def _revoke(connection: Connection, key_id: str, caller: Identity) -> StoredKey:
     return key
 
 
-def _message(key: StoredKey) -> api.SigningKey:
-    return api.SigningKey(id=key.id, function=key.function, create_time=timestamp(key.create_us))
+def _message(key: StoredKey) -> SigningKey:
+    return SigningKey(id=key.id, function=key.function, create_time=timestamp(key.create_us))

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from homing.v1.key_service_pb2 import (
-    SCOPE_ADMIN,
-    SCOPE_DEPLOY,
-    SCOPE_INVOKE,
-    SCOPE_OPERATE,
-    SCOPE_READ,
-    Scope,
-)
+from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_DEPLOY, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ, Scope
 
 Scopes = frozenset[Scope.ValueType]
 
@@ -21,6 +14,10 @@ OWN: Final[Scopes] = frozenset({SCOPE_INVOKE, SCOPE_READ})
 """To read what one has invoked oneself, the one or the other is enough."""
 
 _INVOCATIONS: Final = "/homing.v1.InvocationService/"
+_PAYLOADS: Final = "/homing.v1.PayloadService/"
+_LOGS: Final = "/homing.v1.LogService/"
+_DEAD_LETTERS: Final = "/homing.v1.DeadLetterService/"
+_SIGNING_KEYS: Final = "/homing.v1.SigningKeyService/"
 _FUNCTIONS: Final = "/homing.v1.FunctionService/"
 _SECRETS: Final = "/homing.v1.SecretService/"
 _KEYS: Final = "/homing.v1.KeyService/"
@@ -29,21 +26,21 @@ SCOPES: Final[Mapping[str, Scopes]] = {
     _INVOCATIONS + "Invoke": frozenset({SCOPE_INVOKE}),
     _INVOCATIONS + "InvokeAsync": frozenset({SCOPE_INVOKE}),
     _INVOCATIONS + "BatchInvokeAsync": frozenset({SCOPE_INVOKE}),
-    _INVOCATIONS + "WritePayload": frozenset({SCOPE_INVOKE}),
+    _PAYLOADS + "WritePayload": frozenset({SCOPE_INVOKE}),
     _INVOCATIONS + "GetInvocation": OWN,
     _INVOCATIONS + "WaitInvocation": OWN,
-    _INVOCATIONS + "ReadPayload": OWN,
+    _PAYLOADS + "ReadPayload": OWN,
     _INVOCATIONS + "ListInvocations": frozenset({SCOPE_READ}),
     _INVOCATIONS + "CountInvocations": frozenset({SCOPE_READ}),
     _INVOCATIONS + "WatchResults": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "TailLogs": frozenset({SCOPE_READ}),
-    _INVOCATIONS + "ListDeadLetters": frozenset({SCOPE_READ}),
+    _LOGS + "TailLogs": frozenset({SCOPE_READ}),
+    _DEAD_LETTERS + "ListDeadLetters": frozenset({SCOPE_READ}),
     _INVOCATIONS + "StopInvocation": frozenset({SCOPE_OPERATE}),
     _INVOCATIONS + "BulkStop": frozenset({SCOPE_OPERATE}),
     _INVOCATIONS + "RerunInvocation": frozenset({SCOPE_OPERATE}),
     _INVOCATIONS + "BulkRerun": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "RedriveDeadLetters": frozenset({SCOPE_OPERATE}),
-    _INVOCATIONS + "PurgeDeadLetters": frozenset({SCOPE_OPERATE}),
+    _DEAD_LETTERS + "RedriveDeadLetters": frozenset({SCOPE_OPERATE}),
+    _DEAD_LETTERS + "PurgeDeadLetters": frozenset({SCOPE_OPERATE}),
     _FUNCTIONS + "GetFunction": frozenset({SCOPE_READ}),
     _FUNCTIONS + "ListFunctions": frozenset({SCOPE_READ}),
     _FUNCTIONS + "PauseFunction": frozenset({SCOPE_OPERATE}),
@@ -55,9 +52,9 @@ SCOPES: Final[Mapping[str, Scopes]] = {
     _SECRETS + "UpdateSecret": frozenset({SCOPE_DEPLOY}),
     _SECRETS + "ListSecrets": frozenset({SCOPE_DEPLOY}),
     _SECRETS + "DeleteSecret": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "RotateSigningKey": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "ListSigningKeys": frozenset({SCOPE_DEPLOY}),
-    _SECRETS + "RevokeSigningKey": frozenset({SCOPE_DEPLOY}),
+    _SIGNING_KEYS + "RotateSigningKey": frozenset({SCOPE_DEPLOY}),
+    _SIGNING_KEYS + "ListSigningKeys": frozenset({SCOPE_DEPLOY}),
+    _SIGNING_KEYS + "RevokeSigningKey": frozenset({SCOPE_DEPLOY}),
     _KEYS + "CreateKey": frozenset({SCOPE_ADMIN}),
     _KEYS + "ListKeys": frozenset({SCOPE_ADMIN}),
     _KEYS + "RevokeKey": frozenset({SCOPE_ADMIN}),

@@ -43,10 +43,10 @@ class Presence:
         """Tell whether a live worker serves a function."""
         return any(function in heard.functions for heard in self._live())
 
-    def in_hand(self, function: str) -> int:
+    def in_flight(self, function: str) -> int:
         """Return how many work messages of a function the live workers have in hand."""
         return sum(
-            load.in_hand for heard in self._live() for load in heard.status.functions if load.function == function
+            load.in_flight for heard in self._live() for load in heard.status.functions if load.function == function
         )
 
     def all_heard_since(self, moment: float) -> bool:

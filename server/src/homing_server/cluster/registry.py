@@ -15,7 +15,7 @@ import structlog
 
 from homing_core import limits
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Stop, WorkerStatus
+from homing_core.wire.v1 import Tombstone, WorkerStatus
 from homing_server.store import stops
 from homing_server.store.engine import Database
 
@@ -59,18 +59,18 @@ class WorkerRegistry:
     def hear(self, status: WorkerStatus) -> None:
         """Take note of what a worker says."""
         self._heard[status.worker] = self._clock()
-        for invocation_id in status.stops_obeyed:
+        for invocation_id in status.tombstones_acknowledged:
             self._obeyed.setdefault(invocation_id, (self._clock(), set()))[1].add(status.worker)
         if status.leaving and not status.functions:
             self._left.add(status.worker)
-        if status.stops_obeyed or status.worker in self._left:
+        if status.tombstones_acknowledged or status.worker in self._left:
             self.news.set()
 
     def is_unknown(self, status: WorkerStatus) -> bool:
         """Tell whether a worker works that is not enrolled: it was taken for lost, and must be greeted anew."""
         return not status.leaving and status.worker not in self._enrolled
 
-    async def enroll(self, worker: str) -> list[Stop]:
+    async def enroll(self, worker: str) -> list[Tombstone]:
         """Enroll a worker; return all that it must not start.
 
         :raises ApiError: UNAVAILABLE.

@@ -6,8 +6,15 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from homing.v1 import invocation_service_pb2 as api
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
+from homing.v1.dead_letter_service_pb2 import (
+    ListDeadLettersRequest,
+    ListDeadLettersResponse,
+    PurgeDeadLettersRequest,
+    PurgeDeadLettersResponse,
+    RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
+)
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
@@ -42,7 +49,7 @@ class DeadLetters:
         self._admission = admission
         self._redelivered = redelivered
 
-    async def list(self, request: api.ListDeadLettersRequest, *, caller: Identity) -> api.ListDeadLettersResponse:
+    async def list(self, request: ListDeadLettersRequest, *, caller: Identity) -> ListDeadLettersResponse:
         """Return a page, the newest first.
 
         :raises ApiError: INVALID_ARGUMENT.
@@ -66,11 +73,11 @@ class DeadLetters:
         if page.next is not None:
             following = {"time_us": page.next.time_us, "id": page.next.id}
             token = encode_token(_TOKEN, {**following, "until_us": until_us, "question": question})
-        return api.ListDeadLettersResponse(dead_letters=page.dead_letters, next_page_token=token)
+        return ListDeadLettersResponse(dead_letters=page.dead_letters, next_page_token=token)
 
     async def redrive(
-        self, request: api.RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
-    ) -> api.RedriveDeadLettersResponse:
+        self, request: RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
+    ) -> RedriveDeadLettersResponse:
         """Try again what a filter selects of what there is by now.
 
         Each is tried again and forgotten before the next page is read, invocations under a request id of their own: a
@@ -85,7 +92,7 @@ class DeadLetters:
         check_rate(checks, request.max_per_second)
         checks.done()
         matched = await self._database.read(stored.count, request.filter, until_us=begin_us)
-        response = api.RedriveDeadLettersResponse(matched=matched)
+        response = RedriveDeadLettersResponse(matched=matched)
         gap_us = gap_us_of(request.max_per_second, matched, "dead letters")
         if request.dry_run:
             return response
@@ -101,7 +108,7 @@ class DeadLetters:
                 self._redelivered()
         return response
 
-    async def purge(self, request: api.PurgeDeadLettersRequest, *, caller: Identity) -> api.PurgeDeadLettersResponse:
+    async def purge(self, request: PurgeDeadLettersRequest, *, caller: Identity) -> PurgeDeadLettersResponse:
         """Forget what a filter selects of what there is by now.
 
         :raises ApiError: INVALID_ARGUMENT; UNAVAILABLE: the store failed, perhaps after some were forgotten.
@@ -111,7 +118,7 @@ class DeadLetters:
         _check_bulk_filter(checks, request.filter)
         caller.narrow(request.filter)
         checks.done()
-        response = api.PurgeDeadLettersResponse(
+        response = PurgeDeadLettersResponse(
             matched=await self._database.read(stored.count, request.filter, until_us=begin_us)
         )
         if not request.dry_run:
@@ -123,7 +130,7 @@ class DeadLetters:
         self,
         dead: Sequence[DeadLetter],
         due_us: dict[str, int],
-        response: api.RedriveDeadLettersResponse,
+        response: RedriveDeadLettersResponse,
         *,
         caller: Identity,
         traceparent: str,

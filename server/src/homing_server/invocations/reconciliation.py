@@ -105,7 +105,7 @@ class Conservation:
         drift = {}
         for state in self._catalog.live():
             name = state.function.name
-            there = (await self._broker.depth(name)).work + self._presence.in_hand(name)
+            there = (await self._broker.depth(name)).work + self._presence.in_flight(name)
             drift[name] = believed.get(name, (0, 0))[0] - there
         moving = not self._recorder.idle or await self._broker.events_depth()
         if moving or await self._change_seq() != change_seq:

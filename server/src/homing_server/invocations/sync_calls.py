@@ -105,9 +105,9 @@ class SyncCalls:
             message = "the deadline passed while the invocation ran; it may still end"
         else:
             match self._holds.why(function):
-                case api.HOLD_REASON_PAUSED:
+                case api.WAIT_REASON_PAUSED:
                     message = f"the deadline passed while {function!r} was paused; the invocation never starts"
-                case api.HOLD_REASON_NO_WORKER:
+                case api.WAIT_REASON_NO_WORKER:
                     message = f"the deadline passed and no live worker serves {function!r}; the invocation never starts"
                 case _:
                     message = "the deadline passed before the invocation started; it never starts"

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from homing.v1 import invocation_service_pb2 as api
+from homing.v1.log_service_pb2 import TailLogsRequest, TailLogsResponse
 from homing_core.clock import now_us
 from homing_core.wire.v1 import LogLine
 from homing_server.errors import invocation_not_found, unavailable
@@ -39,7 +39,7 @@ class LogTails:
         """End all tails, within the time between two looks: who reads along asks another server."""
         self._closed = True
 
-    async def tail(self, request: api.TailLogsRequest) -> AsyncIterator[api.TailLogsResponse]:
+    async def tail(self, request: TailLogsRequest) -> AsyncIterator[TailLogsResponse]:
         """Yield the lines of an invocation, those that are stored and, where it is asked for, those that come.
 
         :raises ApiError: NOT_FOUND: there is no record of it, or none yet, of a synchronous call that runs.
@@ -78,5 +78,5 @@ def _left(page: LogPage) -> float:
     return min(_GRACE, _GRACE - (now_us() - page.end_us) / 1e6)
 
 
-def _response(line: LogLine) -> api.TailLogsResponse:
-    return api.TailLogsResponse(time=timestamp(line.time_us), stream=line.stream, text=line.text, shared=line.shared)
+def _response(line: LogLine) -> TailLogsResponse:
+    return TailLogsResponse(time=timestamp(line.time_us), stream=line.stream, text=line.text, shared=line.shared)

@@ -96,14 +96,15 @@ class Checks:
         elif not value.isprintable():
             self.add(field, "must have printable characters only")
 
-    def headers(self, field: str, headers: Mapping[str, str]) -> None:
+    def headers(self, field: str, headers: Sequence[payload_pb2.Header]) -> None:
         """Check the names, values, number and size of HTTP headers."""
         if len(headers) > limits.MAX_HEADERS:
             self.add(field, f"must be at most {limits.MAX_HEADERS} headers, are {len(headers)}")
-        size = sum(len(name) + len(value.encode()) for name, value in headers.items())
+        size = sum(len(header.name) + len(header.value.encode()) for header in headers)
         if size > limits.MAX_HEADERS_SIZE:
             self.add(field, f"must have at most {limits.MAX_HEADERS_SIZE} bytes in all, have {size}")
-        for name, value in headers.items():
+        for header in headers:
+            name, value = header.name, header.value
             if not _HEADER_NAME.fullmatch(name):
                 self.add(f"{field}[{shown(name)}]", "is not a valid header name")
             elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
@@ -304,9 +305,9 @@ def _check_callback(checks: Checks, callback: policy_pb2.Callback, guard: Guard)
         except ForbiddenTargetError as error:
             checks.add("spec.callback.url", str(error))
     checks.headers("spec.callback.headers", callback.headers)
-    for name in callback.headers:
-        if name.lower().startswith("webhook-"):
-            checks.add(f"spec.callback.headers[{shown(name)}]", "is set by homing itself")
+    for header in callback.headers:
+        if header.name.lower().startswith("webhook-"):
+            checks.add(f"spec.callback.headers[{shown(header.name)}]", "is set by homing itself")
 
 
 def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:

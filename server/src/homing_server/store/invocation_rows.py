@@ -231,13 +231,13 @@ def _events_of(delivery: api.Delivery) -> Iterator[api.InvocationEvent]:
 def _show_hold(invocation: api.Invocation, record: Record) -> None:
     match record.state:
         case State.SCHEDULED:
-            invocation.hold_reason = api.HOLD_REASON_SCHEDULED
+            invocation.wait_reason = api.WAIT_REASON_SCHEDULED
         case State.RETRYING:
-            invocation.hold_reason = api.HOLD_REASON_BACKOFF
+            invocation.wait_reason = api.WAIT_REASON_BACKOFF
         case State.DEQUEUED if record.entries[-1].type == api.INVOCATION_EVENT_TYPE_INSTANCE_STARTING:
-            invocation.hold_reason = api.HOLD_REASON_COLD_START
+            invocation.wait_reason = api.WAIT_REASON_COLD_START
         case State.ENQUEUED | State.DEQUEUED:
-            invocation.hold_reason = api.HOLD_REASON_BACKLOG
+            invocation.wait_reason = api.WAIT_REASON_BACKLOG
         case _:
             return
     until_us = record.due_us
@@ -246,7 +246,7 @@ def _show_hold(invocation: api.Invocation, record: Record) -> None:
         last = record.attempts[-1]
         until_us = last.end_us + last.next_delay_us
     if until_us and record.state in {State.SCHEDULED, State.RETRYING}:
-        invocation.hold_until.FromMicroseconds(until_us)
+        invocation.wait_until.FromMicroseconds(until_us)
 
 
 def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:

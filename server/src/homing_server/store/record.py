@@ -23,7 +23,7 @@ from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, Values, record_of, record_of_call, values_of
 from homing_server.store.sequences import raise_counters
 
-_LAST = frozenset({"ended", "deferred", "handed_back"})
+_LAST = frozenset({"ended", "deferred", "requeued"})
 _RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
 
 _select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.lifecycle import ENDS, Record, State
-from homing_core.wire.v1 import Stop
+from homing_core.wire.v1 import Tombstone
 from homing_server.store import schema, tombstones
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
@@ -39,7 +39,7 @@ class Requested:
     effects: CommitEffects = field(default_factory=CommitEffects)
     states: dict[str, State] = field(default_factory=dict)
     """By id, the state of each invocation that there is: that of before where it had ended or was STOPPING."""
-    stops: list[Stop] = field(default_factory=list)
+    stops: list[Tombstone] = field(default_factory=list)
     """Those that somebody may have in hand."""
 
 
@@ -47,7 +47,7 @@ class Requested:
 class UnderWay:
     """The stops that are not certain yet, and the workers that they wait for."""
 
-    stops: Sequence[Stop]
+    stops: Sequence[Tombstone]
     workers: frozenset[str]
 
 
@@ -98,7 +98,7 @@ def split(selection: api.InvocationFilter, states: Iterable[State]) -> Iterator[
             yield one
 
 
-def enroll(connection: Connection, worker: str, *, now_us: int) -> list[Stop]:
+def enroll(connection: Connection, worker: str, *, now_us: int) -> list[Tombstone]:
     """Note that a worker may hold work from now on; return all that it must know not to start."""
     row = {"name": worker, "hello_us": now_us}
     connection.execute(upsert(_workers).values(row).on_conflict_do_update(index_elements=["name"], set_=row))
@@ -125,7 +125,7 @@ def under_way(connection: Connection, *, most: int) -> UnderWay:
         .limit(most)
     )
     return UnderWay(
-        stops=[Stop(invocation_id=key, generation=generation) for key, generation in connection.execute(stopping)],
+        stops=[Tombstone(invocation_id=key, generation=generation) for key, generation in connection.execute(stopping)],
         workers=frozenset(connection.execute(select(_workers.c.name)).scalars()),
     )
 
@@ -166,5 +166,5 @@ def _request(connection: Connection, rows: Sequence[Row[Any]], *, caller: str, r
     store_changes(connection, changes, requested.effects)
     in_hand = [change for change in changes if change.after.state is State.STOPPING]
     tombstones.insert_all(connection, in_hand, now_us=now_us)
-    requested.stops = [Stop(invocation_id=each.row.id, generation=each.row.generation) for each in in_hand]
+    requested.stops = [Tombstone(invocation_id=each.row.id, generation=each.row.generation) for each in in_hand]
     return requested

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 
 from homing_core.lifecycle import Custody, State
-from homing_core.wire.v1 import Stop
+from homing_core.wire.v1 import Tombstone
 from homing_server.store import schema
 from homing_server.store.invocation_rows import Change
 
@@ -44,10 +44,10 @@ def insert_all(connection: Connection, stopping: Sequence[Change], *, now_us: in
         connection.execute(insert(_tombstones), rows)
 
 
-def all_stops(connection: Connection) -> list[Stop]:
+def all_stops(connection: Connection) -> list[Tombstone]:
     """Return every hand-over that must not start."""
     query = select(_tombstones.c.invocation_id, _tombstones.c.generation)
-    return [Stop(invocation_id=key, generation=generation) for key, generation in connection.execute(query)]
+    return [Tombstone(invocation_id=key, generation=generation) for key, generation in connection.execute(query)]
 
 
 def note_gone(connection: Connection, keys: Collection[tuple[str, int]], *, now_us: int) -> None:

@@ -128,7 +128,7 @@ def test_long_delay_is_waited_for_in_the_store() -> None:
 
 def test_handed_back_before_it_started_waits_again() -> None:
     worker = Reporter(1)
-    record = report(hand_over(accept()), worker.dequeued(), worker.handed_back("DRAINING"))
+    record = report(hand_over(accept()), worker.dequeued(), worker.requeued("DRAINING"))
     assert (record.state, record.custody, record.attempts) == (State.ENQUEUED, Custody.STORE, ())
     assert record.entries[-1].detail == "DRAINING"
 
@@ -203,7 +203,7 @@ def test_poison_ends_after_three_lost_starts() -> None:
     record = hand_over(accept())
     for delivery in range(limits.POISON_STARTS):
         record = report(record, Reporter(1, delivery).running())
-    record = report(record, Reporter(1, limits.POISON_STARTS).handed_back("REDELIVERED"))
+    record = report(record, Reporter(1, limits.POISON_STARTS).requeued("REDELIVERED"))
     assert record.state is State.FAILED
     assert record.failure is not None
     assert record.failure.reason == "POISON"
@@ -212,7 +212,7 @@ def test_poison_ends_after_three_lost_starts() -> None:
 
 def test_suspected_poison_that_never_started_is_none() -> None:
     """The broker counts deliveries of messages that were only prefetched too."""
-    record = report(hand_over(accept()), Reporter(1, 7).handed_back("REDELIVERED"))
+    record = report(hand_over(accept()), Reporter(1, 7).requeued("REDELIVERED"))
     assert (record.state, record.custody) == (State.ENQUEUED, Custody.STORE)
 
 
@@ -315,11 +315,11 @@ def test_what_would_be_handed_over_again_is_stopped_instead() -> None:
     asked = ask_to_stop(report(hand_over(accept()), idle.dequeued()))
     ends: list[Record | Refusal] = [
         lost,
-        lifecycle.reported(asked, idle.handed_back()),
+        lifecycle.reported(asked, idle.requeued()),
         lifecycle.reported(asked, idle.ended(State.EXPIRED)),
         lifecycle.reported(asked, idle.ended(State.INVALID)),
         lifecycle.ended(asked, state=State.INVALID, failure=api.Failure(), time_us=NOW),
-        lifecycle.reported(asked, Reporter(1, 2).handed_back("REDELIVERED")),
+        lifecycle.reported(asked, Reporter(1, 2).requeued("REDELIVERED")),
         lifecycle.reported(asked, Reporter(1).deferred(due_us=NOW + SECOND)),
     ]
     assert [end.state if isinstance(end, Record) else end for end in ends] == [State.STOPPED] * len(ends)
@@ -598,7 +598,7 @@ class Lives(RuleBasedStateMachine):
         holder = message.holder = Holder(message=message, worker=worker)
         self.holders.append(holder)
         if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
-            self._say(holder, worker.handed_back("REDELIVERED"), last=True)
+            self._say(holder, worker.requeued("REDELIVERED"), last=True)
 
     @precondition(lambda self: self._busy())
     @rule(data=st.data())
@@ -620,7 +620,7 @@ class Lives(RuleBasedStateMachine):
             case "defer":
                 self._say(holder, worker.deferred(due_us=next(self.time)), last=True)
             case "hand back":
-                self._say(holder, worker.handed_back(), last=True)
+                self._say(holder, worker.requeued(), last=True)
             case "lease" if holder.holds or holder.lease:
                 holder.lease = worker.leased()
                 self._say(holder, holder.lease)
@@ -764,7 +764,7 @@ class Lives(RuleBasedStateMachine):
             message = next(each for each in self.messages if each.generation == self.record.token.generation)
             worker = Reporter(message.generation, message.deliveries, worker="last", time_us=next(self.time))
             if message.lost_starts + message.deliveries >= limits.POISON_STARTS:
-                self.events.append(worker.handed_back("REDELIVERED"))
+                self.events.append(worker.requeued("REDELIVERED"))
             else:
                 self.events.append(worker.ended(State.SUCCEEDED))
             self.messages.remove(message)
@@ -826,11 +826,11 @@ TestLives = Lives.TestCase
 
 
 def _key(attempt: AttemptRecord) -> tuple[int, int, int]:
-    return attempt.token.generation, attempt.token.delivery, attempt.ordinal
+    return attempt.token.generation, attempt.token.redelivery_count, attempt.ordinal
 
 
 def _lets_go(event: Event) -> bool:
-    return event.WhichOneof("kind") in {"deferred", "handed_back", "ended", "leased"}
+    return event.WhichOneof("kind") in {"deferred", "requeued", "ended", "leased"}
 
 
 # --- The table

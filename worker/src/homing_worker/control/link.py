@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Stop, WorkerStatus
+from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Tombstone, WorkerStatus
 from homing_worker.control.catalog import Catalogue
 from homing_worker.control.gate import Gate
 from homing_worker.control.secrets import SecretLink
@@ -47,7 +47,7 @@ class ControlLink:
         worker: str,
         sources: Sequence[str],
         loads: Callable[[], list[FunctionLoad]],
-        stop: Callable[[Sequence[Stop]], set[str]],
+        stop: Callable[[Sequence[Tombstone]], set[str]],
         consume: Callable[[], Awaitable[None]],
     ) -> None:
         """Prepare to talk.
@@ -124,8 +124,8 @@ class ControlLink:
         kind = control.WhichOneof("kind")
         if kind == "function":
             self._catalogue.apply(control.function, control.time_us)
-        elif kind == "stops":
-            self._heed(control.stops.stops)
+        elif kind == "tombstones":
+            self._heed(control.tombstones.tombstones)
         elif kind == "sealed":
             self._secrets.take(control.sealed)
         if kind == "snapshot":
@@ -138,14 +138,14 @@ class ControlLink:
             # Either it was long on its way or the clocks differ; what is in it cannot be relied on.
             _log.warning("snapshot_is_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
             return
-        self._tombstones.merge(snapshot.stops)
-        self._stop(snapshot.stops)
+        self._tombstones.merge(snapshot.tombstones)
+        self._stop(snapshot.tombstones)
         self._catalogue.merge(snapshot, time_us)
         self._gate.informed(age)
         self._informed_at = asyncio.get_running_loop().time()
         self._snapshot.set()
 
-    def _heed(self, stops: Sequence[Stop]) -> None:
+    def _heed(self, stops: Sequence[Tombstone]) -> None:
         """Stop what is in hand; of the rest tell that it is not, and will not be started."""
         self._tombstones.add(stops)
         held = self._stop(stops)
@@ -223,7 +223,7 @@ class ControlLink:
             leaving=self._leaving,
             sources=self._sources,
             functions=() if last else self._loads(),
-            stops_obeyed=obeyed,
+            tombstones_acknowledged=obeyed,
             seal_key=self._secrets.seal_key,
             secrets_wanted=wanted,
         )

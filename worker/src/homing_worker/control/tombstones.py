@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from homing_core import limits
-from homing_core.wire.v1 import Stop
+from homing_core.wire.v1 import Tombstone
 
 
 class Tombstones:
@@ -20,14 +20,14 @@ class Tombstones:
     def __len__(self) -> int:
         return len(self._stops)
 
-    def add(self, stops: Iterable[Stop]) -> None:
+    def add(self, stops: Iterable[Tombstone]) -> None:
         """Take what servers tell."""
         now = self._clock()
         for stop in stops:
             known, _ = self._stops.get(stop.invocation_id, (0, now))
             self._stops[stop.invocation_id] = max(known, stop.generation), now
 
-    def merge(self, stops: Iterable[Stop]) -> None:
+    def merge(self, stops: Iterable[Tombstone]) -> None:
         """Take all that there are: the others are forgotten, unless they are news that the answer may not have yet."""
         news_since = self._clock() - limits.CONTROL_SILENCE
         self._stops = {key: value for key, value in self._stops.items() if value[1] >= news_since}

@@ -205,7 +205,7 @@ class _Delivery:
     def __init__(self, message: DeliveryMessage, received: Received, schedule: Schedule, rng: Random) -> None:
         self.message = message
         self.received = received
-        self.token = Token(generation=message.generation, delivery=received.redelivery_count)
+        self.token = Token(generation=message.generation, redelivery_count=received.redelivery_count)
         self.receiver = receiver_of(message.uri)
         self.amqp = message.uri.startswith(AMQP)
         self.attempts: list[DeliveryAttemptRecord] = []

@@ -12,7 +12,7 @@ from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.execution.attempts import USER_AGENT
 from homing_worker.metrics import state_name
-from homing_worker.runtime.headers import HOP_BY_HOP
+from homing_worker.runtime.headers import HOP_BY_HOP, joined
 
 _NOT_SENT: Final = HOP_BY_HOP | {"content-length", "host", "expect"}
 _SIGNED: Final = "webhook-"
@@ -50,10 +50,10 @@ def headers_of(message: DeliveryMessage) -> dict[str, str]:
     result = message.result
     headers: dict[str, str] = {}
     if message.kind == api.DELIVERY_KIND_CALLBACK:
-        headers |= {name: value for name, value in result.headers.items() if name not in _NOT_SENT}
+        headers |= {name: value for name, value in joined(result.headers).items() if name not in _NOT_SENT}
         if result.payload.content_type:
             headers["content-type"] = result.payload.content_type
-        headers |= {name.lower(): value for name, value in message.callback.headers.items()}
+        headers |= {name.lower(): value for name, value in joined(message.callback.headers).items()}
         headers = {name: value for name, value in headers.items() if not name.startswith(_SIGNED)}
     else:
         headers["content-type"] = "application/json"

@@ -16,7 +16,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1.payload_pb2 import Payload
+from homing.v1.payload_pb2 import Header, Payload
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
 from homing_core.retry import DelayReason, FailedAttempt, RetryDecision, RetryPolicy, resolve_attempt_timeout
@@ -32,6 +32,7 @@ from homing_worker.reporting.progress import HEADER as PROGRESS_HEADER
 from homing_worker.reporting.progress import Report, Reports
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
 from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.headers import joined
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _log = structlog.get_logger(__name__)
@@ -276,7 +277,7 @@ class Run(ABC):
             self._headers = self._common_headers()
         headers = {
             **self._headers,
-            "X-Homing-Attempt": str(self._prior_attempts + self._ordinal + self.token.delivery),
+            "X-Homing-Attempt": str(self._prior_attempts + self._ordinal + self.token.redelivery_count),
             "X-Homing-Deadline": datetime.fromtimestamp(deadline, UTC)
             .isoformat(timespec="milliseconds")
             .replace("+00:00", "Z"),
@@ -315,10 +316,14 @@ class Run(ABC):
         if not self._spec.http.headers:
             return own
         taken = {name.lower() for name in own}
-        return {**{name: value for name, value in self._spec.http.headers.items() if name.lower() not in taken}, **own}
+        return {
+            **{name: value for name, value in joined(self._spec.http.headers).items() if name.lower() not in taken},
+            **own,
+        }
 
     def _answered(self, record: AttemptRecord, answer: Answer, payload: Payload) -> Tried:
-        self.result = api.Result(status_code=answer.status_code, headers=answer.headers, payload=payload)
+        headers = [Header(name=name, value=value) for name, value in answer.headers.items()]
+        self.result = api.Result(status_code=answer.status_code, headers=headers, payload=payload)
         if 200 <= answer.status_code < 300:
             record.end_us = now_us()
             record.outcome = api.ATTEMPT_OUTCOME_SUCCEEDED

@@ -17,8 +17,8 @@ from homing_core.wire.v1 import (
     Dequeued,
     Ended,
     Event,
-    HandedBack,
     Leased,
+    Requeued,
     Token,
     WorkMessage,
 )
@@ -60,7 +60,7 @@ class Execution(Run):
             pool,
             invocation_id=message.invocation_id,
             spec=message.spec,
-            token=Token(generation=message.generation, delivery=received.redelivery_count),
+            token=Token(generation=message.generation, redelivery_count=received.redelivery_count),
             create_us=message.create_us,
             traceparent=message.traceparent,
             bodies=message.bodies,
@@ -114,8 +114,8 @@ class Execution(Run):
                 if not self.started:
                     self._let_go(requeue=True)
                 raise
-            self._surroundings.metrics.execution("async", "HANDED_BACK")
-            last = self._event(handed_back=HandedBack(reason="WAITED", attempts=self.records))
+            self._surroundings.metrics.execution("async", "REQUEUED")
+            last = self._event(requeued=Requeued(reason="WAITED", attempts=self.records))
         except GiveBackError:
             self._let_go(requeue=True)
             return
@@ -181,8 +181,8 @@ class Execution(Run):
 
     async def _run(self) -> Event:
         if self._suspected:
-            self._surroundings.metrics.execution("async", "HANDED_BACK")
-            return self._event(handed_back=HandedBack(reason="REDELIVERED"))
+            self._surroundings.metrics.execution("async", "REQUEUED")
+            return self._event(requeued=Requeued(reason="REDELIVERED"))
         try:
             tried = await self._attempts_with_care()
         except _ExpiredError:
@@ -262,7 +262,7 @@ class Execution(Run):
         running: AttemptRecord | None = None,
         attempt_ended: AttemptRecord | None = None,
         deferred: Deferred | None = None,
-        handed_back: HandedBack | None = None,
+        requeued: Requeued | None = None,
         ended: Ended | None = None,
         leased: Leased | None = None,
         progress: api.Progress | None = None,
@@ -276,7 +276,7 @@ class Execution(Run):
             running=running,
             attempt_ended=attempt_ended,
             deferred=deferred,
-            handed_back=handed_back,
+            requeued=requeued,
             ended=ended,
             leased=leased,
             progress=progress,

@@ -67,7 +67,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
 
     @property
-    def in_hand(self) -> int:
+    def in_flight(self) -> int:
         """Work messages that are not acknowledged yet."""
         return sum(1 for work in self._work.values() if work.epoch == self._epoch and not work.execution.settled)
 

@@ -10,7 +10,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from homing_core.broker import Broker, BrokerError
-from homing_core.wire.v1 import FunctionLoad, FunctionState, Stop
+from homing_core.wire.v1 import FunctionLoad, FunctionState, Tombstone
 from homing_worker.execution.attempts import Surroundings
 from homing_worker.execution.lane import Lane
 from homing_worker.reporting.events import EventPublisher
@@ -45,7 +45,7 @@ class Lanes:
     def loads(self) -> list[FunctionLoad]:
         """What this worker does for each function."""
         return [
-            FunctionLoad(function=lane.name, in_hand=lane.in_hand, instances=lane.pool.instances)
+            FunctionLoad(function=lane.name, in_flight=lane.in_flight, instances=lane.pool.instances)
             for lane in self._lanes.values()
         ]
 
@@ -85,7 +85,7 @@ class Lanes:
         if failed is not None:
             raise failed
 
-    def stop(self, stops: Sequence[Stop]) -> set[str]:
+    def stop(self, stops: Sequence[Tombstone]) -> set[str]:
         """Stop what is in hand of these; return the ids of what is."""
         wanted = {stop.invocation_id: stop.generation for stop in stops}
         return set[str]().union(*(lane.stop(wanted) for lane in self._all())) if wanted else set()

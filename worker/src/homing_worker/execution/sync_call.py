@@ -55,7 +55,7 @@ class SyncCall(Run):
             pool,
             invocation_id=request.invocation_id,
             spec=request.spec,
-            token=Token(generation=1, delivery=0),
+            token=Token(generation=1, redelivery_count=0),
             create_us=request.create_us,
             traceparent=request.traceparent,
             bodies=BodyAccess.FromString(request.bodies.SerializeToString()),

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR, LogStream
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LogStream
 from homing_core.broker import Broker, BrokerError
 from homing_core.clock import now_us
 from homing_core.limits import KIB, MIB

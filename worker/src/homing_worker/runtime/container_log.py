@@ -11,7 +11,7 @@ from typing import Final
 
 import aiohttp
 
-from homing.v1.invocation_service_pb2 import LogStream
+from homing.v1.log_service_pb2 import LogStream
 from homing_core.clock import now_us
 from homing_core.limits import KIB
 from homing_core.log_lines import LineSplitter

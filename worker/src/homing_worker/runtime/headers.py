@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from homing.v1.payload_pb2 import Header
 from homing_core import limits
 
 HOP_BY_HOP: Final = frozenset(
@@ -44,6 +45,14 @@ def clean_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         elif len(kept) < limits.MAX_HEADERS:
             kept[key] = value
     return kept
+
+
+def joined(headers: Iterable[Header]) -> dict[str, str]:
+    """Return the headers of a message by name, several values of one name joined."""
+    found: dict[str, str] = {}
+    for header in headers:
+        found[header.name] = f"{found[header.name]}, {header.value}" if header.name in found else header.value
+    return found
 
 
 def _readable(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from homing.v1.function_pb2 import Function
-from homing.v1.invocation_service_pb2 import LOG_STREAM_STDERR
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.ids import new_id

@@ -10,7 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import homing.v1.function_pb2
 import homing.v1.invocation_pb2
-import homing.v1.invocation_service_pb2
+import homing.v1.log_service_pb2
 import homing.v1.policy_pb2
 import homing_core.wire.v1.record_pb2
 import sys
@@ -51,7 +51,7 @@ class WorkMessage(google.protobuf.message.Message):
     start_by_us: builtins.int
     """The invocation must not start after this; 0 where it has started before."""
     prior_attempts: builtins.int
-    """The attempts that were made before this hand-over and count against the retry policy."""
+    """The attempts that were made before this dispatch and count against the retry policy."""
     prior_lost_starts: builtins.int
     """The starts under earlier generations that had no end."""
     traceparent: builtins.str
@@ -246,7 +246,7 @@ class Event(google.protobuf.message.Message):
     RUNNING_FIELD_NUMBER: builtins.int
     ATTEMPT_ENDED_FIELD_NUMBER: builtins.int
     DEFERRED_FIELD_NUMBER: builtins.int
-    HANDED_BACK_FIELD_NUMBER: builtins.int
+    REQUEUED_FIELD_NUMBER: builtins.int
     ENDED_FIELD_NUMBER: builtins.int
     SYNC_ENDED_FIELD_NUMBER: builtins.int
     DELIVERY_FIELD_NUMBER: builtins.int
@@ -260,7 +260,7 @@ class Event(google.protobuf.message.Message):
     """The worker that reports it."""
     @property
     def token(self) -> homing_core.wire.v1.record_pb2.Token:
-        """The fencing token of the hand-over that it speaks of."""
+        """The fencing token of the dispatch that it speaks of."""
 
     @property
     def dequeued(self) -> Global___Dequeued:
@@ -279,8 +279,8 @@ class Event(google.protobuf.message.Message):
         """The worker let the invocation go until a later attempt."""
 
     @property
-    def handed_back(self) -> Global___HandedBack:
-        """The worker gave the invocation back without having finished it."""
+    def requeued(self) -> Global___Requeued:
+        """The worker gave the invocation back unfinished, to be enqueued again."""
 
     @property
     def ended(self) -> Global___Ended:
@@ -313,16 +313,16 @@ class Event(google.protobuf.message.Message):
         running: homing_core.wire.v1.record_pb2.AttemptRecord | None = ...,
         attempt_ended: homing_core.wire.v1.record_pb2.AttemptRecord | None = ...,
         deferred: Global___Deferred | None = ...,
-        handed_back: Global___HandedBack | None = ...,
+        requeued: Global___Requeued | None = ...,
         ended: Global___Ended | None = ...,
         sync_ended: Global___SyncEnded | None = ...,
         delivery: Global___DeliveryReport | None = ...,
         leased: Global___Leased | None = ...,
         progress: homing.v1.invocation_pb2.Progress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "kind", b"kind", "leased", b"leased", "progress", b"progress", "running", b"running", "sync_ended", b"sync_ended", "token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "handed_back", b"handed_back", "invocation_id", b"invocation_id", "kind", b"kind", "leased", b"leased", "progress", b"progress", "running", b"running", "sync_ended", b"sync_ended", "time_us", b"time_us", "token", b"token", "worker", b"worker"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["dequeued", "running", "attempt_ended", "deferred", "handed_back", "ended", "sync_ended", "delivery", "leased", "progress"] | None: ...
+    def HasField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "kind", b"kind", "leased", b"leased", "progress", b"progress", "requeued", b"requeued", "running", b"running", "sync_ended", b"sync_ended", "token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_ended", b"attempt_ended", "deferred", b"deferred", "delivery", b"delivery", "dequeued", b"dequeued", "ended", b"ended", "invocation_id", b"invocation_id", "kind", b"kind", "leased", b"leased", "progress", b"progress", "requeued", b"requeued", "running", b"running", "sync_ended", b"sync_ended", "time_us", b"time_us", "token", b"token", "worker", b"worker"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["dequeued", "running", "attempt_ended", "deferred", "requeued", "ended", "sync_ended", "delivery", "leased", "progress"] | None: ...
 
 Global___Event: typing_extensions.TypeAlias = Event
 
@@ -376,8 +376,8 @@ class Deferred(google.protobuf.message.Message):
 Global___Deferred: typing_extensions.TypeAlias = Deferred
 
 @typing.final
-class HandedBack(google.protobuf.message.Message):
-    """HandedBack says that the invocation shall be enqueued again."""
+class Requeued(google.protobuf.message.Message):
+    """Requeued says that the invocation shall be enqueued again."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -397,7 +397,7 @@ class HandedBack(google.protobuf.message.Message):
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "reason", b"reason"]) -> None: ...
 
-Global___HandedBack: typing_extensions.TypeAlias = HandedBack
+Global___Requeued: typing_extensions.TypeAlias = Requeued
 
 @typing.final
 class Leased(google.protobuf.message.Message):
@@ -563,7 +563,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     uri: builtins.str
     """Where it goes: `http(s)://…` or `amqp:EXCHANGE/KEY`. The callback's URL, where it is one."""
     prior_attempts: builtins.int
-    """The attempts that were made before this hand-over and count against the schedule."""
+    """The attempts that were made before this dispatch and count against the schedule."""
     attempt_count: builtins.int
     """The attempts that the invocation had."""
     function_revision: builtins.int
@@ -577,7 +577,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     signing_version: builtins.int
     """The version of the keys that it is to be signed with."""
     tried: builtins.bool
-    """Whether one of the earlier attempts was made for real, and did not fail because the receiver was taken for down."""
+    """Whether one of the earlier attempts was made for real, and did not fail because the circuit breaker was open."""
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
         """The callback to call, where it is one."""
@@ -668,7 +668,7 @@ class Control(google.protobuf.message.Message):
     FUNCTION_FIELD_NUMBER: builtins.int
     SNAPSHOT_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
-    STOPS_FIELD_NUMBER: builtins.int
+    TOMBSTONES_FIELD_NUMBER: builtins.int
     SEALED_FIELD_NUMBER: builtins.int
     KEYS_CHANGED_FIELD_NUMBER: builtins.int
     server: builtins.str
@@ -692,7 +692,7 @@ class Control(google.protobuf.message.Message):
         """Invocations have ended or changed."""
 
     @property
-    def stops(self) -> Global___Stops:
+    def tombstones(self) -> Global___Tombstones:
         """Invocations are to be stopped."""
 
     @property
@@ -712,13 +712,13 @@ class Control(google.protobuf.message.Message):
         function: Global___FunctionState | None = ...,
         snapshot: Global___Snapshot | None = ...,
         results: Global___ResultsRecorded | None = ...,
-        stops: Global___Stops | None = ...,
+        tombstones: Global___Tombstones | None = ...,
         sealed: Global___Sealed | None = ...,
         keys_changed: Global___KeysChanged | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "stops", b"stops"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "stops", b"stops", "time_us", b"time_us"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "stops", "sealed", "keys_changed"] | None: ...
+    def HasField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "tombstones", b"tombstones"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "tombstones", "sealed", "keys_changed"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
 
@@ -854,50 +854,50 @@ class Snapshot(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTIONS_FIELD_NUMBER: builtins.int
-    STOPS_FIELD_NUMBER: builtins.int
+    TOMBSTONES_FIELD_NUMBER: builtins.int
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FunctionState]:
         """Every function that is not deleted."""
 
     @property
-    def stops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Stop]:
-        """Every invocation that is stopped and may still be at the broker or in a worker's hand."""
+    def tombstones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tombstone]:
+        """Every invocation that is stopped and may still be at the broker or in flight."""
 
     def __init__(
         self,
         *,
         functions: collections.abc.Iterable[Global___FunctionState] | None = ...,
-        stops: collections.abc.Iterable[Global___Stop] | None = ...,
+        tombstones: collections.abc.Iterable[Global___Tombstone] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["functions", b"functions", "stops", b"stops"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["functions", b"functions", "tombstones", b"tombstones"]) -> None: ...
 
 Global___Snapshot: typing_extensions.TypeAlias = Snapshot
 
 @typing.final
-class Stops(google.protobuf.message.Message):
-    """Stops tells of invocations that are to be stopped. Workers answer with the ids of those that they do not hold and
-    from now on will not start.
+class Tombstones(google.protobuf.message.Message):
+    """Tombstones tells of invocations that are to be stopped. Workers acknowledge those that they do not hold and from now on
+    will not start.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    STOPS_FIELD_NUMBER: builtins.int
+    TOMBSTONES_FIELD_NUMBER: builtins.int
     @property
-    def stops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Stop]:
-        """The invocations."""
+    def tombstones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tombstone]:
+        """One for each invocation."""
 
     def __init__(
         self,
         *,
-        stops: collections.abc.Iterable[Global___Stop] | None = ...,
+        tombstones: collections.abc.Iterable[Global___Tombstone] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["stops", b"stops"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["tombstones", b"tombstones"]) -> None: ...
 
-Global___Stops: typing_extensions.TypeAlias = Stops
+Global___Tombstones: typing_extensions.TypeAlias = Tombstones
 
 @typing.final
-class Stop(google.protobuf.message.Message):
-    """Stop is a tombstone: the hand-overs of an invocation up to a generation must not start."""
+class Tombstone(google.protobuf.message.Message):
+    """Tombstone says that the dispatches of an invocation up to a generation must not start."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -906,7 +906,7 @@ class Stop(google.protobuf.message.Message):
     invocation_id: builtins.str
     """The id of the invocation."""
     generation: builtins.int
-    """The last generation that it was handed over under."""
+    """The last generation that it was dispatched under."""
     def __init__(
         self,
         *,
@@ -915,7 +915,7 @@ class Stop(google.protobuf.message.Message):
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["generation", b"generation", "invocation_id", b"invocation_id"]) -> None: ...
 
-Global___Stop: typing_extensions.TypeAlias = Stop
+Global___Tombstone: typing_extensions.TypeAlias = Tombstone
 
 @typing.final
 class ResultsRecorded(google.protobuf.message.Message):
@@ -952,7 +952,7 @@ class WorkerStatus(google.protobuf.message.Message):
     LEAVING_FIELD_NUMBER: builtins.int
     SOURCES_FIELD_NUMBER: builtins.int
     FUNCTIONS_FIELD_NUMBER: builtins.int
-    STOPS_OBEYED_FIELD_NUMBER: builtins.int
+    TOMBSTONES_ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     SEAL_KEY_FIELD_NUMBER: builtins.int
     SECRETS_WANTED_FIELD_NUMBER: builtins.int
     worker: builtins.str
@@ -976,7 +976,7 @@ class WorkerStatus(google.protobuf.message.Message):
         """The functions that it serves."""
 
     @property
-    def stops_obeyed(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    def tombstones_acknowledged(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The ids of stopped invocations that it does not hold and will not start."""
 
     @property
@@ -993,11 +993,11 @@ class WorkerStatus(google.protobuf.message.Message):
         leaving: builtins.bool = ...,
         sources: collections.abc.Iterable[builtins.str] | None = ...,
         functions: collections.abc.Iterable[Global___FunctionLoad] | None = ...,
-        stops_obeyed: collections.abc.Iterable[builtins.str] | None = ...,
+        tombstones_acknowledged: collections.abc.Iterable[builtins.str] | None = ...,
         seal_key: builtins.bytes = ...,
         secrets_wanted: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "stops_obeyed", b"stops_obeyed", "time_us", b"time_us", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "time_us", b"time_us", "tombstones_acknowledged", b"tombstones_acknowledged", "worker", b"worker"]) -> None: ...
 
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
 
@@ -1057,7 +1057,7 @@ class LogLine(google.protobuf.message.Message):
     SHARED_FIELD_NUMBER: builtins.int
     time_us: builtins.int
     """When it was written."""
-    stream: homing.v1.invocation_service_pb2.LogStream.ValueType
+    stream: homing.v1.log_service_pb2.LogStream.ValueType
     """Where."""
     text: builtins.str
     """The line without its end."""
@@ -1067,7 +1067,7 @@ class LogLine(google.protobuf.message.Message):
         self,
         *,
         time_us: builtins.int = ...,
-        stream: homing.v1.invocation_service_pb2.LogStream.ValueType = ...,
+        stream: homing.v1.log_service_pb2.LogStream.ValueType = ...,
         text: builtins.str = ...,
         shared: builtins.bool = ...,
     ) -> None: ...
@@ -1082,21 +1082,21 @@ class FunctionLoad(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTION_FIELD_NUMBER: builtins.int
-    IN_HAND_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_FIELD_NUMBER: builtins.int
     INSTANCES_FIELD_NUMBER: builtins.int
     function: builtins.str
     """The function's name."""
-    in_hand: builtins.int
-    """Work messages in hand that are not yet acknowledged to the broker."""
+    in_flight: builtins.int
+    """Work messages in flight: delivered by the broker and not yet acknowledged."""
     instances: builtins.int
     """Running instances."""
     def __init__(
         self,
         *,
         function: builtins.str = ...,
-        in_hand: builtins.int = ...,
+        in_flight: builtins.int = ...,
         instances: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "in_hand", b"in_hand", "instances", b"instances"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "in_flight", b"in_flight", "instances", b"instances"]) -> None: ...
 
 Global___FunctionLoad: typing_extensions.TypeAlias = FunctionLoad

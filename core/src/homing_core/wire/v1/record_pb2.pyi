@@ -62,7 +62,7 @@ class AttemptRecord(google.protobuf.message.Message):
     """Where the delay comes from: BACKOFF or RETRY_AFTER."""
     @property
     def token(self) -> Global___Token:
-        """The fencing token of the hand-over that it ran under."""
+        """The fencing token of the dispatch that it ran under."""
 
     @property
     def failure(self) -> homing.v1.invocation_pb2.Failure:
@@ -91,23 +91,23 @@ Global___AttemptRecord: typing_extensions.TypeAlias = AttemptRecord
 
 @typing.final
 class Token(google.protobuf.message.Message):
-    """Token orders the hand-overs of one invocation: the greater one wins."""
+    """Token is the fencing token: it orders the dispatches of one invocation or delivery, and the greater one wins."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     GENERATION_FIELD_NUMBER: builtins.int
-    DELIVERY_FIELD_NUMBER: builtins.int
+    REDELIVERY_COUNT_FIELD_NUMBER: builtins.int
     generation: builtins.int
     """Raised by the store before every publish."""
-    delivery: builtins.int
+    redelivery_count: builtins.int
     """Raised by the broker at every redelivery."""
     def __init__(
         self,
         *,
         generation: builtins.int = ...,
-        delivery: builtins.int = ...,
+        redelivery_count: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "generation", b"generation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "redelivery_count", b"redelivery_count"]) -> None: ...
 
 Global___Token: typing_extensions.TypeAlias = Token
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
@@ -12,25 +12,22 @@ from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
-from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
 from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.payloads import read_payload, write_payload
-from homing_server.front.grpc.status import Context, number_of
+from homing_server.front.grpc.status import Context, status_of, traceparent
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.queries import Lists
 from homing_server.invocations.reruns import Reruns
 from homing_server.invocations.stops import Stopping
 from homing_server.invocations.sync_calls import SyncCalls
-from homing_server.logs.tail import LogTails
 from homing_server.payloads.blobs import Blobs
 from homing_server.rules.validation import Checks, check_spec
 from homing_server.store.accept import Draft
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import accepted_invocation
 from homing_server.store.read import get_invocations
-from homing_server.store.visibility import Origin, origin_of, origins_of_blob
+from homing_server.store.visibility import Origin, origin_of
 from homing_server.watch.hub import WatchHub
 from homing_server.watch.service import Watching
 
@@ -53,12 +50,10 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         blobs: Blobs,
         catalog: Catalog,
         database: Database,
-        dead_letters: DeadLetters,
         guard: Guard,
         holds: Holds,
         hub: WatchHub,
         lists: Lists,
-        log_tails: LogTails,
         reruns: Reruns,
         stopping: Stopping,
         sync_calls: SyncCalls,
@@ -69,12 +64,10 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._blobs = blobs
         self._catalog = catalog
         self._database = database
-        self._dead_letters = dead_letters
         self._guard = guard
         self._holds = holds
         self._hub = hub
         self._lists = lists
-        self._log_tails = log_tails
         self._reruns = reruns
         self._stopping = stopping
         self._sync_calls = sync_calls
@@ -99,7 +92,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             request.spec,
             timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
             caller=identity,
-            traceparent=_traceparent(context),
+            traceparent=traceparent(context),
         )
         return api.InvokeResponse(invocation=invocation)
 
@@ -107,7 +100,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Accept an invocation."""
         identity = caller()
         accepted = await self._admission.accept(
-            request.spec, request_id=request.request_id, caller=identity, traceparent=_traceparent(context)
+            request.spec, request_id=request.request_id, caller=identity, traceparent=traceparent(context)
         )
         invocation = await self._shown(accepted, identity)
         return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.draft is None)
@@ -159,7 +152,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
         checks.done()
         outcomes = await self._admission.accept_batch(
-            request.requests, caller=identity, traceparent=_traceparent(context)
+            request.requests, caller=identity, traceparent=traceparent(context)
         )
         earlier = await self._get_all(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
@@ -168,7 +161,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         for outcome in outcomes:
             result = response.results.add()
             if isinstance(outcome, ApiError):
-                result.refused.CopyFrom(_refusal(outcome))
+                result.error.CopyFrom(status_of(outcome))
             elif outcome.draft is None:
                 result.accepted.invocation.CopyFrom(redacted_for_anonymous(earlier[outcome.id], identity))
                 # A thousand results would not fit into one answer; GetInvocation has it.
@@ -196,23 +189,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
         """Run many again."""
-        return await self._reruns.rerun_all(request, caller=caller(), traceparent=_traceparent(context))
-
-    async def WritePayload(
-        self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
-    ) -> api.WritePayloadResponse:
-        """Store a body that is too large for a message."""
-        return await write_payload(self._blobs, requests)
-
-    async def ReadPayload(
-        self, request: api.ReadPayloadRequest, _context: Context
-    ) -> AsyncIterator[api.ReadPayloadResponse]:
-        """Stream a body that is stored apart."""
-        identity = caller()
-        if not identity.reads_all and request.blob_id:
-            await self._check_reader(request.blob_id, identity)
-        async for response in read_payload(self._blobs, request):
-            yield response
+        return await self._reruns.rerun_all(request, caller=caller(), traceparent=traceparent(context))
 
     async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
         """Stop an invocation."""
@@ -229,33 +206,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         _check_id(request.id)
         identity = caller()
         await self._check_function_of(request.id, identity)
-        accepted = await self._reruns.rerun(request, caller=identity, traceparent=_traceparent(context))
+        accepted = await self._reruns.rerun(request, caller=identity, traceparent=traceparent(context))
         return api.RerunInvocationResponse(invocation=await self._shown(accepted, identity))
-
-    async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
-        """Stream log lines."""
-        _check_id(request.id)
-        await self._check_function_of(request.id, caller())
-        async for response in self._log_tails.tail(request):
-            yield response
-
-    async def ListDeadLetters(
-        self, request: api.ListDeadLettersRequest, _context: Context
-    ) -> api.ListDeadLettersResponse:
-        """Return a page of dead letters."""
-        return await self._dead_letters.list(request, caller=caller())
-
-    async def RedriveDeadLetters(
-        self, request: api.RedriveDeadLettersRequest, context: Context
-    ) -> api.RedriveDeadLettersResponse:
-        """Try dead letters again."""
-        return await self._dead_letters.redrive(request, caller=caller(), traceparent=_traceparent(context))
-
-    async def PurgeDeadLetters(
-        self, request: api.PurgeDeadLettersRequest, _context: Context
-    ) -> api.PurgeDeadLettersResponse:
-        """Forget dead letters."""
-        return await self._dead_letters.purge(request, caller=caller())
 
     async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
         """Check that all functions of a batch are public.
@@ -272,22 +224,6 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """
         if identity.functions:
             identity.check_function((await self._origin(invocation_id)).function)
-
-    async def _check_reader(self, blob_id: str, identity: Identity) -> None:
-        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
-
-        :raises ApiError: PERMISSION_DENIED.
-        """
-        refused: ApiError | None = None
-        for origin in await self._database.read(origins_of_blob, blob_id):
-            try:
-                identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
-            except ApiError as error:
-                refused = error
-            else:
-                return
-        if refused is not None:
-            raise refused
 
     async def _origin(self, invocation_id: str) -> Origin:
         origin = await self._database.read(origin_of, invocation_id)
@@ -323,21 +259,6 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
 def _check_id(invocation_id: str) -> None:
     if not invocation_id:
         raise invalid_request([Violation(field="id", description="must not be empty")])
-
-
-def _refusal(error: ApiError) -> api.BatchInvokeAsyncResponse.Refusal:
-    return api.BatchInvokeAsyncResponse.Refusal(
-        code=number_of(error.code),
-        message=error.message,
-        reason=error.reason,
-        field=error.violations[0].field if error.violations else "",
-    )
-
-
-def _traceparent(context: Context) -> str:
-    metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
-    value = metadata.get("traceparent", "")
-    return value[:64] if isinstance(value, str) else ""
 
 
 def redacted_for_anonymous(invocation: invocation_pb2.Invocation, identity: Identity) -> invocation_pb2.Invocation:

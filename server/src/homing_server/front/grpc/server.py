@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from homing.v1 import (
+    dead_letter_service_pb2,
+    dead_letter_service_pb2_grpc,
     function_service_pb2,
     function_service_pb2_grpc,
     invocation_service_pb2,
     invocation_service_pb2_grpc,
     key_service_pb2,
     key_service_pb2_grpc,
+    log_service_pb2,
+    log_service_pb2_grpc,
+    payload_service_pb2,
+    payload_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
+    signing_key_service_pb2,
+    signing_key_service_pb2_grpc,
 )
 from homing_core.tls import TlsFiles
 from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
 from homing_server.front.grpc.key_service import KeyService
+from homing_server.front.grpc.log_service import LogService
+from homing_server.front.grpc.payload_service import PayloadService
 from homing_server.front.grpc.secret_service import SecretService
+from homing_server.front.grpc.signing_key_service import SigningKeyService
 from homing_server.front.grpc.status import ErrorInterceptor
 
 _log = structlog.get_logger(__name__)
 
 _SERVICES = (
     invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
+    payload_service_pb2.DESCRIPTOR.services_by_name["PayloadService"].full_name,
+    log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
+    dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"].full_name,
     function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
     secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
+    signing_key_service_pb2.DESCRIPTOR.services_by_name["SigningKeyService"].full_name,
     key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 
@@ -53,16 +71,27 @@ _OPTIONS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """The services of the API."""
+
+    invocations: InvocationService
+    payloads: PayloadService
+    logs: LogService
+    dead_letters: DeadLetterService
+    functions: FunctionService
+    secrets: SecretService
+    signing_keys: SigningKeyService
+    keys: KeyService
+
+
 class GrpcFront:
     """A gRPC server with all services of the API."""
 
     def __init__(
         self,
         listen: str,
-        invocations: InvocationService,
-        functions: FunctionService,
-        secrets: SecretService,
-        keys: KeyService,
+        services: Services,
         *,
         tls: TlsFiles | None,
         compress: bool,
@@ -84,10 +113,14 @@ class GrpcFront:
         )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
-        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(invocations, self._server)
-        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(functions, self._server)
-        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(secrets, self._server)
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, self._server)
+        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(services.invocations, self._server)
+        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(services.payloads, self._server)
+        log_service_pb2_grpc.add_LogServiceServicer_to_server(services.logs, self._server)
+        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(services.dead_letters, self._server)
+        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(services.functions, self._server)
+        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(services.secrets, self._server)
+        signing_key_service_pb2_grpc.add_SigningKeyServiceServicer_to_server(services.signing_keys, self._server)
+        key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 

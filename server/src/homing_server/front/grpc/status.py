@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -133,11 +133,23 @@ async def abort(context: Context, error: Exception, method: str) -> None:
     await context.abort_with_status(_status(error, method))
 
 
+def traceparent(context: Context) -> str:
+    """Return the trace context that a caller sent along; empty where there is none."""
+    metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+    value = metadata.get("traceparent", "")
+    return value[:64] if isinstance(value, str) else ""
+
+
 def _status(error: Exception, method: str) -> Any:
     if not isinstance(error, ApiError):
         _log.error("call failed", method=method, exc_info=error)
         error = ApiError(code=Code.INTERNAL, reason="INTERNAL", message="the server failed; its log says why")
-    status = status_pb2.Status(code=number_of(error.code), message=error.message)
+    return rpc_status.to_status(status_of(error))
+
+
+def status_of(error: ApiError) -> status_pb2.Status:
+    """Return an error as messages have it, with its details."""
+    status = status_pb2.Status(code=_number(error.code), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     _add(status, info)
     if error.violations:
@@ -149,11 +161,10 @@ def _status(error: Exception, method: str) -> Any:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
         _add(status, retry)
-    return rpc_status.to_status(status)
+    return status
 
 
-def number_of(code: Code) -> int:
-    """Return the number that gRPC has for a kind of error."""
+def _number(code: Code) -> int:
     return code_pb2.Code.Value(code.name)
 
 

@@ -1,0 +1,87 @@
+"""homing.v1.PayloadService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from homing.v1 import payload_service_pb2 as api
+from homing.v1 import payload_service_pb2_grpc
+from homing_core import limits
+from homing_server.auth.identity import Identity
+from homing_server.errors import ApiError, Violation, invalid_request
+from homing_server.front.grpc.caller import caller
+from homing_server.front.grpc.status import Context
+from homing_server.payloads.blobs import Blobs
+from homing_server.rules.validation import Checks
+from homing_server.store.engine import Database
+from homing_server.store.visibility import origins_of_blob
+
+
+class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
+    """Serves bodies over the inline limit."""
+
+    def __init__(self, blobs: Blobs, database: Database) -> None:
+        self._blobs = blobs
+        self._database = database
+
+    async def WritePayload(
+        self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
+    ) -> api.WritePayloadResponse:
+        """Store a body."""
+        first = await anext(requests, api.WritePayloadRequest())
+        if first.WhichOneof("part") != "size":
+            raise _broken("size", "must be in the first message")
+        checks = Checks()
+        checks.integer("size", first.size, 0, limits.MAX_PAYLOAD)
+        checks.done()
+        return api.WritePayloadResponse(blob=await self._blobs.write(_parts(requests, first.size)))
+
+    async def ReadPayload(
+        self, request: api.ReadPayloadRequest, _context: Context
+    ) -> AsyncIterator[api.ReadPayloadResponse]:
+        """Stream a body in parts."""
+        if not request.blob_id:
+            raise _broken("blob_id", "must not be empty")
+        identity = caller()
+        if not identity.reads_all:
+            await self._check_reader(request.blob_id, identity)
+        async for data in self._blobs.read(request.blob_id):
+            yield api.ReadPayloadResponse(data=data)
+
+    async def _check_reader(self, blob_id: str, identity: Identity) -> None:
+        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
+
+        :raises ApiError: PERMISSION_DENIED.
+        """
+        refused: ApiError | None = None
+        for origin in await self._database.read(origins_of_blob, blob_id):
+            try:
+                identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+            except ApiError as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+
+async def _parts(requests: AsyncIterator[api.WritePayloadRequest], size: int) -> AsyncIterator[bytes]:
+    """Yield a body of the size that was said."""
+    received = 0
+    async for request in requests:
+        if request.WhichOneof("part") != "data":
+            raise _broken("data", "must be in every message after the first")
+        if len(request.data) > limits.MAX_PART:
+            raise _broken(
+                "data", f"must have at most {limits.MAX_PART} bytes (1 MiB) a message, has {len(request.data)}"
+            )
+        received += len(request.data)
+        if received > size:
+            raise _broken("data", f"must have {size} bytes in all, as size says, has more")
+        yield request.data
+    if received < size:
+        raise _broken("data", f"must have {size} bytes in all, as size says, has {received}")
+
+
+def _broken(field: str, description: str) -> ApiError:
+    return invalid_request([Violation(field=field, description=description)])

@@ -1,0 +1,35 @@
+"""homing.v1.SigningKeyService."""
+
+from __future__ import annotations
+
+from homing.v1 import signing_key_service_pb2 as api
+from homing.v1 import signing_key_service_pb2_grpc
+from homing_server.admin.signing_keys import SigningKeys
+from homing_server.front.grpc.caller import caller
+from homing_server.front.grpc.status import Context
+
+
+class SigningKeyService(signing_key_service_pb2_grpc.SigningKeyServiceServicer):
+    """Serves signing keys."""
+
+    def __init__(self, signing_keys: SigningKeys) -> None:
+        self._signing_keys = signing_keys
+
+    async def RotateSigningKey(
+        self, request: api.RotateSigningKeyRequest, _context: Context
+    ) -> api.RotateSigningKeyResponse:
+        """Make the signing key that counts from now on, and show it this one time."""
+        return await self._signing_keys.rotate(request.function, request.key, caller=caller())
+
+    async def ListSigningKeys(
+        self, request: api.ListSigningKeysRequest, _context: Context
+    ) -> api.ListSigningKeysResponse:
+        """Return the signing keys, without the keys themselves."""
+        return await self._signing_keys.list(request.function, caller=caller())
+
+    async def RevokeSigningKey(
+        self, request: api.RevokeSigningKeyRequest, _context: Context
+    ) -> api.RevokeSigningKeyResponse:
+        """Remove a signing key."""
+        await self._signing_keys.revoke(request.id, caller=caller())
+        return api.RevokeSigningKeyResponse()
