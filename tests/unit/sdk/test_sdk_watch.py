@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -330,6 +331,45 @@ def test_leaving_the_context_ends_the_watch(driver: Driver, client: Any, scripte
 
     assert driver.do(aio if driver.asynchronous else sync) == ["1"]
     assert server_side.gone.wait(10)
+
+
+def test_a_reader_that_was_cancelled_may_read_on(scripted_server: ScriptedServer) -> None:
+    server_side = Open(bookmark("0"), ended("1"))
+    scripted_server.script("WatchResults", server_side, Open(bookmark("1"), ended("2")))
+
+    async def main() -> list[str]:
+        async with homing.AsyncClient(scripted_server.target) as client, client.watch_results() as events:
+            seen = [(await anext(events)).resume_token]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await anext(events)
+            return [*seen, (await anext(events)).resume_token]
+
+    assert asyncio.run(main()) == ["1", "2"]
+    assert server_side.gone.wait(10)
+    assert tokens(scripted_server) == ["", "1"]
+
+
+@pytest.mark.parametrize("closing", ["watch", "client"])
+def test_a_reader_that_is_cancelled_as_the_watch_is_closed_is_cancelled(
+    scripted_server: ScriptedServer, closing: str
+) -> None:
+    scripted_server.script("WatchResults", Open(bookmark("0")))
+
+    async def main() -> None:
+        async with homing.AsyncClient(scripted_server.target) as client:
+            events = await client.watch_results()
+            reader = asyncio.create_task(events.__anext__())
+            for _ in range(100):  # until it waits for the server
+                await asyncio.sleep(0)
+            closed = asyncio.create_task(events.close() if closing == "watch" else client.close())
+            await asyncio.sleep(0)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            await closed
+
+    asyncio.run(main())
 
 
 def test_a_watch_that_nobody_holds_ends(scripted_server: ScriptedServer) -> None:
