@@ -180,7 +180,7 @@ class InvocationEndedError(FailedPreconditionError):
     @property
     def state(self) -> InvocationState:
         """Its end."""
-        return _told_state(self.metadata)
+        return _state_in(self.metadata)
 
 
 class InvocationNotEndedError(FailedPreconditionError):
@@ -189,10 +189,10 @@ class InvocationNotEndedError(FailedPreconditionError):
     @property
     def state(self) -> InvocationState:
         """The state it was in."""
-        return _told_state(self.metadata)
+        return _state_in(self.metadata)
 
 
-def _told_state(metadata: Mapping[str, str]) -> InvocationState:
+def _state_in(metadata: Mapping[str, str]) -> InvocationState:
     try:
         return InvocationState(metadata.get("state", ""))
     except ValueError:
@@ -235,7 +235,7 @@ class ResultTimeoutError(HomingError, TimeoutError):
     """The wait for a result is over, the invocation is not."""
 
     invocation_id: str | None
-    """The id of the invocation, for ``client.handle``; None where the server had not told it yet."""
+    """The id of the invocation, for ``client.handle``; None where the server had not sent it yet."""
 
     def __init__(self, message: str, *, invocation_id: str | None) -> None:
         super().__init__(message)

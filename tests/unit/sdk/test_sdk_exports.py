@@ -16,17 +16,9 @@ import homing.v1
 
 SDK = Path(__file__).resolve().parents[3] / "sdk"
 PAIRS = [
-    (homing.Client, homing.AsyncClient),
-    (homing.Functions, homing.AsyncFunctions),
-    (homing.InvocationHandle, homing.AsyncInvocationHandle),
-    (homing.ResultWatch, homing.AsyncResultWatch),
-    (homing.InvocationList, homing.AsyncInvocationList),
-    (homing.LogTail, homing.AsyncLogTail),
-    (homing.TypedFunction, homing.AsyncTypedFunction),
-    (homing.DeadLetters, homing.AsyncDeadLetters),
-    (homing.DeadLetterList, homing.AsyncDeadLetterList),
-    (homing.Secrets, homing.AsyncSecrets),
-    (homing.SigningKeys, homing.AsyncSigningKeys),
+    (getattr(homing, name.removeprefix("Async")), getattr(homing, name))
+    for name in homing.__all__
+    if name.startswith("Async") and inspect.isclass(getattr(homing, name.removeprefix("Async"), None))
 ]
 
 
@@ -172,23 +164,39 @@ def test_the_module_docstring_of_errors_draws_every_error() -> None:
     assert missing == ["HomingError"]  # the root has no branch
 
 
+def test_each_asynchronous_class_has_a_synchronous_one() -> None:
+    assert {aio.__name__ for _, aio in PAIRS} == {name for name in homing.__all__ if name.startswith("Async")} - {
+        "AsyncInterceptor",
+        "AsyncOptions",
+    }  # a type of callables, and the options of invoke_async
+
+
 @pytest.mark.parametrize(("sync", "aio"), PAIRS, ids=lambda cls: cls.__name__)
 def test_both_clients_have_the_same_methods(sync: type, aio: type) -> None:
-    def synchronous(annotation: str) -> str:
-        return re.sub(r" \| AsyncIterable\[\w+\]|Async|Aio", "", annotation)
+    def synchronous(annotation: object) -> str:
+        # A handle or watch of the one kind stands for that of the other.
+        text = re.sub(r" \| AsyncIterable\[\w+\]|Async(?!Options)", "", str(annotation))
+        return re.sub(r"^Generator\[(.+?)(, None)+\]$", r"Generator[\1]", text)
 
-    def methods(cls: type) -> dict[str, list[inspect.Parameter]]:
-        return {
-            name: [
-                # A handle or watch of the one kind stands for that of the other.
-                parameter.replace(annotation=synchronous(str(parameter.annotation)))
-                for parameter in inspect.signature(member).parameters.values()
-            ]
-            for name, member in inspect.getmembers(cls, inspect.isfunction)
-            if not name.startswith("_")
-        }
+    def members(cls: type) -> dict[str, inspect.Signature | None]:
+        found: dict[str, inspect.Signature | None] = {}
+        for name, member in inspect.getmembers(cls):
+            if name.startswith("_"):
+                continue
+            found[name] = None
+            if inspect.isfunction(member):
+                signature = inspect.signature(member)
+                found[name] = signature.replace(
+                    parameters=[
+                        parameter.replace(annotation=synchronous(parameter.annotation))
+                        for parameter in signature.parameters.values()
+                    ],
+                    return_annotation=synchronous(signature.return_annotation),
+                )
+        return found
 
-    assert methods(sync) == methods(aio)
+    assert members(sync) == members(aio)
+    assert any(members(sync).values())
 
 
 @pytest.mark.parametrize("cls", [cls for pair in PAIRS for cls in pair], ids=lambda cls: cls.__name__)
@@ -229,6 +237,7 @@ def test_options_are_keyword_only(cls: type) -> None:
         "create(value)",
         "update(name)",
         "update(value)",
+        "revoke(key)",
         "revoke(key_id)",
     }
 

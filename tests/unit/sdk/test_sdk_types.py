@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homing._core.types import Misfit, converter
+from homing._core.types import ConversionError, converter
 
 
 class Color(Enum):
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_named_on_the_way_out(kind: Any, value: Any, messag
         assert converter(kind).dump(value, "x") == value
         return
 
-    with pytest.raises(Misfit, match=rf"(?s)\A{message}"):
+    with pytest.raises(ConversionError, match=rf"(?s)\A{message}"):
         converter(kind).dump(value, "x")
 
 
@@ -209,7 +209,7 @@ def test_what_does_not_fit_is_named_on_the_way_out(kind: Any, value: Any, messag
     ids=str,
 )
 def test_what_does_not_fit_is_named_on_the_way_back(kind: Any, value: Any, message: str) -> None:
-    with pytest.raises(Misfit, match=rf"\A{message}"):
+    with pytest.raises(ConversionError, match=rf"\A{message}"):
         converter(kind).load(value, "x")
 
 
@@ -227,7 +227,7 @@ def test_a_dataclass_may_refuse_by_itself() -> None:
             if self.number % 2:
                 raise ValueError("is odd")
 
-    with pytest.raises(Misfit, match=r"x: is refused by Even: is odd"):
+    with pytest.raises(ConversionError, match=r"x: is refused by Even: is odd"):
         converter(Even).load({"number": 3}, "x")
 
 

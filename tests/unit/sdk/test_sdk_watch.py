@@ -194,7 +194,7 @@ def test_an_event_before_the_first_bookmark_is_not_lost(
 def test_silence_is_a_broken_stream(
     driver: Driver, client: Any, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SILENCE", 0.4)
+    monkeypatch.setattr(watch, "SILENCE_LIMIT", 0.4)
     silent = Open(bookmark("0"))
     scripted_server.script("WatchResults", silent, Open(bookmark("0"), ended("1")))
     events = subscribe(driver, client)
@@ -211,7 +211,7 @@ def test_silence_is_a_broken_stream(
 def test_a_slow_reader_does_not_take_its_own_pause_for_silence(
     driver: Driver, client: Any, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SILENCE", 0.2)
+    monkeypatch.setattr(watch, "SILENCE_LIMIT", 0.2)
     scripted_server.script("WatchResults", Open(bookmark("0"), ended("1"), ended("2")))
     events = subscribe(driver, client)
     driver.next(events)

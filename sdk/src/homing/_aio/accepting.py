@@ -23,7 +23,7 @@ Out = TypeVar("Out")
 async def accept(
     connection: AsyncConnection, request: InvocationRequest, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> AsyncInvocationHandle[Out]:
-    """Hand over one invocation. See ``AsyncClient.invoke_async``."""
+    """Submit one invocation. See ``AsyncClient.invoke_async``."""
     message = accept_request(request)
     try:
         await send_large(connection, message.spec.payload, deadline=deadline)
@@ -37,7 +37,7 @@ async def accept(
 async def accept_batch(
     connection: AsyncConnection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> list[AsyncInvocationHandle[Out] | RequestError]:
-    """Hand over many invocations. See ``AsyncClient.invoke_batch``."""
+    """Submit many invocations. See ``AsyncClient.invoke_batch``."""
     for place, payload in batch.large():
         try:
             await send_large(connection, payload, deadline=deadline)

@@ -66,9 +66,9 @@ class AsyncByFilter:
             include_payload=include_payload,
             include_result=include_result,
         )
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = ListProgress[ListInvocationsRequest, Invocation](request, limit=limit, page_size=page_size)
-        return AsyncInvocationList(self._connection, progress, timeout=patience)
+        return AsyncInvocationList(self._connection, progress, timeout=seconds)
 
     def watch_results(
         self,
@@ -98,9 +98,9 @@ class AsyncByFilter:
         """
         wanted = invocation_filter(**conditions)
         token = "" if resume_token is None else check.text("resume_token", resume_token)
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = WatchProgress(wanted, token, transitions=check.flag("include_transitions", include_transitions))
-        return subscribed(AsyncResultWatch(self._connection, progress, patience=patience))
+        return subscribed(AsyncResultWatch(self._connection, progress, timeout=seconds))
 
     async def count(
         self, *, timeout: Seconds | Unset | None = UNSET, **conditions: Unpack[FilterOptions]

@@ -52,7 +52,7 @@ class AsyncById:
 
         :param reason: Why, for the record.
         :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
-        :returns: The record: STOPPED, or STOPPING where a worker has it in hand and decides between stop and finish.
+        :returns: The record: STOPPED, or STOPPING where it is in flight and its worker decides between stop and finish.
         :raises InvocationEndedError: It has ended.
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.

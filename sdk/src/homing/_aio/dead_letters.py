@@ -61,10 +61,10 @@ class AsyncDeadLetters:
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         """
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         request = list_request(conditions, page_token=page_token)
         progress = ListProgress[ListDeadLettersRequest, DeadLetter](request, limit=limit, page_size=page_size)
-        return AsyncDeadLetterList(self._connection, progress, timeout=patience)
+        return AsyncDeadLetterList(self._connection, progress, timeout=seconds)
 
     async def get(self, dead_letter_id: str) -> DeadLetter:
         """Return a dead letter.

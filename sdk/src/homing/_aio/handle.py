@@ -77,14 +77,14 @@ class AsyncInvocationHandle(Generic[Out]):
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.
         """
-        return await self._whole(await self._get(deadline=self._patience(), include_payload=include_payload))
+        return await self._whole(await self._get(deadline=self._deadline(), include_payload=include_payload))
 
     async def done(self) -> bool:
         """Tell whether the invocation has ended.
 
         :raises RequestError: The call failed.
         """
-        return (self._seen is not None and self._seen.ended) or (await self._get(deadline=self._patience())).ended
+        return (self._seen is not None and self._seen.ended) or (await self._get(deadline=self._deadline())).ended
 
     async def wait(self, timeout: Seconds | None = None) -> Invocation:
         """Wait for the end and return the record, however the invocation ended.
@@ -128,7 +128,7 @@ class AsyncInvocationHandle(Generic[Out]):
 
         :param reason: Why, for the record.
         :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
-        :returns: The record: STOPPED, or STOPPING where a worker has it in hand and decides between stop and finish.
+        :returns: The record: STOPPED, or STOPPING where it is in flight and its worker decides between stop and finish.
         :raises InvocationEndedError: It has ended.
         :raises NotFoundError: There is no such invocation, or its retention is over.
         :raises RequestError: The call failed.
@@ -208,19 +208,19 @@ class AsyncInvocationHandle(Generic[Out]):
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         """
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         return AsyncLogTail(
             self._connection,
             LogProgress(self._id, follow=check.flag("follow", follow)),
-            find_server=lambda: self._get(deadline=Deadline.after(patience)),
+            find_server=lambda: self._get(deadline=Deadline.after(seconds)),
         )
 
-    def _patience(self) -> Deadline:
+    def _deadline(self) -> Deadline:
         return Deadline.after(self._connection.settings.timeout)
 
     async def _whole(self, invocation: Invocation) -> Invocation:
         """Return a record with the bodies that were not in it."""
-        self._seen = await whole(self._connection, invocation, deadline=self._patience())
+        self._seen = await whole(self._connection, invocation, deadline=self._deadline())
         return self._seen
 
     async def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:

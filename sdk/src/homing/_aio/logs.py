@@ -83,9 +83,9 @@ class AsyncLogTail:
 
         :raises RequestError: It is away for too long, or the stream ended in a way that this does not cure.
         """
-        if not watch.worth_resuming(error):
+        if not watch.is_resumable(error):
             await self.close()
             raise error
         log.info("the logs broke off and are resumed: %s", error)
         await self._find_server()
-        await self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+        await self._stream.pause(random.uniform(0, watch.RECONNECT_JITTER))  # noqa: S311 - not for secrets

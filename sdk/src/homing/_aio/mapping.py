@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from typing import Generic, TypeVar
 
 from homing._aio.seam.workers import WORK_ERRORS, AsyncWorkers, iterator_of
-from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
+from homing._core.mapping import AHEAD, Done, ReorderBuffer, is_fatal
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
-class _Crew(Generic[Item, Out]):
+class _Pool(Generic[Item, Out]):
     """The workers of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
 
     def __init__(
@@ -103,18 +103,18 @@ async def map_items(
     return_exceptions: bool,
 ) -> AsyncGenerator[Out | Exception, None]:
     """Yield what comes of the items. See ``AsyncClient.map``."""
-    crew = _Crew(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
-    sorter: Sorter[Out] = Sorter(ordered)
-    crew.start()
+    pool = _Pool(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
+    buffer: ReorderBuffer[Out] = ReorderBuffer(ordered)
+    pool.start()
     try:
-        while (done := await crew.done.get()) is not None:
-            for turn in sorter.ready(done):
+        while (done := await pool.done.get()) is not None:
+            for turn in buffer.ready(done):
                 if turn.error is None:
                     yield turn.value  # type: ignore[misc]  # without an error there is a value
                 elif return_exceptions and not turn.fatal and isinstance(turn.error, Exception):
                     yield turn.error
                 else:
                     raise turn.error
-                crew.release()
+                pool.release()
     finally:
-        await crew.stop()
+        await pool.stop()

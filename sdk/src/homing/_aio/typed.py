@@ -140,15 +140,15 @@ class AsyncTypedFunction(Generic[In, Out]):
         A value that is not of the input type, or an answer not of the output type, fails like any other.
         """
         usual = self._connection.settings.timeout
-        patience = Deadline.of(timeout, None).remaining()
+        seconds = Deadline.of(timeout, None).remaining()
 
         async def run(value: In) -> Out:
-            end = Deadline.after(patience)
+            end = Deadline.after(seconds)
             handle = await accept(
                 self._connection,
                 self._request(value, None, options),
                 self._signature.value,
-                deadline=Deadline.earlier(usual, patience),
+                deadline=Deadline.earlier(usual, seconds),
             )
             return await handle.result(end.remaining())
 

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception
 from homing._aio.connection import AsyncConnection
 from homing._aio.seam.stream import AsyncStream
 from homing._core import watch
-from homing._core.calls import Deadline, log, log_repeat, stop_for
+from homing._core.calls import Deadline, log, log_retry, stop_for
 from homing._core.values import WatchEvent
 from homing._core.watch import WatchProgress
 from homing.errors import ClosedClientError, RequestError
@@ -28,10 +28,10 @@ class AsyncResultWatch:
     It is subscribed from the moment that it is awaited, entered or first iterated, whichever comes first.
     """
 
-    def __init__(self, connection: AsyncConnection, progress: WatchProgress, *, patience: float | None) -> None:
+    def __init__(self, connection: AsyncConnection, progress: WatchProgress, *, timeout: float | None) -> None:
         self._connection = connection
         self._progress = progress
-        self._patience = patience
+        self._timeout = timeout
         self._stream: AsyncStream[Message] = AsyncStream(connection)
         self._pending: WatchEvent | None = None
         self._started = False
@@ -62,19 +62,19 @@ class AsyncResultWatch:
             event = None
             try:
                 if not self._stream.has_call:
-                    await self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+                    await self._stream.pause(random.uniform(0, watch.RECONNECT_JITTER))  # noqa: S311 - not for secrets
                     await self._open(Deadline(None))
                 if self._pending is not None:
                     event, self._pending = self._pending, None
                 else:
-                    event = self._progress.accept(await self._read(watch.SILENCE))
+                    event = self._progress.accept(await self._read(watch.SILENCE_LIMIT))
             except ClosedClientError:
                 await self.close()
             except RequestError as error:
                 self._stream.drop()
                 if self._stream.closed:
                     break
-                if not watch.worth_resuming(error):
+                if not watch.is_resumable(error):
                     await self.close()
                     raise
                 log.info("the watch broke and is resumed: %s", error)
@@ -95,7 +95,7 @@ class AsyncResultWatch:
         if not self._started:
             self._started = True
             try:
-                await self._open(Deadline.after(self._patience))
+                await self._open(Deadline.after(self._timeout))
             except BaseException:
                 await self.close()
                 raise
@@ -107,16 +107,16 @@ class AsyncResultWatch:
         async def once() -> None:
             remaining = deadline.remaining()
             await self._stream.open(self._connection.invocations.WatchResults, self._progress.request())
-            limit = watch.SILENCE if remaining is None else min(watch.SILENCE, remaining)
+            limit = watch.SILENCE_LIMIT if remaining is None else min(watch.SILENCE_LIMIT, remaining)
             self._pending = self._progress.accept(await self._read(limit))
 
         too_late = stop_for(deadline)
         await AsyncRetrying(
             stop=lambda state: self._stream.closed or too_late(state),
-            wait=watch.wait_before_resuming,
-            retry=retry_if_exception(watch.worth_resuming),
+            wait=watch.wait_before_reconnect,
+            retry=retry_if_exception(watch.is_resumable),
             sleep=self._stream.pause,
-            before_sleep=log_repeat,
+            before_sleep=log_retry,
             reraise=True,
         )(once)
 

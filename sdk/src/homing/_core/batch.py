@@ -1,4 +1,4 @@
-"""Many invocations handed over at once: how they are cut into calls, and what came of each."""
+"""Many invocations submitted at once: how they are cut into calls, and what came of each."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Batch:
 
     def refuse(self, place: int, error: RequestError) -> None:
         """Keep that a request cannot be made."""
-        self._outcomes[place] = self._told(place, error)
+        self._outcomes[place] = self._identified(place, error)
 
     def next_chunk(self) -> Chunk | None:
         """Return what goes in the next call; None when all is done."""
@@ -80,7 +80,7 @@ class Batch:
         """
         for at, result in zip(self._open(chunk), response.results, strict=True):
             self._outcomes[at] = (
-                result.accepted if result.HasField("accepted") else self._told(at, status.error_of(result.error))
+                result.accepted if result.HasField("accepted") else self._identified(at, status.error_of(result.error))
             )
         for at in chunk:
             undecided = self._outcomes[at]
@@ -96,7 +96,7 @@ class Batch:
             return
         for at in chunk:
             if self._outcomes[at] is None:
-                self._outcomes[at] = self._told(at, copy.copy(error))
+                self._outcomes[at] = self._identified(at, copy.copy(error))
 
     def decided(self) -> Iterator[tuple[Accepted | RequestError, str]]:
         """Yield the outcome of each request, with its request id, when all is done."""
@@ -111,7 +111,7 @@ class Batch:
         outcome = self._outcomes[at]
         return outcome is None or isinstance(outcome, UnavailableError)
 
-    def _told(self, at: int, error: RequestError) -> RequestError:
+    def _identified(self, at: int, error: RequestError) -> RequestError:
         error.request_id = self._requests[at].request_id
         return error
 

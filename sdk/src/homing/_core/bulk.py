@@ -35,7 +35,7 @@ class BulkStopped:
     stopped: int
     """How many of them are STOPPED."""
     stopping: int
-    """How many of them are STOPPING: somebody has them in hand."""
+    """How many of them are STOPPING: they are in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,19 +81,19 @@ def poll_times(deadline: Deadline) -> tuple[float, float]:
     return min(remaining, POLL), min(remaining, POLL + POLL_GRACE)
 
 
-def worth_repeating(error: BaseException) -> bool:
+def is_retryable(error: BaseException) -> bool:
     """Tell whether the same call may succeed a little later."""
     return isinstance(error, UnavailableError) or (
         isinstance(error, RateLimitedError) and error.retry_after is not None
     )
 
 
-def wait_before_repeating(state: RetryCallState) -> float:
+def wait_before_retry(state: RetryCallState) -> float:
     """Return the seconds to wait: exponential with full jitter, on top of what the server says."""
-    return least_wait(state) + _BACKOFF(state)
+    return wait_asked_for(state) + _BACKOFF(state)
 
 
-def least_wait(state: RetryCallState) -> float:
+def wait_asked_for(state: RetryCallState) -> float:
     """Return the seconds that the server says must pass before the next try."""
     error = state.outcome.exception() if state.outcome else None
     return (error.retry_after or 0.0) if isinstance(error, RequestError) else 0.0
@@ -105,7 +105,7 @@ def stop_for(deadline: Deadline) -> Callable[[RetryCallState], bool]:
     return stop_never if remaining is None else stop_before_delay(max(0.0, remaining - _LAST_TRY))
 
 
-def log_repeat(state: RetryCallState) -> None:
+def log_retry(state: RetryCallState) -> None:
     """Log that a call is going to be made again."""
     error = state.outcome.exception() if state.outcome else None
     log.warning("try %d failed, next in %.1f s: %s", state.attempt_number, state.upcoming_sleep, error)

@@ -100,8 +100,8 @@ def failure(message: Message, name: str = "failure") -> Failure | None:
     """Return a failure of a message; None where it is not set."""
     if not message.HasField(name):
         return None
-    told: invocation_pb2.Failure = getattr(message, name)
-    return Failure(reason=told.reason, message=told.message, retryable=told.retryable)
+    sent: invocation_pb2.Failure = getattr(message, name)
+    return Failure(reason=sent.reason, message=sent.message, retryable=sent.retryable)
 
 
 def invocation(message: invocation_pb2.Invocation) -> Invocation:

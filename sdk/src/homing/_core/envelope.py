@@ -1,4 +1,4 @@
-"""The envelope: what destinations are told of an ended invocation, read."""
+"""The envelope: what destinations get of an ended invocation, read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EnvelopePayload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Envelope:
-    """What a destination is told of an ended invocation."""
+    """What a destination gets of an ended invocation."""
 
     id: str
     """The id of the invocation."""
@@ -93,17 +93,17 @@ def parse_envelope(body: bytes | bytearray | str) -> Envelope:
     except (ValueError, RecursionError) as err:
         raise InvalidEnvelopeError(f"is not JSON: {err}") from None
     event = read if isinstance(read, dict) and "data" in read and "version" not in read else None
-    told = event["data"] if event is not None else read
-    if not isinstance(told, dict) or not str(told.get("version", "")).startswith("1."):
+    content = event["data"] if event is not None else read
+    if not isinstance(content, dict) or not str(content.get("version", "")).startswith("1."):
         raise InvalidEnvelopeError("is no envelope of version 1")
     try:
-        return _envelope(told, event)
+        return _envelope(content, event)
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InvalidEnvelopeError(f"is no envelope: {type(err).__name__}: {err}") from None
 
 
-def _envelope(told: Mapping[str, Any], event: Mapping[str, Any] | None) -> Envelope:
-    context, response = told["requestContext"], told["responseContext"]
+def _envelope(content: Mapping[str, Any], event: Mapping[str, Any] | None) -> Envelope:
+    context, response = content["requestContext"], content["responseContext"]
     condition = str(context["condition"])
     state = _STATES.get(condition, InvocationState.UNKNOWN)
     version = response.get("executedVersion")
@@ -113,15 +113,15 @@ def _envelope(told: Mapping[str, Any], event: Mapping[str, Any] | None) -> Envel
         state=state,
         condition=condition,
         type=str(event["type"]) if event is not None else f"invocation.{state.value.lower()}",
-        time=datetime.fromisoformat(str(told["timestamp"])),
+        time=datetime.fromisoformat(str(content["timestamp"])),
         attempt_count=int(context["approximateInvokeCount"]),
         depth=int(context.get("depth", 0)),
         status_code=int(response.get("statusCode") or 0),
         function_revision=int(version) if version is not None else None,
         error=response.get("functionError"),
         error_message=response.get("functionErrorMessage"),
-        request=_payload(told["requestPayload"], told["requestPayloadInfo"]),
-        response=_payload(told["responsePayload"], told["responsePayloadInfo"]),
+        request=_payload(content["requestPayload"], content["requestPayloadInfo"]),
+        response=_payload(content["responsePayload"], content["responsePayloadInfo"]),
     )
 
 

@@ -27,25 +27,25 @@ class LogLine:
 class LogProgress:
     """What a reader asks for, and how many lines it has seen.
 
-    A server tells the lines from the first one on, always in the same order; so one that is asked again has told those
-    that were seen before.
+    A server sends the lines from the first one on, always in the same order; so what it sends to one that asks again
+    begins with those that were seen before.
     """
 
     def __init__(self, invocation_id: str, *, follow: bool) -> None:
         self.request = log_service_pb2.TailLogsRequest(id=invocation_id, follow=follow)
         self._seen = 0
-        self._told = 0
+        self._received = 0
 
     def resume(self) -> None:
         """Expect the lines from the first one on again."""
-        self._told = 0
+        self._received = 0
 
     def accept(self, message: log_service_pb2.TailLogsResponse) -> LogLine | None:
         """Take a message; return its line, or None for one that was seen before."""
-        self._told += 1
-        if self._told <= self._seen:
+        self._received += 1
+        if self._received <= self._seen:
             return None
-        self._seen = self._told
+        self._seen = self._received
         return LogLine(
             time=convert.time(message, "time"),
             stream=convert.log_stream(message.stream),

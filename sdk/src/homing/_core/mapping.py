@@ -26,7 +26,7 @@ class Done(Generic[Out]):
 
 
 @dataclass(slots=True)
-class Sorter(Generic[Out]):
+class ReorderBuffer(Generic[Out]):
     """Holds back what came before its turn."""
 
     ordered: bool

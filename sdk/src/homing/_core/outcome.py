@@ -25,10 +25,10 @@ def outcome_of(invocation: Invocation) -> Result:
     """
     if invocation.state is InvocationState.SUCCEEDED:
         return result_of(invocation)
-    raise _ERRORS.get(invocation.state, errors.InvocationError)(_story(invocation), invocation=invocation)
+    raise _ERRORS.get(invocation.state, errors.InvocationError)(_summary(invocation), invocation=invocation)
 
 
-def _story(invocation: Invocation) -> str:
+def _summary(invocation: Invocation) -> str:
     count = len(invocation.attempts)
     tries = "" if not count else " after 1 attempt" if count == 1 else f" after {count} attempts"
     why = f": {invocation.failure.message} [{invocation.failure.reason}]" if invocation.failure else ""

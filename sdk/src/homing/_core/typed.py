@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import grpc
 
 from homing._core import check
-from homing._core.types import Converter, Misfit, converter
+from homing._core.types import ConversionError, Converter, converter
 from homing._core.values import Result
 from homing.errors import InvalidRequestError, InvalidResultError, Violation
 
@@ -54,13 +54,13 @@ class Signature(Generic[In, Out]):
             return value, None
         try:
             carried = self._input.dump(value, "input")
-        except Misfit as misfit:
+        except ConversionError as error:
             raise InvalidRequestError(
-                f"{self.function}: {misfit}",
+                f"{self.function}: {error}",
                 code=grpc.StatusCode.INVALID_ARGUMENT,
                 reason="INVALID_INPUT",
-                violations=misfit.violations,
-            ) from misfit.__cause__
+                violations=error.violations,
+            ) from error.__cause__
         if self.input in _RAW:
             return value, None
         if carried is None:
@@ -80,15 +80,15 @@ class Signature(Generic[In, Out]):
             return result.data  # type: ignore[return-value]  # Out is bytes
         try:
             return self._output.load(json.loads(result.data) if result.data else None, "result")  # type: ignore[no-any-return]
-        except Misfit as misfit:
-            raise self._invalid(result, misfit.violations) from misfit.__cause__
+        except ConversionError as error:
+            raise self._invalid(result, error.violations) from error.__cause__
         except ValueError as err:
             raise self._invalid(result, (Violation("result", f"is not JSON: {err}"),)) from err
 
     def _invalid(self, result: Result, violations: tuple[Violation, ...]) -> InvalidResultError:
-        told = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        details = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         return InvalidResultError(
-            f"{self.function}: {told} (invocation {result.invocation.id})", result=result, violations=violations
+            f"{self.function}: {details} (invocation {result.invocation.id})", result=result, violations=violations
         )
 
 

@@ -29,7 +29,7 @@ Json = Any
 """What json.dumps takes and json.loads gives."""
 
 
-class Misfit(Exception):  # noqa: N818 - it becomes the error that users see
+class ConversionError(Exception):
     """A value is not of its type."""
 
     def __init__(self, path: str, rule: str, *more: tuple[str, str]) -> None:
@@ -40,7 +40,7 @@ class Misfit(Exception):  # noqa: N818 - it becomes the error that users see
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Turns the values of one type into JSON and back. Both ways raise Misfit with the path of what does not fit."""
+    """Turns the values of one type into JSON and back. Both ways raise ConversionError where it does not fit."""
 
     name: str
     dump: Callable[[Any, str], Json]
@@ -55,8 +55,8 @@ def converter(kind: Any) -> Converter:
     return _Builder().build(kind, "")
 
 
-def _misfit(path: str, wanted: str, value: object) -> Misfit:
-    return Misfit(path, f"must be {wanted}, is {_shown(value)}")
+def _mismatch(path: str, wanted: str, value: object) -> ConversionError:
+    return ConversionError(path, f"must be {wanted}, is {_shown(value)}")
 
 
 def _shown(value: object) -> str:
@@ -68,7 +68,7 @@ def _exactly(kind: type) -> Converter:
     def check(value: Any, path: str) -> Any:
         # A bool is an int to Python and an Enum may be a str, but neither is meant so.
         if not isinstance(value, kind) or (isinstance(value, (bool, Enum)) and kind is not bool):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         return value
 
     return Converter(kind.__name__, check, check)
@@ -76,13 +76,13 @@ def _exactly(kind: type) -> Converter:
 
 def _number(value: Any, path: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise _misfit(path, "a finite float", value)
+        raise _mismatch(path, "a finite float", value)
     return float(value)
 
 
 def _nothing(value: Any, path: str) -> None:
     if value is not None:
-        raise _misfit(path, "None", value)
+        raise _mismatch(path, "None", value)
 
 
 def _as_it_is(value: Any, _path: str) -> Any:
@@ -92,23 +92,23 @@ def _as_it_is(value: Any, _path: str) -> Any:
 def _by_text(kind: type, write: Callable[[Any], str], read: Callable[[str], Any]) -> Converter:
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, kind) or (kind is date and isinstance(value, datetime)):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         return write(value)
 
     def load(value: Json, path: str) -> Any:
         if not isinstance(value, str):
-            raise _misfit(path, f"{kind.__name__} as text", value)
+            raise _mismatch(path, f"{kind.__name__} as text", value)
         try:
             return read(value)
         except (ValueError, InvalidOperation, binascii.Error):
-            raise _misfit(path, f"{kind.__name__} as text", value) from None
+            raise _mismatch(path, f"{kind.__name__} as text", value) from None
 
     return Converter(kind.__name__, dump, load)
 
 
 def _dump_span(value: Any, path: str) -> Json:
     if not isinstance(value, timedelta):
-        raise _misfit(path, "timedelta", value)
+        raise _mismatch(path, "timedelta", value)
     return value.total_seconds()
 
 
@@ -116,7 +116,7 @@ def _load_span(value: Json, path: str) -> timedelta:
     try:
         return timedelta(seconds=_number(value, path))
     except OverflowError:
-        raise _misfit(path, "timedelta as seconds", value) from None
+        raise _mismatch(path, "timedelta as seconds", value) from None
 
 
 def _read_moment(text: str) -> datetime:
@@ -255,7 +255,7 @@ def _literal(choices: tuple[Any, ...]) -> Converter:
         for choice in choices:
             if value == choice and type(value) is type(choice):
                 return value
-        raise _misfit(path, f"one of {', '.join(map(repr, choices))}", value)
+        raise _mismatch(path, f"one of {', '.join(map(repr, choices))}", value)
 
     return Converter("Literal", check, check)
 
@@ -263,14 +263,14 @@ def _literal(choices: tuple[Any, ...]) -> Converter:
 def _enum(kind: type[Enum]) -> Converter:
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, kind):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         return value.value
 
     def load(value: Json, path: str) -> Any:
         for member in kind:
             if member.value == value and type(member.value) is type(value):
                 return member
-        raise _misfit(path, f"one of {', '.join(repr(member.value) for member in kind)}", value)
+        raise _mismatch(path, f"one of {', '.join(repr(member.value) for member in kind)}", value)
 
     return Converter(kind.__name__, dump, load)
 
@@ -279,15 +279,15 @@ def _union(members: list[Converter]) -> Converter:
     name = " | ".join(member.name for member in members)
 
     def first(value: Any, path: str, ways: list[Callable[[Any, str], Any]]) -> Any:
-        misfits = []
+        errors = []
         for way in ways:
             try:
                 return way(value, path)
-            except Misfit as misfit:
-                misfits.append(misfit)
-        deeper = [misfit for misfit in misfits if misfit.path != path]
+            except ConversionError as error:
+                errors.append(error)
+        deeper = [error for error in errors if error.path != path]
         # One member had the right shape but a wrong part: that part is what is at fault.
-        raise deeper[0] if len(deeper) == 1 else _misfit(path, name, value)
+        raise deeper[0] if len(deeper) == 1 else _mismatch(path, name, value)
 
     return Converter(
         name,
@@ -303,12 +303,12 @@ def _items(shape: Any, item: Converter) -> Converter:
 
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, wanted) or isinstance(value, (str, bytes)):
-            raise _misfit(path, name, value)
+            raise _mismatch(path, name, value)
         return [item.dump(part, f"{path}[{at}]") for at, part in enumerate(value)]
 
     def load(value: Json, path: str) -> Any:
         if not isinstance(value, list):
-            raise _misfit(path, name, value)
+            raise _mismatch(path, name, value)
         return made(item.load(part, f"{path}[{at}]") for at, part in enumerate(value))
 
     return Converter(name, dump, load)
@@ -319,7 +319,7 @@ def _fixed(parts: list[Converter]) -> Converter:
 
     def check(value: Any, kind: type[tuple[Any, ...] | list[Any]], path: str) -> None:
         if not (isinstance(value, kind) and len(value) == len(parts)):
-            raise _misfit(path, name, value)
+            raise _mismatch(path, name, value)
 
     def dump(value: Any, path: str) -> Json:
         check(value, tuple, path)
@@ -337,7 +337,7 @@ def _dict(key: Converter, item: Converter) -> Converter:
 
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, Mapping):
-            raise _misfit(path, name, value)
+            raise _mismatch(path, name, value)
         # JSON has text for keys only.
         return {
             str(key.dump(one, f"a key of {path}")): item.dump(part, f"{path}[{one!r}]") for one, part in value.items()
@@ -346,7 +346,7 @@ def _dict(key: Converter, item: Converter) -> Converter:
     def load_key(text: str, path: str) -> Any:
         try:
             return key.load(text, path)
-        except Misfit:
+        except ConversionError:
             try:
                 number = int(text)
             except ValueError:
@@ -357,7 +357,7 @@ def _dict(key: Converter, item: Converter) -> Converter:
 
     def load(value: Json, path: str) -> Any:
         if not isinstance(value, dict):
-            raise _misfit(path, name, value)
+            raise _mismatch(path, name, value)
         return {load_key(one, f"a key of {path}"): item.load(part, f"{path}[{one!r}]") for one, part in value.items()}
 
     return Converter(name, dump, load)
@@ -368,12 +368,12 @@ def _typed_dict(kind: Any, fields: Mapping[str, Converter], hints: Mapping[str, 
 
     def convert(value: Any, path: str, *, load: bool) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         for name in sorted(required - value.keys()):
-            raise Misfit(f"{path}.{name}", "is missing")
+            raise ConversionError(f"{path}.{name}", "is missing")
         if not load:  # what a function answers may be newer than this type; what is sent to it may not
             for name in value.keys() - fields.keys():
-                raise Misfit(f"{path}.{name}", f"is no key of {kind.__name__}")
+                raise ConversionError(f"{path}.{name}", f"is no key of {kind.__name__}")
         return {
             name: (field.load if load else field.dump)(value[name], f"{path}.{name}")
             for name, field in fields.items()
@@ -390,12 +390,12 @@ def _typed_dict(kind: Any, fields: Mapping[str, Converter], hints: Mapping[str, 
 def _dataclass(kind: Any, fields: Mapping[str, Converter], _hints: Mapping[str, Any]) -> Converter:
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, kind):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         return {name: field.dump(getattr(value, name), f"{path}.{name}") for name, field in fields.items()}
 
     def load(value: Json, path: str) -> Any:
         if not isinstance(value, dict):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         given = {}
         for field in dataclasses.fields(kind):
             if not field.init:
@@ -403,11 +403,11 @@ def _dataclass(kind: Any, fields: Mapping[str, Converter], _hints: Mapping[str, 
             if field.name in value:
                 given[field.name] = fields[field.name].load(value[field.name], f"{path}.{field.name}")
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                raise Misfit(f"{path}.{field.name}", "is missing")
+                raise ConversionError(f"{path}.{field.name}", "is missing")
         try:
             return kind(**given)
         except (TypeError, ValueError) as err:  # what its __post_init__ says
-            raise Misfit(path, f"is refused by {kind.__name__}: {err}") from err
+            raise ConversionError(path, f"is refused by {kind.__name__}: {err}") from err
 
     return Converter(kind.__name__, dump, load)
 
@@ -422,25 +422,25 @@ def _model(kind: Any) -> Converter:
 
     def dump(value: Any, path: str) -> Json:
         if not isinstance(value, kind):
-            raise _misfit(path, kind.__name__, value)
+            raise _mismatch(path, kind.__name__, value)
         try:  # a model may hold what it was not validated with: that is an error here, not a warning
             return value.model_dump(mode="json", by_alias=True, warnings="error")
         except ValueError as err:
-            raise Misfit(path, f"is refused by {kind.__name__}: {err}") from err
+            raise ConversionError(path, f"is refused by {kind.__name__}: {err}") from err
 
     def load(value: Json, path: str) -> Any:
         try:  # as JSON, because a strict model takes a datetime as text from nothing else
             return kind.model_validate_json(json.dumps(value))
         except ValueError as err:
-            raise _told(err, path) from err
+            raise _validation_error(err, path) from err
 
     return Converter(kind.__name__, dump, load)
 
 
-def _told(error: Any, path: str) -> Misfit:
+def _validation_error(error: Any, path: str) -> ConversionError:
     """Return what a pydantic ValidationError says."""
     found = [
         (path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]), item["msg"])
         for item in error.errors()
     ]
-    return Misfit(*found[0], *found[1:])
+    return ConversionError(*found[0], *found[1:])

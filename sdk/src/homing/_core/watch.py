@@ -8,17 +8,17 @@ import grpc
 from tenacity import RetryCallState, wait_random_exponential
 
 from homing._core import convert
-from homing._core.calls import least_wait
+from homing._core.calls import wait_asked_for
 from homing._core.values import WatchEvent
 from homing.errors import RequestError, UnavailableError
 from homing.v1 import invocation_pb2, invocation_service_pb2
 
-SILENCE: Final = 45.0
+SILENCE_LIMIT: Final = 45.0
 """A stream on which nothing came for so long, in seconds, is dead: the server sends something every 15 s."""
-SPREAD: Final = 0.25
+RECONNECT_JITTER: Final = 0.25
 """The first try to reconnect comes after up to so many seconds, or all watches of a lost server came back at once."""
 _BACKOFF: Final = wait_random_exponential(multiplier=0.25, max=10.0)
-_PASSING: Final = frozenset(
+_TRANSIENT: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         # What servers, proxies and broken connections end streams with, beside the honest UNAVAILABLE.
@@ -59,18 +59,18 @@ class WatchProgress:
         return WatchEvent(resume_token=message.resume_token, invocation=convert.invocation(message.invocation))
 
 
-def worth_resuming(error: BaseException) -> bool:
+def is_resumable(error: BaseException) -> bool:
     """Tell whether a stream that ended so can be opened again where it was."""
     if not isinstance(error, RequestError):
         return False
     if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return error.reason == "SLOW_CONSUMER" or error.retry_after is not None
-    return error.code in _PASSING
+    return error.code in _TRANSIENT
 
 
-def wait_before_resuming(state: RetryCallState) -> float:
+def wait_before_reconnect(state: RetryCallState) -> float:
     """Return the seconds to wait after a try to open the stream: exponential with full jitter."""
-    return least_wait(state) + _BACKOFF(state)
+    return wait_asked_for(state) + _BACKOFF(state)
 
 
 def lost(target: str, why: str) -> UnavailableError:

@@ -24,7 +24,7 @@ Out = TypeVar("Out")
 def accept(
     connection: Connection, request: InvocationRequest, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> InvocationHandle[Out]:
-    """Hand over one invocation. See ``Client.invoke_async``."""
+    """Submit one invocation. See ``Client.invoke_async``."""
     message = accept_request(request)
     try:
         send_large(connection, message.spec.payload, deadline=deadline)
@@ -38,7 +38,7 @@ def accept(
 def accept_batch(
     connection: Connection, batch: Batch, decode: Callable[[Result], Out], *, deadline: Deadline
 ) -> list[InvocationHandle[Out] | RequestError]:
-    """Hand over many invocations. See ``Client.invoke_batch``."""
+    """Submit many invocations. See ``Client.invoke_batch``."""
     for place, payload in batch.large():
         try:
             send_large(connection, payload, deadline=deadline)

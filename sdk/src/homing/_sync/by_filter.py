@@ -67,9 +67,9 @@ class ByFilter:
             include_payload=include_payload,
             include_result=include_result,
         )
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = ListProgress[ListInvocationsRequest, Invocation](request, limit=limit, page_size=page_size)
-        return InvocationList(self._connection, progress, timeout=patience)
+        return InvocationList(self._connection, progress, timeout=seconds)
 
     def watch_results(
         self,
@@ -99,9 +99,9 @@ class ByFilter:
         """
         wanted = invocation_filter(**conditions)
         token = "" if resume_token is None else check.text("resume_token", resume_token)
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         progress = WatchProgress(wanted, token, transitions=check.flag("include_transitions", include_transitions))
-        return subscribed(ResultWatch(self._connection, progress, patience=patience))
+        return subscribed(ResultWatch(self._connection, progress, timeout=seconds))
 
     def count(
         self, *, timeout: Seconds | Unset | None = UNSET, **conditions: Unpack[FilterOptions]

@@ -200,9 +200,9 @@ class Connection:
         """
         retrying = Retrying(
             stop=calls.stop_for(deadline),
-            wait=calls.wait_before_repeating,
-            retry=retry_if_exception(calls.worth_repeating),
-            before_sleep=calls.log_repeat,
+            wait=calls.wait_before_retry,
+            retry=retry_if_exception(calls.is_retryable),
+            before_sleep=calls.log_retry,
             reraise=True,
         )
 

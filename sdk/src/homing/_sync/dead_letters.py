@@ -62,10 +62,10 @@ class DeadLetters:
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         """
-        patience = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
         request = list_request(conditions, page_token=page_token)
         progress = ListProgress[ListDeadLettersRequest, DeadLetter](request, limit=limit, page_size=page_size)
-        return DeadLetterList(self._connection, progress, timeout=patience)
+        return DeadLetterList(self._connection, progress, timeout=seconds)
 
     def get(self, dead_letter_id: str) -> DeadLetter:
         """Return a dead letter.

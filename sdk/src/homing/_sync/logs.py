@@ -82,9 +82,9 @@ class LogTail:
 
         :raises RequestError: It is away for too long, or the stream ended in a way that this does not cure.
         """
-        if not watch.worth_resuming(error):
+        if not watch.is_resumable(error):
             self.close()
             raise error
         log.info("the logs broke off and are resumed: %s", error)
         self._find_server()
-        self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+        self._stream.pause(random.uniform(0, watch.RECONNECT_JITTER))  # noqa: S311 - not for secrets

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from homing._core.mapping import AHEAD, Done, Sorter, is_fatal
+from homing._core.mapping import AHEAD, Done, ReorderBuffer, is_fatal
 from homing._sync.seam.workers import WORK_ERRORS, Workers, iterator_of
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
-class _Crew(Generic[Item, Out]):
+class _Pool(Generic[Item, Out]):
     """The workers of a map. Each takes the next item and sees it through, so inputs go in while results come out."""
 
     def __init__(
@@ -105,18 +105,18 @@ def map_items(
     return_exceptions: bool,
 ) -> Generator[Out | Exception, None, None]:
     """Yield what comes of the items. See ``Client.map``."""
-    crew = _Crew(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
-    sorter: Sorter[Out] = Sorter(ordered)
-    crew.start()
+    pool = _Pool(run, iterator_of(items), concurrency=concurrency, stop_on_error=not return_exceptions)
+    buffer: ReorderBuffer[Out] = ReorderBuffer(ordered)
+    pool.start()
     try:
-        while (done := crew.done.get()) is not None:
-            for turn in sorter.ready(done):
+        while (done := pool.done.get()) is not None:
+            for turn in buffer.ready(done):
                 if turn.error is None:
                     yield turn.value  # type: ignore[misc]  # without an error there is a value
                 elif return_exceptions and not turn.fatal and isinstance(turn.error, Exception):
                     yield turn.error
                 else:
                     raise turn.error
-                crew.release()
+                pool.release()
     finally:
-        crew.stop()
+        pool.stop()

@@ -139,15 +139,15 @@ class TypedFunction(Generic[In, Out]):
         A value that is not of the input type, or an answer not of the output type, fails like any other.
         """
         usual = self._connection.settings.timeout
-        patience = Deadline.of(timeout, None).remaining()
+        seconds = Deadline.of(timeout, None).remaining()
 
         def run(value: In) -> Out:
-            end = Deadline.after(patience)
+            end = Deadline.after(seconds)
             handle = accept(
                 self._connection,
                 self._request(value, None, options),
                 self._signature.value,
-                deadline=Deadline.earlier(usual, patience),
+                deadline=Deadline.earlier(usual, seconds),
             )
             return handle.result(end.remaining())
 

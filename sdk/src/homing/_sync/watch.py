@@ -10,7 +10,7 @@ from typing import Self
 from tenacity import Retrying, retry_if_exception
 
 from homing._core import watch
-from homing._core.calls import Deadline, log, log_repeat, stop_for
+from homing._core.calls import Deadline, log, log_retry, stop_for
 from homing._core.values import WatchEvent
 from homing._core.watch import WatchProgress
 from homing._sync.connection import Connection
@@ -28,10 +28,10 @@ class ResultWatch:
     It is subscribed when that returns.
     """
 
-    def __init__(self, connection: Connection, progress: WatchProgress, *, patience: float | None) -> None:
+    def __init__(self, connection: Connection, progress: WatchProgress, *, timeout: float | None) -> None:
         self._connection = connection
         self._progress = progress
-        self._patience = patience
+        self._timeout = timeout
         self._stream: Stream[Message] = Stream(connection)
         self._pending: WatchEvent | None = None
         self._started = False
@@ -59,19 +59,19 @@ class ResultWatch:
             event = None
             try:
                 if not self._stream.has_call:
-                    self._stream.pause(random.uniform(0, watch.SPREAD))  # noqa: S311 - not for secrets
+                    self._stream.pause(random.uniform(0, watch.RECONNECT_JITTER))  # noqa: S311 - not for secrets
                     self._open(Deadline(None))
                 if self._pending is not None:
                     event, self._pending = self._pending, None
                 else:
-                    event = self._progress.accept(self._read(watch.SILENCE))
+                    event = self._progress.accept(self._read(watch.SILENCE_LIMIT))
             except ClosedClientError:
                 self.close()
             except RequestError as error:
                 self._stream.drop()
                 if self._stream.closed:
                     break
-                if not watch.worth_resuming(error):
+                if not watch.is_resumable(error):
                     self.close()
                     raise
                 log.info("the watch broke and is resumed: %s", error)
@@ -92,7 +92,7 @@ class ResultWatch:
         if not self._started:
             self._started = True
             try:
-                self._open(Deadline.after(self._patience))
+                self._open(Deadline.after(self._timeout))
             except BaseException:
                 self.close()
                 raise
@@ -104,16 +104,16 @@ class ResultWatch:
         def once() -> None:
             remaining = deadline.remaining()
             self._stream.open(self._connection.invocations.WatchResults, self._progress.request())
-            limit = watch.SILENCE if remaining is None else min(watch.SILENCE, remaining)
+            limit = watch.SILENCE_LIMIT if remaining is None else min(watch.SILENCE_LIMIT, remaining)
             self._pending = self._progress.accept(self._read(limit))
 
         too_late = stop_for(deadline)
         Retrying(
             stop=lambda state: self._stream.closed or too_late(state),
-            wait=watch.wait_before_resuming,
-            retry=retry_if_exception(watch.worth_resuming),
+            wait=watch.wait_before_reconnect,
+            retry=retry_if_exception(watch.is_resumable),
             sleep=self._stream.pause,
-            before_sleep=log_repeat,
+            before_sleep=log_retry,
             reraise=True,
         )(once)
 

@@ -140,7 +140,7 @@ class _Guard:
                     self.silent = True
                     self._call.cancel()
                 # Every wait that begins while this thread sleeps ends later, or it wakes the thread.
-                self._wakes = now + watch.SILENCE if self._due is None else self._due
+                self._wakes = now + watch.SILENCE_LIMIT if self._due is None else self._due
                 self._changed.wait(self._wakes - now)
 
 
