@@ -87,6 +87,7 @@ def page(connection: Connection, selection: api.InvocationFilter, *, oldest_firs
         oldest_first=oldest_first,
         after=after,
         size=PAGE,
+        max_bytes=2**40,
         include_payload=True,
         include_result=True,
     )

@@ -17,15 +17,14 @@ from homing_server.auth.key_format import digest_of, new_key
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.control import ControlChannel
 from homing_server.errors import key_exists, key_not_found
-from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.paging import BY_NAME, Paging, name_after
 from homing_server.rules.validation import Checks
 from homing_server.store import api_keys as stored
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
 
-_DEFAULT_PAGE: Final = 100
-_MAX_PAGE: Final = 1000
+_PAGING: Final = Paging(kind="keys", place=BY_NAME)
 _KEYS_ARE: Final = "API keys are"
 
 
@@ -69,16 +68,11 @@ class ApiKeys:
         """
         caller.check_unlimited(_KEYS_ARE)
         checks = Checks()
-        checks.integer("page_size", request.page_size, 0, 2**31)
+        cursor = _PAGING.cursor(checks, request)
         checks.done()
-        after = ""
-        if request.page_token:
-            place = decode_token("keys", request.page_token, field="page_token", holds={"after": str})
-            after = str(place["after"])
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        keys, more = await self._database.read(stored.list_keys, after=after, size=size)
-        token = encode_token("keys", {"after": keys[-1].name}) if more else ""
-        return api.ListKeysResponse(keys=keys, next_page_token=token)
+        keys, more = await self._database.read(stored.list_keys, after=name_after(cursor), size=cursor.size)
+        page = cursor.page(keys, more=more, place_of=lambda key: {"after": key.name})
+        return api.ListKeysResponse(keys=page.items, next_page_token=page.next_page_token)
 
     async def revoke(self, key: str, *, caller: Identity) -> api.Key:
         """End a key and return it.

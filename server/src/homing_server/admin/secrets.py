@@ -13,7 +13,7 @@ from homing_server.auth.identity import Identity
 from homing_server.control import ControlChannel
 from homing_server.errors import secret_exists, secret_in_use, secret_not_found
 from homing_server.functions.catalog import Catalog
-from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.paging import BY_NAME, Paging, name_after
 from homing_server.rules.validation import Checks
 from homing_server.store import secrets as stored
 from homing_server.store.engine import Database
@@ -23,8 +23,7 @@ from homing_server.vault.keyring import Keyring
 
 _log = structlog.get_logger(__name__)
 
-_DEFAULT_PAGE = 100
-_MAX_PAGE = 1000
+_PAGING = Paging(kind="secrets", place=BY_NAME)
 _SECRETS_ARE = "secrets are"
 
 
@@ -76,18 +75,11 @@ class Secrets:
         """
         caller.check_unlimited(_SECRETS_ARE)
         checks = Checks()
-        checks.integer("page_size", request.page_size, 0, 2**31)
+        cursor = _PAGING.cursor(checks, request)
         checks.done()
-        after = ""
-        if request.page_token:
-            place = decode_token("secrets", request.page_token, field="page_token", holds={"after": str})
-            after = str(place["after"])
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        secrets, more = await self._database.read(stored.list_secrets, after=after, size=size)
-        return api.ListSecretsResponse(
-            secrets=map(_message, secrets),
-            next_page_token=encode_token("secrets", {"after": secrets[-1].name}) if more else "",
-        )
+        secrets, more = await self._database.read(stored.list_secrets, after=name_after(cursor), size=cursor.size)
+        page = cursor.page(map(_message, secrets), more=more, place_of=lambda secret: {"after": secret.name})
+        return api.ListSecretsResponse(secrets=page.items, next_page_token=page.next_page_token)
 
     async def delete(self, name: str, *, caller: Identity) -> None:
         """Remove a secret.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
@@ -21,20 +20,17 @@ from homing_server.auth.identity import Identity
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.reruns import CANNOT_RUN_AGAIN, check_rate, gap_us_of, rerun_of
 from homing_server.rules.filters import MAX_FUNCTIONS
-from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.paging import Paging
 from homing_server.rules.validation import Checks
 from homing_server.store import dead_letters as stored
 from homing_server.store.dead_letters import Page, Place
 from homing_server.store.engine import Database
 from homing_server.store.read import get_invocations
 
-_DEFAULT_PAGE: Final = 50
-_MAX_PAGE: Final = 1000
 _BATCH: Final = 100
 """So many payloads are in memory at a time."""
-_TOKEN: Final = "dead_letters"  # noqa: S105 the kind of a page token
-_PLACE: Final = {"time_us": int, "id": str, "until_us": int, "question": str}
-"""What it holds."""
+_PAGING: Final = Paging(kind="dead_letters", place={"time_us": int, "id": str, "until_us": int}, default_size=50)
+"""All pages of a list are of what there was when the first one was read."""
 
 
 class DeadLetters:
@@ -57,23 +53,19 @@ class DeadLetters:
         caller.narrow(request.filter)
         checks = Checks()
         _check_filter(checks, request.filter)
-        checks.integer("page_size", request.page_size, 0, 2**31)
-        question = hashlib.sha256(request.filter.SerializeToString(deterministic=True)).hexdigest()[:16]
+        cursor = _PAGING.cursor(checks, request)
+        checks.done()
         after: Place | None = None
         until_us = now_us()
-        if request.page_token:
-            place = decode_token(_TOKEN, request.page_token, field="page_token", holds=_PLACE)
-            if place["question"] != question:
-                checks.add("page_token", "belongs to a request with another filter")
-            after, until_us = Place(time_us=place["time_us"], id=place["id"]), place["until_us"]
-        checks.done()
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        page = await self._page(request.filter, after=after, until_us=until_us, size=size)
-        token = ""
-        if page.next is not None:
-            following = {"time_us": page.next.time_us, "id": page.next.id}
-            token = encode_token(_TOKEN, {**following, "until_us": until_us, "question": question})
-        return ListDeadLettersResponse(dead_letters=page.dead_letters, next_page_token=token)
+        if cursor.after is not None:
+            after, until_us = Place(time_us=cursor.after["time_us"], id=cursor.after["id"]), cursor.after["until_us"]
+        found = await self._page(request.filter, after=after, until_us=until_us, size=cursor.size)
+        page = cursor.page(
+            found.dead_letters,
+            more=found.next is not None,
+            place_of=lambda each: {"time_us": each.time.ToMicroseconds(), "id": each.id, "until_us": until_us},
+        )
+        return ListDeadLettersResponse(dead_letters=page.items, next_page_token=page.next_page_token)
 
     async def redrive(
         self, request: RedriveDeadLettersRequest, *, caller: Identity, traceparent: str

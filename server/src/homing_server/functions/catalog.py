@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from homing.v1 import function_pb2
+from homing.v1.function_service_pb2 import ListFunctionsRequest, ListFunctionsResponse
 from homing_core.wire.v1 import FunctionState
 from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, Code, function_not_found
+from homing_server.rules.paging import BY_NAME, Paging, name_after
+from homing_server.rules.validation import Checks
 from homing_server.store import functions as stored
 from homing_server.store.engine import Database
 from homing_server.store.functions import StoredFunction
+
+_PAGING = Paging(kind="functions", place=BY_NAME)
 
 
 class Catalog:
@@ -74,17 +79,24 @@ class Catalog:
         if not function.public:
             raise identity.refusal(name)
 
-    def page(
-        self, *, after: str, size: int, among: Callable[[str], bool] = lambda _: True
-    ) -> tuple[list[function_pb2.Function], bool]:
-        """Return functions by name that come after this one, and whether there are more.
+    def list(self, request: ListFunctionsRequest, *, caller: Identity) -> ListFunctionsResponse:
+        """Return a page of the functions that the caller may have to do with.
 
-        :param among: Tells which names count.
+        :raises ApiError: INVALID_ARGUMENT.
         """
+        checks = Checks()
+        cursor = _PAGING.cursor(checks, request)
+        checks.done()
+        after = name_after(cursor)
         names = sorted(
-            name for name, state in self._states.items() if name > after and not state.deleted and among(name)
+            name for name, state in self._states.items() if name > after and not state.deleted and caller.covers(name)
         )
-        return [self._states[name].function for name in names[:size]], len(names) > size
+        page = cursor.page(
+            [self._states[name].function for name in names[: cursor.size]],
+            more=len(names) > cursor.size,
+            place_of=lambda function: {"after": function.name},
+        )
+        return ListFunctionsResponse(functions=page.items, next_page_token=page.next_page_token)
 
     def live(self) -> Iterable[FunctionState]:
         """Return all functions that are not deleted."""

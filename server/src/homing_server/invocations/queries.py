@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import Holds
 from homing_server.rules.filters import check_filter
-from homing_server.rules.tokens import decode_token, encode_token
+from homing_server.rules.paging import MAX_PAGE_BYTES, Paging
 from homing_server.rules.validation import Checks
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place, list_invocations
 from homing_server.store.state_counts import count_selected
 
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 1000
 _MAX_COUNT = 10_000
-_PLACE = {"create_us": int, "id": str, "question": str}
-"""What a page token holds."""
+_PAGING = Paging(kind="invocations", place={"create_us": int, "id": str}, default_size=50)
 
 
 class Lists:
@@ -37,33 +32,23 @@ class Lists:
         caller.narrow(request.filter)
         checks = Checks()
         check_filter(checks, request.filter)
-        checks.integer("page_size", request.page_size, 0, 2**31)
         if request.order not in api.InvocationOrder.values():
             checks.add("order", f"{request.order} is not an order")
-        question = _fingerprint(request)
-        after = None
-        if request.page_token:
-            place = decode_token("invocations", request.page_token, field="page_token", holds=_PLACE)
-            if place["question"] != question:
-                checks.add("page_token", "belongs to a request with another filter, order or content")
-            after = Place(create_us=place["create_us"], id=place["id"])
+        cursor = _PAGING.cursor(checks, request)
         checks.done()
-        page = await self._database.read(
+        found = await self._database.read(
             list_invocations,
             request.filter,
             oldest_first=request.order == api.INVOCATION_ORDER_OLDEST_FIRST,
-            after=after,
-            size=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
+            after=None if cursor.after is None else Place(**cursor.after),
+            size=cursor.size,
+            max_bytes=MAX_PAGE_BYTES,
             include_payload=request.include_payload,
             include_result=request.include_result,
         )
-        token = ""
-        if page.next is not None:
-            place = {"create_us": page.next.create_us, "id": page.next.id, "question": question}
-            token = encode_token("invocations", place)
-        return api.ListInvocationsResponse(
-            invocations=[self._holds.explain(invocation) for invocation in page.invocations], next_page_token=token
-        )
+        invocations = map(self._holds.explain, found.invocations)
+        page = cursor.page(invocations, more=found.next is not None, place_of=_place_of)
+        return api.ListInvocationsResponse(invocations=page.items, next_page_token=page.next_page_token)
 
     async def count(self, request: api.CountInvocationsRequest, *, caller: Identity) -> api.CountInvocationsResponse:
         """Return how many there are.
@@ -87,10 +72,5 @@ class Lists:
         )
 
 
-def _fingerprint(request: api.ListInvocationsRequest) -> str:
-    """Return what must be the same in all requests for pages of one list."""
-    question = api.ListInvocationsRequest()
-    question.CopyFrom(request)
-    question.ClearField("page_token")
-    question.ClearField("page_size")
-    return hashlib.sha256(question.SerializeToString(deterministic=True)).hexdigest()[:16]
+def _place_of(invocation: invocation_pb2.Invocation) -> dict[str, int | str]:
+    return {"create_us": invocation.create_time.ToMicroseconds(), "id": invocation.id}

@@ -21,8 +21,9 @@ from homing_server.store.sequences import read_counters
 
 CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
-_PAGE = 100
-"""So many payloads are in memory at a time."""
+_PAGE_SIZE = 100
+_PAGE_BYTES = 8 * limits.MIB
+"""What is in memory at a time."""
 
 
 class Reruns:
@@ -82,7 +83,9 @@ class Reruns:
         after: Place | None = None
         number = 0
         while not request.dry_run:
-            page = await self._database.read(rerunnable_page, wanted, after=after, size=_PAGE)
+            page = await self._database.read(
+                rerunnable_page, wanted, after=after, size=_PAGE_SIZE, max_bytes=_PAGE_BYTES
+            )
             reruns = [
                 rerun_of(
                     invocation,

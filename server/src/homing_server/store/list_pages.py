@@ -16,7 +16,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.filter_sql import Span, arms, conditions, labelled, span_of
 from homing_server.store.invocation_rows import invocation_of
-from homing_server.store.read import deliveries_of
+from homing_server.store.read import deliveries_of, take_page
 
 _invocations = schema.invocations
 
@@ -44,6 +44,7 @@ def list_invocations(
     oldest_first: bool,
     after: Place | None,
     size: int,
+    max_bytes: int,
     include_payload: bool,
     include_result: bool,
     where: Sequence[ColumnElement[bool]] = (),
@@ -52,6 +53,7 @@ def list_invocations(
 
     :param after: The last record of the page before.
     :param size: How many at the most.
+    :param max_bytes: How many bytes they may take, about; one is returned, where there is one, however large it is.
     :param where: What must be true of them besides.
     """
     query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where)
@@ -59,9 +61,7 @@ def list_invocations(
         query = query.add_columns(schema.payloads.c.request, schema.payloads.c.result).join(
             schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id
         )
-    rows = connection.execute(query).all()
-    more = len(rows) > size
-    rows = rows[:size]
+    rows, more = take_page(connection.execute(query), size=size, max_bytes=max_bytes)
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return Page(
         invocations=[

@@ -89,24 +89,38 @@ def changes_after(connection: Connection, seq: int, *, most: int) -> list[Number
 
 
 def _page(connection: Connection, query: Select[Any], number: str, *, seq: int, most: int) -> list[Numbered]:
-    rows: list[Row[Any]] = []
-    sizes: list[int] = []
-    total = 0
-    for row in connection.execute(query, {"seq": seq, "most": most}):
-        rows.append(row)
-        sizes.append(len(row.spec) + len(row.history) + len(row.result or b""))
-        total += sizes[-1]
-        if total >= _PAGE_BYTES:
-            break
+    rows, _ = take_page(connection.execute(query, {"seq": seq, "most": most}), size=most, max_bytes=_PAGE_BYTES)
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         Numbered(
             seq=getattr(row, number),
             invocation=invocation_of(row, result=row.result, deliveries=deliveries[row.id]),
-            size=size,
+            size=size_of(row),
         )
-        for row, size in zip(rows, sizes, strict=True)
+        for row in rows
     ]
+
+
+def take_page(rows: Iterable[Row[Any]], *, size: int, max_bytes: int) -> tuple[list[Row[Any]], bool]:
+    """Return the first rows of invocations, one at least where there is one, and whether others follow.
+
+    :param size: How many at the most.
+    :param max_bytes: How many bytes they may take, about. No more than that, and one row, is read into memory.
+    """
+    page: list[Row[Any]] = []
+    room = max_bytes
+    for row in rows:
+        room -= size_of(row)
+        if page and (len(page) == size or room < 0):
+            return page, True
+        page.append(row)
+    return page, False
+
+
+def size_of(row: Row[Any]) -> int:
+    """Return how many bytes an invocation takes with what was read of it, about."""
+    bodies = (getattr(row, "request", None), getattr(row, "result", None))
+    return len(row.spec) + len(row.history) + sum(len(body) for body in bodies if body is not None)
 
 
 def ended_after(connection: Connection, seq: int, *, most: int) -> list[tuple[int, str]]:

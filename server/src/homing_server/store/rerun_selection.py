@@ -45,7 +45,9 @@ def count_rerunnable(connection: Connection, wanted: Rerunnable) -> int:
     return count
 
 
-def rerunnable_page(connection: Connection, wanted: Rerunnable, *, after: Place | None, size: int) -> Page:
+def rerunnable_page(
+    connection: Connection, wanted: Rerunnable, *, after: Place | None, size: int, max_bytes: int
+) -> Page:
     """Return a page of them with their payloads, the oldest first."""
     selection = _ended_of(wanted.selection)
     if selection is None:
@@ -56,6 +58,7 @@ def rerunnable_page(connection: Connection, wanted: Rerunnable, *, after: Place 
         oldest_first=True,
         after=after,
         size=size,
+        max_bytes=max_bytes,
         include_payload=True,
         include_result=False,
         where=tuple(_where(wanted)),

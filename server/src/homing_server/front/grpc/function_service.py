@@ -12,11 +12,7 @@ from homing_server.errors import ApiError, Code
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.functions.catalog import Catalog
-from homing_server.rules.tokens import decode_token, encode_token
 from homing_server.rules.validation import Checks, check_function
-
-_DEFAULT_PAGE = 100
-_MAX_PAGE = 1000
 
 
 class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
@@ -46,19 +42,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
 
     async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
         """Return a page of functions."""
-        checks = Checks()
-        checks.integer("page_size", request.page_size, 0, 2**31)
-        checks.done()
-        after = ""
-        if request.page_token:
-            place = decode_token("functions", request.page_token, field="page_token", holds={"after": str})
-            after = str(place["after"])
-        size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE)
-        functions, more = self._catalog.page(after=after, size=size, among=caller().covers)
-        return api.ListFunctionsResponse(
-            functions=functions,
-            next_page_token=encode_token("functions", {"after": functions[-1].name}) if more else "",
-        )
+        return self._catalog.list(request, caller=caller())
 
     async def DeleteFunction(self, request: api.DeleteFunctionRequest, _context: Context) -> api.DeleteFunctionResponse:
         """Delete a function."""
