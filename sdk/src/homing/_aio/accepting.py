@@ -27,7 +27,7 @@ async def accept(
     message = accept_request(request)
     try:
         await send_large(connection, message.spec.payload, deadline=deadline)
-        response = await connection.call_again(connection.invocations.InvokeAsync, message, deadline=deadline)
+        response = await connection.call_idempotent(connection.invocations.InvokeAsync, message, deadline=deadline)
     except RequestError as err:
         err.request_id = message.request_id
         raise
@@ -45,7 +45,7 @@ async def accept_batch(
             batch.refuse(place, error)
     while (chunk := batch.next_chunk()) is not None:
         try:
-            await connection.again(partial(_send, connection, batch, chunk, deadline), deadline=deadline)
+            await connection.retry(partial(_send, connection, batch, chunk, deadline), deadline=deadline)
         except RequestError as error:  # one call may fail without the others
             batch.fail(chunk, error)
     return [

@@ -50,7 +50,7 @@ async def send_large(connection: AsyncConnection, payload: payload_pb2.Payload, 
     async def write(first: payload_service_pb2.WritePayloadRequest, **options: Any) -> Any:
         return await upload(connection.payloads.WritePayload, chain([first], parts_of(data)), **options)
 
-    response: payload_service_pb2.WritePayloadResponse = await connection.call_again(
+    response: payload_service_pb2.WritePayloadResponse = await connection.call_idempotent(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
         beginning_of(data),
         deadline=deadline,
@@ -90,4 +90,4 @@ async def fetch(connection: AsyncConnection, blob_id: str, *, deadline: Deadline
         )
         return b"".join([part.data async for part in parts])
 
-    return await connection.again(once, deadline=deadline)
+    return await connection.retry(once, deadline=deadline)

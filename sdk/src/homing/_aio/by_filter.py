@@ -119,7 +119,7 @@ class AsyncByFilter:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = invocation_service_pb2.CountInvocationsRequest(filter=invocation_filter(**conditions))
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.invocations.CountInvocations, request, deadline=deadline
         )
         return bulk.counts(response)
@@ -138,7 +138,7 @@ class AsyncByFilter:
 
             (await client.bulk_stop(function="figlet", created_until=noon, reason="bad input", dry_run=True)).matched
 
-        A call that is repeated because the server was unavailable stops the rest, and counts only that.
+        A call that is retried because the server was unavailable stops the rest, and counts only that.
 
         :param reason: Why, for the records.
         :param dry_run: Whether to count only.
@@ -150,7 +150,9 @@ class AsyncByFilter:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = bulk.stop_request(invocation_filter(**conditions), reason=reason, dry_run=dry_run)
-        response = await self._connection.call_again(self._connection.invocations.BulkStop, request, deadline=deadline)
+        response = await self._connection.call_idempotent(
+            self._connection.invocations.BulkStop, request, deadline=deadline
+        )
         return bulk.stopped(response)
 
     async def bulk_rerun(
@@ -185,7 +187,7 @@ class AsyncByFilter:
             invocation_filter(**conditions), dry_run=dry_run, max_per_second=max_per_second, request_id=request_id
         )
         try:
-            response = await self._connection.call_again(
+            response = await self._connection.call_idempotent(
                 self._connection.invocations.BulkRerun, request, deadline=deadline
             )
         except RequestError as err:

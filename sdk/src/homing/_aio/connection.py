@@ -181,18 +181,18 @@ class AsyncConnection:
         outgoing = call_of(request, self.settings.metadata, deadline.remaining())
         return cast("Response", await chain(self._interceptors, send)(outgoing))
 
-    async def call_again(
+    async def call_idempotent(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
     ) -> Response:
-        """Make a call that is safe to repeat, again while the server is unavailable and time remains.
+        """Make an idempotent call, and retry it while the server is unavailable and time remains.
 
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.
         """
-        return await self.again(lambda: self.call(method, request, deadline=deadline), deadline=deadline)
+        return await self.retry(lambda: self.call(method, request, deadline=deadline), deadline=deadline)
 
-    async def again(self, once: Callable[[], Awaitable[Outcome]], *, deadline: Deadline) -> Outcome:
-        """Do what is safe to repeat, again while the server is unavailable and time remains.
+    async def retry(self, once: Callable[[], Awaitable[Outcome]], *, deadline: Deadline) -> Outcome:
+        """Do what is idempotent, and retry it while the server is unavailable and time remains.
 
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.

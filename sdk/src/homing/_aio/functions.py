@@ -98,7 +98,7 @@ class AsyncFunctions:
             on_failure=on_failure,
             public=public,
         )
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.functions.DeployFunction,
             function_service_pb2.DeployFunctionRequest(function=message),
             deadline=self._deadline(),
@@ -111,7 +111,7 @@ class AsyncFunctions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.functions.GetFunction,
             function_service_pb2.GetFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -125,7 +125,7 @@ class AsyncFunctions:
         """
         token = ""
         while True:
-            response = await self._connection.call_again(
+            response = await self._connection.call_idempotent(
                 self._connection.functions.ListFunctions,
                 function_service_pb2.ListFunctionsRequest(page_token=token),
                 deadline=self._deadline(),
@@ -141,7 +141,7 @@ class AsyncFunctions:
 
         :returns: How many waiting invocations ended INVALID.
         :raises NotFoundError: There is none of this name.
-        :raises RequestError: The call failed. It is not repeated: a second try would not find the function.
+        :raises RequestError: The call failed. It is not retried: a second try would not find the function.
         """
         response = await self._connection.call(
             self._connection.functions.DeleteFunction,
@@ -157,7 +157,7 @@ class AsyncFunctions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.functions.PauseFunction,
             function_service_pb2.PauseFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -171,7 +171,7 @@ class AsyncFunctions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.functions.ResumeFunction,
             function_service_pb2.ResumeFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -189,7 +189,7 @@ class AsyncFunctions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.functions.ScaleFunction,
             scale_request(name, min_instances=min_instances, max_instances=max_instances),
             deadline=self._deadline(),

@@ -150,7 +150,7 @@ class AsyncInvocationHandle(Generic[Out]):
                 raise
             return convert.invocation(response.invocation)
 
-        self._seen = await self._connection.again(once, deadline=deadline)
+        self._seen = await self._connection.retry(once, deadline=deadline)
         return self._seen
 
     async def rerun(
@@ -163,7 +163,7 @@ class AsyncInvocationHandle(Generic[Out]):
     ) -> AsyncInvocationHandle[Out]:
         """Run the invocation, which must have ended, again as a new one.
 
-        A request id always goes along, so the call is repeated safely while the server is unavailable.
+        A request id always goes along, so the call is idempotent and is retried while the server is unavailable.
 
         :param payload: In place of the old one, as for ``client.invoke``; by default the same. None is an empty body.
         :param content_type: The media type of the payload, where it is not the usual one.
@@ -179,7 +179,7 @@ class AsyncInvocationHandle(Generic[Out]):
         request = control.rerun_request(self._id, payload=payload, content_type=content_type, request_id=request_id)
         try:
             await send_large(self._connection, request.payload, deadline=deadline)
-            response = await self._connection.call_again(
+            response = await self._connection.call_idempotent(
                 self._connection.invocations.RerunInvocation, request, deadline=deadline
             )
         except RequestError as err:
@@ -225,7 +225,7 @@ class AsyncInvocationHandle(Generic[Out]):
 
     async def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
         request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.invocations.GetInvocation, request, deadline=deadline
         )
         self._seen = convert.invocation(response.invocation)
@@ -236,7 +236,7 @@ class AsyncInvocationHandle(Generic[Out]):
         request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
         request.timeout.FromNanoseconds(int(wait * 1e9))
         try:
-            response = await self._connection.call_again(
+            response = await self._connection.call_idempotent(
                 self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
             )
         except DeadlineExceededError:  # the answer is late or lost: the next poll tells

@@ -88,7 +88,7 @@ class AsyncInvocationList(AsyncPages[invocation_service_pb2.ListInvocationsReque
     async def _fetch(
         self, request: invocation_service_pb2.ListInvocationsRequest, deadline: Deadline
     ) -> tuple[Sequence[Invocation], str]:
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.invocations.ListInvocations, request, deadline=deadline
         )
         return tuple(map(convert.invocation, response.invocations)), response.next_page_token
@@ -103,7 +103,7 @@ class AsyncDeadLetterList(AsyncPages[dead_letter_service_pb2.ListDeadLettersRequ
     async def _fetch(
         self, request: dead_letter_service_pb2.ListDeadLettersRequest, deadline: Deadline
     ) -> tuple[Sequence[DeadLetter], str]:
-        response = await self._connection.call_again(
+        response = await self._connection.call_idempotent(
             self._connection.dead_letters.ListDeadLetters, request, deadline=deadline
         )
         return tuple(map(dead_letter, response.dead_letters)), response.next_page_token

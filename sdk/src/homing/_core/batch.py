@@ -76,7 +76,7 @@ class Batch:
     def take(self, chunk: Chunk, response: invocation_service_pb2.BatchInvokeAsyncResponse) -> None:
         """Keep the outcomes of a call.
 
-        :raises UnavailableError: Some of the chunk could not be decided; the same call is safe to make again.
+        :raises UnavailableError: Some of the chunk could not be decided; the same call may be retried.
         """
         for at, result in zip(self._open(chunk), response.results, strict=True):
             self._outcomes[at] = (

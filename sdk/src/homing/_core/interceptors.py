@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One call on its way to the server. A call that is repeated passes the interceptors anew each time."""
+    """One call on its way to the server. A call that is retried passes the interceptors anew each time."""
 
     method: str
     """The name of the method, for example ``InvokeAsync``."""

@@ -28,7 +28,7 @@ def accept(
     message = accept_request(request)
     try:
         send_large(connection, message.spec.payload, deadline=deadline)
-        response = connection.call_again(connection.invocations.InvokeAsync, message, deadline=deadline)
+        response = connection.call_idempotent(connection.invocations.InvokeAsync, message, deadline=deadline)
     except RequestError as err:
         err.request_id = message.request_id
         raise
@@ -46,7 +46,7 @@ def accept_batch(
             batch.refuse(place, error)
     while (chunk := batch.next_chunk()) is not None:
         try:
-            connection.again(partial(_send, connection, batch, chunk, deadline), deadline=deadline)
+            connection.retry(partial(_send, connection, batch, chunk, deadline), deadline=deadline)
         except RequestError as error:  # one call may fail without the others
             batch.fail(chunk, error)
     return [

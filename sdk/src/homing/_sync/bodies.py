@@ -51,7 +51,7 @@ def send_large(connection: Connection, payload: payload_pb2.Payload, *, deadline
     def write(first: payload_service_pb2.WritePayloadRequest, **options: Any) -> Any:
         return upload(connection.payloads.WritePayload, chain([first], parts_of(data)), **options)
 
-    response: payload_service_pb2.WritePayloadResponse = connection.call_again(
+    response: payload_service_pb2.WritePayloadResponse = connection.call_idempotent(
         write,  # type: ignore[arg-type]  # called as the method of a single request is
         beginning_of(data),
         deadline=deadline,
@@ -91,4 +91,4 @@ def fetch(connection: Connection, blob_id: str, *, deadline: Deadline) -> bytes:
         )
         return b"".join([part.data for part in parts])
 
-    return connection.again(once, deadline=deadline)
+    return connection.retry(once, deadline=deadline)

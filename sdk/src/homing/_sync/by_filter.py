@@ -120,7 +120,7 @@ class ByFilter:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = invocation_service_pb2.CountInvocationsRequest(filter=invocation_filter(**conditions))
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.invocations.CountInvocations, request, deadline=deadline
         )
         return bulk.counts(response)
@@ -139,7 +139,7 @@ class ByFilter:
 
             client.bulk_stop(function="figlet", created_until=noon, reason="bad input", dry_run=True).matched
 
-        A call that is repeated because the server was unavailable stops the rest, and counts only that.
+        A call that is retried because the server was unavailable stops the rest, and counts only that.
 
         :param reason: Why, for the records.
         :param dry_run: Whether to count only.
@@ -151,7 +151,7 @@ class ByFilter:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = bulk.stop_request(invocation_filter(**conditions), reason=reason, dry_run=dry_run)
-        response = self._connection.call_again(self._connection.invocations.BulkStop, request, deadline=deadline)
+        response = self._connection.call_idempotent(self._connection.invocations.BulkStop, request, deadline=deadline)
         return bulk.stopped(response)
 
     def bulk_rerun(
@@ -186,7 +186,9 @@ class ByFilter:
             invocation_filter(**conditions), dry_run=dry_run, max_per_second=max_per_second, request_id=request_id
         )
         try:
-            response = self._connection.call_again(self._connection.invocations.BulkRerun, request, deadline=deadline)
+            response = self._connection.call_idempotent(
+                self._connection.invocations.BulkRerun, request, deadline=deadline
+            )
         except RequestError as err:
             err.request_id = request.request_id
             raise

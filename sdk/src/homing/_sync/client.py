@@ -54,7 +54,7 @@ class Client(Invoking, ById, ByFilter, Bodies):
             With one TLS is used.
         :param tls_key: A PEM file with the key of that certificate; by default HOMING_TLS_KEY.
         :param timeout: The longest that a call may take where it does not say itself, in seconds or as a timedelta;
-            calls that are repeated because the server is unavailable are repeated within it. None means for ever.
+            calls that are retried because the server is unavailable are retried within it. None means for ever.
         :param interceptors: Callables that every call passes on its way out, the first one first; see
             ``Interceptor``.
         :raises TypeError: An argument is of the wrong type.

@@ -182,18 +182,18 @@ class Connection:
         outgoing = call_of(request, self.settings.metadata, deadline.remaining())
         return cast("Response", chain(self._interceptors, send)(outgoing))
 
-    def call_again(
+    def call_idempotent(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, *, deadline: Deadline
     ) -> Response:
-        """Make a call that is safe to repeat, again while the server is unavailable and time remains.
+        """Make an idempotent call, and retry it while the server is unavailable and time remains.
 
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.
         """
-        return self.again(lambda: self.call(method, request, deadline=deadline), deadline=deadline)
+        return self.retry(lambda: self.call(method, request, deadline=deadline), deadline=deadline)
 
-    def again(self, once: Callable[[], Outcome], *, deadline: Deadline) -> Outcome:
-        """Do what is safe to repeat, again while the server is unavailable and time remains.
+    def retry(self, once: Callable[[], Outcome], *, deadline: Deadline) -> Outcome:
+        """Do what is idempotent, and retry it while the server is unavailable and time remains.
 
         :raises RequestError: It failed.
         :raises ClientUseError: The client cannot be used here.

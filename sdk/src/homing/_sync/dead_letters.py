@@ -93,7 +93,7 @@ class DeadLetters:
 
             client.dead_letters.redrive(function="report", since=noon, max_per_second=10)
 
-        What is redriven is no dead letter any more. A call that is repeated because the server was unavailable redrives
+        What is redriven is no dead letter any more. A call that is retried because the server was unavailable redrives
         the rest, and counts only that; nothing is run twice.
 
         :param dry_run: Whether to count only.
@@ -107,7 +107,7 @@ class DeadLetters:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second)
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.dead_letters.RedriveDeadLetters, request, deadline=deadline
         )
         return redriven(response)
@@ -121,7 +121,7 @@ class DeadLetters:
     ) -> Purged:
         """Forget dead letters. The records of their invocations stay until their retention is over.
 
-        A call that is repeated because the server was unavailable forgets the rest, and counts only that.
+        A call that is retried because the server was unavailable forgets the rest, and counts only that.
 
         :param dry_run: Whether to count only.
         :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
@@ -132,7 +132,7 @@ class DeadLetters:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = purge_request(conditions, dry_run=dry_run)
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.dead_letters.PurgeDeadLetters, request, deadline=deadline
         )
         return purged(response)

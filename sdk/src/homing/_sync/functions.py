@@ -99,7 +99,7 @@ class Functions:
             on_failure=on_failure,
             public=public,
         )
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.functions.DeployFunction,
             function_service_pb2.DeployFunctionRequest(function=message),
             deadline=self._deadline(),
@@ -112,7 +112,7 @@ class Functions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.functions.GetFunction,
             function_service_pb2.GetFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -126,7 +126,7 @@ class Functions:
         """
         token = ""
         while True:
-            response = self._connection.call_again(
+            response = self._connection.call_idempotent(
                 self._connection.functions.ListFunctions,
                 function_service_pb2.ListFunctionsRequest(page_token=token),
                 deadline=self._deadline(),
@@ -142,7 +142,7 @@ class Functions:
 
         :returns: How many waiting invocations ended INVALID.
         :raises NotFoundError: There is none of this name.
-        :raises RequestError: The call failed. It is not repeated: a second try would not find the function.
+        :raises RequestError: The call failed. It is not retried: a second try would not find the function.
         """
         response = self._connection.call(
             self._connection.functions.DeleteFunction,
@@ -158,7 +158,7 @@ class Functions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.functions.PauseFunction,
             function_service_pb2.PauseFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -172,7 +172,7 @@ class Functions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.functions.ResumeFunction,
             function_service_pb2.ResumeFunctionRequest(name=check.text("name", name)),
             deadline=self._deadline(),
@@ -190,7 +190,7 @@ class Functions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.functions.ScaleFunction,
             scale_request(name, min_instances=min_instances, max_instances=max_instances),
             deadline=self._deadline(),

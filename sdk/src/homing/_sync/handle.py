@@ -151,7 +151,7 @@ class InvocationHandle(Generic[Out]):
                 raise
             return convert.invocation(response.invocation)
 
-        self._seen = self._connection.again(once, deadline=deadline)
+        self._seen = self._connection.retry(once, deadline=deadline)
         return self._seen
 
     def rerun(
@@ -164,7 +164,7 @@ class InvocationHandle(Generic[Out]):
     ) -> InvocationHandle[Out]:
         """Run the invocation, which must have ended, again as a new one.
 
-        A request id always goes along, so the call is repeated safely while the server is unavailable.
+        A request id always goes along, so the call is idempotent and is retried while the server is unavailable.
 
         :param payload: In place of the old one, as for ``client.invoke``; by default the same. None is an empty body.
         :param content_type: The media type of the payload, where it is not the usual one.
@@ -180,7 +180,7 @@ class InvocationHandle(Generic[Out]):
         request = control.rerun_request(self._id, payload=payload, content_type=content_type, request_id=request_id)
         try:
             send_large(self._connection, request.payload, deadline=deadline)
-            response = self._connection.call_again(
+            response = self._connection.call_idempotent(
                 self._connection.invocations.RerunInvocation, request, deadline=deadline
             )
         except RequestError as err:
@@ -226,7 +226,9 @@ class InvocationHandle(Generic[Out]):
 
     def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
         request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
-        response = self._connection.call_again(self._connection.invocations.GetInvocation, request, deadline=deadline)
+        response = self._connection.call_idempotent(
+            self._connection.invocations.GetInvocation, request, deadline=deadline
+        )
         self._seen = convert.invocation(response.invocation)
         return self._seen
 
@@ -235,7 +237,7 @@ class InvocationHandle(Generic[Out]):
         request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
         request.timeout.FromNanoseconds(int(wait * 1e9))
         try:
-            response = self._connection.call_again(
+            response = self._connection.call_idempotent(
                 self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
             )
         except DeadlineExceededError:  # the answer is late or lost: the next poll tells

@@ -52,7 +52,7 @@ class Invoking:
     ) -> Result:
         """Run a function and wait for its answer.
 
-        The call is never repeated by itself: when the server is lost meanwhile, the outcome is unknown.
+        The call is never retried by itself: when the server is lost meanwhile, the outcome is unknown.
 
         :param function: The name of the function.
         :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.
@@ -121,7 +121,7 @@ class Invoking:
     ) -> InvocationHandle:
         """Have a function run later; return once that is durably accepted.
 
-        A request id always goes along, so the call is repeated safely while the server is unavailable.
+        A request id always goes along, so the call is idempotent and is retried while the server is unavailable.
 
         :param function: The name of the function.
         :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.

@@ -41,7 +41,7 @@ class Keys:
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises AlreadyExistsError: There is one of this name.
-        :raises RequestError: The call failed. It is not repeated: a second try would find the key there.
+        :raises RequestError: The call failed. It is not retried: a second try would find the key there.
         """
         request = create_request(
             name, scopes=scopes, functions=functions, max_per_second=max_per_second, expires=expires
@@ -56,7 +56,7 @@ class Keys:
         """
         token = ""
         while True:
-            response = self._connection.call_again(
+            response = self._connection.call_idempotent(
                 self._connection.keys.ListKeys,
                 key_service_pb2.ListKeysRequest(page_token=token),
                 deadline=self._deadline(),
@@ -73,7 +73,7 @@ class Keys:
         :param key: Its name or its id.
         :returns: What was known of it.
         :raises NotFoundError: There is none in force.
-        :raises RequestError: The call failed. It is not repeated: a second try would not find the key.
+        :raises RequestError: The call failed. It is not retried: a second try would not find the key.
         """
         response = self._connection.call(
             self._connection.keys.RevokeKey,

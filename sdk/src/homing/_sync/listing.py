@@ -87,7 +87,9 @@ class InvocationList(Pages[invocation_service_pb2.ListInvocationsRequest, Invoca
     def _fetch(
         self, request: invocation_service_pb2.ListInvocationsRequest, deadline: Deadline
     ) -> tuple[Sequence[Invocation], str]:
-        response = self._connection.call_again(self._connection.invocations.ListInvocations, request, deadline=deadline)
+        response = self._connection.call_idempotent(
+            self._connection.invocations.ListInvocations, request, deadline=deadline
+        )
         return tuple(map(convert.invocation, response.invocations)), response.next_page_token
 
 
@@ -100,7 +102,7 @@ class DeadLetterList(Pages[dead_letter_service_pb2.ListDeadLettersRequest, DeadL
     def _fetch(
         self, request: dead_letter_service_pb2.ListDeadLettersRequest, deadline: Deadline
     ) -> tuple[Sequence[DeadLetter], str]:
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.dead_letters.ListDeadLetters, request, deadline=deadline
         )
         return tuple(map(dead_letter, response.dead_letters)), response.next_page_token

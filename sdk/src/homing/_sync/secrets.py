@@ -27,7 +27,7 @@ class Secrets:
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises AlreadyExistsError: There is one of this name.
-        :raises RequestError: The call failed. It is not repeated: a second try would find the secret there.
+        :raises RequestError: The call failed. It is not retried: a second try would find the secret there.
         """
         response = self._connection.call(
             self._connection.secrets.CreateSecret,
@@ -47,7 +47,7 @@ class Secrets:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.secrets.UpdateSecret,
             secret_service_pb2.UpdateSecretRequest(name=check.text("name", name), value=value_of(value)),
             deadline=self._deadline(),
@@ -61,7 +61,7 @@ class Secrets:
         """
         token = ""
         while True:
-            response = self._connection.call_again(
+            response = self._connection.call_idempotent(
                 self._connection.secrets.ListSecrets,
                 secret_service_pb2.ListSecretsRequest(page_token=token),
                 deadline=self._deadline(),
@@ -77,7 +77,7 @@ class Secrets:
 
         :raises NotFoundError: There is none of this name.
         :raises FailedPreconditionError: A function names it.
-        :raises RequestError: The call failed. It is not repeated: a second try would not find the secret.
+        :raises RequestError: The call failed. It is not retried: a second try would not find the secret.
         """
         self._connection.call(
             self._connection.secrets.DeleteSecret,

@@ -27,7 +27,7 @@ class SigningKeys:
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises NotFoundError: There is no such function.
-        :raises RequestError: The call failed. It is not repeated: a second key more would end the one before.
+        :raises RequestError: The call failed. It is not retried: a second key more would end the one before.
         """
         response = self._connection.call(
             self._connection.signing_keys.RotateSigningKey, rotate_request(function, key), deadline=self._deadline()
@@ -41,7 +41,7 @@ class SigningKeys:
         :raises TypeError: An argument is of the wrong type.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_again(
+        response = self._connection.call_idempotent(
             self._connection.signing_keys.ListSigningKeys,
             signing_key_service_pb2.ListSigningKeysRequest(
                 function="" if function is None else check.text("function", function)
@@ -56,7 +56,7 @@ class SigningKeys:
         :param key_id: Its id.
         :raises NotFoundError: There is none of this id.
         :raises FailedPreconditionError: It is the only one of the server.
-        :raises RequestError: The call failed. It is not repeated: a second try would not find the key.
+        :raises RequestError: The call failed. It is not retried: a second try would not find the key.
         """
         self._connection.call(
             self._connection.signing_keys.RevokeSigningKey,
