@@ -169,7 +169,7 @@ async def test_what_cannot_run_again_is_refused(bench: Bench) -> None:
 
 
 async def test_all_that_a_filter_selects_and_that_has_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reruns_module, "_PAGE", 3)
+    monkeypatch.setattr(reruns_module, "_PAGE_SIZE", 3)
     await deploy(bench.database, "figlet")
     failed = [await bench.ended() for _ in range(7)]
     await bench.ended(State.SUCCEEDED)
@@ -196,7 +196,7 @@ async def test_a_repeated_call_runs_nothing_twice_and_not_what_it_made(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the first one broke off half-way, and some of what it made has failed again meanwhile."""
-    monkeypatch.setattr(reruns_module, "_PAGE", 4)
+    monkeypatch.setattr(reruns_module, "_PAGE_SIZE", 4)
     failed = [await bench.ended() for _ in range(10)]
     selection = api.InvocationFilter(states=[FAILED])
     accept, calls = bench.admission.accept_reruns, itertools.count()
