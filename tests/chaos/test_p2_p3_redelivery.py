@@ -71,7 +71,7 @@ async def test_p3_redelivery_while_the_original_still_runs(
                     assert [attempt.outcome for attempt in record.attempts] == [AttemptOutcome.LOST, None]
                 await proxy.cut()
                 proxy.resume()
-                await asyncio.to_thread(server.wait_for_log, "worker connected", worker=cut_off.worker, after=0)
+                await asyncio.to_thread(server.wait_for_log, "worker_connected", worker=cut_off.worker, after=0)
 
                 if first == "stale":
                     gates[1].touch()

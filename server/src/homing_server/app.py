@@ -257,6 +257,7 @@ class Server:
             self._leadership.led(self._dispatcher.sweep),
             self._leadership.led(self._deliveries.sweep),
             self._recorder.record_group,
+            self._recorder.retry_parked,
             self._leases.sweep,
             self._logs.store_group,
             self._logs.remove_orphans,

@@ -24,6 +24,7 @@ from homing_core.wire.v1 import (
     Tombstones,
     WorkerStatus,
 )
+from homing_server import __version__
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.functions.catalog import Catalog
@@ -126,6 +127,7 @@ class ControlChannel:
 
     async def _tell(self, message: Control) -> None:
         message.server = self._name
+        message.version = __version__
         message.time_us = now_us()
         await self._broker.publish_control(message.SerializeToString())
 
@@ -147,6 +149,9 @@ class ControlChannel:
                 self._hub.tell(result_seq=told.result_seq, change_seq=told.change_seq)
             case "keys_changed" if self._keys_changed is not None:
                 self._tasks.run(self._keys_changed(), "read keys")
+            case None:
+                # What another version says and this one does not know: nothing durable is told here.
+                _log.debug("unknown_control", server=message.server, version=message.version)
 
     def _hear_worker(self, received: Received) -> None:
         try:
@@ -167,13 +172,13 @@ class ControlChannel:
         """Enroll a worker, and tell it what there is to know."""
         time_us = now_us()
         stops = await self._registry.enroll(status.worker)
-        _log.info("worker connected", worker=status.worker)
+        _log.info("worker_connected", worker=status.worker, version=status.version or "unknown")
         snapshot = Snapshot(functions=self._catalog.live(), tombstones=stops)
-        message = Control(server=self._name, time_us=time_us, snapshot=snapshot)
+        message = Control(server=self._name, version=__version__, time_us=time_us, snapshot=snapshot)
         await self._broker.publish_control_to(status.control_address, message.SerializeToString())
 
     async def _tell_secrets(self, status: WorkerStatus) -> None:
         """Tell a worker what it asks for, encrypted to it. Of several servers each does: once heard it asks no more."""
         for sealed in await self._keyring.sealed(status.secrets_wanted, status.seal_key):
-            message = Control(server=self._name, time_us=now_us(), sealed=sealed)
+            message = Control(server=self._name, version=__version__, time_us=now_us(), sealed=sealed)
             await self._broker.publish_control_to(status.control_address, message.SerializeToString())

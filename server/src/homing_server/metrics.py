@@ -33,8 +33,10 @@ class Metrics:
         self.events_refused = Counter(
             "homing_events_refused", "Events that changed nothing: stale, late or repeated.", registry=self.registry
         )
-        self.events_failed = Counter(
-            "homing_events_failed", "Events that could not be recorded; the log has them.", registry=self.registry
+        self.events_parked = Gauge(
+            "homing_events_parked",
+            "Events that could not be recorded and are kept for a version that can; the log says why.",
+            registry=self.registry,
         )
         self.records = Gauge(
             "homing_invocations", "Invocations in the store, by state.", ["state"], registry=self.registry
@@ -57,6 +59,9 @@ class Metrics:
             registry=self.registry,
         )
         self.workers = Gauge("homing_workers", "Workers that live.", registry=self.registry)
+        self.worker_versions = Gauge(
+            "homing_worker_versions", "Workers that live, by their version.", ["version"], registry=self.registry
+        )
         self.events_waiting = Gauge(
             "homing_events_waiting", "Event messages that wait for the recorder.", registry=self.registry
         )

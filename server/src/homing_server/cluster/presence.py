@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
@@ -61,6 +62,10 @@ class Presence:
     def workers(self) -> int:
         """How many workers live."""
         return len(self._live())
+
+    def versions(self) -> Counter[str]:
+        """Return how many workers live of each version; empty for those that do not tell theirs."""
+        return Counter(heard.status.version for heard in self._live())
 
     def _live(self) -> list[_Heard]:
         now = time.monotonic()

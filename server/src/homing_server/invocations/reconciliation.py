@@ -76,6 +76,9 @@ class Conservation:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
         await asyncio.sleep(max(self._interval, self._count_seconds / _COUNT_SHARE))
         self._metrics.workers.set(self._presence.workers)
+        self._metrics.worker_versions.clear()
+        for version, workers in self._presence.versions().items():
+            self._metrics.worker_versions.labels(version or "unknown").set(workers)
         await self._count_records()
         # Only the active recorder knows whether events are in its hand.
         if self._broker.connected and (self._recorder.active or self._control.alone):

@@ -274,6 +274,17 @@ blob_uses = Table(
 """Which invocations refer to a blob, by their payload or by a result. A blob that none refers to is removed."""
 
 
+parked_events = Table(
+    "parked_events",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("body", LargeBinary, nullable=False, comment="homing_core.wire.v1.EventBatch"),
+    Column("why", Text, nullable=False),
+    Column("park_us", BigInteger, nullable=False),
+)
+"""Events that could not be recorded, kept for a version that can."""
+
+
 def ended(table: Table) -> TextClause:
     """Return the condition of the partial index by end, as :func:`live` that of the one by custody."""
     return text(f"{table.name}.end_us > 0")

@@ -15,6 +15,7 @@ from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Tombstone, WorkerStatus
+from homing_worker import __version__
 from homing_worker.control.catalog import Catalogue
 from homing_worker.control.gate import Gate
 from homing_worker.control.secrets import SecretLink
@@ -126,6 +127,9 @@ class ControlLink:
             self._catalogue.apply(control.function, control.time_us)
         elif kind == "tombstones":
             self._heed(control.tombstones.tombstones)
+        elif kind is None:
+            # What a later version says and this one does not know: nothing durable is told here.
+            _log.debug("unknown_control", server=control.server, version=control.version)
         elif kind == "sealed":
             self._secrets.take(control.sealed)
         if kind == "snapshot":
@@ -226,6 +230,7 @@ class ControlLink:
             tombstones_acknowledged=obeyed,
             seal_key=self._secrets.seal_key,
             secrets_wanted=wanted,
+            version=__version__,
         )
         try:
             await self._broker.publish_status(status.SerializeToString())

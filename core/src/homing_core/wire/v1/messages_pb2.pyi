@@ -27,6 +27,16 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 class WorkMessage(google.protobuf.message.Message):
     """Times named *_us are microseconds since the Unix epoch; durations named *_us are microseconds.
 
+    Servers and workers of neighbouring versions talk to each other while an installation is upgraded, see
+    docs/upgrading.md. So fields are added and never change their number, type or meaning, and a reader leaves alone what
+    it does not know. Where leaving it alone would be wrong:
+
+    * an event of a kind that a server does not know is kept in its store, and recorded by the first server that does;
+    * work that asks for what a worker does not know (`requires`) goes back to be done by one that does.
+
+    Messages of homing.v1 in here, in WorkMessage and DeliveryMessage and in what the store keeps (see record.proto), bind
+    the public API in the same way: they are the storage format.
+
     WorkMessage hands an asynchronous invocation to a worker.
     """
 
@@ -42,6 +52,7 @@ class WorkMessage(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     DEPTH_FIELD_NUMBER: builtins.int
     BODIES_FIELD_NUMBER: builtins.int
+    REQUIRES_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     generation: builtins.int
@@ -66,6 +77,10 @@ class WorkMessage(google.protobuf.message.Message):
     def bodies(self) -> Global___BodyAccess:
         """Where bodies over the inline limit are read and written."""
 
+    @property
+    def requires(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of what a worker must know to run it, beyond what the first version knew; others give it back."""
+
     def __init__(
         self,
         *,
@@ -79,9 +94,10 @@ class WorkMessage(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         depth: builtins.int = ...,
         bodies: Global___BodyAccess | None = ...,
+        requires: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "create_us", b"create_us", "depth", b"depth", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "create_us", b"create_us", "depth", b"depth", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "requires", b"requires", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
 
 Global___WorkMessage: typing_extensions.TypeAlias = WorkMessage
 
@@ -121,6 +137,7 @@ class SyncRequest(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     CALLER_FIELD_NUMBER: builtins.int
     BODIES_FIELD_NUMBER: builtins.int
+    REQUIRES_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     reply_to: builtins.str
@@ -141,6 +158,10 @@ class SyncRequest(google.protobuf.message.Message):
     def bodies(self) -> Global___BodyAccess:
         """Where bodies over the inline limit are read and written."""
 
+    @property
+    def requires(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in WorkMessage."""
+
     def __init__(
         self,
         *,
@@ -152,9 +173,10 @@ class SyncRequest(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         caller: builtins.str = ...,
         bodies: Global___BodyAccess | None = ...,
+        requires: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "requires", b"requires", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
 
 Global___SyncRequest: typing_extensions.TypeAlias = SyncRequest
 
@@ -542,6 +564,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     GATEWAY_URL_FIELD_NUMBER: builtins.int
     SIGNING_VERSION_FIELD_NUMBER: builtins.int
     TRIED_FIELD_NUMBER: builtins.int
+    REQUIRES_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     generation: builtins.int
@@ -598,6 +621,10 @@ class DeliveryMessage(google.protobuf.message.Message):
     def response(self) -> Global___EnvelopeBody:
         """What the envelope shows of the body of the answer; destinations only."""
 
+    @property
+    def requires(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in WorkMessage."""
+
     def __init__(
         self,
         *,
@@ -624,9 +651,10 @@ class DeliveryMessage(google.protobuf.message.Message):
         gateway_url: builtins.str = ...,
         signing_version: builtins.int = ...,
         tried: builtins.bool = ...,
+        requires: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "request", b"request", "response", b"response", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "requires", b"requires", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
 
@@ -671,10 +699,13 @@ class Control(google.protobuf.message.Message):
     TOMBSTONES_FIELD_NUMBER: builtins.int
     SEALED_FIELD_NUMBER: builtins.int
     KEYS_CHANGED_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     server: builtins.str
     """The server that says it."""
     time_us: builtins.int
     """When it was said."""
+    version: builtins.str
+    """The version of homing that the server is."""
     @property
     def ping(self) -> Global___Ping:
         """The server is alive."""
@@ -715,9 +746,10 @@ class Control(google.protobuf.message.Message):
         tombstones: Global___Tombstones | None = ...,
         sealed: Global___Sealed | None = ...,
         keys_changed: Global___KeysChanged | None = ...,
+        version: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "tombstones", b"tombstones"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "tombstones", "sealed", "keys_changed"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
@@ -955,6 +987,7 @@ class WorkerStatus(google.protobuf.message.Message):
     TOMBSTONES_ACKNOWLEDGED_FIELD_NUMBER: builtins.int
     SEAL_KEY_FIELD_NUMBER: builtins.int
     SECRETS_WANTED_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The name of the worker, unique among all that live."""
     time_us: builtins.int
@@ -967,6 +1000,8 @@ class WorkerStatus(google.protobuf.message.Message):
     """True where the worker is leaving and starts nothing more."""
     seal_key: builtins.bytes
     """The X25519 public key that it can be told secrets with: made at its start, and known by it alone."""
+    version: builtins.str
+    """The version of homing that the worker is."""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What it can run: image, command, url."""
@@ -996,8 +1031,9 @@ class WorkerStatus(google.protobuf.message.Message):
         tombstones_acknowledged: collections.abc.Iterable[builtins.str] | None = ...,
         seal_key: builtins.bytes = ...,
         secrets_wanted: collections.abc.Iterable[builtins.str] | None = ...,
+        version: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "time_us", b"time_us", "tombstones_acknowledged", b"tombstones_acknowledged", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "time_us", b"time_us", "tombstones_acknowledged", b"tombstones_acknowledged", "version", b"version", "worker", b"worker"]) -> None: ...
 
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
 
