@@ -38,7 +38,7 @@ class AsyncLogTail:
         """Wait for the next line.
 
         :raises NotFoundError: There is no such invocation, or its retention is over.
-        :raises RequestError: The server refuses to tell, or was away for too long.
+        :raises RequestError: The server refuses, or was away for too long.
         :raises ClientUseError: The client cannot be used here.
         """
         while not self._stream.closed:

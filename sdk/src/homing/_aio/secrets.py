@@ -12,7 +12,7 @@ from homing.v1 import secret_service_pb2
 
 
 class AsyncSecrets:
-    """Makes, changes, lists and removes secrets; reached as ``client.secrets``. Their values are never told."""
+    """Makes, changes, lists and removes secrets; reached as ``client.secrets``. Their values are never shown."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

@@ -22,7 +22,7 @@ class AsyncSigningKeys:
 
         :param function: Whose deliveries it signs; by default those of all functions that have no key of their own.
         :param key: The key, ``whsec_`` and 24 to 64 bytes in base64; by default the server makes one.
-        :returns: The key, which is told this one time.
+        :returns: The key, which is shown this one time.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises NotFoundError: There is no such function.

@@ -17,7 +17,7 @@ _NUMBERS: Final = {scope: number for number, scope in _SCOPES.items()}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
-    """What is known of an API key; the key itself is told once, when it is made."""
+    """What is known of an API key; the key itself is shown once, when it is made."""
 
     id: str
     """The id that the server gave it; the key itself begins with ``hk_`` and this."""
@@ -44,7 +44,7 @@ class NewApiKey:
     api_key: ApiKey
     """What is known of it from now on."""
     secret: str = field(repr=False)
-    """The key itself, for ``Client(api_key=...)``. The server never tells it again."""
+    """The key itself, for ``Client(api_key=...)``. The server never shows it again."""
 
 
 def create_request(

@@ -11,7 +11,7 @@ from homing.v1 import secret_service_pb2, signing_key_service_pb2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Secret:
-    """What is known of a secret; its value is never told."""
+    """What is known of a secret; its value is never shown."""
 
     name: str
     """Its name, which is also the name of the file that functions read it from."""
@@ -46,7 +46,7 @@ class NewSigningKey:
     signing_key: SigningKey
     """What is known of it from now on."""
     key: str = field(repr=False)
-    """The key itself, ``whsec_`` and base64, for the receivers. The server never tells it again."""
+    """The key itself, ``whsec_`` and base64, for the receivers. The server never shows it again."""
 
 
 def value_of(value: str | bytes) -> bytes:

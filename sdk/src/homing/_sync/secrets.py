@@ -13,7 +13,7 @@ from homing.v1 import secret_service_pb2
 
 
 class Secrets:
-    """Makes, changes, lists and removes secrets; reached as ``client.secrets``. Their values are never told."""
+    """Makes, changes, lists and removes secrets; reached as ``client.secrets``. Their values are never shown."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

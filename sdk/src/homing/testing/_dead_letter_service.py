@@ -41,7 +41,7 @@ class DeadLetters(dead_letter_service_pb2_grpc.DeadLetterServiceServicer):
         for letter in () if request.dry_run else matched:
             if letter.function not in self.state.deployed:
                 response.refused += 1
-            elif self._store.bury(letter.id):
+            elif self._store.forget_dead_letter(letter.id):
                 self.state.rerun(self._store.get(letter.id), f"redrive:{letter.id}")
                 response.rerun += 1
         return response
@@ -51,7 +51,7 @@ class DeadLetters(dead_letter_service_pb2_grpc.DeadLetterServiceServicer):
         self, request: api.PurgeDeadLettersRequest, _context: grpc.ServicerContext
     ) -> api.PurgeDeadLettersResponse:
         matched = self._chosen_dead(request.filter)
-        purged = 0 if request.dry_run else sum(self._store.bury(letter.id) for letter in matched)
+        purged = 0 if request.dry_run else sum(self._store.forget_dead_letter(letter.id) for letter in matched)
         return api.PurgeDeadLettersResponse(matched=len(matched), purged=purged)
 
     def _chosen_dead(self, wanted: DeadLetterFilter) -> list[DeadLetter]:

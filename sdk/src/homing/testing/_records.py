@@ -78,7 +78,7 @@ def dead_letter(record: Invocation) -> DeadLetter:
     )
 
 
-def matches_letter(wanted: DeadLetterFilter, letter: DeadLetter) -> bool:
+def matches_dead_letter(wanted: DeadLetterFilter, letter: DeadLetter) -> bool:
     """Tell whether a filter selects a dead letter."""
     return (
         (not wanted.ids or letter.id in wanted.ids)

@@ -15,7 +15,7 @@ from homing._core.status import DETAILS_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal(Exception):  # noqa: N818 - it is told to the caller, not raised to one
+class Refusal(Exception):  # noqa: N818 - it goes to the caller as a status
     """A call that ends with an error."""
 
     code: grpc.StatusCode

@@ -21,7 +21,7 @@ from homing.testing._records import (
     copy,
     dead_letter,
     matches,
-    matches_letter,
+    matches_dead_letter,
     new_record,
 )
 from homing.testing._refusal import Refusal
@@ -204,12 +204,12 @@ class Store:
         with self.changed:
             letters = [dead_letter(record) for record in self.dead.values()]
         return sorted(
-            (letter for letter in letters if matches_letter(wanted, letter)),
+            (letter for letter in letters if matches_dead_letter(wanted, letter)),
             key=lambda letter: (letter.time.ToNanoseconds(), letter.id),
             reverse=True,
         )
 
-    def bury(self, invocation_id: str) -> bool:
+    def forget_dead_letter(self, invocation_id: str) -> bool:
         """Forget a dead letter; tell whether there was one."""
         with self.changed:
             return self.dead.pop(invocation_id, None) is not None

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 Item = TypeVar("Item")
 
 WORK_ERRORS: Final = Exception
-"""What a worker tells who reads the results. What is not of these ends the event loop, or the worker alone."""
+"""What a worker reports to who reads the results. What is not of these ends the event loop, or the worker alone."""
 
 
 class AsyncWorkers:

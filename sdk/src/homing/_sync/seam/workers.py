@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 Item = TypeVar("Item")
 
 WORK_ERRORS: Final = BaseException
-"""What a worker tells who reads the results: all, since a thread has nobody else to tell."""
+"""What a worker reports to who reads the results: all, since nobody else would learn of it."""
 
 
 class Workers:
