@@ -86,7 +86,7 @@ class Server:
         :param connect: Makes the broker, given the name of the server.
         :raises ValueError: The settings would let everybody in by oversight, or a file for TLS cannot be used.
         """
-        check_exposure(settings)
+        _check_exposure(settings)
         self.ready = asyncio.Event()
         """Set once it serves."""
         self.grpc_address = ""
@@ -178,7 +178,6 @@ class Server:
         self._known_keys = KnownKeys(self._database, root_key=settings.root_key.get_secret_value())
         if settings.authentication:
             self._control.on_keys_changed(self._known_keys.load)
-            self._broker.on_connected(self._known_keys.load)
         self._grpc = GrpcFront(
             settings.grpc_listen,
             Services(
@@ -204,6 +203,20 @@ class Server:
             tls=settings.tls,
             keys=self._known_keys if settings.authentication else None,
         )
+
+        self._set_up_connections()
+
+    def _set_up_connections(self) -> None:
+        """Say what is set up, in this order, over each connection to the broker, and what is forgotten with it.
+
+        Functions are known, and workers heard, before anything comes that has to do with them.
+        """
+        for part in (self._control, self._deployment, self._sync_calls, self._logs, self._recorder):
+            self._broker.on_connected(part.consume)
+            self._broker.on_lost(part.lost)
+        if self._settings.authentication:
+            # What was said of keys while there was no connection nobody has heard.
+            self._broker.on_connected(self._known_keys.load)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
@@ -323,7 +336,7 @@ class Server:
         await self._grpc.set_serving(serving)
 
 
-def check_exposure(settings: ServerSettings) -> None:
+def _check_exposure(settings: ServerSettings) -> None:
     """Refuse to let everybody in by oversight.
 
     :raises ValueError: The server would listen to more than this host without authentication.

@@ -63,8 +63,18 @@ class ControlChannel:
         self._untold: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
         self._keys_changed: Callable[[], Awaitable[None]] | None = None
-        broker.on_connected(self._consume)
-        broker.on_lost(registry.lost)
+
+    async def consume(self) -> None:
+        """Hear servers and workers over a new connection."""
+        await self._broker.consume_control(self._hear)
+        await self._catalog.load()  # after listening has begun, so that no change falls in between
+        self._presence.listen()
+        await self._broker.consume_status(self._hear_worker)
+        self._registry.listen()
+
+    def lost(self) -> None:
+        """Note that nobody is heard: silence means nothing."""
+        self._registry.lost()
 
     def on_keys_changed(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Call a hook when another server has made or revoked API keys."""
@@ -117,13 +127,6 @@ class ControlChannel:
                 results = ResultsRecorded(result_seq=effects.result_seq, change_seq=effects.change_seq)
                 message = Control(results=results)
                 self._tasks.run(self._tell(message), "tell results")
-
-    async def _consume(self) -> None:
-        await self._broker.consume_control(self._hear)
-        await self._catalog.load()  # after listening has begun, so that no change falls in between
-        self._presence.listen()
-        await self._broker.consume_status(self._hear_worker)
-        self._registry.listen()
 
     async def _tell(self, message: Control) -> None:
         message.server = self._name

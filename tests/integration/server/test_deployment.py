@@ -31,6 +31,7 @@ from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
+from support.connections import connect
 from support.inbox import eventually, until
 from support.reporter import Reporter
 from support.scripted_broker import Handed, ScriptedBroker
@@ -73,6 +74,7 @@ class Bench:
             database, self.broker, self.catalog, control, tasks=tasks, announce=self.announced.append
         )
         recorder = Recorder(database, self.broker, self.metrics, announce=self.announced.append)
+        connect(self.broker, control, self.deployment, recorder)
         self.conservation = Conservation(
             database,
             self.broker,

@@ -18,6 +18,7 @@ from homing_server.store import dispatch
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.tasks import Tasks
+from support.connections import connect
 from support.inbox import eventually, until
 from support.reporter import Reporter
 from support.scripted_broker import ScriptedBroker
@@ -43,6 +44,7 @@ async def broker(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         watch.on_committed(effects)
 
     recorder = Recorder(database, broker, Metrics(), announce=announce)
+    connect(broker, recorder)
     watch = Leases(database, broker, recorder, grace=SHORT)
     async with Tasks() as tasks:
         tasks.repeat(recorder.record_group, pause=0.05)

@@ -24,6 +24,7 @@ from homing_server.store import schema
 from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.logs import append_logs, remove_orphans
 from homing_server.tasks import Tasks
+from support.connections import connect
 from support.inbox import eventually, until
 from support.scripted_broker import Handed, ScriptedBroker
 from support.store import accept_sent, life, opened, record
@@ -44,6 +45,7 @@ class Station:
         self.database = database
         self.broker = ScriptedBroker()
         self.store = LogStore(database, self.broker)
+        connect(self.broker, self.store)
         self.tails = LogTails(database, self.store)
         tasks.repeat(self.store.store_group, pause=0.01)
 

@@ -28,6 +28,7 @@ from homing_server.store.parked_events import ParkingFullError
 from homing_server.store.read import ended_after
 from homing_server.store.sequences import raise_counters
 from homing_server.tasks import Tasks
+from support.connections import connect
 from support.inbox import eventually, until
 from support.reporter import Reporter
 from support.scripted_broker import ScriptedBroker
@@ -44,6 +45,7 @@ class Bench:
         self.metrics = Metrics()
         self.heard: list[CommitEffects] = []
         self.recorder = Recorder(database, broker, self.metrics, announce=self.heard.append)
+        connect(broker, self.recorder)
         tasks.repeat(self.recorder.record_group, pause=0.05)
 
     def ended(self) -> dict[str, State]:
@@ -138,6 +140,7 @@ async def test_p3_a_connection_lost_while_events_gather_deposes_nobody(database:
     """Nothing is in hand then, so there is nothing to raise an epoch for."""
     broker = ScriptedBroker()
     recorder = Recorder(database, broker, Metrics(), announce=lambda _: None)
+    connect(broker, recorder)
     await broker.start()
     (key,) = await accept_sent(database, 1)
     step = asyncio.create_task(recorder.record_group())

@@ -63,9 +63,16 @@ class Deployment:
         """Functions whose queues are drained over the connection that there is now."""
         self._left_behind: list[Received] = []
         self._arrived = asyncio.Event()
-        broker.on_connected(self._settle_dead_work)
-        broker.on_connected(self._drain_deleted)
-        broker.on_lost(self._lost)
+
+    async def consume(self) -> None:
+        """Take over a new connection what no worker will: what the broker gave up, and what deleted functions left."""
+        await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH)
+        for name in await self._catalog.load():
+            self._start_draining(name)
+
+    def lost(self) -> None:
+        """Forget what consumed over the lost connection; over the next one it begins anew."""
+        self._draining = set()
 
     async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
         """Create or change a function; return it as it is now and whether it is new.
@@ -160,14 +167,6 @@ class Deployment:
             count += len(effects.ended)
             self._announce(effects)
 
-    async def _drain_deleted(self) -> None:
-        for name in await self._catalog.load():
-            self._start_draining(name)
-
-    def _lost(self) -> None:
-        """Forget what consumed over the lost connection; over the next one it begins anew."""
-        self._draining = set()
-
     def _start_draining(self, name: str) -> None:
         if name not in self._draining:
             self._draining.add(name)
@@ -194,9 +193,6 @@ class Deployment:
                 await self._database.write(stored.mark_drained, name)
         finally:
             draining.discard(name)
-
-    async def _settle_dead_work(self) -> None:
-        await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH)
 
     def _settle(self, message: Received) -> None:
         self._left_behind.append(message)

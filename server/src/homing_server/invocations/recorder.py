@@ -96,8 +96,6 @@ class Recorder:
             wait=wait_exponential_jitter(multiplier=0.1, max=5),
             before_sleep=_log_retry,
         )
-        broker.on_connected(self.consume)
-        broker.on_lost(self.lost)
 
     @property
     def active(self) -> bool:
@@ -115,7 +113,7 @@ class Recorder:
         return not self._in_flight and not self._busy
 
     async def consume(self) -> None:
-        """Ask for events, as the active recorder or as the next."""
+        """Ask for events over a new connection, as the active recorder or as the next."""
         self._epoch = None
         self._term += 1
         self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH)

@@ -42,8 +42,6 @@ class SyncCalls:
         self._urls = urls
         self._address = ""
         self._calls: dict[str, _Call] = {}
-        broker.on_connected(self._consume)
-        broker.on_lost(self._lost)
 
     async def call(
         self,
@@ -113,10 +111,11 @@ class SyncCalls:
                     message = "the deadline passed before the invocation started; it never starts"
         return ApiError(code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message=message)
 
-    async def _consume(self) -> None:
+    async def consume(self) -> None:
+        """Take the answers of workers over a new connection."""
         self._address = await self._broker.consume_replies(self._hear)
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
         """End all calls: their answers went to an address that is no more."""
         self._address = ""
         for call in self._calls.values():

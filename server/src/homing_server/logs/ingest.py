@@ -45,8 +45,14 @@ class LogStore:
         """What has been let go and is not committed yet."""
         self._readers: dict[str, list[asyncio.Event]] = {}
         self._looked_until_us = 0
-        broker.on_connected(self._consume)
-        broker.on_lost(self._waiting.clear)
+
+    async def consume(self) -> None:
+        """Take lines over a new connection."""
+        await self._broker.consume_logs(self._take, prefetch=_PREFETCH)
+
+    def lost(self) -> None:
+        """Forget what came over the lost connection and was not let go: it comes again."""
+        self._waiting.clear()
 
     async def store_group(self) -> None:
         """Wait for lines and commit what has come. One step of a loop."""
@@ -91,9 +97,6 @@ class LogStore:
             events.remove(event)
             if not events:
                 self._readers.pop(invocation_id, None)
-
-    async def _consume(self) -> None:
-        await self._broker.consume_logs(self._take, prefetch=_PREFETCH)
 
     def _take(self, message: Received) -> None:
         try:
