@@ -256,7 +256,7 @@ class Server:
         if settings.authentication:
             await self._known_keys.open()
             self._tasks.repeat(self._known_keys.follow)
-        await self._dispatcher.recover()
+        await self._dispatcher.recover(republish_all=settings.republish_all)
         await self._catalog.load()
         await self._hub.open()
         for step in (

@@ -95,6 +95,11 @@ class ServerSettings(CommonSettings):
         description="After how many seconds an accepted invocation that was never confirmed by the broker"
         " is published again.",
     )
+    republish_all: bool = Field(
+        default=False,
+        description="At this start, take for lost whatever the store believes to be at the broker, and publish it anew:"
+        " for a store that was restored from a backup, or a broker that has lost its queues. No worker may run then.",
+    )
     conservation_interval: float = Field(
         default=5, gt=0, description="How many seconds pass between two counts of what is there against what went in."
     )

@@ -119,9 +119,13 @@ class Dispatcher:
         self._fed = asyncio.Event()
         catalog.on_change(lambda _: self._fed.set())
 
-    async def recover(self) -> None:
-        """Take back, before anything is published, what was at a broker that keeps nothing between two starts."""
-        if self._broker.keeps_messages:
+    async def recover(self, *, republish_all: bool) -> None:
+        """Take back, before anything is published, what was at a broker that does not have it any more.
+
+        :param republish_all: Whether that is so although the broker keeps its messages: its queues, or what the store
+            knew of them, were lost.
+        """
+        if self._broker.keeps_messages and not republish_all:
             return
         stopped, count = await self._database.write(
             lambda connection: (
