@@ -1,0 +1,199 @@
+"""What README.md and the documentation tell people to type works: it is run against `homing dev`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from packaging.requirements import Requirement
+
+from homing import Client, NotFoundError, RetryPolicy
+from support.cli import homing, program
+from support.console import Command, Program, commands_of
+from support.documents import DOCUMENTS, ROOT, blocks_of
+from support.processes import Dev
+
+ID = re.compile(r"019[34]…|01935000-0000-7000-8000-000000000001")
+"""How the documents write the id of an invocation."""
+NOT_RUN = {
+    "homing dev": "is what the others are run against",
+    "homing watch": "lasts until it is interrupted",
+    "homing --install-completion": "changes the shell of the one who runs it",
+    "homing --show-completion": "asks which shell it was run by",
+}
+"""Commands that are not run but whose options are looked up, and why."""
+FUNCTIONS = ("shout", "figlet", "resize", "render", "report", "mail", "mailer", "billing", "upper", "flaky", "ticker")
+FILES = ("words.txt", "names.txt", "photo.jpg", "corrected.json", "tls.key")
+STAND_INS: dict[str, Callable[[bytes], bytes]] = {
+    "cat": lambda _: b"some words",
+    "find": lambda _: b"./photo.jpg\n",
+    "pass": lambda _: b"a password",
+    # It is given what a program is to read.
+    "jq": lambda piped: b"".join(json.dumps(json.loads(line)).encode() for line in piped.splitlines()),
+}
+"""What programs that are not ours give for what is piped to them; a machine may not have them."""
+
+
+class Place:
+    """A `homing dev` with functions that answer what they get."""
+
+    def __init__(self, client: Client, target: str) -> None:
+        self.client = client
+        self.target = target
+        for name in FUNCTIONS:
+            self.restore(name)
+        client.functions.deploy(name="broken", command=["false"], retry_policy=RetryPolicy(max_attempts=1))
+
+    def restore(self, name: str) -> None:
+        """Make a function as it was, whatever a command did to it."""
+        self.client.functions.deploy(name=name, command=["cat"])
+        self.client.functions.resume(name)
+
+    def prepare(self, words: Sequence[str]) -> list[str]:
+        """Return the words of a command with ids of what there is, and see to it that what it makes is not there."""
+        match words:
+            case ("secret", "create", name, *_):
+                with contextlib.suppress(NotFoundError):
+                    self.client.secrets.delete(name)
+            case ("keys", "create", name, *_):
+                with contextlib.suppress(NotFoundError):
+                    self.client.keys.revoke(name)
+            case ("signing-key", "revoke", "ID"):
+                words = [*words[:2], self.client.signing_keys.rotate(function="billing").signing_key.id]
+        return [ID.sub(lambda _: self._id_for(words[0]), word) for word in words]
+
+    def _id_for(self, command: str) -> str:
+        """Return the id of a new invocation, in the state that a command is about."""
+        if command == "stop":
+            return self.client.invoke_async("report", delay=3600).id
+        call = self.client.invoke_async("broken" if command == "deadletters" else "render")
+        call.wait(timeout=60)
+        return call.id
+
+
+def run_homing(place: Place, command: Program, piped: bytes | None) -> bytes:
+    """Run the command homing and return what it printed; where it would not end, look up its options."""
+    words: Sequence[str] = command.words[1:]
+    if any(str(command).startswith(start) for start in NOT_RUN):
+        # With --help behind the options of a command all of them are read before it shows the help.
+        result = homing("--help", *words) if words[0].startswith("-") else homing(*words, "--help")
+        assert result.exit_code == 0, f"{command}: {result.output}"
+        return b""
+    words = place.prepare(words)
+    if command.reads:
+        piped = Path(command.reads).read_bytes()
+    if piped is None and words[:2] == ["secret", "create"] and "--from-file" not in words:
+        piped = b"a password"  # in place of one that is typed on a terminal
+    if piped is not None:
+        done = program(*words, piped=piped)
+        assert done.returncode == 0, f"{command}: {done.stderr.decode()}"
+        return done.stdout
+    result = homing(*words)
+    if result.exit_code == 2 and "--yes" in result.stderr:
+        result = homing(*words, "--yes")  # in place of a `y` that is typed on a terminal
+    assert result.exit_code == 0, f"{command}: {result.output}"
+    if words[0] in {"deploy", "pause", "scale", "remove"}:
+        place.restore(words[1])
+    return result.stdout_bytes
+
+
+def run_grpcurl(place: Place, command: Program, __: bytes | None) -> bytes:
+    """Do what grpcurl does, with nothing known but what the server tells by reflection."""
+    *options, target, what = command.words[1:]
+    assert target == "localhost:50051"
+    with grpc.insecure_channel(place.target) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        if what == "list":
+            return json.dumps(list(database.get_services())).encode()
+        service, _, name = what.partition("/")
+        method = DescriptorPool(database).FindServiceByName(service).FindMethodByName(name)
+        given = options[options.index("-d") + 1] if "-d" in options else "{}"
+        request = json_format.Parse(given, GetMessageClass(method.input_type)())
+        call = channel.unary_unary(
+            f"/{what}",
+            request_serializer=GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        return json_format.MessageToJson(call(request, timeout=60)).encode()
+
+
+def check_pip(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Check that what is installed is a distribution of ours, or its folder, and has the extras that are named."""
+    projects = {
+        path.parent.name: tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        for path in ROOT.glob("*/pyproject.toml")
+    }
+    by_name = projects | {project["name"]: project for project in projects.values()}
+    assert command.words[1] == "install"
+    for word in command.words[2:]:
+        wanted = Requirement(word.removeprefix("./"))
+        assert wanted.extras <= set(by_name[wanted.name].get("optional-dependencies", {})), command
+    return b""
+
+
+def check_make(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Check that there is such a target."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    target, *variables = command.words[1:]
+    assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), command
+    assert all(f"$({variable.partition('=')[0]})" in makefile for variable in variables), command
+    return b""
+
+
+def check_nothing(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Let pass what has only settings, which are looked up wherever they are named."""
+    assert command.name == "export" or len(command.words) == 1, command
+    return b""
+
+
+PROGRAMS = {
+    "homing": run_homing,
+    "grpcurl": run_grpcurl,
+    "pip": check_pip,
+    "make": check_make,
+    "export": check_nothing,
+    "homing-server": check_nothing,
+    "homing-worker": check_nothing,
+}
+"""What is done with each program that may be typed; one that is not here fails its document."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    dev = Dev(tmp_path_factory.mktemp("dev"))
+    dev.start()
+    with Client(dev.target) as client:
+        yield Place(client, dev.target)
+    assert dev.terminate() == 0
+
+
+def run_command(place: Place, command: Command) -> None:
+    """Run a pipeline, each program with what the one before it printed."""
+    piped: bytes | None = None
+    for part in command.pipeline:
+        if part.name in STAND_INS and len(command.pipeline) > 1:
+            piped = STAND_INS[part.name](piped or b"")
+        else:
+            assert part.name in PROGRAMS, f"{command}: say in {Path(__file__).name} how {part.name} is checked"
+            piped = PROGRAMS[part.name](place, part, piped)
+
+
+@pytest.mark.parametrize("document", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in DOCUMENTS])
+def test_what_is_typed_works(document: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOMING_TARGET", place.target)
+    for name in FILES:
+        Path(name).write_text('"a line"\n')
+    for block in blocks_of(document):
+        for command in commands_of(block) if block.language == "console" else ():
+            run_command(place, command)
