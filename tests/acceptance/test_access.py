@@ -37,7 +37,7 @@ from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.server import HttpFront
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.engine import Database
 from support.cli import homing
 from support.confidential import confidential
@@ -271,7 +271,7 @@ def test_every_http_route_wants_a_key_but_health_and_signed_urls(
 @pytest.fixture
 def data_port(tmp_path: Path) -> DataPort:
     """Return one that serves nothing, for its routes."""
-    return DataPort(Blobs(Database(f"sqlite:///{tmp_path / 'none'}"), tmp_path), DataUrls())
+    return DataPort(Blobs(Database(f"sqlite:///{tmp_path / 'none'}"), tmp_path), SignedUrls())
 
 
 def denied(work: Callable[[], object], reason: str = "FUNCTION_NOT_ALLOWED") -> None:
@@ -565,4 +565,4 @@ def test_off_loopback_it_wants_keys_or_to_be_told(cluster: Cluster) -> None:
     assert server.wait() == 1
     server.environment["HOMING_ROOT_KEY"] = ROOT_KEY
     server.start()
-    server.wait_for_log("API keys are sent here unencrypted: set HOMING_TLS_CERT and HOMING_TLS_KEY")
+    server.wait_for_log("api_keys_unencrypted")

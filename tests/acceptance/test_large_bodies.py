@@ -33,7 +33,7 @@ from homing.v1.invocation_service_pb2 import (
 from homing.v1.payload_pb2 import Blob, Payload
 from homing.v1.payload_service_pb2 import ReadPayloadRequest, WritePayloadRequest
 from homing_core import limits
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from support.processes import Cluster
 
 PATIENCE = 60.0
@@ -317,7 +317,7 @@ def test_the_data_port_serves_signed_requests_only(shared_cluster: Cluster, api:
 def test_the_data_port_takes_what_it_has_room_for(shared_cluster: Cluster, api: Api) -> None:
     with sqlite3.connect(shared_cluster.store_url.removeprefix("sqlite:///")) as store:
         ((key,),) = store.execute("SELECT value FROM properties WHERE name = 'data_key'")
-    urls = DataUrls()
+    urls = SignedUrls()
     urls.open(f"http://{shared_cluster.server.http}", bytes.fromhex(key))
     put = urls.access("00000000-0000-7000-8000-000000000001", Payload()).result_url
     before = blob_files(shared_cluster)

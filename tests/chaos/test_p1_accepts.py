@@ -54,7 +54,7 @@ async def test_p1_server_killed_between_commit_and_publish(
             await asyncio.to_thread(server.start)
             records = [await client.get(each) for each in ids]
             assert Counter(record.state for record in records) == {InvocationState.ENQUEUED: ACCEPTED}
-            await asyncio.to_thread(server.wait_for_log, "publishing again")
+            await asyncio.to_thread(server.wait_for_log, "unconfirmed_work_taken_back")
             async with ledger.watching(client):
                 await asyncio.to_thread(cluster.start_worker)
                 await ledger.close(client, "note")

@@ -147,9 +147,9 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
                 while await events_in_hand() <= handed:
                     assert active.running
                 proxy.strand()
-                await asyncio.to_thread(other.wait_for_log, "recording")
+                await asyncio.to_thread(other.wait_for_log, "recording_started")
                 active.resume()
-                await asyncio.to_thread(active.wait_for_log, "another recorder is active")
+                await asyncio.to_thread(active.wait_for_log, "recorder_superseded")
                 await more_seen(100)
                 await proxy.cut()
 
@@ -163,7 +163,7 @@ async def test_p2_p3_two_servers_record_and_the_active_one_freezes(
             before = len(active.lines)
             await asyncio.to_thread(other.kill)
             await ledger.accept(first, "tee", 50, payload="run\n")
-            await asyncio.to_thread(active.wait_for_log, "recording", after=before)
+            await asyncio.to_thread(active.wait_for_log, "recording_started", after=before)
             await asyncio.to_thread(other.start)
             await ledger.close(second, "tee")
 

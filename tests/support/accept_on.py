@@ -21,7 +21,7 @@ from homing_server.invocations.admission import Admission
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.tasks import Tasks
 from support.scripted_broker import ScriptedBroker
 from support.store import make_spec, opened
@@ -35,7 +35,7 @@ async def main(folder: Path, limit: int) -> None:
         catalog = Catalog(database)
         await catalog.load()
         broker = ScriptedBroker(up=False)
-        dispatcher = Dispatcher(database, broker, catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600)
+        dispatcher = Dispatcher(database, broker, catalog, urls=SignedUrls(), announce=lambda _: None, resend_after=600)
         admission = Admission(database, catalog, dispatcher, Metrics(), blobs=Blobs(database, folder), guard=Guard())
         tasks.repeat(admission.commit_group, pause=0.01)
         if limit:

@@ -16,7 +16,7 @@ from support.processes import HomingProcess, ProcessError
 def test_keys_are_known_by_their_form() -> None:
     assert betrayed(json.dumps({"event": "call", "authorization": f"Bearer {key_format.new_key().text}"}))
     assert betrayed(f"signing with {signing.show_key(signing.new_key())}")
-    assert not betrayed('{"event": "key made", "id": "hk_0193", "name": "ci"}')
+    assert not betrayed('{"event": "key_created", "id": "hk_0193", "name": "ci"}')
 
 
 def test_a_process_that_logs_a_secret_fails_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,16 +25,17 @@ from homing_server.admin.deployment import Deployment
 from homing_server.admin.secrets import Secrets
 from homing_server.admin.signing_keys import SigningKeys
 from homing_server.auth import audit
-from homing_server.auth.key_cache import KnownKeys
+from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.visibility import Visibility
 from homing_server.cluster.leadership import Leadership
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
-from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
@@ -50,18 +51,18 @@ from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
 from homing_server.invocations.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.invocations.leases import Leases
-from homing_server.invocations.queries import Lists
-from homing_server.invocations.reconciliation import Conservation
+from homing_server.invocations.queries import Queries
+from homing_server.invocations.reconciliation import Reconciliation
 from homing_server.invocations.recorder import Recorder
 from homing_server.invocations.reruns import Reruns
 from homing_server.invocations.retention import Retention
-from homing_server.invocations.stops import Stopping
+from homing_server.invocations.stops import Stops
 from homing_server.invocations.sync_calls import SyncCalls
-from homing_server.logs.ingest import LogStore
+from homing_server.logs.ingest import LogIngest
 from homing_server.logs.tail import LogTails
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.settings import ServerSettings
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database, StoreUnavailableError
@@ -70,11 +71,11 @@ from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.vault.vault import open_vault
 from homing_server.watch.hub import WatchHub
-from homing_server.watch.service import Watching
+from homing_server.watch.service import WatchService
 
 _log = structlog.get_logger(__name__)
 
-_HEALTH_INTERVAL = 0.5
+_HEALTH_SECONDS = 0.5
 
 
 class Server:
@@ -99,7 +100,7 @@ class Server:
         self._database = Database(settings.database_url)
         self._broker = connect(self._name)
         self._blobs = Blobs(self._database, settings.blob_dir)
-        self._urls = DataUrls()
+        self._urls = SignedUrls()
         self._presence = Presence()
         self._catalog = Catalog(self._database)
         self._hub = WatchHub(self._database)
@@ -138,19 +139,19 @@ class Server:
             self._database, self._catalog, self._dispatcher, self._metrics, blobs=self._blobs, guard=guard
         )
         self._leadership = Leadership(self._database, "dispatcher", self._name, self._metrics.dispatching)
-        self._admission.on_accepted(self._hub.changes.look)
+        self._admission.on_accepted(self._hub.changes.wake)
         self._deployment = Deployment(
             self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
         )
-        holds = Holds(self._catalog, self._presence)
-        self._stopping = Stopping(self._database, self._broker, self._control, self._registry, announce=self._announce)
-        self._sync_calls = SyncCalls(self._broker, self._presence, holds, self._urls)
-        self._logs = LogStore(self._database, self._broker)
+        wait_reasons = WaitReasons(self._catalog, self._presence)
+        self._stops = Stops(self._database, self._broker, self._control, self._registry, announce=self._announce)
+        self._sync_calls = SyncCalls(self._broker, self._presence, wait_reasons, self._urls)
+        self._logs = LogIngest(self._database, self._broker)
         self._log_tails = LogTails(self._database, self._logs)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
         self._retention = Retention(self._database)
         self._leases = Leases(self._database, self._broker, self._recorder, grace=settings.lease_grace)
-        self._conservation = Conservation(
+        self._reconciliation = Reconciliation(
             self._database,
             self._broker,
             self._metrics,
@@ -160,48 +161,49 @@ class Server:
             recorder=self._recorder,
             interval=settings.conservation_interval,
         )
+        visibility = Visibility(self._database)
         invocations = InvocationService(
             admission=self._admission,
             blobs=self._blobs,
             catalog=self._catalog,
-            database=self._database,
             guard=guard,
-            holds=holds,
+            wait_reasons=wait_reasons,
             hub=self._hub,
-            lists=Lists(self._database, holds),
+            queries=Queries(self._database, wait_reasons),
             reruns=Reruns(self._database, self._admission),
-            stopping=self._stopping,
+            stops=self._stops,
             sync_calls=self._sync_calls,
-            watching=Watching(self._database, self._hub, holds, self._metrics),
+            visibility=visibility,
+            watches=WatchService(self._database, self._hub, wait_reasons, self._metrics),
             sync_timeout=settings.sync_timeout,
         )
-        self._known_keys = KnownKeys(self._database, root_key=settings.root_key.get_secret_value())
+        self._key_cache = KeyCache(self._database, root_key=settings.root_key.get_secret_value())
         if settings.authentication:
-            self._control.on_keys_changed(self._known_keys.load)
+            self._control.on_keys_changed(self._key_cache.load)
         self._grpc = GrpcFront(
             settings.grpc_listen,
             Services(
                 invocations=invocations,
-                payloads=PayloadService(self._blobs, self._database),
-                logs=LogService(self._log_tails, self._database),
+                payloads=PayloadService(self._blobs, visibility),
+                logs=LogService(self._log_tails, visibility),
                 dead_letters=DeadLetterService(
                     DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake)
                 ),
                 functions=FunctionService(self._catalog, self._deployment, guard),
                 secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
                 signing_keys=SigningKeyService(self._signing_keys),
-                keys=KeyService(ApiKeys(self._database, self._known_keys, self._control)),
+                keys=KeyService(ApiKeys(self._database, self._key_cache, self._control)),
             ),
             tls=settings.tls,
             compress=settings.compress_responses,
-            access=AccessInterceptor(self._known_keys if settings.authentication else None),
+            access=AuthenticationInterceptor(self._key_cache if settings.authentication else None),
         )
         self._http = HttpFront(
             settings.http_listen,
             self._metrics,
             DataPort(self._blobs, self._urls),
             tls=settings.tls,
-            keys=self._known_keys if settings.authentication else None,
+            keys=self._key_cache if settings.authentication else None,
         )
 
         self._set_up_connections()
@@ -216,13 +218,13 @@ class Server:
             self._broker.on_lost(part.lost)
         if self._settings.authentication:
             # What was said of keys while there was no connection nobody has heard.
-            self._broker.on_connected(self._known_keys.load)
+            self._broker.on_connected(self._key_cache.load)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
 
         :raises StoreUnavailableError: The store cannot be opened.
-        :raises NobodyComesInError: Keys are needed, and there is none.
+        :raises NoAdminKeyError: Keys are needed, and there is none.
         :raises SecretKeyError: The key that its secrets are encrypted with is not there, or is another one.
         :raises OSError, RuntimeError: An address cannot be listened on.
         """
@@ -254,8 +256,8 @@ class Server:
         )
         await self._signing_keys.open()
         if settings.authentication:
-            await self._known_keys.open()
-            self._tasks.repeat(self._known_keys.follow)
+            await self._key_cache.open()
+            self._tasks.repeat(self._key_cache.follow)
         await self._dispatcher.recover(republish_all=settings.republish_all)
         await self._catalog.load()
         await self._hub.open()
@@ -277,11 +279,11 @@ class Server:
             self._hub.follow_results,
             self._hub.follow_changes,
             self._deployment.settle_group,
-            self._stopping.settle,
-            self._stopping.forget,
+            self._stops.settle,
+            self._stops.forget,
             self._sync_calls.look_for_lost_workers,
             self._control.ping,
-            self._conservation.measure,
+            self._reconciliation.measure,
             self._retention.remove_expired,
             self._blobs.sweep,
         ):
@@ -317,12 +319,12 @@ class Server:
 
     def _caused(self, function: str, due_us: int) -> None:
         self._dispatcher.wake(function, due_us)
-        self._hub.changes.look()
+        self._hub.changes.wake()
 
     async def _watch_health(self) -> None:
         serving = self._broker.connected and await self._store_answers() and not self._draining
         await self._set_serving(serving=serving)
-        await asyncio.sleep(_HEALTH_INTERVAL)
+        await asyncio.sleep(_HEALTH_SECONDS)
 
     async def _store_answers(self) -> bool:
         try:
@@ -351,7 +353,7 @@ def _check_exposure(settings: ServerSettings) -> None:
             continue
         if settings.authentication:
             if settings.tls is None:
-                _log.warning("API keys are sent here unencrypted: set HOMING_TLS_CERT and HOMING_TLS_KEY", listen=name)
+                _log.warning("api_keys_unencrypted", listen=name, hint="set HOMING_TLS_CERT and HOMING_TLS_KEY")
         elif not settings.allow_unauthenticated:
             raise ValueError(
                 f"{name}={getattr(settings, name)} is not a loopback address, and this server has no authentication:"
@@ -373,7 +375,7 @@ def main() -> None:
     """Run the server: the console script ``homing-server``."""
     settings = settings_of_process(ServerSettings, "homing-server")
     configure_logs(settings.log_level)
-    audit.show_always()
+    audit.log_at_any_level()
     freeze_startup_objects()
     try:
         uvloop.run(_run(settings))

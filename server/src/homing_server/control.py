@@ -1,4 +1,4 @@
-"""What servers tell each other and all workers, and what workers tell them."""
+"""The control channel: what servers announce to each other and to all workers, and the statuses of workers."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ class ControlChannel:
         self._registry = registry
         self._tasks = tasks
         self._others: dict[str, float] = {}
-        self._untold: dict[str, FunctionState] = {}
+        self._unannounced: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
         self._keys_changed: Callable[[], Awaitable[None]] | None = None
 
     async def consume(self) -> None:
-        """Hear servers and workers over a new connection."""
-        await self._broker.consume_control(self._hear)
+        """Take control messages and statuses over a new connection."""
+        await self._broker.consume_control(self._on_control)
         await self._catalog.load()  # after listening has begun, so that no change falls in between
-        self._presence.listen()
-        await self._broker.consume_status(self._hear_worker)
-        self._registry.listen()
+        self._presence.connected()
+        await self._broker.consume_status(self._on_status)
+        self._registry.connected()
 
     def lost(self) -> None:
-        """Note that nobody is heard: silence means nothing."""
+        """Note that there is no connection: silence means nothing."""
         self._registry.lost()
 
     def on_keys_changed(self, hook: Callable[[], Awaitable[None]]) -> None:
@@ -81,37 +81,37 @@ class ControlChannel:
         self._keys_changed = hook
 
     async def ping(self) -> None:
-        """Say that this server lives, and what it could not say before. One step of a loop."""
+        """Announce that this server lives, and what it could not announce before. One step of a loop."""
         with contextlib.suppress(BrokerUnavailableError):
-            while self._untold:
-                name, state = next(iter(self._untold.items()))
-                await self._tell(Control(function=state))
-                if self._untold.get(name) is state:
-                    del self._untold[name]
-            await self._tell(Control(ping=Ping()))
+            while self._unannounced:
+                name, state = next(iter(self._unannounced.items()))
+                await self._publish(Control(function=state))
+                if self._unannounced.get(name) is state:
+                    del self._unannounced[name]
+            await self._publish(Control(ping=Ping()))
         await asyncio.sleep(CONTROL_INTERVAL)
 
-    async def tell_function(self, state: FunctionState) -> None:
-        """Tell all that a function was deployed, changed or deleted.
+    async def announce_function(self, state: FunctionState) -> None:
+        """Announce that a function was deployed, changed or deleted.
 
-        Where this server has no connection it is told at the next one: others may have theirs.
+        Where this server has no connection that is done at the next one: others may have theirs.
         """
-        self._untold.pop(state.function.name, None)
+        self._unannounced.pop(state.function.name, None)
         try:
-            await self._tell(Control(function=state))
+            await self._publish(Control(function=state))
         except BrokerUnavailableError:
-            self._untold[state.function.name] = state
+            self._unannounced[state.function.name] = state
 
-    async def tell_stops(self, stops: Sequence[Tombstone]) -> None:
-        """Tell all workers of invocations that are to be stopped. Where the broker is away nobody hears it."""
+    async def announce_stops(self, stops: Sequence[Tombstone]) -> None:
+        """Announce tombstones to all workers. Where the broker is away nobody hears of them."""
         with contextlib.suppress(BrokerUnavailableError):
             for start in range(0, len(stops), MAX_STOPS):
-                await self._tell(Control(tombstones=Tombstones(tombstones=stops[start : start + MAX_STOPS])))
+                await self._publish(Control(tombstones=Tombstones(tombstones=stops[start : start + MAX_STOPS])))
 
-    async def tell_keys_changed(self) -> None:
-        """Tell the other servers that API keys were made or revoked; without the broker they see it by themselves."""
+    async def announce_keys_changed(self) -> None:
+        """Announce that API keys were made or revoked; without the broker the other servers see it by themselves."""
         with contextlib.suppress(BrokerUnavailableError):
-            await self._tell(Control(keys_changed=KeysChanged()))
+            await self._publish(Control(keys_changed=KeysChanged()))
 
     @property
     def alone(self) -> bool:
@@ -119,26 +119,26 @@ class ControlChannel:
         return not any(time.monotonic() - at < CONTROL_SILENCE for at in self._others.values())
 
     def on_committed(self, effects: CommitEffects) -> None:
-        """Tell the other servers that results and changes were recorded here."""
+        """Announce to the other servers that results and changes were committed here."""
         if effects.change_seq:
-            self._hub.tell(result_seq=effects.result_seq, change_seq=effects.change_seq)
+            self._hub.notify(result_seq=effects.result_seq, change_seq=effects.change_seq)
             # One that was not heard of yet looks by itself until it is.
             if self._broker.connected and not self.alone:
                 results = ResultsRecorded(result_seq=effects.result_seq, change_seq=effects.change_seq)
                 message = Control(results=results)
-                self._tasks.run(self._tell(message), "tell results")
+                self._tasks.run(self._publish(message), "announce results")
 
-    async def _tell(self, message: Control) -> None:
+    async def _publish(self, message: Control) -> None:
         message.server = self._name
         message.version = __version__
         message.time_us = now_us()
         await self._broker.publish_control(message.SerializeToString())
 
-    def _hear(self, received: Received) -> None:
+    def _on_control(self, received: Received) -> None:
         try:
             message = Control.FromString(received.body)
         except DecodeError:
-            _log.warning("a control message that cannot be read was dropped")
+            _log.warning("unreadable_control_dropped")
             return
         finally:
             received.ack()
@@ -148,31 +148,31 @@ class ControlChannel:
             case "function":
                 self._catalog.learn(message.function)
             case "results":
-                told = message.results
-                self._hub.tell(result_seq=told.result_seq, change_seq=told.change_seq)
+                recorded = message.results
+                self._hub.notify(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
             case "keys_changed" if self._keys_changed is not None:
                 self._tasks.run(self._keys_changed(), "read keys")
             case None:
                 # What another version says and this one does not know: nothing durable is told here.
                 _log.debug("unknown_control", server=message.server, version=message.version)
 
-    def _hear_worker(self, received: Received) -> None:
+    def _on_status(self, received: Received) -> None:
         try:
             status = WorkerStatus.FromString(received.body)
         except DecodeError:
-            _log.warning("a worker's status that cannot be read was dropped")
+            _log.warning("unreadable_status_dropped")
             return
         finally:
             received.ack()
-        self._presence.hear(status)
-        self._registry.hear(status)
+        self._presence.on_status(status)
+        self._registry.on_status(status)
         if status.hello or self._registry.is_unknown(status):
             self._tasks.run(self._welcome(status), "snapshot")
         if status.secrets_wanted and status.seal_key:
-            self._tasks.run(self._tell_secrets(status), "secrets")
+            self._tasks.run(self._send_secrets(status), "secrets")
 
     async def _welcome(self, status: WorkerStatus) -> None:
-        """Enroll a worker, and tell it what there is to know."""
+        """Enroll a worker, and send it a snapshot of what there is to know."""
         time_us = now_us()
         stops = await self._registry.enroll(status.worker)
         _log.info("worker_connected", worker=status.worker, version=status.version or "unknown")
@@ -180,8 +180,8 @@ class ControlChannel:
         message = Control(server=self._name, version=__version__, time_us=time_us, snapshot=snapshot)
         await self._broker.publish_control_to(status.control_address, message.SerializeToString())
 
-    async def _tell_secrets(self, status: WorkerStatus) -> None:
-        """Tell a worker what it asks for, encrypted to it. Of several servers each does: once heard it asks no more."""
+    async def _send_secrets(self, status: WorkerStatus) -> None:
+        """Send a worker what it asks for, encrypted to it. Each server does: once it has it, it asks no more."""
         for sealed in await self._keyring.sealed(status.secrets_wanted, status.seal_key):
             message = Control(server=self._name, version=__version__, time_us=now_us(), sealed=sealed)
             await self._broker.publish_control_to(status.control_address, message.SerializeToString())

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-_SHOWN = 64
-_NAMED = 8
+_SHOWN_CHARACTERS = 64
+_NAMED_FUNCTIONS = 8
 """So many functions are named where more are meant."""
 
 
@@ -66,7 +66,7 @@ class ApiError(Exception):
 
 def shown(text: str) -> str:
     """Return a caller's text as errors show it: quoted, and short enough for the headers that errors travel in."""
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
 
 
 def invalid_request(violations: Sequence[Violation], *, more: int = 0) -> ApiError:
@@ -86,7 +86,7 @@ def function_not_found(name: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="FUNCTION_NOT_FOUND",
         message=f"there is no function {shown(name)}",
-        metadata={"function": name[:_SHOWN]},
+        metadata={"function": name[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -96,7 +96,7 @@ def invocation_not_found(invocation_id: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="INVOCATION_NOT_FOUND",
         message=f"there is no invocation {shown(invocation_id)}; records are removed when their retention is over",
-        metadata={"invocation": invocation_id[:_SHOWN]},
+        metadata={"invocation": invocation_id[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -106,7 +106,7 @@ def blob_not_found(blob_id: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="BLOB_NOT_FOUND",
         message=f"there is no stored body {shown(blob_id)}; one that no invocation refers to is removed after an hour",
-        metadata={"blob": blob_id[:_SHOWN]},
+        metadata={"blob": blob_id[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -116,7 +116,7 @@ def secret_not_found(name: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="SECRET_NOT_FOUND",
         message=f"there is no secret {shown(name)}",
-        metadata={"secret": name[:_SHOWN]},
+        metadata={"secret": name[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -132,14 +132,14 @@ def secret_exists(name: str) -> ApiError:
 
 def secret_in_use(name: str, functions: Sequence[str]) -> ApiError:
     """Return the error of a call that removes a secret which functions name."""
-    users = ", ".join(functions[:_NAMED])
-    if len(functions) > _NAMED:
-        users += f" and {len(functions) - _NAMED} more"
+    users = ", ".join(functions[:_NAMED_FUNCTIONS])
+    if len(functions) > _NAMED_FUNCTIONS:
+        users += f" and {len(functions) - _NAMED_FUNCTIONS} more"
     return ApiError(
         code=Code.FAILED_PRECONDITION,
         reason="SECRET_IN_USE",
         message=f"secret {shown(name)} is seen by {users}: deploy without it, or remove them, first",
-        metadata={"secret": name, "functions": ",".join(functions[:_NAMED])},
+        metadata={"secret": name, "functions": ",".join(functions[:_NAMED_FUNCTIONS])},
     )
 
 
@@ -149,7 +149,7 @@ def signing_key_not_found(key_id: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="SIGNING_KEY_NOT_FOUND",
         message=f"there is no signing key {shown(key_id)}; of each function and of the server two are kept",
-        metadata={"signing_key": key_id[:_SHOWN]},
+        metadata={"signing_key": key_id[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -236,7 +236,7 @@ def key_not_found(key: str) -> ApiError:
         code=Code.NOT_FOUND,
         reason="KEY_NOT_FOUND",
         message=f"there is no key {shown(key)} in force",
-        metadata={"key": key[:_SHOWN]},
+        metadata={"key": key[:_SHOWN_CHARACTERS]},
     )
 
 
@@ -269,7 +269,7 @@ def function_not_allowed(function: str) -> ApiError:
         code=Code.PERMISSION_DENIED,
         reason="FUNCTION_NOT_ALLOWED",
         message=f"the API key is limited to functions, and {shown(function)} is none of them",
-        metadata={"function": function[:_SHOWN]},
+        metadata={"function": function[:_SHOWN_CHARACTERS]},
     )
 
 

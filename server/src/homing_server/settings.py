@@ -13,7 +13,7 @@ from homing_core.tls import TlsFiles
 
 ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
 
-_ROOT_KEY = 32
+_ROOT_KEY_CHARACTERS = 32
 """So many characters make guessing hopeless."""
 
 DataUrl = Annotated[str, StringConstraints(pattern=r"^(https?://[^/?#\s]+[^?#\s]*)?$")]
@@ -27,8 +27,8 @@ def _check_secret_key(value: SecretStr) -> SecretStr:
 
 def _check_root_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
-    if key and not (len(key) >= _ROOT_KEY and key.isascii() and key.isprintable() and " " not in key):
-        raise ValueError(f"must have at least {_ROOT_KEY} characters, printable ASCII without spaces")
+    if key and not (len(key) >= _ROOT_KEY_CHARACTERS and key.isascii() and key.isprintable() and " " not in key):
+        raise ValueError(f"must have at least {_ROOT_KEY_CHARACTERS} characters, printable ASCII without spaces")
     return value
 
 

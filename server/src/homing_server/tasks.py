@@ -51,7 +51,7 @@ class Tasks:
             try:
                 await step()
             except Exception as error:  # noqa: BLE001 a loop outlives every failure of a step
-                _log.warning("step failed", step=step.__qualname__, error=str(error), exc_info=_unexpected(error))
+                _log.warning("step_failed", step=step.__qualname__, error=str(error), exc_info=_unexpected(error))
                 await asyncio.sleep(pause)
 
     @staticmethod
@@ -59,7 +59,7 @@ class Tasks:
         try:
             await work
         except Exception as error:  # noqa: BLE001 nobody else would hear of it
-            _log.warning("task failed", task=name, error=str(error), exc_info=_unexpected(error))
+            _log.warning("task_failed", task=name, error=str(error), exc_info=_unexpected(error))
 
 
 def _unexpected(error: Exception) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_READ, Key
 from homing_core.clock import now_us
 from homing_server.auth.identity import ANONYMOUS, ROOT
-from homing_server.auth.key_cache import KnownKeys, NobodyComesInError
+from homing_server.auth.key_cache import KeyCache, NoAdminKeyError
 from homing_server.auth.key_format import NewKey, digest_of, new_key
 from homing_server.errors import ApiError
 from homing_server.store import api_keys as stored
@@ -60,7 +60,7 @@ async def test_keys_are_listed_by_name(database: Database) -> None:
 
 
 async def test_callers_are_known_by_their_keys(database: Database) -> None:
-    known = KnownKeys(database, root_key=ROOT_KEY)
+    known = KeyCache(database, root_key=ROOT_KEY)
     await known.open()
     made = await add(database, "ci")
     with pytest.raises(ApiError):
@@ -79,7 +79,7 @@ async def test_callers_are_known_by_their_keys(database: Database) -> None:
     # What it has used up outlasts that others are read; once it is revoked also what is under way ends.
     await add(database, "other")
     await known.load()
-    assert known.identify(f"Bearer {made.text}").usage is identity.usage
+    assert known.identify(f"Bearer {made.text}").state is identity.state
     await database.write(stored.revoke_key, "ci", now_us=1)
     await known.load()
     with pytest.raises(ApiError, match="revoked"):
@@ -91,8 +91,8 @@ async def test_callers_are_known_by_their_keys(database: Database) -> None:
 async def test_somebody_has_to_be_able_to_come_in(database: Database) -> None:
     for name, scope, expire_us in (("reader", SCOPE_READ, 0), ("was-admin", SCOPE_ADMIN, now_us() - 1)):
         await add(database, name, scope=scope, expire_us=expire_us)
-        with pytest.raises(NobodyComesInError, match="HOMING_ROOT_KEY"):
-            await KnownKeys(database, root_key="").open()
-    await KnownKeys(database, root_key=ROOT_KEY).open()
+        with pytest.raises(NoAdminKeyError, match="HOMING_ROOT_KEY"):
+            await KeyCache(database, root_key="").open()
+    await KeyCache(database, root_key=ROOT_KEY).open()
     await add(database, "admin", scope=SCOPE_ADMIN)
-    await KnownKeys(database, root_key="").open()
+    await KeyCache(database, root_key="").open()

@@ -41,9 +41,9 @@ from homing_server.invocations.admission import Admission
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store import delivery_claims, dispatch, schema, stops
-from homing_server.store.delivery_claims import MAX_OUTSTANDING
+from homing_server.store.delivery_claims import MAX_OUTSTANDING_DELIVERIES
 from homing_server.store.delivery_rows import take_back
 from homing_server.store.engine import Database
 from homing_server.store.functions import invalidate_stored, mark_deleted, put_function
@@ -185,18 +185,20 @@ async def test_p6_a_functions_destinations_hold_where_the_invocation_has_none(da
 
 
 async def test_of_each_receiver_a_bounded_part_goes_the_oldest_first(database: Database) -> None:
-    keys = await accept_sent(database, MAX_OUTSTANDING + 5, callback="https://slow.example/")
+    keys = await accept_sent(database, MAX_OUTSTANDING_DELIVERIES + 5, callback="https://slow.example/")
     for key in keys:
         await record(database, *life(key))
     other = await end_with(database, State.SUCCEEDED, callback=HOOK)
 
     first = await take(database, most=1000)
-    assert Counter(message.uri for message in first) == {"https://slow.example/": MAX_OUTSTANDING, HOOK: 1}
-    assert {message.invocation_id for message in first} == {*keys[:MAX_OUTSTANDING], other}
+    assert Counter(message.uri for message in first) == {"https://slow.example/": MAX_OUTSTANDING_DELIVERIES, HOOK: 1}
+    assert {message.invocation_id for message in first} == {*keys[:MAX_OUTSTANDING_DELIVERIES], other}
     assert not await take(database)
 
     await record(database, *(report(message, api.DELIVERY_STATE_DELIVERED) for message in first[:2]))
-    assert [message.invocation_id for message in await take(database)] == keys[MAX_OUTSTANDING : MAX_OUTSTANDING + 2]
+    assert [message.invocation_id for message in await take(database)] == keys[
+        MAX_OUTSTANDING_DELIVERIES : MAX_OUTSTANDING_DELIVERIES + 2
+    ]
 
 
 async def test_a_delivery_that_is_let_go_comes_again_when_it_is_due(database: Database) -> None:
@@ -414,13 +416,13 @@ class Bench:
         self.caused: list[str] = []
         self.metrics = Metrics()
         blobs = Blobs(database, Path("/nowhere"))
-        dispatcher = Dispatcher(database, broker, catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600)
+        dispatcher = Dispatcher(database, broker, catalog, urls=SignedUrls(), announce=lambda _: None, resend_after=600)
         self.admission = Admission(database, catalog, dispatcher, self.metrics, blobs=blobs, guard=LOOPBACK_GUARD)
         self.deliveries = DeliveryDispatcher(
             database,
             broker,
             blobs=blobs,
-            urls=DataUrls(),
+            urls=SignedUrls(),
             metrics=self.metrics,
             caused=lambda function, _: self.caused.append(function),
             resend_after=600,

@@ -22,8 +22,8 @@ from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
 from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
-from homing_server.invocations import reconciliation as conservation_module
-from homing_server.invocations.reconciliation import Conservation
+from homing_server.invocations import reconciliation as reconciliation_module
+from homing_server.invocations.reconciliation import Reconciliation
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
 from homing_server.store.effects import CommitEffects
@@ -75,7 +75,7 @@ class Bench:
         )
         recorder = Recorder(database, self.broker, self.metrics, announce=self.announced.append)
         connect(self.broker, control, self.deployment, recorder)
-        self.conservation = Conservation(
+        self.conservation = Reconciliation(
             database,
             self.broker,
             self.metrics,
@@ -99,10 +99,10 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(deployment_module, "_LOOK", 0.02)
-    monkeypatch.setattr(conservation_module, "_ON_ITS_WAY", 0.0)
-    monkeypatch.setattr(conservation_module, "_LOOK", 0.01)
-    monkeypatch.setattr(conservation_module, "_COUNT_SHARE", 1e9)
+    monkeypatch.setattr(deployment_module, "_DRAIN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(reconciliation_module, "_ON_ITS_WAY_SECONDS", 0.0)
+    monkeypatch.setattr(reconciliation_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reconciliation_module, "_COUNT_SHARE", 1e9)
     monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.0)
     async with opened(tmp_path) as database, Tasks() as tasks:
         bench = Bench(database, tasks)
@@ -322,7 +322,7 @@ async def test_dead_work_is_given_back_while_the_store_is_away(bench: Bench, mon
     assert await bench.end_of(key) == (State.EXPIRED, "MAX_AGE")
 
 
-# --- Conservation
+# --- Reconciliation
 
 
 async def test_p5_drift_is_zero_until_something_is_lost_and_then_it_is_seen(bench: Bench) -> None:
@@ -359,7 +359,7 @@ async def test_p5_the_broker_is_counted_once_every_worker_has_spoken_since(
 
     def says(in_flight: int) -> None:
         load = FunctionLoad(function="resize", in_flight=in_flight)
-        bench.presence.hear(WorkerStatus(worker="w1", functions=[load]))
+        bench.presence.on_status(WorkerStatus(worker="w1", functions=[load]))
 
     await accept_sent(bench.database, 2)
     bench.broker.depths["resize"] = 1
@@ -373,7 +373,7 @@ async def test_p5_the_broker_is_counted_once_every_worker_has_spoken_since(
 
     # Who has just connected has not heard all workers yet.
     monkeypatch.setattr(presence_module, "CONTROL_INTERVAL", 0.1)
-    bench.presence.listen()
+    bench.presence.connected()
     says(in_flight=1)
     before = time.monotonic()
     counting = asyncio.create_task(bench.conservation.measure())

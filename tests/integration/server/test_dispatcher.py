@@ -26,7 +26,7 @@ from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.dispatch import at_broker
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database, StoreUnavailableError
@@ -62,7 +62,7 @@ class Bench:
             database,
             broker,
             self.catalog,
-            urls=DataUrls(),
+            urls=SignedUrls(),
             announce=self.announced.append,
             resend_after=resend_after,
         )
@@ -301,7 +301,7 @@ async def test_count_of_what_is_at_the_broker_misses_nothing_that_is_under_way(
         while sweeping:
             await bench.dispatcher.survey()
 
-    monkeypatch.setattr(dispatcher, "_POLL", 0.001)
+    monkeypatch.setattr(dispatcher, "_POLL_SECONDS", 0.001)
     sweeps = asyncio.create_task(sweep())
     for _ in range(15):
         await asyncio.gather(*(bench.accept() for _ in range(20)))

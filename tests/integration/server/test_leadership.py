@@ -16,13 +16,13 @@ from homing_server.tasks import Tasks
 from support.inbox import until
 from support.store import opened
 
-TERM = 0.5
+TERM_SECONDS = 0.5
 
 
 @pytest.fixture
 async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    monkeypatch.setattr(leadership, "TERM", TERM)
-    monkeypatch.setattr(leadership, "_RENEWAL", 0.05)
+    monkeypatch.setattr(leadership, "TERM_SECONDS", TERM_SECONDS)
+    monkeypatch.setattr(leadership, "_RENEWAL_SECONDS", 0.05)
     async with opened(tmp_path) as database:
         yield database
 
@@ -69,7 +69,7 @@ async def test_one_leads_until_it_is_gone_and_works_no_longer_than_its_term(data
     await until(lambda: sum(station.leads for station in stations) == 1)
     first = next(station for station in stations if station.leads)
     others = [station for station in stations if station is not first]
-    await asyncio.sleep(2 * TERM)  # the role is kept for longer than a term
+    await asyncio.sleep(2 * TERM_SECONDS)  # the role is kept for longer than a term
     assert first.leads
     assert first.steps > 0 == sum(station.steps for station in others)
 
@@ -84,9 +84,9 @@ async def test_one_leads_until_it_is_gone_and_works_no_longer_than_its_term(data
     third = next(station for station in others if station is not second)
     await second.leadership.resign()
     assert not second.leads
-    async with asyncio.timeout(TERM):
+    async with asyncio.timeout(TERM_SECONDS):
         await until(lambda: third.leads)
-    await asyncio.sleep(TERM / 2)  # who has resigned asks no more
+    await asyncio.sleep(TERM_SECONDS / 2)  # who has resigned asks no more
     assert not second.leads
     for station in stations:
         await station.stop()

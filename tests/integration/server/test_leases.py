@@ -37,7 +37,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 async def broker(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedBroker]:
     """Yield the broker of a server that records and watches over leases, both fast."""
-    monkeypatch.setattr(leases, "_INTERVAL", 0.02)
+    monkeypatch.setattr(leases, "_SWEEP_SECONDS", 0.02)
     broker = ScriptedBroker()
 
     def announce(effects: CommitEffects) -> None:

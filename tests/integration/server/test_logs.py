@@ -18,7 +18,7 @@ from homing_core.log_lines import CAPPED
 from homing_core.wire.v1 import LogBatch, LogLine, LogMessage
 from homing_server.errors import ApiError, Code
 from homing_server.logs import ingest, tail
-from homing_server.logs.ingest import LogStore
+from homing_server.logs.ingest import LogIngest
 from homing_server.logs.tail import LogTails
 from homing_server.store import schema
 from homing_server.store.engine import Database, StoreUnavailableError
@@ -44,7 +44,7 @@ class Station:
     def __init__(self, database: Database, tasks: Tasks) -> None:
         self.database = database
         self.broker = ScriptedBroker()
-        self.store = LogStore(database, self.broker)
+        self.store = LogIngest(database, self.broker)
         connect(self.broker, self.store)
         self.tails = LogTails(database, self.store)
         tasks.repeat(self.store.store_group, pause=0.01)
@@ -132,7 +132,7 @@ async def test_there_is_no_log_without_a_record(station: Station) -> None:
 async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tail, "_POLL", PATIENCE)
+    monkeypatch.setattr(tail, "_POLL_SECONDS", PATIENCE)
     (id_,) = await accept_sent(station.database, 1)
     await station.stored(id_, "before")
     lines = station.tail(id_, follow=True)
@@ -142,7 +142,7 @@ async def test_a_follower_is_told_at_once_and_leaves_after_the_end(
     station.write(batch(id_, ["live"]))
     assert await waiting == "live"
 
-    monkeypatch.setattr(tail, "_POLL", 0.05)
+    monkeypatch.setattr(tail, "_POLL_SECONDS", 0.05)
     await record(station.database, *life(id_))
     waiting = asyncio.create_task(next_text(lines))
     await asyncio.sleep(0.1)
@@ -172,13 +172,13 @@ async def test_a_follower_of_what_has_long_ended_does_not_wait(
 ) -> None:
     (id_,) = await accept_sent(station.database, 1)
     await station.stored(id_, *map(str, range(500)))
-    for number in range(3 * tail._PAGE):
+    for number in range(3 * tail._PAGE_BATCHES):
         await station.stored(id_, f"chunk {number}")
     await record(station.database, *life(id_))
-    monkeypatch.setattr(tail, "_GRACE", 0.0)
-    monkeypatch.setattr(tail, "_POLL", PATIENCE)
+    monkeypatch.setattr(tail, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(tail, "_POLL_SECONDS", PATIENCE)
 
-    assert len(await station.read(id_, follow=True)) == 500 + 3 * tail._PAGE
+    assert len(await station.read(id_, follow=True)) == 500 + 3 * tail._PAGE_BATCHES
 
 
 async def test_lines_wait_for_a_store_that_is_away_and_are_told_once(

@@ -28,19 +28,19 @@ from homing_core.limits import MIB
 from homing_server.admin.api_keys import ApiKeys
 from homing_server.admin.secrets import Secrets
 from homing_server.auth.identity import EVERYBODY
-from homing_server.auth.key_cache import KnownKeys
+from homing_server.auth.key_cache import KeyCache
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
 from homing_server.invocations.dispatcher import Dispatcher
-from homing_server.invocations.queries import Lists
+from homing_server.invocations.queries import Queries
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.rules import paging
 from homing_server.store import api_keys, secrets
 from homing_server.store.engine import Database
@@ -72,14 +72,14 @@ class Bench:
             tasks=tasks,
         )
         dispatcher = Dispatcher(
-            database, broker, self.catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600
+            database, broker, self.catalog, urls=SignedUrls(), announce=lambda _: None, resend_after=600
         )
         admission = Admission(
             database, self.catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
-        self.invocations = Lists(database, Holds(self.catalog, presence))
+        self.invocations = Queries(database, WaitReasons(self.catalog, presence))
         self.dead_letters = DeadLetters(database, admission, redelivered=lambda: None)
-        self.keys = ApiKeys(database, KnownKeys(database, root_key=""), control)
+        self.keys = ApiKeys(database, KeyCache(database, root_key=""), control)
         self.secrets = Secrets(database, keyring, self.catalog, control)
 
     async def functions(self, request: ListFunctionsRequest, *, caller: Any) -> Message:

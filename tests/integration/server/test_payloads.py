@@ -25,9 +25,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 def blobs(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blobs:
     # As if an hour, or a day, were over already.
-    monkeypatch.setattr(blobs_module, "UNUSED_AFTER", -60.0)
-    monkeypatch.setattr(blobs_module, "CALL_GONE_AFTER", -60.0)
-    monkeypatch.setattr(blobs_module, "_SWEEP", 0)
+    monkeypatch.setattr(blobs_module, "UNUSED_AFTER_SECONDS", -60.0)
+    monkeypatch.setattr(blobs_module, "CALL_GONE_AFTER_SECONDS", -60.0)
+    monkeypatch.setattr(blobs_module, "_SWEEP_SECONDS", 0)
     return Blobs(database, tmp_path / "blobs")
 
 

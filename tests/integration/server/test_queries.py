@@ -15,10 +15,10 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
-from homing_server.invocations.queries import Lists
+from homing_server.invocations.queries import Queries
 from homing_server.rules.filters import matcher
 from homing_server.store.engine import Database
 from support.reporter import Reporter
@@ -62,7 +62,7 @@ async def fill(database: Database, random: Random) -> None:
 
 
 async def pages(database: Database, selection: api.InvocationFilter, *, size: int, order: int) -> list[api.Invocation]:
-    lists = Lists(database, Holds(Catalog(database), Presence()))
+    lists = Queries(database, WaitReasons(Catalog(database), Presence()))
     found: list[api.Invocation] = []
     token = ""
     while True:
@@ -129,7 +129,7 @@ async def test_list_selects_what_the_matcher_of_watches_selects(database: Databa
 async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Database) -> None:
     await fill(database, Random(3))
     before = [one.id for one in await pages(database, api.InvocationFilter(), size=1000, order=NEWEST)]
-    lists = Lists(database, Holds(Catalog(database), Presence()))
+    lists = Queries(database, WaitReasons(Catalog(database), Presence()))
     seen: list[str] = []
     token = ""
     while True:
@@ -144,7 +144,7 @@ async def test_pages_neither_repeat_nor_miss_while_others_arrive(database: Datab
 
 async def test_page_token_is_for_the_same_question(database: Database) -> None:
     await fill(database, Random(4))
-    lists = Lists(database, Holds(Catalog(database), Presence()))
+    lists = Queries(database, WaitReasons(Catalog(database), Presence()))
     token = (await lists.list(service.ListInvocationsRequest(page_size=5), caller=EVERYBODY)).next_page_token
     await lists.list(service.ListInvocationsRequest(page_size=9, page_token=token), caller=EVERYBODY)
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter, order or content"):
@@ -159,7 +159,7 @@ async def test_payloads_and_results_only_where_they_are_asked_for(database: Data
     draft = make_draft(make_spec(data=b"asked"), sent=True)
     await accept_all(database, draft)
     await record(database, *life(draft.id))
-    lists = Lists(database, Holds(Catalog(database), Presence()))
+    lists = Queries(database, WaitReasons(Catalog(database), Presence()))
     for payload in (False, True):
         for result in (False, True):
             response = await lists.list(

@@ -189,7 +189,7 @@ async def test_events_are_held_until_the_store_is_back(
 async def test_store_that_another_keeps_locked_is_waited_for(
     tmp_path: Path, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_BUSY_TIMEOUT", 20)
+    monkeypatch.setattr(engine, "_BUSY_TIMEOUT_MS", 20)
     async with opened(tmp_path) as database, opened(tmp_path, functions=[]) as other:
         broker = ScriptedBroker()
         bench = Bench(database, broker, tasks)
@@ -247,7 +247,7 @@ async def test_events_of_an_unknown_kind_wait_for_a_version_that_knows_it(
     await broker.start()
     early, late = await accept_sent(database, 2)
     with monkeypatch.context() as earlier_version:
-        earlier_version.setattr(recorder_module, "_KNOWN", recorder_module._KNOWN - {"ended"})
+        earlier_version.setattr(recorder_module, "_KNOWN_KINDS", recorder_module._KNOWN_KINDS - {"ended"})
         message = broker.events[0].hand_events(*life(early), *life(late))
         await until(lambda: message.fate == "acked")
         assert (bench.parked(), bench.ended()) == (2, {})

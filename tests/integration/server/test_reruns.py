@@ -19,17 +19,17 @@ from homing_core.lifecycle import ENDS, Custody, State
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import reruns as reruns_module
 from homing_server.invocations.admission import Admission
 from homing_server.invocations.dispatcher import Dispatcher
-from homing_server.invocations.queries import Lists
+from homing_server.invocations.queries import Queries
 from homing_server.invocations.reruns import Reruns
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.engine import Database
 from homing_server.store.functions import mark_deleted
 from homing_server.tasks import Tasks
@@ -48,13 +48,13 @@ class Bench:
         self.database = database
         catalog = Catalog(database)
         dispatcher = Dispatcher(
-            database, ScriptedBroker(up=False), catalog, urls=DataUrls(), announce=lambda _: None, resend_after=600
+            database, ScriptedBroker(up=False), catalog, urls=SignedUrls(), announce=lambda _: None, resend_after=600
         )
         self.admission = Admission(
             database, catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
         self.reruns = Reruns(database, self.admission)
-        self.lists = Lists(database, Holds(catalog, Presence()))
+        self.lists = Queries(database, WaitReasons(catalog, Presence()))
 
     async def ended(self, state: State = State.FAILED, spec: api.InvocationSpec | None = None) -> str:
         draft = make_draft(spec or make_spec(data=b"asked", labels={"job": "7"}), sent=True)

@@ -16,7 +16,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import retention as retention_module
@@ -28,7 +28,7 @@ from homing_server.store.functions import mark_deleted, put_function
 from homing_server.store.state_counts import count_states
 from homing_server.watch import feed
 from homing_server.watch.hub import WatchHub
-from homing_server.watch.service import Watching
+from homing_server.watch.service import WatchService
 from support.store import accept_all, accept_sent, counters, life, make_draft, opened, read, record
 
 DAY = 24 * 3600 * 1_000_000
@@ -36,8 +36,8 @@ DAY = 24 * 3600 * 1_000_000
 
 @pytest.fixture
 async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    monkeypatch.setattr(retention_module, "_INTERVAL", 0)
-    monkeypatch.setattr(retention_module, "_BATCH", 4)
+    monkeypatch.setattr(retention_module, "_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(retention_module, "_BATCH_SIZE", 4)
     async with opened(tmp_path, functions=["resize", "figlet"]) as database:
         yield database
 
@@ -120,7 +120,7 @@ async def test_p6_a_record_stays_until_its_deliveries_have_ended(database: Datab
 async def tail(database: Database, hub: WatchHub) -> None:
     """Let the hub take notice of all that has ended."""
     counted = await counters(database)
-    hub.tell(result_seq=counted[schema.RESULT_SEQ], change_seq=counted[schema.CHANGE_SEQ])
+    hub.notify(result_seq=counted[schema.RESULT_SEQ], change_seq=counted[schema.CHANGE_SEQ])
     await hub.follow_results()
     await hub.follow_changes()
 
@@ -133,7 +133,7 @@ def watching_of(
         filter=invocation_pb2.InvocationFilter(functions=functions),
         include_transitions=transitions,
     )
-    watching = Watching(database, hub, Holds(Catalog(database), Presence()), Metrics())
+    watching = WatchService(database, hub, WaitReasons(Catalog(database), Presence()), Metrics())
     return (
         service.WatchResultsResponse.FromString(message) async for message in watching.watch(request, caller=EVERYBODY)
     )
@@ -171,8 +171,8 @@ async def test_p8_a_slow_reader_is_told_that_it_missed_something(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that has begun, whose next page was removed from the store and is in memory no more."""
-    monkeypatch.setattr(feed, "_PAGE", 2)
-    monkeypatch.setattr(feed, "_WINDOW", 2)
+    monkeypatch.setattr(feed, "_PAGE_ITEMS", 2)
+    monkeypatch.setattr(feed, "_WINDOW_ITEMS", 2)
     hub = WatchHub(database)
     await hub.open()
     messages = watching_of(database, hub)

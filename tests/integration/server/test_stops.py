@@ -161,12 +161,14 @@ async def test_workers_are_waited_for_until_they_have_obeyed_left_or_are_lost(da
 
     def say(worker: str, *, obeyed: tuple[str, ...] = (), last: bool = False) -> None:
         functions = [] if last else [FunctionLoad(function="resize")]
-        registry.hear(WorkerStatus(worker=worker, leaving=last, functions=functions, tombstones_acknowledged=obeyed))
+        registry.on_status(
+            WorkerStatus(worker=worker, leaving=last, functions=functions, tombstones_acknowledged=obeyed)
+        )
 
     async def waited_for() -> set[str]:
         return set(await registry.strike_off(write(database, _enrolled)))
 
-    registry.listen()
+    registry.connected()
     for name in ("a", "b", "c"):
         assert await registry.enroll(name) == []
     (key,) = await accept_sent(database, 1)
@@ -176,8 +178,8 @@ async def test_workers_are_waited_for_until_they_have_obeyed_left_or_are_lost(da
     say("a", obeyed=(key,))
     say("b", last=True)
     assert await waited_for() == {"a", "c", "d"}
-    assert not registry.has_obeyed(key, {"a", "c"})
-    assert registry.has_obeyed(key, {"a"})
+    assert not registry.has_acknowledged(key, {"a", "c"})
+    assert registry.has_acknowledged(key, {"a"})
 
     # The silence of a worker counts only while this server listens, and was not frozen itself.
     now += limits.WORKER_LOST + 1

@@ -120,7 +120,7 @@ async def test_store_that_is_busy_is_unavailable_and_no_other_error(database: Da
 async def test_file_that_another_server_keeps_locked_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_BUSY_TIMEOUT", 50)
+    monkeypatch.setattr(engine, "_BUSY_TIMEOUT_MS", 50)
     async with opened(tmp_path) as one, opened(tmp_path, functions=[]) as other:
         with one.writing(), pytest.raises(ApiError, match="database is locked"):
             await accept_all(other, make_draft())
@@ -662,7 +662,7 @@ async def test_line_of_events_tells_why_an_attempt_is_followed_by_another_and_wh
     assert times == sorted(times)
 
 
-# --- Conservation
+# --- Reconciliation
 
 
 async def test_p5_what_was_accepted_is_what_is_there(database: Database) -> None:

@@ -19,7 +19,7 @@ from homing_core.lifecycle import State
 from homing_core.wire.v1 import Event
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.metrics import Metrics
@@ -31,7 +31,7 @@ from homing_server.store.read import Numbered, results_after
 from homing_server.store.record import store_changes
 from homing_server.watch import feed, service
 from homing_server.watch.hub import WatchHub
-from homing_server.watch.service import Watching
+from homing_server.watch.service import WatchService
 from support.inbox import until
 from support.reporter import Reporter
 from support.store import accept_sent, deploy, life, opened, record, row_of
@@ -45,7 +45,7 @@ class Station:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.hub = WatchHub(database)
-        self.watching = Watching(database, self.hub, Holds(Catalog(database), Presence()), Metrics())
+        self.watching = WatchService(database, self.hub, WaitReasons(Catalog(database), Presence()), Metrics())
         self.ended: list[str] = []
         """All that has ended, in the order of its numbers."""
         self._following: list[asyncio.Task[None]] = []
@@ -71,7 +71,7 @@ class Station:
         """Record events in one transaction."""
         effects = await record(self.database, *events)
         if tell:
-            self.hub.tell(result_seq=effects.result_seq, change_seq=effects.change_seq)
+            self.hub.notify(result_seq=effects.result_seq, change_seq=effects.change_seq)
 
     async def watch(
         self, token: str = "", *, transitions: bool = False, **selection: object
@@ -107,8 +107,8 @@ async def station(database: Database) -> AsyncIterator[Station]:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "_WINDOW", 8)
-    monkeypatch.setattr(feed, "_PAGE", 5)
+    monkeypatch.setattr(feed, "_WINDOW_ITEMS", 8)
+    monkeypatch.setattr(feed, "_PAGE_ITEMS", 5)
 
 
 async def first(messages: AsyncIterator[api.WatchResultsResponse]) -> str:
@@ -257,7 +257,7 @@ async def test_filter_lets_only_its_own_through_and_tokens_move_on(station: Stat
 
 
 async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_BOOKMARK_INTERVAL", 0.05)
+    monkeypatch.setattr(service, "_BOOKMARK_SECONDS", 0.05)
     messages = station.watch(functions=["figlet"])
     token = await first(messages)
     await station.end(3)
@@ -273,7 +273,7 @@ async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatc
 
 
 async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_SLOW", 0.02)
+    monkeypatch.setattr(service, "_SLOW_READER_SECONDS", 0.02)
     messages = station.watch()
     await first(messages)
     await station.end(5)
@@ -284,7 +284,7 @@ async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypat
     assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     rest = station.watch(token)
     await first(rest)
-    monkeypatch.setattr(service, "_SLOW", 30.0)
+    monkeypatch.setattr(service, "_SLOW_READER_SECONDS", 30.0)
     assert ids(await take(rest, 4)) == station.ended[1:]
 
 
@@ -355,7 +355,7 @@ async def test_every_change_is_told_with_the_whole_invocation_as_it_is_then(stat
     messages = station.watch(transitions=True)
     await first(messages)
     (key,) = await accept_sent(station.database, 1)
-    station.hub.changes.look()
+    station.hub.changes.wake()
     (accepted,) = await changes(messages, 1)
     assert (accepted.id, accepted.state) == (key, invocation_pb2.INVOCATION_STATE_ENQUEUED)
     assert accepted.wait_reason == invocation_pb2.WAIT_REASON_NO_WORKER
@@ -478,7 +478,7 @@ async def test_changes_are_not_read_while_nobody_watches_them(
         return after(connection, seq, most=most)
 
     monkeypatch.setattr(station.hub.changes, "_read_after", counting)
-    monkeypatch.setattr(feed, "_POLL", 0.01)
+    monkeypatch.setattr(feed, "_POLL_SECONDS", 0.01)
     results = station.watch()
     await first(results)
     keys = await station.end(5)

@@ -15,7 +15,7 @@ from homing_server.auth import audit
 
 def line_of(method: str, request: object) -> dict[str, Any]:
     with capture_logs() as lines:
-        audit.tell(f"/homing.v1.X/{method}", caller="ops", request=request, outcome="OK")
+        audit.log_action(f"/homing.v1.X/{method}", caller="ops", request=request, outcome="OK")
     (line,) = lines
     return dict(line)
 

@@ -10,7 +10,7 @@ import pytest
 
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.scopes import SCOPES
-from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.caller import CallerUnknownError, caller
 from homing_server.front.grpc.status import ErrorInterceptor
 
@@ -83,7 +83,7 @@ async def test_a_call_past_the_interceptor_does_nothing(serve: Serve) -> None:
 
 async def test_without_authentication_the_interceptor_lets_everybody_in(serve: Serve) -> None:
     served: dict[str, Identity] = {}
-    channel = await serve(served, AccessInterceptor(None), ErrorInterceptor())
+    channel = await serve(served, AuthenticationInterceptor(None), ErrorInterceptor())
     unaudited = [method for method in SCOPES if method.rpartition("/")[2].startswith(("Get", "List", "Watch"))]
     for method in unaudited:
         await call(channel, method)

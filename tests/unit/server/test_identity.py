@@ -7,9 +7,9 @@ import pytest
 from homing.v1 import DeadLetterFilter, InvocationFilter, Key
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ
 from homing_core.clock import now_us
-from homing_server.auth.identity import ANONYMOUS, EVERYBODY, Identity, identity_of
+from homing_server.auth.identity import ANONYMOUS, EVERYBODY, Identity, KeyState, identity_of
 from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
-from homing_server.auth.rate_limit import Usage
+from homing_server.auth.rate_limit import TokenBucket
 from homing_server.auth.scopes import SCOPES
 from homing_server.errors import ApiError
 
@@ -118,18 +118,18 @@ def test_who_is_unknown_has_nothing_to_do_with_what_concerns_all_functions() -> 
 
 
 def test_a_key_ends() -> None:
-    usage = Usage()
+    state = KeyState()
     key = Key(name="x", scopes=[SCOPE_OPERATE])
     key.expire_time.FromMicroseconds(now_us() + 60_000_000)
-    identity = identity_of(key, usage)
+    identity = identity_of(key, state)
     identity.check_in_force()
-    usage.revoked = True
+    state.revoked = True
     with pytest.raises(ApiError) as error:
         identity.check_in_force()
     assert reason(error) == "KEY_INVALID"
     key.expire_time.FromMicroseconds(now_us() - 1)
     with pytest.raises(ApiError) as error:
-        identity_of(key, usage).check_in_force()
+        identity_of(key, state).check_in_force()
     assert reason(error) == "KEY_EXPIRED"
 
 
@@ -145,37 +145,39 @@ class Clock:
 
 def test_a_bucket_holds_what_fits_into_a_second() -> None:
     clock = Clock()
-    usage = Usage(clock)
-    assert [usage.take(1, per_second=4) for _ in range(4)] == [0.0] * 4
-    assert usage.take(1, per_second=4) == pytest.approx(0.25)
+    bucket = TokenBucket(clock)
+    assert [bucket.take(1, per_second=4) for _ in range(4)] == [0.0] * 4
+    assert bucket.take(1, per_second=4) == pytest.approx(0.25)
     clock.now += 0.25
-    assert usage.take(1, per_second=4) == 0.0
-    assert usage.take(1, per_second=4) == pytest.approx(0.25)
+    assert bucket.take(1, per_second=4) == 0.0
+    assert bucket.take(1, per_second=4) == pytest.approx(0.25)
     clock.now += 3600
-    assert [usage.take(1, per_second=4) > 0 for _ in range(5)] == [False] * 4 + [True]
+    assert [bucket.take(1, per_second=4) > 0 for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_a_slow_bucket_holds_one() -> None:
     clock = Clock()
-    usage = Usage(clock)
-    assert usage.take(1, per_second=0.1) == 0.0
-    assert usage.take(1, per_second=0.1) == pytest.approx(10.0)
+    bucket = TokenBucket(clock)
+    assert bucket.take(1, per_second=0.1) == 0.0
+    assert bucket.take(1, per_second=0.1) == pytest.approx(10.0)
     clock.now += 10.0
-    assert usage.take(1, per_second=0.1) == 0.0
+    assert bucket.take(1, per_second=0.1) == 0.0
 
 
 def test_what_is_larger_than_the_bucket_passes_once_it_is_full_and_is_worked_off() -> None:
     clock = Clock()
-    usage = Usage(clock)
-    assert usage.take(10, per_second=4) == 0.0
-    assert usage.take(1, per_second=4) == pytest.approx(7 / 4)
+    bucket = TokenBucket(clock)
+    assert bucket.take(10, per_second=4) == 0.0
+    assert bucket.take(1, per_second=4) == pytest.approx(7 / 4)
     clock.now += 1.75
-    assert usage.take(1, per_second=4) == 0.0
-    assert usage.take(10, per_second=4) == pytest.approx(1.0)
+    assert bucket.take(1, per_second=4) == 0.0
+    assert bucket.take(10, per_second=4) == pytest.approx(1.0)
 
 
 def test_the_error_of_a_rate_says_when() -> None:
-    identity = Identity(name="x", scopes=frozenset(), max_per_second=1000.0, usage=Usage(Clock()))
+    identity = Identity(
+        name="x", scopes=frozenset(), max_per_second=1000.0, state=KeyState(bucket=TokenBucket(Clock()))
+    )
     identity.take(1000)
     with pytest.raises(ApiError) as error:
         identity.take()

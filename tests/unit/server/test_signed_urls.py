@@ -6,18 +6,18 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from homing.v1.payload_pb2 import Blob, Payload
-from homing_server.payloads.signed_urls import LIFETIME, DataUrls
+from homing_server.payloads.signed_urls import LIFETIME_SECONDS, SignedUrls
 
 STORED = Payload(blob=Blob(id="b1", size=1))
 
 
-def signer(key: bytes = b"secret", base: str = "http://10.0.0.1:8080") -> DataUrls:
-    urls = DataUrls()
+def signer(key: bytes = b"secret", base: str = "http://10.0.0.1:8080") -> SignedUrls:
+    urls = SignedUrls()
     urls.open(base, key)
     return urls
 
 
-def asked(urls: DataUrls, method: str, url: str, *, path: str = "", expires: str = "", signature: str = "") -> bool:
+def asked(urls: SignedUrls, method: str, url: str, *, path: str = "", expires: str = "", signature: str = "") -> bool:
     """Return whether a request by a URL is allowed, perhaps with a part of it changed."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)
@@ -72,7 +72,7 @@ def test_a_url_expires_a_week_after_the_work_must_have_started(monkeypatch: pyte
     now = int(time.time())
     access = urls.access("i1", STORED, start_by_us=(now + wait) * 1_000_000 if wait else 0)
 
-    monkeypatch.setattr(time, "time", lambda: now + wait + LIFETIME - 10)
+    monkeypatch.setattr(time, "time", lambda: now + wait + LIFETIME_SECONDS - 10)
     assert asked(urls, "PUT", access.result_url)
-    monkeypatch.setattr(time, "time", lambda: now + wait + LIFETIME + 10)
+    monkeypatch.setattr(time, "time", lambda: now + wait + LIFETIME_SECONDS + 10)
     assert not asked(urls, "PUT", access.result_url)

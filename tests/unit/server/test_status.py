@@ -22,7 +22,7 @@ from homing_server.errors import (
     invocation_not_found,
     unavailable,
 )
-from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
 from homing_server.front.http.status import refusal
 from homing_server.rules.validation import Checks, check_spec
@@ -63,7 +63,7 @@ async def failing() -> Failing:
 
 @pytest.fixture
 async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
-    server = grpc.aio.server(interceptors=[AccessInterceptor(None), ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[AuthenticationInterceptor(None), ErrorInterceptor()])
     invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(failing, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -11,7 +11,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.wire.v1 import FunctionLoad, FunctionState, WorkerStatus
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.functions.catalog import Catalog
 from homing_server.store.engine import Database
 
@@ -61,9 +61,9 @@ def test_the_reason_is_the_one_that_holds_now(
 ) -> None:
     catalog.learn(FunctionState(function=function_pb2.Function(name="f", revision=1, paused=paused)))
     functions = [FunctionLoad(function="f")] if served else []
-    presence.hear(WorkerStatus(worker="w", functions=functions))
+    presence.on_status(WorkerStatus(worker="w", functions=functions))
     until_us = now_us() + until if until else 0
-    said = Holds(catalog, presence).explain(waiting(recorded, until_us=until_us))
+    said = WaitReasons(catalog, presence).explain(waiting(recorded, until_us=until_us))
 
     expected = served_says if served else unserved_says
     if paused and until <= 0:
@@ -74,4 +74,4 @@ def test_the_reason_is_the_one_that_holds_now(
 
 def test_what_does_not_wait_has_no_reason(catalog: Catalog, presence: Presence) -> None:
     catalog.learn(FunctionState(function=function_pb2.Function(name="f", revision=1, paused=True)))
-    assert Holds(catalog, presence).explain(waiting("UNSPECIFIED")) == waiting("UNSPECIFIED")
+    assert WaitReasons(catalog, presence).explain(waiting("UNSPECIFIED")) == waiting("UNSPECIFIED")

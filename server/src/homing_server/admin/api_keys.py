@@ -12,7 +12,7 @@ from homing.v1 import key_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.auth.identity import ROOT, Identity
-from homing_server.auth.key_cache import KnownKeys
+from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.key_format import digest_of, new_key
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.control import ControlChannel
@@ -31,7 +31,7 @@ _KEYS_ARE: Final = "API keys are"
 class ApiKeys:
     """Keeps API keys."""
 
-    def __init__(self, database: Database, known: KnownKeys, control: ControlChannel) -> None:
+    def __init__(self, database: Database, known: KeyCache, control: ControlChannel) -> None:
         self._database = database
         self._known = known
         self._control = control
@@ -58,7 +58,7 @@ class ApiKeys:
         if not await self._database.write(stored.insert_key, key, digest_of(made.text)):
             raise key_exists(key.name)
         await self._changed()
-        _log.info("key made", key=key.name, id=key.id)
+        _log.info("key_created", key=key.name, id=key.id)
         return api.CreateKeyResponse(key=key, secret=made.text)
 
     async def list(self, request: api.ListKeysRequest, *, caller: Identity) -> api.ListKeysResponse:
@@ -89,12 +89,12 @@ class ApiKeys:
         if revoked is None:
             raise key_not_found(key)
         await self._changed()
-        _log.info("key revoked", key=revoked.name, id=revoked.id)
+        _log.info("key_revoked", key=revoked.name, id=revoked.id)
         return revoked
 
     async def _changed(self) -> None:
         await self._known.load()
-        await self._control.tell_keys_changed()
+        await self._control.announce_keys_changed()
 
 
 def _check(key: api.Key, time_us: int) -> None:

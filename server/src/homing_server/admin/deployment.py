@@ -31,8 +31,8 @@ from homing_server.tasks import Tasks
 
 _log = structlog.get_logger(__name__)
 
-_PREFETCH = 200
-_LOOK = 0.5
+_PREFETCH_MESSAGES = 200
+_DRAIN_POLL_SECONDS = 0.5
 """How often, in seconds, is looked whether a deleted function's queues are empty."""
 
 
@@ -51,7 +51,7 @@ class Deployment:
     ) -> None:
         """Prepare to deploy.
 
-        :param announce: Told of the invocations that ended because their function is gone.
+        :param announce: Notified of the invocations that ended because their function is gone.
         """
         self._database = database
         self._broker = broker
@@ -66,7 +66,7 @@ class Deployment:
 
     async def consume(self) -> None:
         """Take over a new connection what no worker will: what the broker gave up, and what deleted functions left."""
-        await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH)
+        await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH_MESSAGES)
         for name in await self._catalog.load():
             self._start_draining(name)
 
@@ -87,9 +87,9 @@ class Deployment:
                 await self._broker.open_function(function.name)
             except BrokerError as error:
                 # The dispatcher makes missing queues when it meets them.
-                _log.warning("queues not made yet", function=function.name, error=str(error))
-        await self._control.tell_function(state)
-        _log.info("function deployed", function=function.name, revision=function.revision, created=created)
+                _log.warning("queues_not_made", function=function.name, error=str(error))
+        await self._control.announce_function(state)
+        _log.info("function_deployed", function=function.name, revision=function.revision, created=created)
         return function, created
 
     async def pause(self, name: str, *, paused: bool) -> function_pb2.Function:
@@ -134,10 +134,10 @@ class Deployment:
             raise function_not_found(name)
         state = FunctionState(function=left, deleted=True)
         self._catalog.learn(state)
-        await self._control.tell_function(state)
+        await self._control.announce_function(state)
         invalidated = await self._invalidate_stored(name)
         self._start_draining(name)
-        _log.info("function deleted", function=name, invalidated=invalidated)
+        _log.info("function_deleted", function=name, invalidated=invalidated)
         return invalidated
 
     async def _change(self, name: str, change: Callable[[function_pb2.Function], None]) -> function_pb2.Function:
@@ -147,9 +147,9 @@ class Deployment:
         function = state.function
         self._catalog.learn(state)
         # Said even where nothing has changed: who asks again may do so because the first word was lost.
-        await self._control.tell_function(state)
+        await self._control.announce_function(state)
         _log.info(
-            "function changed",
+            "function_changed",
             function=name,
             revision=function.revision,
             paused=function.paused,
@@ -176,11 +176,11 @@ class Deployment:
         """Take what is in a deleted function's queues, end it, and remove the queues once they are empty."""
         draining = self._draining
         try:
-            work = await self._broker.consume_work(name, self._settle, prefetch=_PREFETCH)
-            sync = await self._broker.consume_sync(name, self._refuse, prefetch=_PREFETCH)
+            work = await self._broker.consume_work(name, self._settle, prefetch=_PREFETCH_MESSAGES)
+            sync = await self._broker.consume_sync(name, self._refuse, prefetch=_PREFETCH_MESSAGES)
             try:
                 while self._catalog.is_deleted(name) and draining is self._draining:
-                    await asyncio.sleep(_LOOK)
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
                     depth = await self._broker.depth(name)
                     if depth.work == depth.sync == 0 and await self._invalidate_stored(name) == 0:
                         break
@@ -233,7 +233,7 @@ class Deployment:
 
 
 def _put(connection: Connection, wanted: function_pb2.Function, *, now_us: int) -> tuple[FunctionState, bool]:
-    """Create or change a function; return it as it is told of and whether it is new."""
+    """Create or change a function; return what is announced of it, and whether it is new."""
     missing = missing_secrets(connection, wanted.secrets)
     if missing:
         raise invalid_request(
@@ -246,7 +246,7 @@ def _put(connection: Connection, wanted: function_pb2.Function, *, now_us: int) 
 def _change(
     connection: Connection, name: str, change: Callable[[function_pb2.Function], None], *, now_us: int
 ) -> FunctionState | None:
-    """Change a part of a function; return it as it is told of, or None where there is none."""
+    """Change a part of a function; return what is announced of it, or None where there is none."""
     function = stored.change_function(connection, name, change, now_us=now_us)
     if function is None:
         return None
@@ -257,7 +257,7 @@ def _read(message: Received) -> WorkMessage | None:
     try:
         return WorkMessage.FromString(message.body)
     except DecodeError:
-        _log.error("a work message that cannot be read was dropped", size=len(message.body))
+        _log.error("unreadable_work_dropped", size=len(message.body))
         return None
 
 
@@ -294,7 +294,9 @@ def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | Non
             failure = _function_deleted(work.spec.function)
             after = lifecycle.ended(record, state=state, failure=failure, time_us=now_us())
         case reason:
-            message = f"the broker gave up handing it out ({reason}): too many workers were lost with it in hand"
+            message = (
+                f"the broker gave up redelivering it ({reason}): too many workers were lost while they had it in flight"
+            )
             failure = api.Failure(reason="POISON", message=message)
             after = lifecycle.ended(record, state=State.FAILED, failure=failure, time_us=now_us())
     return after if isinstance(after, Record) else None

@@ -1,4 +1,4 @@
-"""Makes, changes, lists and removes secrets. What is told of them never has their values."""
+"""Makes, changes, lists and removes secrets. What is shown of them never has their values."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Secrets:
         """
         caller.check_unlimited(_SECRETS_ARE)
         _check(name, value)
-        kept = self._keyring.keep_secret(name, value)
-        secret = await self._database.write(stored.create_secret, name, kept, now_us=now_us())
+        encrypted = self._keyring.encrypt_secret(name, value)
+        secret = await self._database.write(stored.create_secret, name, encrypted, now_us=now_us())
         if secret is None:
             raise secret_exists(name)
-        _log.info("secret created", secret=name)
+        _log.info("secret_created", secret=name)
         return _message(secret)
 
     async def update(self, name: str, value: bytes, *, caller: Identity) -> api.Secret:
@@ -57,15 +57,15 @@ class Secrets:
         """
         caller.check_unlimited(_SECRETS_ARE)
         _check(name, value)
-        kept = self._keyring.keep_secret(name, value)
-        changed = await self._database.write(_update, name, kept, now_us=now_us())
+        encrypted = self._keyring.encrypt_secret(name, value)
+        changed = await self._database.write(_update, name, encrypted, now_us=now_us())
         if changed is None:
             raise secret_not_found(name)
         secret, states = changed
         for state in states:
             self._catalog.learn(state)
-            await self._control.tell_function(state)
-        _log.info("secret updated", secret=name, version=secret.version, functions=len(states))
+            await self._control.announce_function(state)
+        _log.info("secret_updated", secret=name, version=secret.version, functions=len(states))
         return _message(secret)
 
     async def list(self, request: api.ListSecretsRequest, *, caller: Identity) -> api.ListSecretsResponse:
@@ -92,7 +92,7 @@ class Secrets:
             raise secret_not_found(name)
         if users:
             raise secret_in_use(name, users)
-        _log.info("secret deleted", secret=name)
+        _log.info("secret_deleted", secret=name)
 
 
 def _update(

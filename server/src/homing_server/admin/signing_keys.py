@@ -35,7 +35,7 @@ class SigningKeys:
         :raises ApiError: UNAVAILABLE.
         """
         if await self._database.write(stored.add_first_key, self._new(OF_SERVER, new_key())):
-            _log.info("signing key made")
+            _log.info("signing_key_created")
 
     async def rotate(self, function: str, text: str, *, caller: Identity) -> RotateSigningKeyResponse:
         """Make the key that deliveries are signed with from now on, beside the one before.
@@ -58,7 +58,7 @@ class SigningKeys:
         added = await self._database.write(_add, self._new(function, key))
         if added is None:
             raise function_not_found(function)
-        _log.info("signing key rotated", function=function, key=added.id)
+        _log.info("signing_key_rotated", function=function, key=added.id)
         return RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
 
     async def list(self, function: str, *, caller: Identity) -> ListSigningKeysResponse:
@@ -82,11 +82,11 @@ class SigningKeys:
         :raises ApiError: NOT_FOUND; PERMISSION_DENIED; FAILED_PRECONDITION where it is the last one of the server.
         """
         revoked = await self._database.write(_revoke, key_id, caller)
-        _log.info("signing key revoked", function=revoked.function, key=key_id)
+        _log.info("signing_key_revoked", function=revoked.function, key=key_id)
 
     def _new(self, function: str, key: bytes) -> StoredKey:
         key_id = new_id()
-        value = self._keyring.keep_signing_key(key_id, function, key)
+        value = self._keyring.encrypt_signing_key(key_id, function, key)
         return StoredKey(id=key_id, function=function, value=value, create_us=now_us())
 
 

@@ -15,9 +15,9 @@ from homing.v1.key_service_pb2 import Scope
 _LOGGER: Final = "homing.audit"
 _log = structlog.stdlib.get_logger(_LOGGER)
 
-_SHOWN: Final = 256
+_SHOWN_CHARACTERS: Final = 256
 """So many characters at most of what a caller sent are shown."""
-_MOST: Final = 10
+_SHOWN_FUNCTIONS: Final = 10
 """So many functions of a key are shown."""
 
 Target = Mapping[str, object]
@@ -26,7 +26,11 @@ Target = Mapping[str, object]
 def _key(request: Any) -> Target:
     key = request.key
     scopes = [Scope.Name(scope).removeprefix("SCOPE_").lower() for scope in key.scopes if scope in Scope.values()]
-    return {"key": _no_key(key.name), "scopes": scopes[:_MOST], "functions": list(key.functions)[:_MOST]}
+    return {
+        "key": _no_key(key.name),
+        "scopes": scopes[:_SHOWN_FUNCTIONS],
+        "functions": list(key.functions)[:_SHOWN_FUNCTIONS],
+    }
 
 
 def _filter(request: Any) -> Target:
@@ -35,7 +39,7 @@ def _filter(request: Any) -> Target:
     except SerializeToJsonError:
         # A time that is none, for which the call is refused.
         selection = text_format.MessageToString(request.filter, as_one_line=True)
-    shown = {"filter": selection[:_SHOWN]}
+    shown = {"filter": selection[:_SHOWN_CHARACTERS]}
     return {**shown, "dry_run": True} if request.dry_run else shown
 
 
@@ -67,7 +71,7 @@ def is_control(method: str) -> bool:
     return method.rpartition("/")[2] in _TARGETS
 
 
-def tell(method: str, *, caller: str, request: Any, outcome: str) -> None:
+def log_action(method: str, *, caller: str, request: Any, outcome: str) -> None:
     """Write the line of a control action.
 
     :param request: What was asked for; None where it was refused before it was read.
@@ -75,11 +79,11 @@ def tell(method: str, *, caller: str, request: Any, outcome: str) -> None:
     """
     action = method.rpartition("/")[2]
     target = {} if request is None else _TARGETS[action](request)
-    told = {name: value[:_SHOWN] if isinstance(value, str) else value for name, value in target.items()}
-    _log.info("audit", action=action, caller=caller, outcome=outcome, **told)
+    fields = {name: value[:_SHOWN_CHARACTERS] if isinstance(value, str) else value for name, value in target.items()}
+    _log.info("audit", action=action, caller=caller, outcome=outcome, **fields)
 
 
-def show_always() -> None:
+def log_at_any_level() -> None:
     """Have the lines written whatever the level of the log is."""
     logging.getLogger(_LOGGER).setLevel(logging.INFO)
 

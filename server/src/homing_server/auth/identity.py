@@ -14,7 +14,7 @@ from homing.v1.dead_letter_pb2 import DeadLetterFilter
 from homing.v1.invocation_pb2 import InvocationFilter
 from homing.v1.key_service_pb2 import SCOPE_INVOKE, SCOPE_READ, Key, Scope
 from homing_core.clock import now_us
-from homing_server.auth.rate_limit import Usage
+from homing_server.auth.rate_limit import TokenBucket
 from homing_server.auth.scopes import ALL_SCOPES, Scopes, scopes_of, shown_scope
 from homing_server.errors import (
     ApiError,
@@ -26,6 +26,15 @@ from homing_server.errors import (
     rate_limited,
     scope_missing,
 )
+
+
+@dataclass(kw_only=True, slots=True)
+class KeyState:
+    """What changes of a key while it is in use."""
+
+    bucket: TokenBucket = field(default_factory=TokenBucket)
+    revoked: bool = False
+    """Whether it was revoked after it was shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +52,7 @@ class Identity:
     """When its key ends, in microseconds since the epoch; 0 where it does not."""
     known: bool = True
     """Whether it showed a key that is good, or none is needed."""
-    usage: Usage = field(default_factory=Usage, repr=False, compare=False)
+    state: KeyState = field(default_factory=KeyState, repr=False, compare=False)
 
     def check_in_force(self) -> None:
         """Check that its key has neither ended nor been revoked.
@@ -52,7 +61,7 @@ class Identity:
         """
         if self.expire_us and now_us() >= self.expire_us:
             raise key_expired(self.name)
-        if self.usage.revoked:
+        if self.state.revoked:
             raise key_revoked()
 
     def take(self, number: int = 1) -> None:
@@ -61,7 +70,7 @@ class Identity:
         :raises ApiError: RESOURCE_EXHAUSTED: there were too many lately.
         """
         if self.max_per_second:
-            wait = self.usage.take(number, per_second=self.max_per_second)
+            wait = self.state.bucket.take(number, per_second=self.max_per_second)
             if wait:
                 raise rate_limited(self.name, self.max_per_second, wait)
 
@@ -158,7 +167,7 @@ ROOT: Final = "root"
 """The name of whoever shows the root key; no other key has it."""
 
 
-def identity_of(key: Key, usage: Usage) -> Identity:
+def identity_of(key: Key, state: KeyState) -> Identity:
     """Return who shows a key."""
     return Identity(
         name=key.name,
@@ -166,5 +175,5 @@ def identity_of(key: Key, usage: Usage) -> Identity:
         functions=frozenset(key.functions),
         max_per_second=key.max_per_second,
         expire_us=key.expire_time.ToMicroseconds() if key.HasField("expire_time") else 0,
-        usage=usage,
+        state=state,
     )

@@ -12,9 +12,8 @@ from sqlalchemy import Connection
 
 from homing.v1.key_service_pb2 import SCOPE_ADMIN
 from homing_core.clock import now_us
-from homing_server.auth.identity import ANONYMOUS, ROOT, Identity, identity_of
+from homing_server.auth.identity import ANONYMOUS, ROOT, Identity, KeyState, identity_of
 from homing_server.auth.key_format import digest_of, id_of, key_in, same
-from homing_server.auth.rate_limit import Usage
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.errors import key_invalid
 from homing_server.store import api_keys as stored
@@ -23,11 +22,11 @@ from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
 
-_LOOK: Final = 1.0
+_POLL_SECONDS: Final = 1.0
 """How often, in seconds, is looked for keys that were made or revoked at other servers."""
 
 
-class NobodyComesInError(ValueError):
+class NoAdminKeyError(ValueError):
     """Keys are needed, and there is none that could make the others."""
 
 
@@ -37,7 +36,7 @@ class _Known:
     digest: bytes = field(repr=False)
 
 
-class KnownKeys:
+class KeyCache:
     """Tells who calls by the key that is shown."""
 
     def __init__(self, database: Database, *, root_key: str) -> None:
@@ -54,7 +53,7 @@ class KnownKeys:
     async def open(self) -> None:
         """Read the keys for the first time.
 
-        :raises NobodyComesInError: There is neither a root key nor one with the scope admin.
+        :raises NoAdminKeyError: There is neither a root key nor one with the scope admin.
         :raises ApiError: UNAVAILABLE.
         """
         await self.load()
@@ -62,7 +61,7 @@ class KnownKeys:
         if not self._root_digest and not any(
             each.may(SCOPE_ADMIN) and not 0 < each.expire_us <= now_us() for each in identities
         ):
-            raise NobodyComesInError(
+            raise NoAdminKeyError(
                 "HOMING_AUTHENTICATE is set, and there is no key that could make others: set HOMING_ROOT_KEY to a"
                 " secret of at least 32 characters, and make keys with it: homing keys create NAME --scope admin"
             )
@@ -80,16 +79,16 @@ class KnownKeys:
         known = {}
         for each in keys:
             # What a key has used up, and what is under way for it, outlasts the reading.
-            usage = before[each.key.id].identity.usage if each.key.id in before else Usage()
-            known[each.key.id] = _Known(identity=identity_of(each.key, usage), digest=each.digest)
+            state = before[each.key.id].identity.state if each.key.id in before else KeyState()
+            known[each.key.id] = _Known(identity=identity_of(each.key, state), digest=each.digest)
         for key_id in before.keys() - known.keys():
-            before[key_id].identity.usage.revoked = True
+            before[key_id].identity.state.revoked = True
         self._known, self._version = known, version
-        _log.debug("keys read", keys=len(known))
+        _log.debug("keys_read", keys=len(known))
 
     async def follow(self) -> None:
         """Look for keys that were made or revoked elsewhere. One step of a loop."""
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_SECONDS)
         await self.load()
 
     def identify(self, authorization: str | bytes | None) -> Identity:

@@ -1,4 +1,4 @@
-"""How much one key has asked for lately, and whether it is still in force."""
+"""Rate limits of keys: a token bucket, which throttles calls beyond a rate and lets short bursts pass."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 
 
-class Usage:
-    """A token bucket: so many calls in a second, and at once what fits into one second."""
+class TokenBucket:
+    """Allows so many calls in a second, and at once what fits into one second."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.revoked = False
-        """Whether the key was revoked after it was shown."""
         self._clock = clock
         self._tokens: float | None = None
         """None until something is taken: the bucket is full."""
@@ -28,12 +26,12 @@ class Usage:
         tokens = burst if self._tokens is None else min(burst, self._tokens + (now - self._at) * per_second)
         self._at = now
         missing = min(float(number), burst) - tokens
-        if missing > _ROUNDING:
+        if missing > _ROUNDING_TOKENS:
             self._tokens = tokens
             return missing / per_second
         self._tokens = tokens - number
         return 0.0
 
 
-_ROUNDING = 1e-6
+_ROUNDING_TOKENS = 1e-6
 """So little is missing by the arithmetic of floats alone."""

@@ -61,10 +61,10 @@ SCOPES: Final[Mapping[str, Scopes]] = {
 }
 """By method, the scopes of which one is needed. A method of homing's that is not here is refused to everybody."""
 
-OPEN_IN_PART: Final = frozenset({_INVOCATIONS + name for name in ("Invoke", "InvokeAsync", "BatchInvokeAsync")})
+PUBLIC_METHODS: Final = frozenset({_INVOCATIONS + name for name in ("Invoke", "InvokeAsync", "BatchInvokeAsync")})
 """What may be called without a key, for functions that are public."""
 
-BATCH: Final = _INVOCATIONS + "BatchInvokeAsync"
+BATCH_METHOD: Final = _INVOCATIONS + "BatchInvokeAsync"
 """What counts for as many calls as it has invocations."""
 
 

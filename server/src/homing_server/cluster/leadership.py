@@ -22,8 +22,8 @@ from homing_server.store.leader_leases import leave_lead, take_lead
 
 _log = structlog.get_logger(__name__)
 
-TERM: Final = 3.0
-_RENEWAL: Final = 1.0
+TERM_SECONDS: Final = 3.0
+_RENEWAL_SECONDS: Final = 1.0
 """Seconds: who dies is replaced after a term and a renewal, at the latest."""
 
 
@@ -53,16 +53,16 @@ class Leadership:
         begun, held = time.monotonic(), self.held
         if not self._resigned:
             now = now_us()
-            until_us = now + int(TERM * 1e6)
+            until_us = now + int(TERM_SECONDS * 1e6)
             taken = await self._database.write(take_lead, self._role, self._server, now_us=now, until_us=until_us)
-            self._until = begun + TERM if taken and not self._resigned else 0.0
+            self._until = begun + TERM_SECONDS if taken and not self._resigned else 0.0
         if self.held:
             self._taken.set()
         else:
             self._taken.clear()
         if self.held != held:
-            _log.info("leading" if self.held else "not leading any more", role=self._role)
-        await asyncio.sleep(_RENEWAL)
+            _log.info("leadership_taken" if self.held else "leadership_lost", role=self._role)
+        await asyncio.sleep(_RENEWAL_SECONDS)
 
     async def resign(self) -> None:
         """Give the role up for good, so that another takes it at once."""

@@ -1,4 +1,4 @@
-"""Which workers live, and what they have in hand, by their own word."""
+"""Which workers live, and what they have in flight, by the status that each reports every few seconds."""
 
 from __future__ import annotations
 
@@ -11,52 +11,54 @@ from homing_core.wire.v1 import WorkerStatus
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Report:
     status: WorkerStatus
     functions: frozenset[str]
     at: float
 
 
 class Presence:
-    """Workers that were heard of in the last seconds."""
+    """The last status of each worker."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, _Heard] = {}
-        self._since = 0.0
+        self._reports: dict[str, _Report] = {}
+        self._connected_at = 0.0
 
-    def listen(self) -> None:
-        """Take note that workers are heard from now on: there is a new connection."""
-        self._since = time.monotonic()
+    def connected(self) -> None:
+        """Take note that statuses come from now on: there is a new connection."""
+        self._connected_at = time.monotonic()
 
-    def hear(self, status: WorkerStatus) -> None:
-        """Take note of what a worker says."""
+    def on_status(self, status: WorkerStatus) -> None:
+        """Take note of a status."""
         functions = frozenset(load.function for load in status.functions)
-        self._heard[status.worker] = _Heard(status, functions, time.monotonic())
-        for name in [name for name, heard in self._heard.items() if time.monotonic() - heard.at > 10 * CONTROL_SILENCE]:
-            del self._heard[name]
+        self._reports[status.worker] = _Report(status, functions, time.monotonic())
+        for name in [
+            name for name, report in self._reports.items() if time.monotonic() - report.at > 10 * CONTROL_SILENCE
+        ]:
+            del self._reports[name]
 
     def lives(self, worker: str) -> bool:
-        """Tell whether a worker was heard of lately."""
-        heard = self._heard.get(worker)
-        return heard is not None and time.monotonic() - heard.at < CONTROL_SILENCE
+        """Tell whether a worker has reported lately."""
+        report = self._reports.get(worker)
+        return report is not None and time.monotonic() - report.at < CONTROL_SILENCE
 
     def serves(self, function: str) -> bool:
         """Tell whether a live worker serves a function."""
-        return any(function in heard.functions for heard in self._live())
+        return any(function in report.functions for report in self._live())
 
     def in_flight(self, function: str) -> int:
-        """Return how many work messages of a function the live workers have in hand."""
+        """Return how many work messages of a function the live workers have in flight: unacknowledged."""
         return sum(
-            load.in_flight for heard in self._live() for load in heard.status.functions if load.function == function
+            load.in_flight for report in self._live() for load in report.status.functions if load.function == function
         )
 
-    def all_heard_since(self, moment: float) -> bool:
-        """Tell whether every live worker, and none is left that may be unheard yet, has spoken after a moment.
+    def all_reported_since(self, moment: float) -> bool:
+        """Tell whether every live worker has reported after a moment, and none is left that may not have reported yet.
 
         :param moment: A time of the monotonic clock.
         """
-        listened = time.monotonic() - self._since
-        return listened > 2 * CONTROL_INTERVAL and all(heard.at > moment for heard in self._live())
+        connected_seconds = time.monotonic() - self._connected_at
+        return connected_seconds > 2 * CONTROL_INTERVAL and all(report.at > moment for report in self._live())
 
     @property
     def workers(self) -> int:
@@ -65,12 +67,12 @@ class Presence:
 
     def versions(self) -> Counter[str]:
         """Return how many workers live of each version; empty for those that do not tell theirs."""
-        return Counter(heard.status.version for heard in self._live())
+        return Counter(report.status.version for report in self._live())
 
-    def _live(self) -> list[_Heard]:
+    def _live(self) -> list[_Report]:
         now = time.monotonic()
         return [
-            heard
-            for heard in self._heard.values()
-            if now - heard.at < CONTROL_SILENCE and not (heard.status.leaving and not heard.status.functions)
+            report
+            for report in self._reports.values()
+            if now - report.at < CONTROL_SILENCE and not (report.status.leaving and not report.status.functions)
         ]

@@ -12,7 +12,7 @@ from homing_server.functions.catalog import Catalog
 _UNTIL_A_TIME: Final = frozenset({api.WAIT_REASON_SCHEDULED, api.WAIT_REASON_BACKOFF})
 
 
-class Holds:
+class WaitReasons:
     """Tells why invocations wait."""
 
     def __init__(self, catalog: Catalog, presence: Presence) -> None:

@@ -27,7 +27,7 @@ from homing_server.store.dead_letters import Page, Place
 from homing_server.store.engine import Database
 from homing_server.store.read import get_invocations
 
-_BATCH: Final = 100
+_BATCH_SIZE: Final = 100
 """So many payloads are in memory at a time."""
 _PAGING: Final = Paging(kind="dead_letters", place={"time_us": int, "id": str, "until_us": int}, default_size=50)
 """All pages of a list are of what there was when the first one was read."""
@@ -39,7 +39,7 @@ class DeadLetters:
     def __init__(self, database: Database, admission: Admission, *, redelivered: Callable[[], None]) -> None:
         """Prepare to serve.
 
-        :param redelivered: Told when deliveries are to be made again.
+        :param redelivered: Notified when deliveries are to be made again.
         """
         self._database = database
         self._admission = admission
@@ -150,7 +150,7 @@ class DeadLetters:
     async def _pages(self, selection: DeadLetterFilter, *, until_us: int) -> AsyncIterator[Sequence[DeadLetter]]:
         after: Place | None = None
         while True:
-            page = await self._page(selection, after=after, until_us=until_us, size=_BATCH)
+            page = await self._page(selection, after=after, until_us=until_us, size=_BATCH_SIZE)
             if page.dead_letters:
                 yield page.dead_letters
             after = page.next

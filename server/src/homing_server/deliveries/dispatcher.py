@@ -19,18 +19,18 @@ from homing_core.clock import now_us
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store import delivery_claims, delivery_rows
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
 
-_BATCH: Final = 500
-_POLL: Final = 1.0
+_BATCH_SIZE: Final = 500
+_POLL_SECONDS: Final = 1.0
 """How often, in seconds, the store is asked for deliveries that another server left there."""
 _TAKE_BACK_DELAY_US: Final = 500_000
-_AWAY: Final = 0.5
+_AWAY_SECONDS: Final = 0.5
 """How long to wait, in seconds, while there is no broker."""
 
 
@@ -43,14 +43,14 @@ class DeliveryDispatcher:
         broker: Broker,
         *,
         blobs: Blobs,
-        urls: DataUrls,
+        urls: SignedUrls,
         metrics: Metrics,
         caused: Callable[[str, int], None],
         resend_after: float,
     ) -> None:
         """Prepare to dispatch.
 
-        :param caused: Told of each function that was invoked, and when the invocation is due.
+        :param caused: Notified of each function that was invoked, and when the invocation is due.
         :param resend_after: Seconds after which what was never seen confirmed is published again.
         """
         self._database = database
@@ -79,12 +79,12 @@ class DeliveryDispatcher:
         """Wait until deliveries are due, and send them on their way. One step of a loop."""
         await self._wait()
         if not self._broker.connected:
-            await asyncio.sleep(_AWAY)
+            await asyncio.sleep(_AWAY_SECONDS)
             self._woken.set()
             return
         # Until it is known whether anything waits for room, whatever makes some wakes.
         self._full = True
-        claim = await self._database.write(delivery_claims.claim, now_us=now_us(), most=_BATCH, head=self._head)
+        claim = await self._database.write(delivery_claims.claim, now_us=now_us(), most=_BATCH_SIZE, head=self._head)
         self._full, self._next_due_us = claim.full, claim.next_due_us
         if claim.more:
             self._woken.set()
@@ -98,11 +98,11 @@ class DeliveryDispatcher:
 
     async def sweep(self) -> None:
         """Take back what nobody has seen confirmed, and look for what others left. One step of a loop."""
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(_POLL_SECONDS)
         before = now_us() - self._resend_after_us
         forgotten = await self._database.read(delivery_rows.forgotten, sent_before_us=before)
         if forgotten:
-            _log.info("delivering again", deliveries=len(forgotten))
+            _log.info("unconfirmed_deliveries_taken_back", deliveries=len(forgotten))
             await self._database.write(delivery_rows.take_back, forgotten, due_us=now_us())
         due = await self._database.read(delivery_claims.due_by_receiver)
         if due and min(due.values()) <= now_us():
@@ -128,7 +128,7 @@ class DeliveryDispatcher:
             await self._database.write(delivery_rows.confirm, sent, now_us=now_us())
         if failed:
             due_us = now_us() + _TAKE_BACK_DELAY_US
-            _log.warning("not confirmed by the broker", deliveries=len(failed))
+            _log.warning("not_confirmed", deliveries=len(failed))
             await self._database.write(delivery_rows.take_back, failed, due_us=due_us)
             self._next_due_us = min(due_us, self._next_due_us or due_us)
 
@@ -142,7 +142,7 @@ class DeliveryDispatcher:
             with self._blobs.path(blob_id).open("rb") as file:
                 return file.read(limits.MAX_ENVELOPE_BODY)
         except OSError as error:
-            _log.warning("a body cannot be shown in an envelope", blob=blob_id, error=error.strerror)
+            _log.warning("envelope_body_unreadable", blob=blob_id, error=error.strerror)
             return b""
 
 

@@ -118,7 +118,7 @@ class Catalog:
 
 
 def state_of(row: StoredFunction) -> FunctionState:
-    """Return what is told of a function."""
+    """Return what is announced of a function."""
     return FunctionState(function=row.function, deleted=row.deleted, secrets_version=row.secrets_version)
 
 

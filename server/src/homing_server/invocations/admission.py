@@ -25,7 +25,7 @@ from homing_server.store.accept import Draft, Outcome, Verdict, accept, max_age_
 from homing_server.store.dispatch import Work, work_of
 from homing_server.store.engine import Database
 
-_GROUP = 500
+_GROUP_SIZE = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +135,7 @@ class Admission:
     async def commit_group(self) -> None:
         """Wait for invocations and commit all that have come. One step of the admission's loop."""
         await self._arrived.wait()
-        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+        group, self._waiting = self._waiting[:_GROUP_SIZE], self._waiting[_GROUP_SIZE:]
         if not self._waiting:
             self._arrived.clear()
         drafts = [self._dispatcher.reserve(draft) for draft, _ in group]

@@ -23,7 +23,7 @@ from homing_core.broker import Broker, BrokerError, Outgoing, UnroutableError
 from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Record
 from homing_server.functions.catalog import Catalog
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store import dispatch, functions, stops
 from homing_server.store.accept import Draft
 from homing_server.store.dispatch import Work
@@ -34,11 +34,11 @@ _log = structlog.get_logger(__name__)
 
 PUBLISHERS = 8
 """How many loops publish: so many functions whose queues hang are borne before the others wait."""
-_PUBLISH_BATCH = 500
-_CLAIM_BATCH = 500
-_CONFIRM_PAUSE = 0.25
+_PUBLISH_BATCH_SIZE = 500
+_CLAIM_BATCH_SIZE = 500
+_CONFIRM_PAUSE_SECONDS = 0.25
 """Confirms are noted this late, in seconds: most invocations have gone further by then and need no note."""
-_POLL = 1.0
+_POLL_SECONDS = 1.0
 """How often, in seconds, the store is asked for work that another server put there."""
 _TAKE_BACK_DELAY_US = 500_000
 
@@ -86,14 +86,14 @@ class Dispatcher:
         broker: Broker,
         catalog: Catalog,
         *,
-        urls: DataUrls,
+        urls: SignedUrls,
         announce: Callable[[CommitEffects], None],
         resend_after: float,
     ) -> None:
         """Prepare to dispatch.
 
         :param urls: Signs what lets workers read and write large bodies.
-        :param announce: Told of what ended here: what waited too long.
+        :param announce: Notified of what ended here: what waited too long.
         :param resend_after: Seconds after which what was never seen confirmed is published again.
         """
         self._announce = announce
@@ -134,7 +134,7 @@ class Dispatcher:
             )
         )
         if stopped or count:
-            _log.info("publishing again what was under way", count=count, stopped=stopped)
+            _log.info("work_under_way_taken_back", count=count, stopped=stopped)
 
     def reserve(self, draft: Draft) -> Draft:
         """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""
@@ -190,18 +190,18 @@ class Dispatcher:
         """Wait for work to send and publish a batch of one function's. One step of several loops."""
         function = await self._next_to_publish()
         work = self._outbox.pop(function)
-        if len(work) > _PUBLISH_BATCH:
-            self._outbox[function] = work[_PUBLISH_BATCH:]
+        if len(work) > _PUBLISH_BATCH_SIZE:
+            self._outbox[function] = work[_PUBLISH_BATCH_SIZE:]
         self._publishing.add(function)
         try:
-            await self._publish(function, work[:_PUBLISH_BATCH])
+            await self._publish(function, work[:_PUBLISH_BATCH_SIZE])
         finally:
             self._publishing.discard(function)
             self._outbox_filled.set()
 
     async def note_confirms(self) -> None:
         """Note in the store what the broker has confirmed. One step of a loop."""
-        await asyncio.sleep(_CONFIRM_PAUSE)
+        await asyncio.sleep(_CONFIRM_PAUSE_SECONDS)
         noted = list(self._confirmed.items())[:5000]
         if noted:
             await self._database.write(dispatch.confirm_work, noted)
@@ -221,17 +221,17 @@ class Dispatcher:
 
     async def sweep(self) -> None:
         """Take back what nobody has seen confirmed. One step of a loop."""
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(_POLL_SECONDS)
         before = now_us() - self._resend_after_us
         work = await self._database.read(dispatch.forgotten_work, sent_before_us=before)
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
         if forgotten:
-            _log.info("publishing again", invocations=len(forgotten))
+            _log.info("unconfirmed_work_taken_back", invocations=len(forgotten))
             await self._database.write(dispatch.take_back_work, forgotten, due_us=now_us())
 
     async def survey(self) -> None:
         """Look in the store for what is due, and count anew what is at the broker. One step of a loop."""
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(_POLL_SECONDS)
         for name, load in self._loads.items():
             load.begin_count(draft for draft in self._reserved.values() if draft.spec.function == name)
         due, loads = await self._database.read(
@@ -309,7 +309,7 @@ class Dispatcher:
         claim, due = await self._database.write(
             lambda connection: (
                 dispatch.claim_work(
-                    connection, function, now_us=now, most=min(messages, _CLAIM_BATCH), most_bytes=size
+                    connection, function, now_us=now, most=min(messages, _CLAIM_BATCH_SIZE), most_bytes=size
                 ),
                 dispatch.next_due(connection),
             )
@@ -325,7 +325,7 @@ class Dispatcher:
 
     async def _take_back(self, function: str, failed: Sequence[Work], reason: BrokerError) -> None:
         """Return what was not confirmed to the store; it is published again under a new generation."""
-        _log.warning("not confirmed by the broker", function=function, invocations=len(failed), error=str(reason))
+        _log.warning("not_confirmed", function=function, invocations=len(failed), error=str(reason))
         for item in failed:
             # From here on the sweeper finds them, should the store not take them back now.
             self._in_flight.pop(item.key, None)

@@ -21,8 +21,8 @@ from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
 
-_INTERVAL = 1.0
-_MOST = 500
+_SWEEP_SECONDS = 1.0
+_BATCH_SIZE = 500
 
 
 class Leases:
@@ -51,7 +51,7 @@ class Leases:
 
     async def sweep(self) -> None:
         """End what has not been renewed. One step of a loop."""
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(_SWEEP_SECONDS)
         if not self._broker.connected:
             return
         leased = await self._database.read(dispatch.leased)
@@ -66,10 +66,10 @@ class Leases:
             overdue = [each for each in leased if self._ends[each] < now]
             if overdue and await self._recorder.mark() == self._epoch:
                 # Who renewed before the mark is heard of by now.
-                await self._end([each for each in overdue if self._ends[each] < now][:_MOST], self._epoch)
+                await self._end([each for each in overdue if self._ends[each] < now][:_BATCH_SIZE], self._epoch)
 
     async def _end(self, ids: list[str], epoch: int) -> None:
         if ids and await self._recorder.write(
             epoch, lambda connection: dispatch.end_leases(connection, ids, now_us=now_us())
         ):
-            _log.warning("leases ended", count=len(ids))
+            _log.warning("leases_ended", count=len(ids))

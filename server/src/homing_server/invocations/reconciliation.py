@@ -29,9 +29,9 @@ from homing_server.store.state_counts import count_states
 
 _COUNT_SHARE = 0.01
 """Counting all records may take so much of a processor: very many are counted more rarely."""
-_ON_ITS_WAY = CONTROL_INTERVAL / 2
-"""A worker's word that came within so many seconds may have been said before the count began."""
-_LOOK = 0.1
+_ON_ITS_WAY_SECONDS = CONTROL_INTERVAL / 2
+"""A status that came within so many seconds may have been made before the count began."""
+_POLL_SECONDS = 0.1
 _KINDS = {DEAD_LETTER_KIND_INVOCATION: "invocation", DEAD_LETTER_KIND_DELIVERY: "delivery"}
 
 
@@ -47,7 +47,7 @@ class _Counts:
     """By kind."""
 
 
-class Conservation:
+class Reconciliation:
     """Measures drift."""
 
     def __init__(
@@ -100,10 +100,10 @@ class Conservation:
     async def _count_broker(self) -> None:
         began = time.time()
         change_seq = await self._change_seq()
-        # What workers have in hand is known from their last word, which must be younger than the last change.
-        late = time.monotonic() + _ON_ITS_WAY
-        while not self._presence.all_heard_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
-            await asyncio.sleep(_LOOK)
+        # What workers have in flight is known from their last status, which must be younger than the last change.
+        late = time.monotonic() + _ON_ITS_WAY_SECONDS
+        while not self._presence.all_reported_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
+            await asyncio.sleep(_POLL_SECONDS)
         believed = await self._database.read(dispatch.at_broker)
         drift = {}
         for state in self._catalog.live():

@@ -35,19 +35,19 @@ from homing_server.store.sequences import holds_epoch, raise_counters
 
 _log = structlog.get_logger(__name__)
 
-_PREFETCH = 200
-_EVENTS = 500
+_PREFETCH_MESSAGES = 200
+_GROUP_EVENTS = 500
 """About so many events go into one transaction."""
-_PATIENT = frozenset({"dequeued", "running", "attempt_ended", "sync_ended", "leased", "progress"})
+DEFERRABLE_EVENTS = frozenset({"dequeued", "running", "attempt_ended", "sync_ended", "leased", "progress"})
 """The kinds of events that nobody waits for: they are recorded with the next one that somebody may wait for..."""
-_PATIENCE = 0.02
+MAX_DEFER_SECONDS = 0.02
 """...or after so many seconds. So the start of a short run is recorded together with its end."""
-_GATHER = 0.003
+_GATHER_SECONDS = 0.003
 """After a commit events gather for so many seconds: a transaction costs about as much as twenty events in it."""
-_KNOWN = frozenset(field.name for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
+_KNOWN_KINDS = frozenset(field.name for field in Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
 _RETRY_PARKED_SECONDS = 60.0
-_PARKED_PAGE = 100
-_MARK_PATIENCE = 10.0
+_PARKED_PAGE_SIZE = 100
+_MARK_TIMEOUT_SECONDS = 10.0
 """A mark that takes more seconds than this went to another recorder, or this one is far behind."""
 
 
@@ -76,7 +76,7 @@ class Recorder:
     ) -> None:
         """Prepare to record.
 
-        :param announce: Told of what each transaction changed, after its commit.
+        :param announce: Notified of what each transaction changed, after its commit.
         """
         self._database = database
         self._broker = broker
@@ -116,10 +116,10 @@ class Recorder:
         """Ask for events over a new connection, as the active recorder or as the next."""
         self._epoch = None
         self._term += 1
-        self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH)
+        self._consumer = await self._broker.consume_events(self._take, prefetch=_PREFETCH_MESSAGES)
 
     def lost(self) -> None:
-        """Forget what is in hand: it comes again."""
+        """Forget what is in flight: it comes again."""
         self._epoch = None
         self._term += 1
         self._consumer = None
@@ -140,7 +140,7 @@ class Recorder:
         self._marks[key] = asyncio.get_running_loop().create_future()
         try:
             await self._broker.publish_event(EventBatch(mark=key).SerializeToString())
-            async with asyncio.timeout(_MARK_PATIENCE):
+            async with asyncio.timeout(_MARK_TIMEOUT_SECONDS):
                 return await self._marks[key]
         except TimeoutError:
             return None
@@ -166,10 +166,10 @@ class Recorder:
                 self._arrived.clear()
                 await self._arrived.wait()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(MAX_DEFER_SECONDS):
                     await self._awaited.wait()
             self._awaited.clear()
-            # Empty where the connection was lost meanwhile, and with it what was in hand.
+            # Empty where the connection was lost meanwhile, and with it what was in flight.
             group = self._next_group()
         self._busy = True
         try:
@@ -177,11 +177,11 @@ class Recorder:
         except _SupersededError:
             await self._resign(group)
         except _LostError:
-            _log.info("events are left to come again", messages=len(group))
+            _log.info("events_left_for_redelivery", messages=len(group))
         finally:
             self._busy = False
         if not self._in_flight:
-            await asyncio.sleep(_GATHER)
+            await asyncio.sleep(_GATHER_SECONDS)
 
     def _take(self, message: Received) -> None:
         try:
@@ -192,12 +192,12 @@ class Recorder:
             delivered = _Delivered(message=message, batch=batch)
         self._in_flight.append(delivered)
         self._arrived.set()
-        if not all(event.WhichOneof("kind") in _PATIENT for event in delivered.batch.events):
+        if not all(event.WhichOneof("kind") in DEFERRABLE_EVENTS for event in delivered.batch.events):
             self._awaited.set()
 
     def _next_group(self) -> list[_Delivered]:
         messages = events = 0
-        while messages < len(self._in_flight) and events < _EVENTS:
+        while messages < len(self._in_flight) and events < _GROUP_EVENTS:
             events += len(self._in_flight[messages].batch.events)
             messages += 1
         group = self._in_flight[:messages]
@@ -209,11 +209,11 @@ class Recorder:
         if unreadable:
             await self._park(unreadable, "it is no message that this version can read", self._term)
         events = [event for delivered in group for event in delivered.batch.events]
-        unknown = [event for event in events if event.WhichOneof("kind") not in _KNOWN]
+        unknown = [event for event in events if event.WhichOneof("kind") not in _KNOWN_KINDS]
         if unknown:
             bodies = [EventBatch(events=[event]).SerializeToString() for event in unknown]
             await self._park(bodies, "it is of a kind that this version does not know", self._term)
-            events = [event for event in events if event.WhichOneof("kind") in _KNOWN]
+            events = [event for event in events if event.WhichOneof("kind") in _KNOWN_KINDS]
         await self._record_events(events, self._term)
         for delivered in group:
             delivered.message.ack()
@@ -246,7 +246,7 @@ class Recorder:
         """Record what was parked and can be recorded by now. One step of a loop."""
         after = 0
         while self._epoch is not None:
-            page = await self._database.read(parked_events.parked, after=after, most=_PARKED_PAGE)
+            page = await self._database.read(parked_events.parked, after=after, most=_PARKED_PAGE_SIZE)
             if not page:
                 break
             after = page[-1].number
@@ -262,7 +262,7 @@ class Recorder:
         except DecodeError:
             return
         epoch = self._epoch
-        if epoch is None or any(event.WhichOneof("kind") not in _KNOWN for event in events):
+        if epoch is None or any(event.WhichOneof("kind") not in _KNOWN_KINDS for event in events):
             return
 
         def recorded(connection: Connection) -> CommitEffects:
@@ -300,7 +300,7 @@ class Recorder:
             if term != self._term:
                 raise _LostError
             self._epoch = epoch
-            _log.info("recording", epoch=epoch)
+            _log.info("recording_started", epoch=epoch)
         return await self._database.write(self._record_under, epoch, term, work)
 
     def _raise_epoch(self, connection: Connection, term: int) -> int:
@@ -316,8 +316,8 @@ class Recorder:
         return work(connection)
 
     async def _resign(self, group: Sequence[_Delivered]) -> None:
-        """Give back what is in hand and queue up behind the recorder that is active now."""
-        _log.warning("another recorder is active", epoch=self._epoch)
+        """Give back what is in flight and queue up behind the recorder that is active now."""
+        _log.warning("recorder_superseded", epoch=self._epoch)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.cancel()
@@ -328,4 +328,4 @@ class Recorder:
 
 
 def _log_retry(state: RetryCallState) -> None:
-    _log.warning("recording again", error=str(state.outcome and state.outcome.exception()))
+    _log.warning("recording_retried", error=str(state.outcome and state.outcome.exception()))

@@ -17,9 +17,9 @@ from homing_server.store.retention import expired, remove
 
 _log = structlog.get_logger(__name__)
 
-_INTERVAL = 10.0
-_BATCH = 200
-_REST = 4
+_INTERVAL_SECONDS = 10.0
+_BATCH_SIZE = 200
+_REST_FACTOR = 4
 """After a transaction it rests for so many times as long: others have the store for four fifths of the time."""
 
 
@@ -31,22 +31,22 @@ class Retention:
 
     async def remove_expired(self) -> None:
         """Remove the records of all functions that are old enough. One step of a loop."""
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.sleep(_INTERVAL_SECONDS)
         count = 0
         while ids := await self._database.read(_expired, now_us()):
             # Records of one age lie together in the file, whatever their functions: that is less to write.
-            for start in range(0, len(ids), _BATCH):
+            for start in range(0, len(ids), _BATCH_SIZE):
                 begin = time.monotonic()
-                count += await self._database.write(remove, ids[start : start + _BATCH])
-                await asyncio.sleep(_REST * (time.monotonic() - begin))
+                count += await self._database.write(remove, ids[start : start + _BATCH_SIZE])
+                await asyncio.sleep(_REST_FACTOR * (time.monotonic() - begin))
         if count:
-            _log.info("records removed", count=count)
+            _log.info("records_removed", count=count)
 
 
 def _expired(connection: Connection, time_us: int) -> list[str]:
     functions = [stored.function for stored in all_functions(connection)]
     before_us = {function.name: time_us - _retention_us(function) for function in functions}
-    return expired(connection, before_us, most=_BATCH)
+    return expired(connection, before_us, most=_BATCH_SIZE)
 
 
 def _retention_us(function: function_pb2.Function) -> int:

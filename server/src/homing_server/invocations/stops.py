@@ -1,6 +1,6 @@
 """Stops invocations: those that wait in the store at once, all others once it is certain that nobody will start them.
 
-A stop of what may be at the broker is told to all workers, again and again, until the one that has it in hand reports
+A stop of what may be at the broker is announced to all workers, again and again, until the one that runs it reports
 its end, or every worker has said that it does not hold it and will not start it.
 """
 
@@ -33,18 +33,18 @@ from homing_server.store.stops import Requested
 
 _log = structlog.get_logger(__name__)
 
-_LOOK = 1.0
-"""How often, in seconds, is looked for stops that are under way, those of other servers too; they are told again."""
-_GATHER = 0.01
+_REPEAT_SECONDS = 1.0
+"""How often is looked for stops that are under way, those of other servers too; they are announced again."""
+_GATHER_SECONDS = 0.01
 """Answers of workers gather for so many seconds."""
-_UNDER_WAY = 5000
+_MAX_UNDER_WAY = 5000
 """At most so many stops are looked after at a time."""
-_FORGET_INTERVAL = 30.0
-_REMEMBERED = 24 * 3600.0
+_FORGET_SECONDS = 30.0
+_REMEMBERED_SECONDS = 24 * 3600.0
 """After so many seconds the message of a stopped invocation is taken for gone although the queue was never empty."""
 
 
-class Stopping:
+class Stops:
     """Carries out stops."""
 
     def __init__(
@@ -58,17 +58,17 @@ class Stopping:
     ) -> None:
         """Prepare to stop.
 
-        :param announce: Told of what each transaction changed, after its commit.
+        :param announce: Notified of what each transaction changed, after its commit.
         """
         self._database = database
         self._broker = broker
         self._control = control
         self._registry = registry
         self._announce = announce
-        self._told_at = 0.0
+        self._announced_at = 0.0
 
     async def stop(self, invocation_id: str, *, caller: Identity, reason: str) -> None:
-        """Stop an invocation, or ask for it where somebody may have it in hand; asked twice is asked once.
+        """Stop an invocation, or ask for it where it may be in flight; asked twice is asked once.
 
         :raises ApiError: INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION: it has ended.
         """
@@ -108,41 +108,43 @@ class Stopping:
             if response.stopped + response.stopping == before:
                 break  # else some may have moved from a state that was not yet looked at to one that was
         response.matched = response.stopped + response.stopping
-        _log.info("stopped many", stopped=response.stopped, stopping=response.stopping)
+        _log.info("bulk_stop_done", stopped=response.stopped, stopping=response.stopping)
         return response
 
     async def settle(self) -> None:
         """Look after the stops that are under way. One step of a loop on every server."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(_REPEAT_SECONDS):
                 await self._registry.news.wait()
         self._registry.news.clear()
-        await asyncio.sleep(_GATHER)
-        under_way = await self._database.read(stops.under_way, most=_UNDER_WAY)
+        await asyncio.sleep(_GATHER_SECONDS)
+        under_way = await self._database.read(stops.under_way, most=_MAX_UNDER_WAY)
         workers = await self._registry.strike_off(under_way.workers)
         certain = [
-            stop.invocation_id for stop in under_way.stops if self._registry.has_obeyed(stop.invocation_id, workers)
+            stop.invocation_id
+            for stop in under_way.stops
+            if self._registry.has_acknowledged(stop.invocation_id, workers)
         ]
         for start in range(0, len(certain), limits.MAX_STOPS):
             ids = certain[start : start + limits.MAX_STOPS]
             self._announce(await self._database.write(stops.stop_all, ids, now_us=now_us()))
-        rest = [stop for stop in under_way.stops if not self._registry.has_obeyed(stop.invocation_id, workers)]
-        if rest and time.monotonic() - self._told_at >= _LOOK:
-            self._told_at = time.monotonic()
-            await self._control.tell_stops(rest)
-        self._registry.forget_obeyed({stop.invocation_id for stop in under_way.stops})
+        rest = [stop for stop in under_way.stops if not self._registry.has_acknowledged(stop.invocation_id, workers)]
+        if rest and time.monotonic() - self._announced_at >= _REPEAT_SECONDS:
+            self._announced_at = time.monotonic()
+            await self._control.announce_stops(rest)
+        self._registry.forget_acknowledged({stop.invocation_id for stop in under_way.stops})
 
     async def forget(self) -> None:
         """Forget the tombstones of messages that are gone. One step of a loop.
 
-        A message that comes again, since the broker was killed before it had written that it was let go, is handed out
+        A message that comes again, since the broker was killed before it had written that it was let go, is delivered
         before all others. So it is gone where the queue is empty and nothing was heard of it for a while.
         """
-        await asyncio.sleep(_FORGET_INTERVAL)
-        if self._registry.listened < limits.TOMBSTONE_KEPT:
+        await asyncio.sleep(_FORGET_SECONDS)
+        if self._registry.connected_seconds < limits.TOMBSTONE_KEPT:
             return
         now = now_us()
-        kept, remembered = (now - int(seconds * 1e6) for seconds in (limits.TOMBSTONE_KEPT, _REMEMBERED))
+        kept, remembered = (now - int(seconds * 1e6) for seconds in (limits.TOMBSTONE_KEPT, _REMEMBERED_SECONDS))
         for function in await self._database.read(tombstones.forgettable, before_us=kept):
             empty = (await self._broker.depth(function)).work == 0
             await self._database.write(tombstones.forget, function, before_us=kept if empty else remembered)
@@ -182,9 +184,9 @@ class Stopping:
         )
 
     async def _follow(self, requested: Requested) -> None:
-        """Tell of what was asked for."""
+        """Announce what was asked for."""
         self._announce(requested.effects)
         if requested.stops:
-            await self._control.tell_stops(requested.stops)
+            await self._control.announce_stops(requested.stops)
             # Where no worker is, none will answer.
             self._registry.news.set()

@@ -14,14 +14,14 @@ from homing_core.clock import now_us
 from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Code, unavailable
-from homing_server.payloads.signed_urls import DataUrls
+from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
 
 _log = structlog.get_logger(__name__)
 
-_WATCH = 1.0
+_LOST_WORKER_POLL_SECONDS = 1.0
 """How often, in seconds, is looked for workers that were lost."""
 
 
@@ -35,10 +35,10 @@ class _Call:
 class SyncCalls:
     """Sends calls to workers and brings their answers back."""
 
-    def __init__(self, broker: Broker, presence: Presence, holds: Holds, urls: DataUrls) -> None:
+    def __init__(self, broker: Broker, presence: Presence, wait_reasons: WaitReasons, urls: SignedUrls) -> None:
         self._broker = broker
         self._presence = presence
-        self._holds = holds
+        self._wait_reasons = wait_reasons
         self._urls = urls
         self._address = ""
         self._calls: dict[str, _Call] = {}
@@ -81,7 +81,7 @@ class SyncCalls:
 
     async def look_for_lost_workers(self) -> None:
         """End the calls whose worker is not heard of any more. One step of a loop."""
-        await asyncio.sleep(_WATCH)
+        await asyncio.sleep(_LOST_WORKER_POLL_SECONDS)
         for call in self._calls.values():
             if call.worker and not self._presence.lives(call.worker) and not call.answer.done():
                 call.answer.set_exception(unavailable("WORKER_LOST", "the worker that ran the invocation was lost"))
@@ -102,7 +102,7 @@ class SyncCalls:
         if call.worker:
             message = "the deadline passed while the invocation ran; it may still end"
         else:
-            match self._holds.why(function):
+            match self._wait_reasons.why(function):
                 case api.WAIT_REASON_PAUSED:
                     message = f"the deadline passed while {function!r} was paused; the invocation never starts"
                 case api.WAIT_REASON_NO_WORKER:
@@ -128,7 +128,7 @@ class SyncCalls:
         try:
             reply = SyncReply.FromString(received.body)
         except DecodeError:
-            _log.warning("a reply that cannot be read was dropped")
+            _log.warning("unreadable_reply_dropped")
             return
         finally:
             received.ack()

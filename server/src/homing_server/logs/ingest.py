@@ -19,21 +19,21 @@ from homing_server.store.logs import append_logs, remove_orphans
 
 _log = structlog.get_logger(__name__)
 
-_PREFETCH = 10
-_GROUP = MIB
+_PREFETCH_MESSAGES = 10
+_GROUP_BYTES = MIB
 """About so many bytes go into one transaction."""
-_GATHER = 0.05
-_REST = 2
+_GATHER_SECONDS = 0.05
+_REST_FACTOR = 2
 """After a transaction nothing is written for at least so many times the time that it took."""
 
 _ORPHAN_AGE_US = 24 * 3600 * 1_000_000
 """Lines whose invocation has no record by then, because its end was never heard of, are removed."""
-_ORPHAN_PAGE = 1000
-_ORPHAN_INTERVAL = 600.0
-_ORPHAN_REST = 0.1
+_ORPHAN_PAGE_SIZE = 1000
+_ORPHAN_INTERVAL_SECONDS = 600.0
+_ORPHAN_REST_SECONDS = 0.1
 
 
-class LogStore:
+class LogIngest:
     """Takes log lines from the workers into the store and wakes those who read along."""
 
     def __init__(self, database: Database, broker: Broker) -> None:
@@ -48,7 +48,7 @@ class LogStore:
 
     async def consume(self) -> None:
         """Take lines over a new connection."""
-        await self._broker.consume_logs(self._take, prefetch=_PREFETCH)
+        await self._broker.consume_logs(self._take, prefetch=_PREFETCH_MESSAGES)
 
     def lost(self) -> None:
         """Forget what came over the lost connection and was not let go: it comes again."""
@@ -74,16 +74,16 @@ class LogStore:
         for invocation_id in stored:
             for reader in self._readers.get(invocation_id, ()):
                 reader.set()
-        await asyncio.sleep(max(_GATHER, _REST * (time.monotonic() - begun)))
+        await asyncio.sleep(max(_GATHER_SECONDS, _REST_FACTOR * (time.monotonic() - begun)))
 
     async def remove_orphans(self) -> None:
         """Remove lines that no record claims: a page of those that came since the last look. One step of a loop."""
         until_us = now_us() - _ORPHAN_AGE_US
         looked = await self._database.write(
-            remove_orphans, after_us=self._looked_until_us, until_us=until_us, most=_ORPHAN_PAGE
+            remove_orphans, after_us=self._looked_until_us, until_us=until_us, most=_ORPHAN_PAGE_SIZE
         )
         self._looked_until_us = until_us if looked is None else looked
-        await asyncio.sleep(_ORPHAN_INTERVAL if looked is None else _ORPHAN_REST)
+        await asyncio.sleep(_ORPHAN_INTERVAL_SECONDS if looked is None else _ORPHAN_REST_SECONDS)
 
     @contextmanager
     def news(self, invocation_id: str) -> Iterator[asyncio.Event]:
@@ -102,7 +102,7 @@ class LogStore:
         try:
             lines = LogMessage.FromString(message.body)
         except DecodeError:
-            _log.error("log lines that cannot be read were dropped", size=len(message.body))
+            _log.error("unreadable_log_lines_dropped", size=len(message.body))
             message.reject()
             return
         self._waiting.append((message, lines))
@@ -111,7 +111,7 @@ class LogStore:
     def _take_group(self) -> None:
         """Let messages go before they are committed: a line may be lost with this process, but does not come twice."""
         size = 0
-        while self._waiting and size < _GROUP:
+        while self._waiting and size < _GROUP_BYTES:
             message, lines = self._waiting.pop(0)
             message.ack()
             self._group.append(lines)

@@ -15,22 +15,22 @@ from homing.v1.log_service_pb2 import TailLogsRequest, TailLogsResponse
 from homing_core.clock import now_us
 from homing_core.wire.v1 import LogLine
 from homing_server.errors import invocation_not_found, unavailable
-from homing_server.logs.ingest import LogStore
+from homing_server.logs.ingest import LogIngest
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import timestamp
 from homing_server.store.logs import LogPage, read_logs
 
-_PAGE = 20
-_POLL = 0.5
+_PAGE_BATCHES = 20
+_POLL_SECONDS = 0.5
 """How often, in seconds, the store is asked for lines that came in at another server."""
-_GRACE = 1.0
+_GRACE_SECONDS = 1.0
 """For so many seconds after its end lines of an invocation may still come."""
 
 
 class LogTails:
     """Opens tails."""
 
-    def __init__(self, database: Database, logs: LogStore) -> None:
+    def __init__(self, database: Database, logs: LogIngest) -> None:
         self._database = database
         self._logs = logs
         self._closed = False
@@ -52,7 +52,7 @@ class LogTails:
             while True:
                 news.clear()
                 late = last_look is not None and time.monotonic() >= last_look
-                page = await self._database.read(read_logs, request.id, after=number, most=_PAGE)
+                page = await self._database.read(read_logs, request.id, after=number, most=_PAGE_BATCHES)
                 if page is None:
                     raise invocation_not_found(request.id)
                 number = page.number
@@ -69,13 +69,13 @@ class LogTails:
                     if last_look <= time.monotonic():
                         return
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL):
+                    async with asyncio.timeout(_POLL_SECONDS):
                         await news.wait()
 
 
 def _left(page: LogPage) -> float:
     """Return how many seconds after now lines may still come; the clock that told the end may be another one."""
-    return min(_GRACE, _GRACE - (now_us() - page.end_us) / 1e6)
+    return min(_GRACE_SECONDS, _GRACE_SECONDS - (now_us() - page.end_us) / 1e6)
 
 
 def _response(line: LogLine) -> TailLogsResponse:

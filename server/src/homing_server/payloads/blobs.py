@@ -22,12 +22,12 @@ from homing_server.store.engine import Database
 
 _log = structlog.get_logger(__name__)
 
-UNUSED_AFTER: Final = 3600.0
+UNUSED_AFTER_SECONDS: Final = 3600.0
 """A blob that no invocation refers to so many seconds after it was stored is removed."""
-CALL_GONE_AFTER: Final = 24 * 3600.0
+CALL_GONE_AFTER_SECONDS: Final = 24 * 3600.0
 """A synchronous invocation that has no record so many seconds after it was made is not going to have one."""
-_SWEEP: Final = 600.0
-_BATCH: Final = 500
+_SWEEP_SECONDS: Final = 600.0
+_BATCH_SIZE: Final = 500
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,25 +124,25 @@ class Blobs:
         try:
             await asyncio.to_thread(self._files.remove, blob_ids)
         except OSError as error:
-            _log.warning("blob files not removed", error=str(error))
+            _log.warning("blob_files_not_removed", error=str(error))
 
     async def sweep(self) -> None:
         """Remove the blobs that no invocation refers to, and the files that no blob has. One step of a loop."""
         now = time.time()
         while removed := await self._database.write(
             stored.remove_unused,
-            uploaded_before_us=int((now - UNUSED_AFTER) * 1e6),
-            called_before_us=int((now - CALL_GONE_AFTER) * 1e6),
+            uploaded_before_us=int((now - UNUSED_AFTER_SECONDS) * 1e6),
+            called_before_us=int((now - CALL_GONE_AFTER_SECONDS) * 1e6),
         ):
             await self.remove_files(removed)
         # A crash may have left a file without a row, or a part of one. An upload under way writes again and again.
-        stale = await _run(lambda: list(self._files.stale(before=now - UNUSED_AFTER)))
-        for start in range(0, len(stale), _BATCH):
-            batch = stale[start : start + _BATCH]
+        stale = await _run(lambda: list(self._files.stale(before=now - UNUSED_AFTER_SECONDS)))
+        for start in range(0, len(stale), _BATCH_SIZE):
+            batch = stale[start : start + _BATCH_SIZE]
             known = await self._database.read(stored.known_blobs, [blob_id for blob_id, _ in batch])
             orphans = [path for blob_id, path in batch if blob_id not in known]
             await _run(_unlink, orphans)
-        await asyncio.sleep(_SWEEP)
+        await asyncio.sleep(_SWEEP_SECONDS)
 
 
 def _unlink(paths: Iterable[Path]) -> None:

@@ -19,14 +19,14 @@ BLOBS: Final = "/v1/blobs/"
 RESULTS: Final = "/v1/results/"
 """The path to which the result of an invocation is written, before the invocation's id."""
 
-LIFETIME: Final = 7 * 24 * 3600
+LIFETIME_SECONDS: Final = 7 * 24 * 3600
 """A worker may read and write for so many seconds after the last moment at which it may start.
 
-That is more than attempts in a row take. Where they take more still the next hand-over brings new URLs.
+That is more than attempts in a row take. Where they take more still the next dispatch brings new URLs.
 """
 
 
-class DataUrls:
+class SignedUrls:
     """Signs URLs and checks them."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class DataUrls:
 
         :param start_by_us: The invocation may wait for its start until then; 0 for no later than now.
         """
-        expires = max(int(time.time()), start_by_us // 1_000_000) + LIFETIME
+        expires = max(int(time.time()), start_by_us // 1_000_000) + LIFETIME_SECONDS
         access = BodyAccess(result_url=self._sign("PUT", RESULTS + invocation_id, expires))
         if payload.HasField("blob"):
             access.payload_url = self._sign("GET", BLOBS + payload.blob.id, expires)
@@ -61,7 +61,9 @@ class DataUrls:
     def reading(self, payload: Payload) -> str:
         """Return what lets a worker read a body; empty where it is not stored apart."""
         return (
-            self._sign("GET", BLOBS + payload.blob.id, int(time.time()) + LIFETIME) if payload.HasField("blob") else ""
+            self._sign("GET", BLOBS + payload.blob.id, int(time.time()) + LIFETIME_SECONDS)
+            if payload.HasField("blob")
+            else ""
         )
 
     def allows(self, method: str, path: str, *, expires: str, signature: str) -> bool:

@@ -26,7 +26,7 @@ MAX_PAGE_SIZE: Final = 1000
 
 _TOKEN_BYTES: Final = 1024
 """What is left of a page for its token, which is shorter."""
-_MAX_ASKED: Final = 2**31
+_MAX_REQUESTED_SIZE: Final = 2**31
 _QUESTION: Final = "question"
 """What a token has besides the place: all else that was asked for."""
 
@@ -106,7 +106,7 @@ class Paging:
         :param request: As it is answered: with its filter narrowed to what the caller may see.
         :raises ApiError: INVALID_ARGUMENT: the token is none of this list's.
         """
-        checks.integer("page_size", request.page_size, 0, _MAX_ASKED)
+        checks.integer("page_size", request.page_size, 0, _MAX_REQUESTED_SIZE)
         question = _question(request)
         after = None
         if request.page_token:

@@ -34,8 +34,8 @@ _RESERVED_HEADERS = frozenset(
         "x-start-time",
     }
 )
-_DAY = 24 * 3600.0
-_ROOM = 1200
+_DAY_SECONDS = 24 * 3600.0
+_VIOLATIONS_BYTES = 1200
 """About so many bytes of an error may tell of violations: it travels in headers, of which gRPC takes 8 KiB in all."""
 
 
@@ -44,7 +44,7 @@ class Checks:
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
-        self._room = _ROOM
+        self._room = _VIOLATIONS_BYTES
         self._more = 0
 
     def add(self, field: str, description: str) -> None:
@@ -327,4 +327,4 @@ def _check_schedule(checks: Checks, schedule_time: Timestamp, now_us: int) -> No
         checks.add("spec.schedule_time", "is not a time")
         return
     if delay > limits.MAX_DELAY:
-        checks.add("spec.schedule_time", f"must be at most {limits.MAX_DELAY / _DAY:g} days ahead")
+        checks.add("spec.schedule_time", f"must be at most {limits.MAX_DELAY / _DAY_SECONDS:g} days ahead")

@@ -13,7 +13,7 @@ _blobs = schema.blobs
 _uses = schema.blob_uses
 _invocations = schema.invocations
 
-_BATCH = 500
+_BATCH_SIZE = 500
 
 # Making a statement costs more than running it: those that run often are made once.
 _select_known = select(_blobs.c.id).where(_blobs.c.id.in_(bindparam("ids", expanding=True)))
@@ -75,13 +75,13 @@ def remove_unused(connection: Connection, *, uploaded_before_us: int, called_bef
             _uses.c.create_us < called_before_us,
             ~exists().where(_invocations.c.id == _uses.c.invocation_id),
         )
-        .limit(_BATCH)
+        .limit(_BATCH_SIZE)
     )
     connection.execute(delete(_uses).where(_uses.c.invocation_id.in_(gone)))
     unused = (
         select(_blobs.c.id)
         .where(_blobs.c.create_us < uploaded_before_us, ~exists().where(_uses.c.blob_id == _blobs.c.id))
-        .limit(_BATCH)
+        .limit(_BATCH_SIZE)
     )
     ids = list(connection.execute(unused).scalars())
     if ids:

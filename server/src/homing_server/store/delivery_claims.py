@@ -1,4 +1,4 @@
-"""Which deliveries are due, and what workers are told of them."""
+"""Which deliveries are due, and what goes to workers of them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from homing_server.store.sequences import read_counters
 _deliveries = schema.deliveries
 _invocations = schema.invocations
 
-MAX_OUTSTANDING: Final = 64
+MAX_OUTSTANDING_DELIVERIES: Final = 64
 """So many deliveries to one receiver are with the workers at the most: one that hangs must not fill their hands."""
 
-MAX_BYTES: Final = 16 * limits.MIB
+MAX_CLAIM_BYTES: Final = 16 * limits.MIB
 """Bodies of about so many bytes are taken at a time, and one at least."""
 
 _waiting = (schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
@@ -120,14 +120,14 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
     for receiver, due_us in sorted(due_by_receiver(connection).items(), key=lambda item: item[1]):
         # What goes to a function is carried out here and now.
         to_function = receiver.startswith(FUNCTION)
-        room = most if to_function else MAX_OUTSTANDING - outstanding.get(receiver, 0)
+        room = most if to_function else MAX_OUTSTANDING_DELIVERIES - outstanding.get(receiver, 0)
         if room <= 0:
             claimed.full = True
             continue
         if due_us > now_us:
             claimed.next_due_us = min(due_us, claimed.next_due_us or due_us)
             continue
-        if claimed.taken >= most or claimed.size >= MAX_BYTES:
+        if claimed.taken >= most or claimed.size >= MAX_CLAIM_BYTES:
             claimed.more = True
             break
         asked = min(room, most - claimed.taken)
@@ -139,7 +139,7 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
             claimed.messages += messages
         if len(rows) == room and not to_function:
             claimed.full = True
-        elif len(rows) == asked or claimed.size >= MAX_BYTES:
+        elif len(rows) == asked or claimed.size >= MAX_CLAIM_BYTES:
             claimed.more = True
     if claimed.messages:
         sent = [
@@ -156,7 +156,7 @@ def _take(due: Iterable[Row[Any]], claimed: Claim) -> list[Row[Any]]:
     for row in due:
         rows.append(row)
         claimed.size += len(row.request or b"") + len(row.result or b"")
-        if claimed.size >= MAX_BYTES:
+        if claimed.size >= MAX_CLAIM_BYTES:
             break
     claimed.taken += len(rows)
     return rows

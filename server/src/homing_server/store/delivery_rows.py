@@ -158,7 +158,7 @@ def _values(key: str, event: Event, token: Token, history: DeliveryHistory) -> V
 def _merge_attempts(
     known: Sequence[DeliveryAttemptRecord], told: Sequence[DeliveryAttemptRecord]
 ) -> list[DeliveryAttemptRecord]:
-    """Return all attempts of a delivery by the time of their start; a report tells of those of one hand-over alone."""
+    """Return all attempts of a delivery by the time of their start; a report tells of those of one dispatch alone."""
     attempts = {attempt.start_us: attempt for attempt in (*known, *told)}
     return [attempts[start_us] for start_us in sorted(attempts)]
 

@@ -30,7 +30,7 @@ class Work:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Return what tells this hand-over from all others."""
+        """Return what tells this dispatch from all others."""
         return self.message.invocation_id, self.message.generation
 
 
@@ -139,7 +139,7 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
 
 
 def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> None:
-    """Note that the broker has confirmed these hand-overs, unless they have gone further since."""
+    """Note that the broker has confirmed these dispatches, unless they have gone further since."""
     statement = (
         update(_invocations)
         .where(
@@ -153,7 +153,7 @@ def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> N
 
 
 def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
-    """Return hand-overs that were not, or perhaps not, published to the store's custody.
+    """Return dispatches that were not, or perhaps not, published to the store's custody.
 
     What is STOPPING is not published again: it stays with the broker until it is certain that nobody has it.
     """
@@ -175,7 +175,7 @@ def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *,
 
 
 def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
-    """Return hand-overs that were committed so long ago that their dispatcher should have seen them confirmed."""
+    """Return dispatches that were committed so long ago that their dispatcher should have seen them confirmed."""
     query = (
         select(_invocations.c.id, _invocations.c.generation)
         .where(

@@ -21,11 +21,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from homing_server.errors import ApiError, Code
-from homing_server.store.meta import keep_property
+from homing_server.store.meta import get_or_set
 
-_BUSY_TIMEOUT = 10_000
-_READERS = 4
-_RETRY_AFTER = 1.0
+_BUSY_TIMEOUT_MS = 10_000
+_READ_CONNECTIONS = 4
+_RETRY_AFTER_SECONDS = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,9 @@ class StoreUnavailableError(ApiError):
 
     def __init__(self, message: str) -> None:
         """Say what could not be done."""
-        super().__init__(code=Code.UNAVAILABLE, reason="STORE_UNAVAILABLE", message=message, retry_after=_RETRY_AFTER)
+        super().__init__(
+            code=Code.UNAVAILABLE, reason="STORE_UNAVAILABLE", message=message, retry_after=_RETRY_AFTER_SECONDS
+        )
 
 
 class Database:
@@ -57,9 +59,9 @@ class Database:
             raise ValueError("store_url must be sqlite:///PATH")
         self._path = Path(path)
         self._writer = self._engine(connections=1, begin="BEGIN IMMEDIATE")
-        self._reader = self._engine(connections=_READERS, begin="BEGIN")
+        self._reader = self._engine(connections=_READ_CONNECTIONS, begin="BEGIN")
         self._write_thread = ThreadPoolExecutor(1, "store-writer")
-        self._read_threads = ThreadPoolExecutor(_READERS, "store-reader")
+        self._read_threads = ThreadPoolExecutor(_READ_CONNECTIONS, "store-reader")
         self.identity = ""
         """Tells this database from every other; resume tokens carry it."""
         self.data_key = b""
@@ -69,8 +71,8 @@ class Database:
         """Make the file where there is none and bring its schema up to date."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
-        self.identity = await self.write(keep_property, "identity", uuid.uuid4().hex[:16])
-        self.data_key = bytes.fromhex(await self.write(keep_property, "data_key", secrets.token_hex(32)))
+        self.identity = await self.write(get_or_set, "identity", uuid.uuid4().hex[:16])
+        self.data_key = bytes.fromhex(await self.write(get_or_set, "data_key", secrets.token_hex(32)))
 
     async def close(self) -> None:
         """Let the transactions under way end, then close all connections."""
@@ -151,7 +153,7 @@ class Database:
             max_overflow=0,
             pool_timeout=60,
             # A connection serves one thread at a time, though not always the same.
-            connect_args={"timeout": _BUSY_TIMEOUT / 1000, "check_same_thread": False},
+            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
         )
 
         @event.listens_for(engine, "connect")
@@ -162,7 +164,7 @@ class Database:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute("PRAGMA foreign_keys = ON")
-            cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+            cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
             cursor.execute("PRAGMA cache_size = -65536")
             cursor.close()
 

@@ -14,14 +14,14 @@ from homing_core.ids import times_of_ids
 from homing_server.store import schema
 
 _invocations = schema.invocations
-_MAX_ARMS = 200
+_MAX_INDEXED_PARTS = 200
 _FOREVER_US = 2**63 - 1
 _ID_SLACK_US = 60 * 1_000_000
 """An id tells the time of acceptance; that of a synchronous call is made a moment before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
+class IndexedPart:
     """A part of what a filter selects: one of its functions and one of its states; None for all of them."""
 
     function: str | None = None
@@ -67,25 +67,25 @@ def span_of(selection: api.InvocationFilter) -> Span:
     return span
 
 
-def arms(selection: api.InvocationFilter) -> list[Arm]:
+def indexed_parts(selection: api.InvocationFilter) -> list[IndexedPart]:
     """Return what to look for one by one: an index has the order of one function and one state, not of several."""
     if selection.labels or selection.rerun_of or selection.caused_by:
-        return [Arm()]
+        return [IndexedPart()]
     functions: Sequence[str | None] = sorted(set(selection.functions)) or [None]
     states: Sequence[int | None] = sorted(set(selection.states)) or [None]
-    if len(functions) * len(states) > _MAX_ARMS:
+    if len(functions) * len(states) > _MAX_INDEXED_PARTS:
         states = [None]
-    return [Arm(function=function, state=state) for function in functions for state in states]
+    return [IndexedPart(function=function, state=state) for function in functions for state in states]
 
 
-def conditions(selection: api.InvocationFilter, arm: Arm) -> Iterator[ColumnElement[bool]]:
+def conditions(selection: api.InvocationFilter, part: IndexedPart) -> Iterator[ColumnElement[bool]]:
     """Yield what is true of the records that a filter selects, the times of acceptance and labels apart."""
-    if arm.function is not None:
-        yield _invocations.c.function == arm.function
+    if part.function is not None:
+        yield _invocations.c.function == part.function
     elif selection.functions:
         yield _invocations.c.function.in_(sorted(selection.functions))
-    if arm.state is not None:
-        yield _invocations.c.state == arm.state
+    if part.state is not None:
+        yield _invocations.c.state == part.state
     elif selection.states:
         yield _invocations.c.state.in_(sorted(selection.states))
     for name in ("start_time", "end_time"):

@@ -21,7 +21,7 @@ from homing_server.store.secrets import versions_of
 _functions = schema.functions
 _invocations = schema.invocations
 
-_BATCH = 500
+_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> Comm
             _invocations.c.custody == int(Custody.STORE),
             _invocations.c.function == name,
         )
-        .limit(_BATCH)
+        .limit(_BATCH_SIZE)
     )
     effects = CommitEffects()
     rows = connection.execute(query).all()

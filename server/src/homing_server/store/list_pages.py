@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, or_, select, union_all
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
-from homing_server.store.filter_sql import Span, arms, conditions, labelled, span_of
+from homing_server.store.filter_sql import Span, conditions, indexed_parts, labelled, span_of
 from homing_server.store.invocation_rows import invocation_of
 from homing_server.store.read import deliveries_of, take_page
 
@@ -103,17 +103,17 @@ def page_query(
 
     create_us: ColumnElement[int] = _invocations.c.create_us
     id_: ColumnElement[str] = _invocations.c.id
-    several = arms(selection)
-    if len(several) == 1:
-        query = select(_invocations).where(*conditions(selection, several[0]), *where)
+    parts = indexed_parts(selection)
+    if len(parts) == 1:
+        query = select(_invocations).where(*conditions(selection, parts[0]), *where)
         query, label = labelled(query, selection)
         if label is not None:
             # The index of labels has the order too: what carries a rare label is found without looking at the rest.
             create_us, id_ = label.c.create_us, label.c.invocation_id
         return ordered(query.where(*beyond(create_us, id_)), create_us, id_)
-    # Each arm is in order by an index; the database merges them and stops when the page is full.
+    # Each part is in order by an index; the database merges them and stops when the page is full.
     places = union_all(
-        *(select(create_us, id_).where(*conditions(selection, arm), *where, *beyond(create_us, id_)) for arm in several)
+        *(select(create_us, id_).where(*conditions(selection, part), *where, *beyond(create_us, id_)) for part in parts)
     ).subquery()
     page = ordered(select(places), places.c.create_us, places.c.id).subquery()
     return ordered(select(_invocations).join(page, page.c.id == id_), page.c.create_us, page.c.id)

@@ -14,7 +14,7 @@ def read_property(connection: Connection, name: str) -> str | None:
     return connection.execute(select(_table.c.value).where(_table.c.name == name)).scalar_one_or_none()
 
 
-def keep_property(connection: Connection, name: str, new: str) -> str:
+def get_or_set(connection: Connection, name: str, new: str) -> str:
     """Return a property of the database; where it has none yet, it is the new one from now on."""
     value = read_property(connection, name)
     if value is None:

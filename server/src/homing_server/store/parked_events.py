@@ -15,7 +15,7 @@ from homing_server.store import schema
 
 MAX_PARKED = 100_000
 """So many events are kept at the most; what comes beyond stays at the broker, where the backlog shows."""
-_MAX_WHY = 2_000
+_MAX_WHY_CHARACTERS = 2_000
 
 _parked = schema.parked_events
 
@@ -41,7 +41,9 @@ def park(connection: Connection, bodies: Sequence[bytes], *, why: str, now_us: i
     """
     if count(connection) + len(bodies) > MAX_PARKED:
         raise ParkingFullError(f"{MAX_PARKED} events are parked already: upgrade the servers, or look at why")
-    connection.execute(insert(_parked), [{"body": body, "why": why[:_MAX_WHY], "park_us": now_us} for body in bodies])
+    connection.execute(
+        insert(_parked), [{"body": body, "why": why[:_MAX_WHY_CHARACTERS], "park_us": now_us} for body in bodies]
+    )
 
 
 def parked(connection: Connection, *, after: int, most: int) -> list[Parked]:

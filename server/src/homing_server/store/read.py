@@ -18,7 +18,7 @@ _invocations = schema.invocations
 # Making a statement costs more than running it: those that run often are made once.
 _ended_after = _invocations.c.result_seq > bindparam("seq")
 _PAGE_BYTES = 1024 * 1024
-"""A page of results or changes ends after about so many bytes: those who read are many, and each has a page in hand."""
+"""A page of results or changes ends after about so many bytes: there are many readers, each with a page in memory."""
 _select_invocations = (
     select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
     .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
@@ -60,7 +60,7 @@ class Numbered:
     size: int
     """Bytes that it takes, about."""
     message: bytes = b""
-    """What tells a watcher of it, serialised once for all of them; empty until it is needed."""
+    """The message to watchers, serialised once for all of them; empty until it is needed."""
 
 
 def get_invocations(connection: Connection, ids: Collection[str], *, include_payload: bool) -> list[api.Invocation]:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, literal, not_, sel
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import ENDS
 from homing_server.store import schema
-from homing_server.store.filter_sql import Arm, conditions, labelled, span_of
+from homing_server.store.filter_sql import IndexedPart, conditions, labelled, span_of
 from homing_server.store.list_pages import Page, Place, list_invocations
 
 _invocations = schema.invocations
@@ -40,7 +40,7 @@ def count_rerunnable(connection: Connection, wanted: Rerunnable) -> int:
         return 0
     accepted = span_of(selection).of(_invocations.c.create_us)
     query = select(func.count()).select_from(_invocations)
-    query = query.where(*conditions(selection, Arm()), *accepted, *_where(wanted))
+    query = query.where(*conditions(selection, IndexedPart()), *accepted, *_where(wanted))
     count: int = connection.execute(labelled(query, selection)[0]).scalar_one()
     return count
 

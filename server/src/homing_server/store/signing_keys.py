@@ -17,7 +17,7 @@ from homing_server.store.sequences import raise_counters, read_counters
 _keys = schema.signing_keys
 _NEWEST_FIRST = (_keys.c.create_us.desc(), _keys.c.id.desc())
 
-ACTIVE = 2
+ACTIVE_KEYS = 2
 """So many keys of a function, or of the server, are active: the newest ones."""
 OF_SERVER = ""
 """In place of the name of a function: the keys of all functions that have none of their own."""
@@ -40,7 +40,7 @@ def add_key(connection: Connection, key: StoredKey) -> StoredKey:
     # A clock that was set back makes no new key an old one.
     create_us = max(key.create_us, others[0].create_us + 1 if others else 0)
     connection.execute(insert(_keys).values(id=key.id, function=key.function, value=key.value, create_us=create_us))
-    outdated = [other.id for other in others[ACTIVE - 1 :]]
+    outdated = [other.id for other in others[ACTIVE_KEYS - 1 :]]
     if outdated:
         connection.execute(delete(_keys).where(_keys.c.id.in_(outdated)))
     _changed(connection)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, literal, select
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
 from homing_server.store import schema
-from homing_server.store.filter_sql import Arm, conditions, labelled, span_of
+from homing_server.store.filter_sql import IndexedPart, conditions, labelled, span_of
 
 _invocations = schema.invocations
 
@@ -22,7 +22,7 @@ def count_selected(connection: Connection, selection: api.InvocationFilter, *, m
     """Return by state how many records a filter selects; counting stops after so many of a state."""
     if selection.labels or selection.rerun_of or selection.caused_by:
         # There are few of them, most often: all are looked at once, whatever their states.
-        query = select(_invocations.c.state, func.count()).where(*conditions(selection, Arm()))
+        query = select(_invocations.c.state, func.count()).where(*conditions(selection, IndexedPart()))
         query, label = labelled(query, selection)
         query = query.where(*span_of(selection).of(_invocations.c.create_us if label is None else label.c.create_us))
         counts = {State(state): count for state, count in connection.execute(query.group_by(_invocations.c.state))}
@@ -36,5 +36,5 @@ def count_selected(connection: Connection, selection: api.InvocationFilter, *, m
 
 def _count_state(connection: Connection, selection: api.InvocationFilter, state: int, *, most: int) -> int:
     accepted = span_of(selection).of(_invocations.c.create_us)
-    some = select(literal(1)).where(*conditions(selection, Arm(state=state)), *accepted).limit(most).subquery()
+    some = select(literal(1)).where(*conditions(selection, IndexedPart(state=state)), *accepted).limit(most).subquery()
     return connection.execute(select(func.count()).select_from(some)).scalar_one()

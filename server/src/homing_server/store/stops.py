@@ -1,6 +1,6 @@
 """Stops in the store: who is to be stopped, which workers may hold work, and whose messages may still be somewhere.
 
-A stop and its tombstone are committed together, and so are a worker's row and the tombstones that it is told of. So
+A stop and its tombstone are committed together, and so are a worker's row and the tombstones that it is sent. So
 whoever might start an invocation without knowing of its stop was in the table of workers when the stop was committed.
 """
 
@@ -26,7 +26,7 @@ from homing_server.store.record import select_invocations, store_changes
 _invocations = schema.invocations
 _workers = schema.workers
 
-_BATCH = 500
+_BATCH_SIZE = 500
 
 STOPPABLE = tuple(state for state in State if state not in ENDS and state is not State.STOPPING)
 """The states of invocations that can be stopped."""
@@ -40,7 +40,7 @@ class Requested:
     states: dict[str, State] = field(default_factory=dict)
     """By id, the state of each invocation that there is: that of before where it had ended or was STOPPING."""
     stops: list[Tombstone] = field(default_factory=list)
-    """Those that somebody may have in hand."""
+    """Those that may be in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class UnderWay:
 
 
 def request_stop(connection: Connection, invocation_id: str, *, caller: str, reason: str, now_us: int) -> Requested:
-    """Stop one invocation, or ask for it where somebody may have it in hand."""
+    """Stop one invocation, or ask for it where it may be in flight."""
     rows = select_invocations(connection, [invocation_id])
     return _request(connection, rows, caller=caller, reason=reason, now_us=now_us)
 
@@ -68,10 +68,10 @@ def request_page(
     now_us: int,
 ) -> tuple[Requested, Place | None]:
     """Stop a page of those that a filter selects; return also where the next page goes on, None at the end."""
-    query = page_query(selection, oldest_first=True, after=after, size=_BATCH)
+    query = page_query(selection, oldest_first=True, after=after, size=_BATCH_SIZE)
     rows = connection.execute(query.where(_invocations.c.create_us <= accepted_by_us)).all()
-    more = len(rows) > _BATCH
-    rows = rows[:_BATCH]
+    more = len(rows) > _BATCH_SIZE
+    rows = rows[:_BATCH_SIZE]
     requested = _request(connection, rows, caller=caller, reason=reason, now_us=now_us)
     return requested, Place(create_us=rows[-1].create_us, id=rows[-1].id) if more else None
 
@@ -131,7 +131,7 @@ def under_way(connection: Connection, *, most: int) -> UnderWay:
 
 
 def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> CommitEffects:
-    """End those that are STOPPING still: nobody has them in hand, or ever will."""
+    """End those that are STOPPING still: they are in flight nowhere, nor ever will be."""
     changes = []
     for row in select_invocations(connection, ids):
         before = record_of(row)
@@ -146,7 +146,7 @@ def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> Comm
 def stop_all_lost(connection: Connection, *, now_us: int) -> int:
     """End all stops, as the broker has lost its messages and its workers; tell how many there were."""
     count = 0
-    while found := under_way(connection, most=_BATCH).stops:
+    while found := under_way(connection, most=_BATCH_SIZE).stops:
         stop_all(connection, [stop.invocation_id for stop in found], now_us=now_us)
         count += len(found)
     tombstones.forget_all(connection)
@@ -164,7 +164,7 @@ def _request(connection: Connection, rows: Sequence[Row[Any]], *, caller: str, r
             changes.append(Change(row=row, before=before, after=after))
         requested.states[row.id] = (after if isinstance(after, Record) else before).state
     store_changes(connection, changes, requested.effects)
-    in_hand = [change for change in changes if change.after.state is State.STOPPING]
-    tombstones.insert_all(connection, in_hand, now_us=now_us)
-    requested.stops = [Tombstone(invocation_id=each.row.id, generation=each.row.generation) for each in in_hand]
+    in_flight = [change for change in changes if change.after.state is State.STOPPING]
+    tombstones.insert_all(connection, in_flight, now_us=now_us)
+    requested.stops = [Tombstone(invocation_id=each.row.id, generation=each.row.generation) for each in in_flight]
     return requested

@@ -1,4 +1,4 @@
-"""Tombstones: the hand-overs of stopped invocations that must not start, for as long as their messages may exist."""
+"""Tombstones: the dispatches of stopped invocations that must not start, for as long as their messages may exist."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def insert_all(connection: Connection, stopping: Sequence[Change], *, now_us: in
 
 
 def all_stops(connection: Connection) -> list[Tombstone]:
-    """Return every hand-over that must not start."""
+    """Return every dispatch that must not start."""
     query = select(_tombstones.c.invocation_id, _tombstones.c.generation)
     return [Tombstone(invocation_id=key, generation=generation) for key, generation in connection.execute(query)]
 
 
 def note_gone(connection: Connection, keys: Collection[tuple[str, int]], *, now_us: int) -> None:
-    """Note that the messages of these hand-overs, by id and generation, were let go.
+    """Note that the messages of these dispatches, by id and generation, were let go.
 
     Whoever let them go may have died before the broker knew: so the tombstones stay for a while.
     """

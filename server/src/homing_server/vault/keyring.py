@@ -1,4 +1,4 @@
-"""Holds the vault, and tells workers what only they can read: the secrets and the signing keys of functions."""
+"""Holds the vault, and seals for each worker what it alone can read: the secrets and signing keys of functions."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Keyring:
         assert self._vault is not None, "the vault is opened before anything is served"
         return self._vault
 
-    def keep_secret(self, name: str, value: bytes) -> bytes:
+    def encrypt_secret(self, name: str, value: bytes) -> bytes:
         """Return the value of a secret as the store keeps it."""
         return self.vault.encrypt(value, f"secret {name}")
 
-    def keep_signing_key(self, key_id: str, function: str, key: bytes) -> bytes:
+    def encrypt_signing_key(self, key_id: str, function: str, key: bytes) -> bytes:
         """Return a signing key as the store keeps it."""
         return self.vault.encrypt(key, _signing(key_id, function))
 
@@ -69,7 +69,7 @@ class Keyring:
                 known = self._decrypt(kept)
                 answers.append(Sealed(function=function, box=seal(public, known.SerializeToString(), function)))
             except SealError as error:
-                _log.error("secrets not told", function=function, error=str(error))
+                _log.error("secrets_not_sealed", function=function, error=str(error))
         return answers
 
     def _decrypt(self, kept: _Kept) -> FunctionSecrets:

@@ -47,7 +47,7 @@ async def open_vault(database: Database, *, given: str, path: Path) -> Vault:
     if check is None:
         made = vault.encrypt(_WORD, _CHECK).hex()
         # Where another server was faster its word counts.
-        check = await database.write(meta.keep_property, _CHECK, made)
+        check = await database.write(meta.get_or_set, _CHECK, made)
     try:
         vault.decrypt(bytes.fromhex(check), _CHECK)
     except SealError:
@@ -80,7 +80,7 @@ def _make(path: Path) -> str:
             os.fsync(stream.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
-            _log.info("secret key made", path=str(path))
+            _log.info("secret_key_created", path=str(path))
     finally:
         draft.unlink()
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,7 +1,7 @@
 """Follows the results, or the changes, of the store in their order, for all who watch them.
 
-Every server follows the store by the number that each result or change was given, woken by the word of whoever recorded
-it, itself or another server through control messages. Watchers read at their own pace from a window of what was
+Every server follows the store by the number that each result or change was given, notified by whoever committed it,
+itself or another server through control messages. Watchers read at their own pace from a window of what was
 numbered last, which all of them share, and from the store where they are further behind: a slow one costs no memory and
 misses nothing.
 """
@@ -25,11 +25,11 @@ from homing_server.store.read import Numbered
 from homing_server.store.retention import Floor, floor_of
 from homing_server.store.sequences import read_counters
 
-_WINDOW = 10_000
+_WINDOW_ITEMS = 10_000
 _WINDOW_BYTES = 32 * 1024 * 1024
-_PAGE = 500
-_POLL = 1.0
-"""How often, in seconds, the store is asked for what nobody told of."""
+_PAGE_ITEMS = 500
+_POLL_SECONDS = 1.0
+"""How often the store is asked for commits that nobody has notified."""
 
 
 class ReadAfter(Protocol):
@@ -39,7 +39,7 @@ class ReadAfter(Protocol):
         """Return at most so many."""
 
 
-class Follower:
+class Feed:
     """Knows how far a sequence goes, and wakes those who watch it."""
 
     def __init__(
@@ -55,13 +55,13 @@ class Follower:
         self._read_after = read_after
         self._floor_of = floor
         self._seq = 0
-        self._told = asyncio.Event()
-        self._told_seq = 0
+        self._committed = asyncio.Event()
+        self._committed_seq = 0
         self._moved = asyncio.Condition()
         self._window: deque[Numbered] = deque()
         self._window_bytes = 0
         self._window_start = 0
-        """All that was numbered after this, up to the follower's own number, is in the window."""
+        """All that was numbered after this, up to the feed's own number, is in the window."""
         self._watchers = 0
         self.closed = False
         """Whether nobody is to watch here any more."""
@@ -77,30 +77,30 @@ class Follower:
         return self._watchers > 0
 
     async def last(self) -> int:
-        """Return the last number that was given. The follower may be behind it, or skips to it where nobody watches."""
+        """Return the last number that was given. The feed may be behind it, or skips to it where nobody watches."""
         seq = (await self._database.read(read_counters))[self._counter]
         if not self._watchers:
             await self.skip_to(seq)
         return seq
 
-    def tell(self, seq: int) -> None:
-        """Tell that what has numbers up to this one was committed."""
+    def notify(self, seq: int) -> None:
+        """Take note that what has numbers up to this one was committed."""
         if seq > self._seq:
-            self._told_seq = max(seq, self._told_seq)
-            self._told.set()
+            self._committed_seq = max(seq, self._committed_seq)
+            self._committed.set()
 
-    def look(self) -> None:
-        """Tell that something was committed whose number the teller does not know."""
+    def wake(self) -> None:
+        """Take note that something was committed, under a number that the caller does not know."""
         if self._watchers:
-            self._told.set()
+            self._committed.set()
 
-    async def told(self) -> int:
-        """Wait until something was told, or for so long that the store is to be asked; return the highest told."""
+    async def wait_for_commit(self) -> int:
+        """Wait for a commit, or until the store is to be asked; return the highest number that was notified."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
-                await self._told.wait()
-        self._told.clear()
-        return self._told_seq
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._committed.wait()
+        self._committed.clear()
+        return self._committed_seq
 
     async def read_page(self) -> Sequence[Numbered]:
         """Take the next page into the window and wake those who watch; return it, empty where nothing is left."""
@@ -172,14 +172,14 @@ class Follower:
         if seq >= self._window_start:
             # Numbers have gaps where records were removed, or have changed again since.
             skip = bisect_right(self._window, seq, key=_number)
-            return list(islice(self._window, skip, skip + _PAGE))
+            return list(islice(self._window, skip, skip + _PAGE_ITEMS))
         page, floor = await self._database.read(self._read_page, seq, functions)
         self._check_floor(floor, seq)
         return page
 
     def _read_page(self, connection: Connection, seq: int, functions: frozenset[str]) -> tuple[Sequence[Numbered], int]:
         """Return a page of what is after a number, and up to which number some of these functions were removed."""
-        return self._read_after(connection, seq, most=_PAGE), self._floor_of(floor_of(connection, functions))
+        return self._read_after(connection, seq, most=_PAGE_ITEMS), self._floor_of(floor_of(connection, functions))
 
     @staticmethod
     def _check_floor(floor: int, seq: int) -> None:
@@ -190,7 +190,7 @@ class Follower:
         for item in page:
             self._window.append(item)
             self._window_bytes += item.size
-        while len(self._window) > _WINDOW or (self._window_bytes > _WINDOW_BYTES and self._window):
+        while len(self._window) > _WINDOW_ITEMS or (self._window_bytes > _WINDOW_BYTES and self._window):
             oldest = self._window.popleft()
             self._window_bytes -= oldest.size
             self._window_start = oldest.seq

@@ -9,9 +9,9 @@ from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.engine import Database
 from homing_server.store.read import changes_after, ended_after, get_invocations, results_after
-from homing_server.watch.feed import Follower
+from homing_server.watch.feed import Feed
 
-_SKIM = 500
+_SKIM_ITEMS = 500
 
 
 class WatchHub:
@@ -19,13 +19,9 @@ class WatchHub:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.results = Follower(
-            database, schema.RESULT_SEQ, read_after=results_after, floor=lambda floor: floor.result_seq
-        )
+        self.results = Feed(database, schema.RESULT_SEQ, read_after=results_after, floor=lambda floor: floor.result_seq)
         """The ends of invocations."""
-        self.changes = Follower(
-            database, schema.CHANGE_SEQ, read_after=changes_after, floor=lambda floor: floor.change_seq
-        )
+        self.changes = Feed(database, schema.CHANGE_SEQ, read_after=changes_after, floor=lambda floor: floor.change_seq)
         """All changes. Nothing is read of them while nobody watches."""
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
 
@@ -40,33 +36,33 @@ class WatchHub:
         await self.changes.close()
         self._wake(list(self._waiters))
 
-    def tell(self, *, result_seq: int, change_seq: int) -> None:
-        """Tell that results and changes up to these numbers have been committed."""
-        self.results.tell(result_seq)
-        self.changes.tell(change_seq)
+    def notify(self, *, result_seq: int, change_seq: int) -> None:
+        """Take note that results and changes up to these numbers were committed."""
+        self.results.notify(result_seq)
+        self.changes.notify(change_seq)
 
     async def follow_results(self) -> None:
         """Wait for results and wake those who wait for them. One step of a loop."""
-        told = await self.results.told()
+        committed = await self.results.wait_for_commit()
         while self.results.watched and (page := await self.results.read_page()):
             self._wake(item.invocation.id for item in page)
         if self.results.watched:
             return
         if not self._waiters:
             # Nobody to wake: who comes later finds in the store what has ended.
-            await self.results.skip_to(told)
+            await self.results.skip_to(committed)
             return
-        while ended := await self._database.read(ended_after, self.results.seq, most=_SKIM):
+        while ended := await self._database.read(ended_after, self.results.seq, most=_SKIM_ITEMS):
             await self.results.skip_to(ended[-1][0])
             self._wake(invocation_id for _, invocation_id in ended)
 
     async def follow_changes(self) -> None:
         """Wait for changes and wake those who watch them. One step of a loop."""
-        told = await self.changes.told()
+        committed = await self.changes.wait_for_commit()
         while self.changes.watched and await self.changes.read_page():
             pass
         if not self.changes.watched:
-            await self.changes.skip_to(told)
+            await self.changes.skip_to(committed)
 
     async def wait_ended(self, invocation_id: str, timeout: float) -> api.Invocation | None:  # noqa: ASYNC109
         """Return an invocation once it has ended, or as it is after so many seconds; None where there is none."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Code, resume_token_expired, unavailable
 from homing_server.metrics import Metrics
 from homing_server.rules.filters import check_filter, matcher
@@ -17,21 +17,21 @@ from homing_server.rules.validation import Checks
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import timestamp
 from homing_server.store.read import Numbered
-from homing_server.watch.feed import Follower
+from homing_server.watch.feed import Feed
 from homing_server.watch.hub import WatchHub
 
-_BOOKMARK_INTERVAL = 10.0
-_SLOW = 30.0
+_BOOKMARK_SECONDS = 10.0
+_SLOW_READER_SECONDS = 30.0
 """A reader that does not take a message for so many seconds is cut off."""
 
 
-class Watching:
+class WatchService:
     """Opens watches."""
 
-    def __init__(self, database: Database, hub: WatchHub, holds: Holds, metrics: Metrics) -> None:
+    def __init__(self, database: Database, hub: WatchHub, wait_reasons: WaitReasons, metrics: Metrics) -> None:
         self._database = database
         self._hub = hub
-        self._holds = holds
+        self._wait_reasons = wait_reasons
         self._metrics = metrics
 
     async def watch(self, request: api.WatchResultsRequest, *, caller: Identity) -> AsyncIterator[bytes]:
@@ -47,36 +47,34 @@ class Watching:
         check_filter(checks, request.filter)
         checks.done()
         functions = frozenset(request.filter.functions)
-        kind, follower = (
-            ("changes", self._hub.changes) if request.include_transitions else ("results", self._hub.results)
-        )
-        seq = await self._start(kind, follower, request.resume_token, functions)
+        kind, feed = ("changes", self._hub.changes) if request.include_transitions else ("results", self._hub.results)
+        seq = await self._start(kind, feed, request.resume_token, functions)
         matches = matcher(request.filter)
         self._metrics.watchers.inc()
         try:
             yield self._bookmark(kind, seq)
-            told = time.monotonic()
-            async for page in follower.pages(seq, functions):
-                if follower.closed:
+            sent_at = time.monotonic()
+            async for page in feed.pages(seq, functions):
+                if feed.closed:
                     raise unavailable("SERVER_STOPPING", "the server stops; resume after the last token")
                 for item in page:
                     seq = item.seq
                     if matches(item.invocation):
                         offered = time.monotonic()
-                        yield item.message or self._tell(kind, item)
-                        told = time.monotonic()
-                        if told - offered > _SLOW:
+                        yield item.message or self._message_of(kind, item)
+                        sent_at = time.monotonic()
+                        if sent_at - offered > _SLOW_READER_SECONDS:
                             raise _slow()
-                if time.monotonic() - told >= _BOOKMARK_INTERVAL:
+                if time.monotonic() - sent_at >= _BOOKMARK_SECONDS:
                     yield self._bookmark(kind, seq)
-                    told = time.monotonic()
+                    sent_at = time.monotonic()
                 if not page:
-                    await follower.moved_past(seq, max(0.0, told + _BOOKMARK_INTERVAL - time.monotonic()))
+                    await feed.moved_past(seq, max(0.0, sent_at + _BOOKMARK_SECONDS - time.monotonic()))
         finally:
             self._metrics.watchers.dec()
 
-    async def _start(self, kind: str, follower: Follower, resume_token: str, functions: frozenset[str]) -> int:
-        last = await follower.last()
+    async def _start(self, kind: str, feed: Feed, resume_token: str, functions: frozenset[str]) -> int:
+        last = await feed.last()
         if not resume_token:
             return last
         token = decode_token(kind, resume_token, field="resume_token", holds={"store": str, "seq": int})
@@ -86,11 +84,11 @@ class Watching:
         if seq > last:
             # The store was put back to an earlier state: it gives these numbers again.
             raise resume_token_expired("the store is not as far any more")
-        await follower.check_kept(seq, functions)
+        await feed.check_kept(seq, functions)
         return seq
 
-    def _tell(self, kind: str, item: Numbered) -> bytes:
-        invocation = self._holds.explain(item.invocation)
+    def _message_of(self, kind: str, item: Numbered) -> bytes:
+        invocation = self._wait_reasons.explain(item.invocation)
         response = api.WatchResultsResponse(resume_token=self._token(kind, item.seq), invocation=invocation)
         item.message = response.SerializeToString()
         return item.message
@@ -107,6 +105,6 @@ def _slow() -> ApiError:
     return ApiError(
         code=Code.RESOURCE_EXHAUSTED,
         reason="SLOW_CONSUMER",
-        message=f"the watch was not read for {_SLOW:g} s; resume after the last token",
+        message=f"the watch was not read for {_SLOW_READER_SECONDS:g} s; resume after the last token",
         retry_after=1.0,
     )

@@ -9,8 +9,8 @@ import grpc
 
 from homing_server.auth import audit
 from homing_server.auth.identity import EVERYBODY
-from homing_server.auth.key_cache import KnownKeys
-from homing_server.auth.scopes import BATCH, OPEN_IN_PART
+from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.scopes import BATCH_METHOD, PUBLIC_METHODS
 from homing_server.errors import ApiError, key_missing
 from homing_server.front.grpc.caller import serve_for
 from homing_server.front.grpc.status import Context, abort
@@ -19,10 +19,10 @@ _OPEN: Final = "/grpc.health.v1.Health/"
 _OURS: Final = "/homing."
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     """Lets nobody in without a key, and nobody further than their scopes; services ask who it was."""
 
-    def __init__(self, keys: KnownKeys | None) -> None:
+    def __init__(self, keys: KeyCache | None) -> None:
         """Prepare to let callers in.
 
         :param keys: Who knows callers; None on a server without authentication, which lets everybody in.
@@ -49,16 +49,16 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return
         shown = next((value for name, value in metadata or () if name == "authorization"), None)
         identity = self._keys.identify(shown)
-        if not identity.known and method not in OPEN_IN_PART:
+        if not identity.known and method not in PUBLIC_METHODS:
             raise key_missing()
-        if method != BATCH:
+        if method != BATCH_METHOD:
             identity.take()
         if method.startswith(_OURS):
             try:
                 identity.check_call(method)
             except ApiError as error:
                 if audit.is_control(method):
-                    audit.tell(method, caller=identity.name, request=None, outcome=error.code.name)
+                    audit.log_action(method, caller=identity.name, request=None, outcome=error.code.name)
                 raise
         serve_for(identity)
 

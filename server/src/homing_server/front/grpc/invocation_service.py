@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 
-from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from homing.v1 import invocation_service_pb2_grpc
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.auth.identity import Identity
-from homing_server.cluster.wait_reasons import Holds
+from homing_server.auth.visibility import Visibility
+from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context, status_of, traceparent
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
-from homing_server.invocations.queries import Lists
+from homing_server.invocations.queries import Queries, redacted_for_anonymous
 from homing_server.invocations.reruns import Reruns
-from homing_server.invocations.stops import Stopping
+from homing_server.invocations.stops import Stops
 from homing_server.invocations.sync_calls import SyncCalls
 from homing_server.payloads.blobs import Blobs
 from homing_server.rules.validation import Checks, check_spec
-from homing_server.store.accept import Draft
-from homing_server.store.engine import Database
-from homing_server.store.invocation_rows import accepted_invocation
-from homing_server.store.read import get_invocations
-from homing_server.store.visibility import Origin, origin_of
 from homing_server.watch.hub import WatchHub
-from homing_server.watch.service import Watching
+from homing_server.watch.service import WatchService
 
 ID_METADATA = "homing-invocation-id"
 
-_FOREVER = 7 * 24 * 3600.0
-_MAX_WAIT = 600.0
-_DEFAULT_WAIT = 60.0
-_MARGIN = 0.25
+_MAX_CALL_SECONDS = 7 * 24 * 3600.0
+_MAX_WAIT_SECONDS = 600.0
+_DEFAULT_WAIT_SECONDS = 60.0
+_MARGIN_SECONDS = 0.25
 """A wait ends this many seconds before the deadline of its call, so that its answer arrives."""
 
 
@@ -49,29 +45,29 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         admission: Admission,
         blobs: Blobs,
         catalog: Catalog,
-        database: Database,
         guard: Guard,
-        holds: Holds,
+        wait_reasons: WaitReasons,
         hub: WatchHub,
-        lists: Lists,
+        queries: Queries,
         reruns: Reruns,
-        stopping: Stopping,
+        stops: Stops,
         sync_calls: SyncCalls,
-        watching: Watching,
+        visibility: Visibility,
+        watches: WatchService,
         sync_timeout: float,
     ) -> None:
         self._admission = admission
         self._blobs = blobs
         self._catalog = catalog
-        self._database = database
         self._guard = guard
-        self._holds = holds
+        self._wait_reasons = wait_reasons
         self._hub = hub
-        self._lists = lists
+        self._queries = queries
         self._reruns = reruns
-        self._stopping = stopping
+        self._stops = stops
         self._sync_calls = sync_calls
-        self._watching = watching
+        self._visibility = visibility
+        self._watches = watches
         self._sync_timeout = sync_timeout
 
     async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
@@ -90,7 +86,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         invocation = await self._sync_calls.call(
             invocation_id,
             request.spec,
-            timeout=self._sync_timeout if remaining is None else min(remaining, _FOREVER),
+            timeout=self._sync_timeout if remaining is None else min(remaining, _MAX_CALL_SECONDS),
             caller=identity,
             traceparent=traceparent(context),
         )
@@ -102,42 +98,38 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         accepted = await self._admission.accept(
             request.spec, request_id=request.request_id, caller=identity, traceparent=traceparent(context)
         )
-        invocation = await self._shown(accepted, identity)
+        invocation = await self._queries.accepted(accepted, caller=identity)
         return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.draft is None)
 
     async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
         """Return a record."""
         _check_id(request.id)
-        invocation = await self._get(request.id, include_payload=request.include_payload)
-        caller().check_read(function=invocation.function, caller=invocation.caller, caused=bool(invocation.caused_by))
+        invocation = await self._queries.get(request.id, caller=caller(), include_payload=request.include_payload)
         return api.GetInvocationResponse(invocation=invocation)
 
     async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
         """Wait for an end."""
         _check_id(request.id)
-        wait = _DEFAULT_WAIT
+        wait = _DEFAULT_WAIT_SECONDS
         if request.HasField("timeout"):
             checks = Checks()
-            checks.duration("timeout", request.timeout, 0, _MAX_WAIT)
+            checks.duration("timeout", request.timeout, 0, _MAX_WAIT_SECONDS)
             checks.done()
             wait = request.timeout.ToTimedelta().total_seconds()
         remaining = context.time_remaining()
         if remaining is not None:
-            wait = max(0.0, min(wait, remaining - _MARGIN))
-        identity = caller()
-        if not identity.reads_all:
-            origin = await self._origin(request.id)
-            identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
+            wait = max(0.0, min(wait, remaining - _MARGIN_SECONDS))
+        await self._visibility.check_read(request.id, caller())
         invocation = await self._hub.wait_ended(request.id, wait)
         if invocation is None:
             raise invocation_not_found(request.id)
-        return api.WaitInvocationResponse(invocation=self._holds.explain(invocation))
+        return api.WaitInvocationResponse(invocation=self._wait_reasons.explain(invocation))
 
     def WatchResults(  # type: ignore[override]  # its messages are serialised already
         self, request: api.WatchResultsRequest, _context: Context
     ) -> AsyncIterator[bytes]:
         """Stream ends, or all changes."""
-        return self._watching.watch(request, caller=caller())
+        return self._watches.watch(request, caller=caller())
 
     async def BatchInvokeAsync(
         self, request: api.BatchInvokeAsyncRequest, context: Context
@@ -154,7 +146,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         outcomes = await self._admission.accept_batch(
             request.requests, caller=identity, traceparent=traceparent(context)
         )
-        earlier = await self._get_all(
+        earlier = await self._queries.records(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
         )
         response = api.BatchInvokeAsyncResponse()
@@ -168,24 +160,24 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
                 result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
             else:
-                result.accepted.invocation.CopyFrom(self._fresh(outcome.draft))
+                result.accepted.invocation.CopyFrom(self._queries.fresh(outcome.draft))
         return response
 
     async def ListInvocations(
         self, request: api.ListInvocationsRequest, _context: Context
     ) -> api.ListInvocationsResponse:
         """Return a page of records."""
-        return await self._lists.list(request, caller=caller())
+        return await self._queries.list(request, caller=caller())
 
     async def CountInvocations(
         self, request: api.CountInvocationsRequest, _context: Context
     ) -> api.CountInvocationsResponse:
         """Count records."""
-        return await self._lists.count(request, caller=caller())
+        return await self._queries.count(request, caller=caller())
 
     async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
         """Stop all that a filter selects."""
-        return await self._stopping.stop_selected(request, caller=caller())
+        return await self._stops.stop_selected(request, caller=caller())
 
     async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
         """Run many again."""
@@ -195,9 +187,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Stop an invocation."""
         _check_id(request.id)
         identity = caller()
-        await self._check_function_of(request.id, identity)
-        await self._stopping.stop(request.id, caller=identity, reason=request.reason)
-        return api.StopInvocationResponse(invocation=await self._get(request.id))
+        await self._visibility.check_function_of(request.id, identity)
+        await self._stops.stop(request.id, caller=identity, reason=request.reason)
+        return api.StopInvocationResponse(invocation=await self._queries.record(request.id))
 
     async def RerunInvocation(
         self, request: api.RerunInvocationRequest, context: Context
@@ -205,9 +197,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Run one again."""
         _check_id(request.id)
         identity = caller()
-        await self._check_function_of(request.id, identity)
+        await self._visibility.check_function_of(request.id, identity)
         accepted = await self._reruns.rerun(request, caller=identity, traceparent=traceparent(context))
-        return api.RerunInvocationResponse(invocation=await self._shown(accepted, identity))
+        return api.RerunInvocationResponse(invocation=await self._queries.accepted(accepted, caller=identity))
 
     async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
         """Check that all functions of a batch are public.
@@ -217,57 +209,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         for name in sorted({each.spec.function for each in request.requests}) or [""]:
             await self._catalog.check_public(name, identity)
 
-    async def _check_function_of(self, invocation_id: str, identity: Identity) -> None:
-        """Check that the caller may have to do with the function of an invocation.
-
-        :raises ApiError: NOT_FOUND; PERMISSION_DENIED.
-        """
-        if identity.functions:
-            identity.check_function((await self._origin(invocation_id)).function)
-
-    async def _origin(self, invocation_id: str) -> Origin:
-        origin = await self._database.read(origin_of, invocation_id)
-        if origin is None:
-            raise invocation_not_found(invocation_id)
-        return origin
-
-    async def _shown(self, accepted: Accepted, identity: Identity) -> invocation_pb2.Invocation:
-        if accepted.draft is None:
-            return redacted_for_anonymous(await self._get(accepted.id), identity)
-        return self._fresh(accepted.draft)
-
-    def _fresh(self, draft: Draft) -> invocation_pb2.Invocation:
-        return self._holds.explain(
-            accepted_invocation(draft.id, draft.record, draft.spec, create_us=draft.create_us, rerun_of=draft.rerun_of)
-        )
-
-    async def _get(self, invocation_id: str, *, include_payload: bool = False) -> invocation_pb2.Invocation:
-        invocations = await self._get_all({invocation_id}, include_payload=include_payload)
-        if invocation_id not in invocations:
-            raise invocation_not_found(invocation_id)
-        return invocations[invocation_id]
-
-    async def _get_all(
-        self, ids: Collection[str], *, include_payload: bool = False
-    ) -> dict[str, invocation_pb2.Invocation]:
-        if not ids:
-            return {}
-        invocations = await self._database.read(get_invocations, ids, include_payload=include_payload)
-        return {invocation.id: self._holds.explain(invocation) for invocation in invocations}
-
 
 def _check_id(invocation_id: str) -> None:
     if not invocation_id:
         raise invalid_request([Violation(field="id", description="must not be empty")])
-
-
-def redacted_for_anonymous(invocation: invocation_pb2.Invocation, identity: Identity) -> invocation_pb2.Invocation:
-    """Return of an earlier invocation what its caller may see: who shows no key may have guessed its request id."""
-    if identity.known:
-        return invocation
-    return invocation_pb2.Invocation(
-        id=invocation.id,
-        function=invocation.function,
-        state=invocation.state,
-        create_time=invocation.create_time,
-    )

@@ -7,22 +7,20 @@ from collections.abc import AsyncIterator
 from homing.v1 import payload_service_pb2 as api
 from homing.v1 import payload_service_pb2_grpc
 from homing_core import limits
-from homing_server.auth.identity import Identity
+from homing_server.auth.visibility import Visibility
 from homing_server.errors import ApiError, Violation, invalid_request
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.payloads.blobs import Blobs
 from homing_server.rules.validation import Checks
-from homing_server.store.engine import Database
-from homing_server.store.visibility import origins_of_blob
 
 
 class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
     """Serves bodies over the inline limit."""
 
-    def __init__(self, blobs: Blobs, database: Database) -> None:
+    def __init__(self, blobs: Blobs, visibility: Visibility) -> None:
         self._blobs = blobs
-        self._database = database
+        self._visibility = visibility
 
     async def WritePayload(
         self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
@@ -42,27 +40,9 @@ class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
         """Stream a body in parts."""
         if not request.blob_id:
             raise _broken("blob_id", "must not be empty")
-        identity = caller()
-        if not identity.reads_all:
-            await self._check_reader(request.blob_id, identity)
+        await self._visibility.check_read_blob(request.blob_id, caller())
         async for data in self._blobs.read(request.blob_id):
             yield api.ReadPayloadResponse(data=data)
-
-    async def _check_reader(self, blob_id: str, identity: Identity) -> None:
-        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
-
-        :raises ApiError: PERMISSION_DENIED.
-        """
-        refused: ApiError | None = None
-        for origin in await self._database.read(origins_of_blob, blob_id):
-            try:
-                identity.check_read(function=origin.function, caller=origin.caller, caused=origin.caused)
-            except ApiError as error:
-                refused = error
-            else:
-                return
-        if refused is not None:
-            raise refused
 
 
 async def _parts(requests: AsyncIterator[api.WritePayloadRequest], size: int) -> AsyncIterator[bytes]:

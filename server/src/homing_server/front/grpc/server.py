@@ -28,7 +28,7 @@ from homing.v1 import (
     signing_key_service_pb2_grpc,
 )
 from homing_core.tls import TlsFiles
-from homing_server.front.grpc.authentication import AccessInterceptor
+from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
@@ -95,7 +95,7 @@ class GrpcFront:
         *,
         tls: TlsFiles | None,
         compress: bool,
-        access: AccessInterceptor,
+        access: AuthenticationInterceptor,
     ) -> None:
         """Put the services together.
 
@@ -143,7 +143,7 @@ class GrpcFront:
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
             for name in ("", *_SERVICES):
                 await self._health.set(name, status)
-            _log.info("health", serving=serving)
+            _log.info("health_changed", serving=serving)
 
     async def stop(self, grace: float) -> None:
         """Take no more calls and give those under way so many seconds to end."""

@@ -109,7 +109,7 @@ def _audited(behaviour: _Unary, method: str) -> _Unary:
         else:
             return response
         finally:
-            audit.tell(method, caller=identity.name, request=request, outcome=outcome)
+            audit.log_action(method, caller=identity.name, request=request, outcome=outcome)
 
     return audited
 
@@ -142,7 +142,7 @@ def traceparent(context: Context) -> str:
 
 def _status(error: Exception, method: str) -> Any:
     if not isinstance(error, ApiError):
-        _log.error("call failed", method=method, exc_info=error)
+        _log.error("call_failed", method=method, exc_info=error)
         error = ApiError(code=Code.INTERNAL, reason="INTERNAL", message="the server failed; its log says why")
     return rpc_status.to_status(status_of(error))
 

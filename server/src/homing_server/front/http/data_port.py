@@ -11,7 +11,7 @@ from homing_core import limits
 from homing_server.errors import ApiError
 from homing_server.front.http.status import refusal
 from homing_server.payloads.blobs import Blobs
-from homing_server.payloads.signed_urls import BLOBS, RESULTS, DataUrls
+from homing_server.payloads.signed_urls import BLOBS, RESULTS, SignedUrls
 
 _BLOB_TYPE: Final = "application/protobuf"
 
@@ -19,7 +19,7 @@ _BLOB_TYPE: Final = "application/protobuf"
 class DataPort:
     """Reads and writes bodies for workers."""
 
-    def __init__(self, blobs: Blobs, urls: DataUrls) -> None:
+    def __init__(self, blobs: Blobs, urls: SignedUrls) -> None:
         self._blobs = blobs
         self._urls = urls
 

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from homing.v1.key_service_pb2 import SCOPE_READ
 from homing_core.tls import TlsFiles
 from homing_server.auth.identity import Identity
-from homing_server.auth.key_cache import KnownKeys
+from homing_server.auth.key_cache import KeyCache
 from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.status import refusal
@@ -31,7 +31,7 @@ class HttpFront:
     """An HTTP server."""
 
     def __init__(
-        self, listen: str, metrics: Metrics, data_port: DataPort, *, tls: TlsFiles | None, keys: KnownKeys | None
+        self, listen: str, metrics: Metrics, data_port: DataPort, *, tls: TlsFiles | None, keys: KeyCache | None
     ) -> None:
         """Put the routes together.
 
