@@ -1,6 +1,6 @@
 # `make demo` shows homing at work, `make test` proves it, `make check` reads the code. Each installs what it needs.
 
-.PHONY: help demo test soak check bench gen format requirements dist clean
+.PHONY: help demo test soak check bench gen format requirements dist release clean
 
 help:
 	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
@@ -13,6 +13,7 @@ help:
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
 	@echo 'make dist          build wheels and source distributions into dist/'
+	@echo 'make release       check, test and build the version in VERSION, and tag it; publishes nothing'
 	@echo 'make clean         remove what these make in this folder'
 
 demo:
@@ -46,6 +47,9 @@ requirements:
 
 dist:
 	@scripts/dist
+
+release:
+	@scripts/release
 
 clean:
 	rm -rf .venv .venv-gen .venv-polyglot .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,5 +1,7 @@
 """What all tests share; the fixtures themselves are in support/."""
 
+from pathlib import Path
+
 import pytest
 
 from support import processes
@@ -9,6 +11,7 @@ pytest_plugins = ["homing.testing.pytest_plugin", "support.fixtures", "support.s
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail where a test was skipped")
+    parser.addoption("--built", type=Path, help="the folder with the distributions to test; by default they are built")
 
 
 def pytest_configure() -> None:

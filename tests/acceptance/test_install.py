@@ -73,9 +73,12 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    ours, others = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("wheels")
-    run(ROOT / "scripts" / "dist", ours)
+def built(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    ours: Path | None = pytestconfig.getoption("--built")
+    if ours is None:
+        ours = tmp_path_factory.mktemp("dist")
+        run(ROOT / "scripts" / "dist", ours)
+    others = tmp_path_factory.mktemp("wheels")
     pinned = ("--no-deps", "--require-hashes", f"--requirement={ROOT / 'requirements' / 'run.txt'}")
     run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", f"--dest={others}", *pinned)
     return Built(ours=ours, others=others)
