@@ -274,7 +274,7 @@ async def test_min_instances_are_there_before_any_work(server: FakeServer, broke
 
 def test_hellos_come_often_enough() -> None:
     assert limits.CONTROL_INTERVAL < limits.CONTROL_SILENCE / 2
-    assert limits.CONTROL_INTERVAL > link._HELLO_INTERVAL
+    assert limits.CONTROL_INTERVAL > link._REQUEST_INTERVAL
 
 
 async def test_a_paused_function_finishes_what_runs_and_gives_back_the_rest(

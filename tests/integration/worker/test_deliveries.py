@@ -334,7 +334,7 @@ async def test_a_delivery_is_signed_the_way_of_standard_webhooks(
 async def test_a_delivery_is_never_sent_unsigned(
     server: FakeServer, broker_url: str, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SecretLink.__init__, "__kwdefaults__", {"patience": 0.2})
+    monkeypatch.setattr(SecretLink.__init__, "__kwdefaults__", {"timeout": 0.2})
     async with running_worker(server, broker_url, tmp_path) as worker:
         server.silent = True
         message = delivery(receiver.url)

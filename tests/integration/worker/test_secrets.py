@@ -33,7 +33,7 @@ def reader(*secrets: str) -> Function:
 async def test_a_start_without_secrets_fails_and_is_tried_again(
     server: FakeServer, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "SecretLink", partial(SecretLink, patience=0.5))
+    monkeypatch.setattr(app, "SecretLink", partial(SecretLink, timeout=0.5))
     await server.deploy(reader("password"))
     policy = RetryPolicy(max_attempts=100, initial_backoff=Duration(nanos=100_000_000), max_backoff=Duration(seconds=1))
 
@@ -44,7 +44,7 @@ async def test_a_start_without_secrets_fails_and_is_tried_again(
         end = await server.end(id_)
 
     assert (failed.failure.reason, failed.failure.retryable) == ("SECRETS_UNAVAILABLE", True)
-    assert failed.failure.message == "its secrets are not here: no server has told them within 0.5 s"
+    assert failed.failure.message == "its secrets are not here: no server has sent them within 0.5 s"
     assert end.state == api.INVOCATION_STATE_SUCCEEDED
     assert end.result.payload.data.decode().split() == [hashlib.sha256(VALUE).hexdigest()]
 

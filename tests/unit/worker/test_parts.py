@@ -15,7 +15,7 @@ from homing.v1.invocation_pb2 import Result
 from homing_core import limits
 from homing_core.guard import ForbiddenTargetError, Guard
 from homing_core.wire.v1 import FunctionState, Snapshot, Tombstone
-from homing_worker.control.catalog import Catalogue
+from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
 from homing_worker.control.tombstones import Tombstones
 from homing_worker.deliveries.resolver import GuardedResolver
@@ -80,7 +80,7 @@ async def test_what_a_name_leads_to_is_checked_each_time() -> None:
 class Changes:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int | None]] = []
-        self.catalogue = Catalogue(self._on_change)
+        self.catalog = Catalog(self._on_change)
 
     def _on_change(self, name: str, state: FunctionState | None, _: int) -> None:
         self.seen.append((name, state.function.revision if state is not None else None))
@@ -93,40 +93,40 @@ def state(name: str, revision: int, *, deleted: bool = False) -> FunctionState:
 def test_only_newer_revisions_change_the_catalogue() -> None:
     changes = Changes()
     for news in (state("f", 2), state("f", 2), state("f", 1), state("f", 3), state("f", 3, deleted=True)):
-        changes.catalogue.apply(news, 1)
-    changes.catalogue.apply(state("f", 2), 1)
-    changes.catalogue.apply(state("f", 4), 1)
+        changes.catalog.apply(news, 1)
+    changes.catalog.apply(state("f", 2), 1)
+    changes.catalog.apply(state("f", 4), 1)
 
     assert changes.seen == [("f", 2), ("f", 3), ("f", None), ("f", 4)]
 
 
 def test_a_change_of_the_secrets_is_news_too() -> None:
     changes = Changes()
-    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=5), 1)
-    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=4), 1)
-    changes.catalogue.merge(
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=5), 1)
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=4), 1)
+    changes.catalog.merge(
         Snapshot(functions=[FunctionState(function=Function(name="f", revision=2), secrets_version=6)]), 1
     )
-    changes.catalogue.apply(FunctionState(function=Function(name="f", revision=1), secrets_version=7), 1)
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=1), secrets_version=7), 1)
 
     assert changes.seen == [("f", 2), ("f", 2)]
 
 
 def test_a_snapshot_removes_what_it_does_not_name_unless_it_was_heard_of_since() -> None:
     changes = Changes()
-    changes.catalogue.apply(state("old", 1), 1)
-    changes.catalogue.ask()
-    changes.catalogue.apply(state("new", 1), 1)
-    changes.catalogue.merge(Snapshot(functions=[state("other", 1)]), 1)
+    changes.catalog.apply(state("old", 1), 1)
+    changes.catalog.expect_snapshot()
+    changes.catalog.apply(state("new", 1), 1)
+    changes.catalog.merge(Snapshot(functions=[state("other", 1)]), 1)
 
     assert changes.seen == [("old", 1), ("new", 1), ("old", None), ("other", 1)]
 
 
 async def test_the_gate_opens_with_a_snapshot_and_closes_with_silence() -> None:
-    gate = Gate(silence=0.05)
+    gate = Gate(max_silence=0.05)
     gate.heard()
     assert not gate.open
-    gate.informed()
+    gate.reopen()
     assert gate.open
     await asyncio.sleep(0.06)
     assert not gate.open
@@ -134,16 +134,16 @@ async def test_the_gate_opens_with_a_snapshot_and_closes_with_silence() -> None:
     assert not gate.open
     waiting = asyncio.create_task(gate.wait())
     await asyncio.sleep(0)
-    gate.informed()
+    gate.reopen()
     async with asyncio.timeout(5):
         await waiting
 
 
 async def test_the_gate_goes_by_when_a_word_was_said() -> None:
-    gate = Gate(silence=10.0)
-    gate.informed(age=11.0)
+    gate = Gate(max_silence=10.0)
+    gate.reopen(age=11.0)
     assert not gate.open
-    gate.informed(age=9.0)
+    gate.reopen(age=9.0)
     assert gate.open
     gate.heard(age=9.5)
     gate.heard(age=60.0)

@@ -11,7 +11,8 @@ from homing_core.reasons import FailureReason
 from homing_core.sealing import seal
 from homing_core.wire.v1 import FunctionSecrets, Sealed
 from homing_worker.control.secrets import SecretLink
-from homing_worker.execution.pool import Pool, PoolClosedError, Slot
+from homing_worker.execution.pool import Pool
+from homing_worker.execution.slots import PoolClosedError, Slot
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime import Answer, Instance, Request, Runtime, StartFailedError
 
@@ -104,7 +105,7 @@ async def turns(count: int = 20) -> None:
 
 async def test_it_starts_from_zero_and_reuses_what_runs(runtime: FakeRuntime) -> None:
     pool = Pool(function(), runtime, SecretLink())
-    pool.open()
+    pool.warm_up()
     await turns()
     assert (pool.instances, pool.cold) == (0, True)
 
@@ -201,7 +202,7 @@ async def test_a_start_that_fails_beside_a_running_instance_disturbs_nobody(runt
 
 async def test_an_instance_that_dies_is_replaced(runtime: FakeRuntime) -> None:
     pool = Pool(function(min_instances=1), runtime, SecretLink())
-    pool.open()
+    pool.warm_up()
     await turns()
     runtime.instances[0].die()
     await turns()
@@ -213,7 +214,8 @@ async def test_an_instance_that_dies_is_replaced(runtime: FakeRuntime) -> None:
 async def test_a_retired_instance_gets_no_calls_and_stops_after_its_last(runtime: FakeRuntime) -> None:
     pool = Pool(function(concurrency=2, max_instances=1), runtime, SecretLink())
     one, two = await take(pool), await take(pool)
-    pool.release(one, retire=True)
+    one.retire = True
+    pool.release(one)
     await turns()
     assert not runtime.instances[0].stopped.is_set()
 
@@ -227,12 +229,14 @@ async def test_a_retired_instance_gets_no_calls_and_stops_after_its_last(runtime
 async def test_a_suspect_instance_gets_calls_again_once_it_was_found_to_run(runtime: FakeRuntime) -> None:
     pool = Pool(function(max_instances=1), runtime, SecretLink())
     slot = await take(pool)
-    pool.release(slot, suspect=True)
+    slot.suspect = True
+    pool.release(slot)
     assert pool.take() is None
     assert (await take(pool)).instance is slot.instance
 
     runtime.instances[0].running = False
-    pool.release(slot, suspect=True)
+    slot.suspect = True
+    pool.release(slot)
     assert (await take(pool)).instance is not slot.instance
 
 
@@ -338,7 +342,7 @@ async def test_an_instance_that_starts_while_the_function_is_scaled_serves_where
 async def test_instances_above_a_lower_minimum_stop_once_they_have_idled(runtime: FakeRuntime) -> None:
     idle_timeout = Duration(nanos=50_000_000)
     pool = Pool(function(min_instances=2, idle_timeout=idle_timeout), runtime, SecretLink())
-    pool.open()
+    pool.warm_up()
     await turns()
     assert pool.instances == 2
     pool.update(Function(name="f", revision=2, min_instances=1, idle_timeout=idle_timeout))
@@ -381,7 +385,7 @@ async def test_instances_are_started_with_their_secrets_and_replaced_with_them(r
 
 
 async def test_a_start_without_its_secrets_fails(runtime: FakeRuntime) -> None:
-    pool = Pool(function(secrets=["a"]), runtime, SecretLink(patience=0.02), secrets_version=1)
+    pool = Pool(function(secrets=["a"]), runtime, SecretLink(timeout=0.02), secrets_version=1)
 
     with pytest.raises(StartFailedError, match="its secrets are not here") as failed:
         await take(pool)

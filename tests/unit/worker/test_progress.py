@@ -12,7 +12,7 @@ import pytest
 from homing.v1.invocation_pb2 import Progress
 from homing_worker.control.gate import Gate
 from homing_worker.reporting import progress
-from homing_worker.reporting.progress import BadProgressError, Reports, read_progress
+from homing_worker.reporting.progress import BadProgressError, ProgressEndpoint, read_progress
 from support.inbox import until
 
 FORM = "application/x-www-form-urlencoded"
@@ -65,13 +65,13 @@ def test_what_is_refused(content_type: str, body: bytes, error: str) -> None:
 async def gate() -> Gate:
     """Return the gate of a worker that has just heard a server."""
     gate = Gate()
-    gate.informed()
+    gate.reopen()
     return gate
 
 
 @pytest.fixture
-async def reports(gate: Gate) -> AsyncIterator[Reports]:
-    reports = Reports(gate)
+async def reports(gate: Gate) -> AsyncIterator[ProgressEndpoint]:
+    reports = ProgressEndpoint(gate)
     await reports.open(["127.0.0.1"])
     yield reports
     await reports.close()
@@ -90,9 +90,9 @@ async def post(session: aiohttp.ClientSession, url: str, **options: Any) -> tupl
 
 
 async def test_the_last_one_counts_and_none_is_lost_at_the_end(
-    reports: Reports, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+    reports: ProgressEndpoint, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_PAUSE", 0.5)
+    monkeypatch.setattr(progress, "_MIN_INTERVAL", 0.5)
     taken: list[float] = []
     first, other = reports.begin("127.0.0.1", lambda told: taken.append(told.percent)), reports.begin("::1", print)
     assert other is None
@@ -116,9 +116,9 @@ async def test_the_last_one_counts_and_none_is_lost_at_the_end(
 async def test_only_the_last_one_is_left_after_a_silence(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_PAUSE", 0.05)
+    monkeypatch.setattr(progress, "_MIN_INTERVAL", 0.05)
     gate = Gate()
-    reports = Reports(gate)
+    reports = ProgressEndpoint(gate)
     await reports.open(["127.0.0.1"])
     taken: list[float] = []
     report = reports.begin("127.0.0.1", lambda told: taken.append(told.percent))
@@ -127,12 +127,12 @@ async def test_only_the_last_one_is_left_after_a_silence(
         await post(session, report.url, json={"percent": percent})
         await asyncio.sleep(0.02)
     assert not taken
-    gate.informed()
+    gate.reopen()
     await until(lambda: taken == [9])
     await reports.close()
 
 
-async def test_errors_name_the_field_and_the_limit(reports: Reports, session: aiohttp.ClientSession) -> None:
+async def test_errors_name_the_field_and_the_limit(reports: ProgressEndpoint, session: aiohttp.ClientSession) -> None:
     report = reports.begin("127.0.0.1", lambda _: None)
     assert report is not None
     assert await post(session, report.url, json={"percent": 140}) == (
@@ -154,14 +154,14 @@ async def _chunks() -> AsyncIterator[bytes]:
 
 
 async def test_where_it_listens_and_what_it_says_can_be_set(gate: Gate) -> None:
-    reports = Reports(gate, listen="127.0.0.1:0", url="http://worker-1:9000/")
+    reports = ProgressEndpoint(gate, listen="127.0.0.1:0", url="http://worker-1:9000/")
     await reports.open(["172.17.0.1"])
     report = reports.begin("172.17.0.1", lambda _: None)
     assert report is not None
     assert report.url.startswith("http://worker-1:9000/")
     await reports.close()
 
-    everywhere = Reports(gate, listen="0.0.0.0:0")
+    everywhere = ProgressEndpoint(gate, listen="0.0.0.0:0")
     await everywhere.open(["127.0.0.1", "127.0.0.2"])
     urls = [report.url for host in ("127.0.0.1", "127.0.0.2") if (report := everywhere.begin(host, lambda _: None))]
     assert [url.split(":")[1] for url in urls] == ["//127.0.0.1", "//127.0.0.2"]
@@ -169,7 +169,7 @@ async def test_where_it_listens_and_what_it_says_can_be_set(gate: Gate) -> None:
 
 
 async def test_an_address_of_another_host_is_no_reason_to_fail(gate: Gate) -> None:
-    reports = Reports(gate)
+    reports = ProgressEndpoint(gate)
     await reports.open(["192.0.2.1", "127.0.0.1"])
     assert reports.begin("192.0.2.1", lambda _: None) is None
     assert reports.begin("127.0.0.1", lambda _: None) is not None

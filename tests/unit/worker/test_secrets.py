@@ -113,15 +113,15 @@ async def test_a_name_that_the_answer_lacks_is_waited_for() -> None:
 
 
 async def test_it_gives_up_in_time() -> None:
-    link = SecretLink(patience=0.02)
+    link = SecretLink(timeout=0.02)
 
-    with pytest.raises(SecretsUnavailableError, match=r"no server has told them within 0\.02 s"):
+    with pytest.raises(SecretsUnavailableError, match=r"no server has sent them within 0\.02 s"):
         await link.secrets("f", ["a"], 1)
     assert link.wanted == []
 
 
 async def test_what_is_not_for_it_is_not_taken() -> None:
-    link = SecretLink(patience=0.02)
+    link = SecretLink(timeout=0.02)
     other = told(link, 1, a=b"1", function="g")
     link.take(Sealed(function="f", box=other.box))
     link.take(told(link, 1, a=b"1", public=SealKey().public))
@@ -132,7 +132,7 @@ async def test_what_is_not_for_it_is_not_taken() -> None:
 
 
 async def test_what_is_gone_is_forgotten() -> None:
-    link = SecretLink(patience=0.02)
+    link = SecretLink(timeout=0.02)
     link.take(told(link, 1, a=b"1"))
     link.forget("f")
     link.forget("f")

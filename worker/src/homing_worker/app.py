@@ -7,8 +7,9 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 import structlog
 import uvloop
@@ -20,20 +21,20 @@ from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.settings import settings_of_process
 from homing_core.wire.v1 import FunctionState
-from homing_worker.control.catalog import Catalogue
+from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
 from homing_worker.control.link import ControlLink
 from homing_worker.control.secrets import SecretLink
 from homing_worker.control.tombstones import Tombstones
 from homing_worker.deliveries.deliverer import Deliverer
 from homing_worker.deliveries.webhook import WebhookClient
-from homing_worker.execution.attempts import Surroundings
 from homing_worker.execution.lanes import Lanes
 from homing_worker.execution.leases import Leases
+from homing_worker.execution.services import RunServices
 from homing_worker.metrics import Metrics
 from homing_worker.reporting.events import EventPublisher
 from homing_worker.reporting.logs import LogPublisher
-from homing_worker.reporting.progress import Reports
+from homing_worker.reporting.progress import ProgressEndpoint
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.docker import DockerRuntime
@@ -44,8 +45,8 @@ from homing_worker.settings import WorkerSettings
 
 _log = structlog.get_logger(__name__)
 
-_LAST_WORDS = 3.0
-"""Seconds that the last events may take to be confirmed when the worker leaves."""
+_LAST_CONFIRMS_TIMEOUT: Final = 3.0
+"""Seconds that the last events may take to be confirmed when the worker is closed."""
 
 
 class Worker:
@@ -63,29 +64,32 @@ class Worker:
         self._metrics = Metrics()
         self._broker = connect(self.name)
         self._gate = Gate()
-        server_tls = settings.server_tls
-        self._bodies = Bodies(settings.data_dir / "spool", tls=server_tls)
         self._secrets = SecretLink()
         self._secret_files = SecretFiles(settings.data_dir)
+        server_tls = settings.server_tls
+        self._bodies = Bodies(settings.data_dir / "spool", tls=server_tls)
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
-        self._reports = Reports(self._gate, listen=settings.progress_listen, url=settings.progress_url)
+        self._progress = ProgressEndpoint(self._gate, listen=settings.progress_listen, url=settings.progress_url)
         runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         tombstones = Tombstones()
-        surroundings = Surroundings(
+        rng = random.Random()  # noqa: S311 jitter
+        services = RunServices(
             worker=self.name,
+            broker=self._broker,
             gate=self._gate,
-            logs=self._logs,
-            bodies=self._bodies,
             tombstones=tombstones,
-            reports=self._reports,
             secrets=self._secrets,
+            events=self._events,
+            logs=self._logs,
+            progress=self._progress,
+            bodies=self._bodies,
             metrics=self._metrics,
-            rng=random.Random(),  # noqa: S311 jitter
+            rng=rng,
         )
-        self._lanes = Lanes(self._runtimes, self._broker, self._events, surroundings)
-        self._metrics.watch(lambda: self._lanes)
+        self._lanes = Lanes(self._runtimes, services)
+        self._leases = Leases(self._lanes, self._gate, after=settings.lease_after, term=settings.lease_term)
         self._webhooks = WebhookClient(settings.guard, self._bodies, server_tls=server_tls)
         self._deliverer = Deliverer(
             self._broker,
@@ -95,11 +99,11 @@ class Worker:
             self._metrics,
             worker=self.name,
             schedule=settings.schedule,
-            rng=random.Random(),  # noqa: S311 jitter
+            rng=rng,
         )
         self._control = ControlLink(
             self._broker,
-            Catalogue(self._changed),
+            Catalog(self._on_function_changed),
             self._gate,
             tombstones,
             self._secrets,
@@ -109,11 +113,16 @@ class Worker:
             stop=self._lanes.stop,
             consume=self._consume,
         )
-        self._broker.on_connected(self._control.connected)
-        self._broker.on_lost(self._lost)
+        self._metrics.watch(lambda: self._lanes)
+        # A connection sets up the control link alone, which has the rest consume once it has a snapshot: nothing may
+        # start without the tombstones. Deliveries come first then, since they need no instances.
+        self._broker.on_connected(self._control.on_connected)
+        self._consumers: Sequence[Deliverer | Lanes] = (self._deliverer, self._lanes)
+        for part in (self._control, *self._consumers):
+            self._broker.on_lost(part.on_connection_lost)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until told to stop, then finish what runs."""
+        """Work until the event is set, then shut down gracefully."""
         async with AsyncExitStack() as stack:
             if self._settings.metrics_listen:
                 host, _, port = self._settings.metrics_listen.rpartition(":")
@@ -121,23 +130,12 @@ class Worker:
                 stack.callback(server.shutdown)
             self._secret_files.sweep()
             stack.callback(self._secret_files.close)
-            for runtime in self._runtimes.values():
-                stack.push_async_callback(runtime.close)
-            stack.push_async_callback(self._broker.close)
-            stack.push_async_callback(self._events.close)
-            stack.push_async_callback(self._tell_the_rest)
-            stack.push_async_callback(self._logs.close)
-            stack.push_async_callback(self._bodies.close)
-            stack.push_async_callback(self._webhooks.close)
-            stack.push_async_callback(self._deliverer.close)
-            stack.push_async_callback(self._reports.close)
-            stack.push_async_callback(self._lanes.close)
-            leases = Leases(self._lanes, self._gate, after=self._settings.lease_after, term=self._settings.lease_term)
-            stack.push_async_callback(leases.close)
-            stack.push_async_callback(self._control.close)
+            for close in self._closes():
+                stack.push_async_callback(close)
             for runtime in self._runtimes.values():
                 await runtime.open()
-            await self._reports.open(runtime.host for runtime in self._runtimes.values() if runtime.host)
+            await self._progress.open(runtime.host for runtime in self._runtimes.values() if runtime.host)
+            self._leases.open()
             starting = asyncio.create_task(self._broker.start())
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,42 +148,54 @@ class Worker:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
 
+    def _closes(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """Return what closes the parts. The last goes first: what uses a part is closed before it."""
+        return (
+            *(runtime.close for runtime in self._runtimes.values()),
+            self._broker.close,
+            self._events.close,
+            self._confirm_last_events,
+            self._logs.close,
+            self._bodies.close,
+            self._webhooks.close,
+            self._deliverer.close,
+            self._progress.close,
+            self._lanes.close,
+            self._leases.close,
+            self._control.close,
+        )
+
     async def _drain(self) -> None:
-        """Leave in good order: finish what runs, as far as the time-out allows, and see its events confirmed."""
+        """Shut down gracefully: finish what runs, as far as the time-out allows, and see its events confirmed."""
         _log.info("draining", worker=self.name)
-        await self._control.leave()
+        await self._control.announce_drain()
         try:
             async with asyncio.timeout(self._settings.drain_timeout):
                 await asyncio.gather(self._lanes.drain(), self._deliverer.drain())
                 await asyncio.gather(self._events.flush(), self._logs.flush())
-            await self._control.left()
+            await self._control.announce_drained()
         except TimeoutError:
             _log.warning("drain_timed_out", worker=self.name)
 
-    async def _tell_the_rest(self) -> None:
-        """See confirmed what was reported last, that leases are given back say, where that is soon done."""
+    async def _confirm_last_events(self) -> None:
+        """See confirmed what was reported last, such as returned leases, where that is soon done."""
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_LAST_CONFIRMS_TIMEOUT):
                 await self._events.flush()
         except TimeoutError:
             _log.warning("events_not_confirmed", worker=self.name)
 
     async def _consume(self) -> None:
-        await self._deliverer.consume()
-        await self._lanes.consume()
+        for consumer in self._consumers:
+            await consumer.consume()
         if not self.ready.is_set():
             self.ready.set()
             _log.info("ready", worker=self.name)
 
-    def _changed(self, name: str, state: FunctionState | None, time_us: int) -> None:
+    def _on_function_changed(self, name: str, state: FunctionState | None, time_us: int) -> None:
         if state is None:
             self._secrets.forget(name)
         self._lanes.change(name, state, time_us)
-
-    def _lost(self) -> None:
-        self._control.lost()
-        self._lanes.lost()
-        self._deliverer.lost()
 
     def _make_runtime(self, name: str) -> Runtime:
         match name:
@@ -214,7 +224,7 @@ async def _run(settings: WorkerSettings) -> None:
 
     def on_signal() -> None:
         if stop.is_set():
-            # Told twice: at once.
+            # The second signal: at once.
             work.cancel()
         stop.set()
 

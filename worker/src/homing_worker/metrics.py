@@ -41,7 +41,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._executions = Counter(
             "homing_worker_executions",
-            "Invocations that this worker let go, by how they went.",
+            "Dispatches that this worker settled, by how they went.",
             ["lane", "outcome"],
             registry=self.registry,
         )
@@ -50,12 +50,14 @@ class Metrics:
         )
         self._deliveries = Counter(
             "homing_worker_deliveries",
-            "Deliveries that this worker let go, by state: PENDING is tried again later.",
+            "Deliveries that this worker settled, by state: PENDING is tried again later.",
             ["state"],
             registry=self.registry,
         )
-        self._receivers_down = Gauge(
-            "homing_worker_receivers_down", "Receivers of deliveries that are taken for down.", registry=self.registry
+        self._open_breakers = Gauge(
+            "homing_worker_open_circuit_breakers",
+            "Receivers of deliveries whose circuit breaker is open or half-open.",
+            registry=self.registry,
         )
         self._batches = Histogram(
             "homing_worker_event_batch_size",
@@ -75,12 +77,12 @@ class Metrics:
         """Export the figures of these lanes whenever the metrics are read."""
         self.registry.register(_LaneCollector(lanes))
 
-    def watch_receivers(self, down: Callable[[], int]) -> None:
-        """Export how many receivers of deliveries are taken for down."""
-        self._receivers_down.set_function(down)
+    def watch_circuit_breakers(self, opened: Callable[[], int]) -> None:
+        """Export how many circuit breakers are not closed whenever the metrics are read."""
+        self._open_breakers.set_function(opened)
 
     def execution(self, lane: str, outcome: str) -> None:
-        """Count an invocation that was let go."""
+        """Count a dispatch that was settled."""
         key = lane, outcome
         counter = self._outcomes.get(key)
         if counter is None:
@@ -110,7 +112,7 @@ class _LaneCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         in_flight = GaugeMetricFamily(
-            "homing_worker_in_flight", "Work messages taken and not acknowledged.", labels=["function"]
+            "homing_worker_in_flight", "Work messages delivered and not acknowledged.", labels=["function"]
         )
         leased = GaugeMetricFamily("homing_worker_leased", "Executions that have left the broker.", labels=["function"])
         busy = GaugeMetricFamily("homing_worker_busy", "Attempts that run.", labels=["function"])

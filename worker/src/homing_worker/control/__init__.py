@@ -1,1 +1,1 @@
-"""What servers tell workers, and what follows from it: the control link, the catalog, the gate, tombstones, secrets."""
+"""What servers send to workers, and what follows from it: heartbeats, the catalog, the gate, tombstones, secrets."""

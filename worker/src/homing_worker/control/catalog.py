@@ -1,4 +1,4 @@
-"""The functions as servers told of them."""
+"""The catalog: the functions, as servers announced them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from homing_core.wire.v1 import FunctionState, Snapshot
 _log = structlog.get_logger(__name__)
 
 ChangeHook = Callable[[str, FunctionState | None, int], None]
-"""Takes the name of a function and how it is now, or None where it is gone, and the time of the news."""
+"""Takes the name of a function and how it is now, or None where it is gone, and since when."""
 
 
-class Catalogue:
-    """Keeps the newest revision of each function, deleted ones remembered so that old news does not revive them."""
+class Catalog:
+    """Keeps the newest revision of each function. Deleted ones are remembered, so that nothing stale revives them."""
 
     def __init__(self, on_change: ChangeHook) -> None:
         self._on_change = on_change
         self._known: dict[str, FunctionState] = {}
-        self._fresh: set[str] = set()
+        self._announced: set[str] = set()
+        """Which functions were announced since a snapshot was asked for: it may be older than what is known of them."""
 
-    def ask(self) -> None:
-        """Note that a snapshot is asked for: what is heard of a function from now on is newer than it may be."""
-        self._fresh.clear()
+    def expect_snapshot(self) -> None:
+        """Note that a snapshot is asked for."""
+        self._announced.clear()
 
     def apply(self, state: FunctionState, time_us: int) -> None:
-        """Take what a server says of one function."""
+        """Take what a server announces of one function."""
         name = state.function.name
-        self._fresh.add(name)
+        self._announced.add(name)
         known = self._known.get(name)
         if known is not None and not _newer(state, known):
             return
@@ -40,10 +41,10 @@ class Catalogue:
             self._on_change(name, None, time_us)
 
     def merge(self, snapshot: Snapshot, time_us: int) -> None:
-        """Take the state of all functions: those it does not name are gone, unless they were heard of since."""
+        """Take the state of all functions: those it does not name are gone, unless they were announced since."""
         named = {state.function.name for state in snapshot.functions}
         for name, known in list(self._known.items()):
-            if name not in named and name not in self._fresh and not known.deleted:
+            if name not in named and name not in self._announced and not known.deleted:
                 known.deleted = True
                 self._on_change(name, None, time_us)
         for state in snapshot.functions:

@@ -1,4 +1,4 @@
-"""Whether anything may start: only while servers are heard, so that it is known what is stopped or gone."""
+"""Whether anything may start: only while servers' heartbeats come, so that it is known what is stopped or gone."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from homing_core import limits
 
 
 class Gate:
-    """Open for as long as the last word of a server is not older than the silence that is borne.
+    """Open for as long as the last message of a server is no older than the silence that is tolerated.
 
-    A word counts from when it was said, not from when it came. Once closed the gate opens only with a snapshot: what
-    was said during the silence may have been missed.
+    A message counts from when it was sent, not from when it came. Once closed the gate opens only with a snapshot: what
+    was sent during the silence may have been missed.
     """
 
-    def __init__(self, silence: float = limits.CONTROL_SILENCE) -> None:
-        self.silence = silence
+    def __init__(self, max_silence: float = limits.CONTROL_SILENCE) -> None:
+        self.max_silence = max_silence
         self._loop = asyncio.get_running_loop()
-        self._said_at = -math.inf
+        self._heard_at = -math.inf
         self._opened = asyncio.Event()
 
     @property
     def open(self) -> bool:
         """Whether something may start now."""
-        return self._loop.time() - self._said_at < self.silence
+        return self._loop.time() - self._heard_at < self.max_silence
 
     def heard(self, age: float = 0.0) -> None:
-        """Note that a server has spoken, so many seconds ago: the gate stays open, if it is."""
+        """Note a message of a server, sent so many seconds ago: the gate stays open, if it is."""
         if self.open:
-            self._said_at = max(self._said_at, self._loop.time() - age)
+            self._heard_at = max(self._heard_at, self._loop.time() - age)
 
-    def informed(self, age: float = 0.0) -> None:
-        """Note that it is known what must not start, as it was so many seconds ago: the gate opens."""
-        self._said_at = max(self._said_at, self._loop.time() - age)
+    def reopen(self, age: float = 0.0) -> None:
+        """Open: a snapshot says what must not start, as of so many seconds ago."""
+        self._heard_at = max(self._heard_at, self._loop.time() - age)
         self._opened.set()
 
     async def wait(self) -> None:

@@ -1,4 +1,4 @@
-"""The worker's talk with the servers: it greets them, hears of functions, and says how it is."""
+"""The control link: heartbeats to the servers, and what they announce; a snapshot comes before any work."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
 from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Tombstone, WorkerStatus
 from homing_worker import __version__
-from homing_worker.control.catalog import Catalogue
+from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
 from homing_worker.control.secrets import SecretLink
 from homing_worker.control.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
 
-_HELLO_INTERVAL: Final = 1.0
+_REQUEST_INTERVAL: Final = 1.0
+"""Seconds after which a request that was not answered is sent again."""
 _REFRESH_INTERVAL: Final = 600.0
-"""A worker that knows of stops asks anew this often, in seconds, to forget those that servers have forgotten."""
-_GATHER: Final = 0.02
-"""What is obeyed is told this late, in seconds, and what is wanted asked for: so much of it goes in one message."""
+"""Seconds after which a worker that has tombstones asks for a snapshot, to forget those that servers have removed."""
+_BATCH_DELAY: Final = 0.02
+"""Seconds that replies to stops and requests for secrets gather, to go in one message."""
 
 
 class ControlLink:
     """Asks for a snapshot at every connection, and consumes work only once it has one.
 
-    It asks again when a server speaks that it has not heard before, or any server after a silence: news may have
-    been missed meanwhile.
+    It asks again at the first message of a server that it has not heard before, or of any server after a silence:
+    something may have been missed meanwhile.
     """
 
     def __init__(
         self,
         broker: Broker,
-        catalogue: Catalogue,
+        catalog: Catalog,
         gate: Gate,
         tombstones: Tombstones,
         secrets: SecretLink,
@@ -51,14 +52,14 @@ class ControlLink:
         stop: Callable[[Sequence[Tombstone]], set[str]],
         consume: Callable[[], Awaitable[None]],
     ) -> None:
-        """Prepare to talk.
+        """Prepare to connect.
 
         :param loads: Returns what this worker does for each function.
-        :param stop: Stops what is in hand of these; returns the ids of what is.
+        :param stop: Stops what this worker has of these; returns the ids of what it has.
         :param consume: Begins to consume work.
         """
         self._broker = broker
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._gate = gate
         self._tombstones = tombstones
         self._secrets = secrets
@@ -70,42 +71,43 @@ class ControlLink:
         self._address = ""
         self._servers: set[str] = set()
         self._snapshot = asyncio.Event()
-        self._greeting: asyncio.Task[None] | None = None
-        self._status: asyncio.Task[None] | None = None
-        self._obeying: asyncio.Task[None] | None = None
-        self._obeyed: set[str] = set()
-        self._asking: asyncio.Task[None] | None = None
+        self._requesting: asyncio.Task[None] | None = None
+        self._heartbeats: asyncio.Task[None] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
+        self._acknowledged: set[str] = set()
+        self._fetching: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
-        secrets.on_wanted(self._ask)
-        self._informed_at = 0.0
+        secrets.on_wanted(self._fetch_secrets)
+        self._snapshot_at = 0.0
         self._leaving = False
 
-    async def connected(self) -> None:
-        """Set up what a new connection needs."""
+    async def on_connected(self) -> None:
+        """Consume control messages over a new connection, and ask for a snapshot."""
         self._address = await self._broker.consume_control(self._on_control)
-        self._greet(consume=True)
-        if self._status is None:
-            self._status = asyncio.create_task(self._tell_status())
+        self._request_snapshot(consume=True)
+        if self._heartbeats is None:
+            self._heartbeats = asyncio.create_task(self._send_heartbeats())
 
-    def lost(self) -> None:
-        """Heed that the connection was lost."""
-        if self._greeting is not None:
-            self._greeting.cancel()
+    def on_connection_lost(self) -> None:
+        """Ask for nothing more: the next connection begins anew."""
+        if self._requesting is not None:
+            self._requesting.cancel()
 
-    async def leave(self) -> None:
-        """Tell the servers that this worker starts nothing more."""
+    async def announce_drain(self) -> None:
+        """Announce that this worker drains: it starts nothing more."""
         self._leaving = True
-        if self._greeting is not None:
-            self._greeting.cancel()
-        await self._say()
+        if self._requesting is not None:
+            self._requesting.cancel()
+        await self._publish_status()
 
-    async def left(self) -> None:
-        """Tell the servers that this worker has nothing in hand any more, as its last word."""
-        await self._say(last=True)
+    async def announce_drained(self) -> None:
+        """Announce that nothing of this worker is in flight any more, as its last message."""
+        await self._publish_status(last=True)
 
     async def close(self) -> None:
-        """Stop talking."""
-        tasks = [task for task in (self._greeting, self._status, self._obeying, self._asking) if task is not None]
+        """Send no more heartbeats."""
+        started = (self._requesting, self._heartbeats, self._acknowledging, self._fetching)
+        tasks = [task for task in started if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,7 +116,7 @@ class ControlLink:
         try:
             control = Control.FromString(received.body)
         except DecodeError:
-            _log.error("unreadable_control", size=len(received.body))
+            _log.error("control_message_unreadable", size=len(received.body))
             return
         finally:
             received.ack()
@@ -124,75 +126,75 @@ class ControlLink:
         self._gate.heard(age)
         kind = control.WhichOneof("kind")
         if kind == "function":
-            self._catalogue.apply(control.function, control.time_us)
+            self._catalog.apply(control.function, control.time_us)
         elif kind == "tombstones":
-            self._heed(control.tombstones.tombstones)
+            self._apply_stops(control.tombstones.tombstones)
         elif kind is None:
-            # What a later version says and this one does not know: nothing durable is told here.
-            _log.debug("unknown_control", server=control.server, version=control.version)
+            # What a later version announces and this one does not know: nothing durable comes this way.
+            _log.debug("control_message_unknown", server=control.server, version=control.version)
         elif kind == "sealed":
             self._secrets.take(control.sealed)
         if kind == "snapshot":
-            self._learn(control.snapshot, control.time_us, age)
-        elif missed and not self._leaving and (self._greeting is None or self._greeting.done()):
-            self._greet(consume=False)
+            self._apply_snapshot(control.snapshot, control.time_us, age)
+        elif missed and not self._leaving and (self._requesting is None or self._requesting.done()):
+            self._request_snapshot(consume=False)
 
-    def _learn(self, snapshot: Snapshot, time_us: int, age: float) -> None:
-        if age >= self._gate.silence:
+    def _apply_snapshot(self, snapshot: Snapshot, time_us: int, age: float) -> None:
+        if age >= self._gate.max_silence:
             # Either it was long on its way or the clocks differ; what is in it cannot be relied on.
             _log.warning("snapshot_is_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
             return
         self._tombstones.merge(snapshot.tombstones)
         self._stop(snapshot.tombstones)
-        self._catalogue.merge(snapshot, time_us)
-        self._gate.informed(age)
-        self._informed_at = asyncio.get_running_loop().time()
+        self._catalog.merge(snapshot, time_us)
+        self._gate.reopen(age)
+        self._snapshot_at = asyncio.get_running_loop().time()
         self._snapshot.set()
 
-    def _heed(self, stops: Sequence[Tombstone]) -> None:
-        """Stop what is in hand; of the rest tell that it is not, and will not be started."""
+    def _apply_stops(self, stops: Sequence[Tombstone]) -> None:
+        """Stop what this worker has; acknowledge of the rest that it does not have it and will not start it."""
         self._tombstones.add(stops)
         held = self._stop(stops)
-        self._obeyed.update(stop.invocation_id for stop in stops if stop.invocation_id not in held)
-        if self._obeyed and (self._obeying is None or self._obeying.done()):
-            self._obeying = asyncio.create_task(self._tell_obeyed())
+        self._acknowledged.update(stop.invocation_id for stop in stops if stop.invocation_id not in held)
+        if self._acknowledged and (self._acknowledging is None or self._acknowledging.done()):
+            self._acknowledging = asyncio.create_task(self._acknowledge_stops())
 
-    async def _tell_obeyed(self) -> None:
-        while self._obeyed:
-            await asyncio.sleep(_GATHER)
-            told = [self._obeyed.pop() for _ in range(min(len(self._obeyed), limits.MAX_STOPS))]
-            # Where this does not arrive the servers tell of the stops again.
-            await self._say(obeyed=told)
+    async def _acknowledge_stops(self) -> None:
+        while self._acknowledged:
+            await asyncio.sleep(_BATCH_DELAY)
+            batch = [self._acknowledged.pop() for _ in range(min(len(self._acknowledged), limits.MAX_STOPS))]
+            # Where this does not arrive the servers announce the stops again.
+            await self._publish_status(acknowledged=batch)
 
-    def _ask(self) -> None:
-        """Ask for secrets that are wanted."""
+    def _fetch_secrets(self) -> None:
+        """Ask for the secrets that are waited for."""
         self._wanted.set()
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_until_told())
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._request_secrets())
 
-    async def _ask_until_told(self) -> None:
+    async def _request_secrets(self) -> None:
         """Ask for what is wanted: soon where it is new, and again now and then until it has come."""
         while self._secrets.wanted:
-            await asyncio.sleep(_GATHER)
+            await asyncio.sleep(_BATCH_DELAY)
             self._wanted.clear()
-            await self._say(wanted=self._secrets.wanted)
+            await self._publish_status(wanted=self._secrets.wanted)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_HELLO_INTERVAL):
+                async with asyncio.timeout(_REQUEST_INTERVAL):
                     await self._wanted.wait()
 
-    def _greet(self, *, consume: bool) -> None:
-        if self._greeting is not None:
-            self._greeting.cancel()
-        self._greeting = asyncio.create_task(self._hello(consume=consume))
+    def _request_snapshot(self, *, consume: bool) -> None:
+        if self._requesting is not None:
+            self._requesting.cancel()
+        self._requesting = asyncio.create_task(self._await_snapshot(consume=consume))
 
-    async def _hello(self, *, consume: bool) -> None:
+    async def _await_snapshot(self, *, consume: bool) -> None:
         """Ask for a snapshot until one comes, then begin to consume."""
-        self._catalogue.ask()
+        self._catalog.expect_snapshot()
         self._snapshot.clear()
         while not self._snapshot.is_set():
-            await self._say(hello=True)
+            await self._publish_status(hello=True)
             try:
-                async with asyncio.timeout(_HELLO_INTERVAL):
+                async with asyncio.timeout(_REQUEST_INTERVAL):
                     await self._snapshot.wait()
             except TimeoutError:
                 continue
@@ -203,21 +205,21 @@ class ControlLink:
             retry=retry_if_exception_type(BrokerError), wait=wait_random_exponential(multiplier=0.5, max=10.0)
         )(self._consume)
 
-    async def _tell_status(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(limits.CONTROL_INTERVAL)
-            await self._say()
-            old = asyncio.get_running_loop().time() - self._informed_at > _REFRESH_INTERVAL
+            await self._publish_status()
+            old = asyncio.get_running_loop().time() - self._snapshot_at > _REFRESH_INTERVAL
             if (
                 old
                 and len(self._tombstones)
                 and not self._leaving
-                and (self._greeting is None or self._greeting.done())
+                and (self._requesting is None or self._requesting.done())
             ):
-                self._greet(consume=False)
+                self._request_snapshot(consume=False)
 
-    async def _say(
-        self, *, hello: bool = False, last: bool = False, obeyed: Sequence[str] = (), wanted: Sequence[str] = ()
+    async def _publish_status(
+        self, *, hello: bool = False, last: bool = False, acknowledged: Sequence[str] = (), wanted: Sequence[str] = ()
     ) -> None:
         status = WorkerStatus(
             worker=self._worker,
@@ -227,7 +229,7 @@ class ControlLink:
             leaving=self._leaving,
             sources=self._sources,
             functions=() if last else self._loads(),
-            tombstones_acknowledged=obeyed,
+            tombstones_acknowledged=acknowledged,
             seal_key=self._secrets.seal_key,
             secrets_wanted=wanted,
             version=__version__,
@@ -235,4 +237,4 @@ class ControlLink:
         try:
             await self._broker.publish_status(status.SerializeToString())
         except BrokerError as error:
-            _log.debug("status_not_sent", error=str(error))
+            _log.debug("heartbeat_not_sent", error=str(error))

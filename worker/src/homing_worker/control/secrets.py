@@ -1,4 +1,4 @@
-"""What only this worker is told: the secrets of functions, and the keys that their deliveries are signed with.
+"""What is sealed to this worker alone: the secrets of functions, and the keys that their deliveries are signed with.
 
 It asks servers for them with a public key that it made at its start, and keeps in memory what they answer.
 """
@@ -17,30 +17,31 @@ from homing_core.wire.v1 import FunctionSecrets, Sealed
 
 _log = structlog.get_logger(__name__)
 
-_PATIENCE: Final = 10.0
+_ANSWER_TIMEOUT: Final = 10.0
+"""Seconds."""
 
 
 class SecretsUnavailableError(Exception):
-    """No server has told in time what was asked for."""
+    """No server has answered in time."""
 
 
 class SecretLink:
     """Knows the secrets and signing keys of functions, and asks for those that it does not know, or not as new."""
 
-    def __init__(self, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, *, timeout: float = _ANSWER_TIMEOUT) -> None:
         """Make the key pair.
 
-        :param patience: Seconds that an answer may take.
+        :param timeout: Seconds that an answer may take.
         """
         self._key = SealKey()
-        self._patience = patience
+        self._timeout = timeout
         self._known: dict[str, FunctionSecrets] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._hook: Callable[[], None] | None = None
 
     @property
     def seal_key(self) -> bytes:
-        """The public key that servers can tell this worker secrets with."""
+        """The public key that servers seal secrets to this worker with."""
         return self._key.public
 
     @property
@@ -53,17 +54,17 @@ class SecretLink:
         self._hook = hook
 
     def take(self, sealed: Sealed) -> None:
-        """Take what a server tells this worker alone."""
+        """Take what a server sealed to this worker."""
         function = sealed.function
         try:
-            told = FunctionSecrets.FromString(self._key.open(sealed.box, function))
+            answer = FunctionSecrets.FromString(self._key.open(sealed.box, function))
         except (SealError, DecodeError) as error:
-            _log.error("unreadable_secrets", function=function, error=type(error).__name__)
+            _log.error("secrets_unreadable", function=function, error=type(error).__name__)
             return
         known = self._known.get(function)
-        if known is not None and _age(told) < _age(known):
+        if known is not None and _version(answer) < _version(known):
             return  # of two servers' answers the older one came later
-        self._known[function] = told
+        self._known[function] = answer
         for event in self._waiting.get(function, ()):
             event.set()
 
@@ -74,8 +75,8 @@ class SecretLink:
     async def secrets(self, function: str, names: Collection[str], version: int) -> Mapping[str, bytes]:
         """Return the values of these secrets of a function.
 
-        :param version: The version that they have at least, as servers told of the function.
-        :raises SecretsUnavailableError: No server has told them in time.
+        :param version: The version that they have at least, as the function was announced.
+        :raises SecretsUnavailableError: No server has sent them in time.
         """
         if not names:
             return {}
@@ -90,7 +91,7 @@ class SecretLink:
         """Return the keys that the deliveries of a function are signed with, the newest first; one or two.
 
         :param version: The version that they have at least.
-        :raises SecretsUnavailableError: No server has told them in time.
+        :raises SecretsUnavailableError: No server has sent them in time.
         """
         known = await self._get(function, lambda known: known.signing_version >= version)
         return tuple(known.signing_keys)
@@ -100,25 +101,25 @@ class SecretLink:
         known = self._known.get(function)
         if known is not None and is_new(known):
             return known
-        told = asyncio.Event()
-        self._waiting.setdefault(function, set()).add(told)
+        answered = asyncio.Event()
+        self._waiting.setdefault(function, set()).add(answered)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 if self._hook is not None:
                     self._hook()
                 while True:
-                    await told.wait()
-                    told.clear()
+                    await answered.wait()
+                    answered.clear()
                     known = self._known.get(function)
                     if known is not None and is_new(known):
                         return known
         except TimeoutError:
-            raise SecretsUnavailableError(f"no server has told them within {self._patience:g} s") from None
+            raise SecretsUnavailableError(f"no server has sent them within {self._timeout:g} s") from None
         finally:
-            self._waiting[function].discard(told)
+            self._waiting[function].discard(answered)
             if not self._waiting[function]:
                 del self._waiting[function]
 
 
-def _age(told: FunctionSecrets) -> tuple[int, int]:
-    return told.signing_version, told.secrets_version
+def _version(known: FunctionSecrets) -> tuple[int, int]:
+    return known.signing_version, known.secrets_version

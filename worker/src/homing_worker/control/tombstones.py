@@ -1,4 +1,4 @@
-"""The hand-overs that must not start, as servers told of them."""
+"""Tombstones: the dispatches that must not start, since their invocation was stopped."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class Tombstones:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stops: dict[str, tuple[int, float]] = {}
-        """The generation, and when it was last told."""
+        """The generation, and when a server last announced it."""
 
     def __len__(self) -> int:
         return len(self._stops)
 
     def add(self, stops: Iterable[Tombstone]) -> None:
-        """Take what servers tell."""
+        """Take what servers announce."""
         now = self._clock()
         for stop in stops:
             known, _ = self._stops.get(stop.invocation_id, (0, now))
             self._stops[stop.invocation_id] = max(known, stop.generation), now
 
     def merge(self, stops: Iterable[Tombstone]) -> None:
-        """Take all that there are: the others are forgotten, unless they are news that the answer may not have yet."""
-        news_since = self._clock() - limits.CONTROL_SILENCE
-        self._stops = {key: value for key, value in self._stops.items() if value[1] >= news_since}
+        """Take a snapshot of all that there are: others are forgotten, unless they are too new to be in it."""
+        new_since = self._clock() - limits.CONTROL_SILENCE
+        self._stops = {key: value for key, value in self._stops.items() if value[1] >= new_since}
         self.add(stops)
 
     def covers(self, invocation_id: str, generation: int) -> bool:
-        """Tell whether a hand-over must not start."""
+        """Tell whether a dispatch must not start: there is a tombstone for its generation or a later one."""
         if not self._stops:
             return False
         stop = self._stops.get(invocation_id)

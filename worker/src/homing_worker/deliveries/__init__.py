@@ -1,1 +1,1 @@
-"""Outcomes on their way to receivers: webhooks and exchanges, schedules, circuit breakers."""
+"""Outcomes on their way to receivers: webhooks and exchanges, retry schedules, circuit breakers."""

@@ -7,7 +7,7 @@ from homing_core.destinations import DestinationError, exchange_of
 from homing_core.envelope import envelope_body, event_type
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryMessage
-from homing_worker.deliveries.outcome import TAKEN, Outcome, failed
+from homing_worker.deliveries.outcome import DELIVERED, Outcome, failed
 
 
 async def publish_envelope(broker: Broker, message: DeliveryMessage) -> Outcome:
@@ -31,4 +31,4 @@ async def publish_envelope(broker: Broker, message: DeliveryMessage) -> Outcome:
         return failed(FailureReason.UNROUTABLE, str(error))
     except BrokerError as error:
         return failed(FailureReason.BROKER_UNAVAILABLE, str(error))
-    return TAKEN
+    return DELIVERED

@@ -1,7 +1,7 @@
-"""Delivers outcomes: each attempt in its receiver's turn, each delivery until it has arrived or is given up.
+"""Delivers outcomes: each delivery is attempted until it has arrived or is dead, as its receiver permits.
 
-Short delays are waited for here. Before a long one the delivery goes back to the store, which hands it out again when
-it is due; so a worker holds none for long, and what it holds comes again should it die.
+Short backoffs are waited for here. Before a long one the delivery goes back to the store, which dispatches it again
+when it is due; so none is in flight for long, and what is in flight is redelivered should this worker die.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from homing_core.retry import parse_retry_after
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event, Token
 from homing_worker.control.secrets import SecretLink, SecretsUnavailableError
 from homing_worker.deliveries.amqp import publish_envelope
-from homing_worker.deliveries.circuit_breaker import MAX_PAUSE, ReceiverDownError, Receivers
+from homing_worker.deliveries.circuit_breaker import MAX_OPEN_SECONDS, BreakerOpenError
 from homing_worker.deliveries.outcome import Outcome, failed
+from homing_worker.deliveries.receivers import Receivers
 from homing_worker.deliveries.schedule import Schedule
 from homing_worker.deliveries.webhook import WebhookClient
 from homing_worker.metrics import Metrics
@@ -36,7 +37,7 @@ from homing_worker.reporting.events import EventPublisher
 _log = structlog.get_logger(__name__)
 
 PREFETCH: Final = 512
-"""Far more in hand than any receiver may have, so that those that hang leave room for the others."""
+"""Far more in flight than any receiver may have, so that those that hang leave room for the others."""
 
 _SILENT: Final = frozenset({FailureReason.TIMEOUT, FailureReason.CONNECTION_FAILED, FailureReason.CONNECTION_LOST})
 """Failures that mean that nobody is there."""
@@ -69,12 +70,12 @@ class Deliverer:
         self._schedule = schedule
         self._rng = rng
         self._sleep = sleep
-        # Where attempts follow each other quickly nobody is left alone for longer than between two of them.
-        self._receivers = Receivers(rng, longest=min(MAX_PAUSE, max(schedule.delays, default=0.0)))
+        # Where attempts follow each other quickly no circuit breaker is open for longer than between two of them.
+        self._receivers = Receivers(rng, max_open=min(MAX_OPEN_SECONDS, max(schedule.delays, default=0.0)))
         self._consumer: Consumer | None = None
         self._deliveries: dict[asyncio.Task[None], _Delivery] = {}
         self._loop = asyncio.get_running_loop()
-        metrics.watch_receivers(lambda: self._receivers.down)
+        metrics.watch_circuit_breakers(lambda: self._receivers.open_breakers)
 
     async def consume(self) -> None:
         """Consume deliveries, unless they are consumed already.
@@ -84,30 +85,30 @@ class Deliverer:
         if self._consumer is None:
             self._consumer = await self._broker.consume_deliveries(self._on_delivery, prefetch=PREFETCH)
 
-    def lost(self) -> None:
-        """Heed that the connection was lost: what has not begun is given up, since it comes again; the rest goes on."""
+    def on_connection_lost(self) -> None:
+        """Give up what has not begun, since it is redelivered; the rest goes on."""
         self._consumer = None
-        self._give_back()
+        self._requeue_waiting()
 
     async def drain(self) -> None:
-        """Take no more, give back what has not begun, and wait until the rest has ended."""
+        """Take no more, requeue what has not begun, and wait until the rest has ended."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             try:
                 await consumer.cancel()
             except BrokerError as error:
                 _log.info("consumer_not_cancelled", error=str(error))
-        self._give_back()
+        self._requeue_waiting()
         while self._deliveries:
             await asyncio.wait(self._deliveries)
 
     async def close(self) -> None:
-        """Cancel what is under way; it comes again."""
+        """Cancel what is in flight; it is redelivered."""
         for task in self._deliveries:
             task.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)
 
-    def _give_back(self) -> None:
+    def _requeue_waiting(self) -> None:
         for task, delivery in self._deliveries.items():
             if not delivery.started:
                 task.cancel()
@@ -116,7 +117,7 @@ class Deliverer:
         try:
             message = DeliveryMessage.FromString(received.body)
         except DecodeError:
-            _log.error("unreadable_delivery", size=len(received.body))
+            _log.error("delivery_message_unreadable", size=len(received.body))
             received.reject()
             return
         delivery = _Delivery(message, received, self._schedule, self._rng)
@@ -130,7 +131,7 @@ class Deliverer:
             _log.error("delivery_broke", delivery_id=delivery.message.delivery_id, exc_info=error)
 
     async def _deliver(self, delivery: _Delivery) -> None:
-        """Deliver, report how it went and let the message go. Cancelled before it has begun, it is given back."""
+        """Deliver, report how it went and acknowledge the message. Cancelled before it has begun, it is requeued."""
         try:
             outcome: Outcome = await AsyncRetrying(sleep=self._sleep, retry=delivery.goes_on_here, wait=delivery.wait)(
                 self._attempt, delivery
@@ -156,26 +157,26 @@ class Deliverer:
         if not delivery.amqp:
             keys = await self._keys.signing_keys(message.function, message.signing_version)
         try:
-            async with self._receivers.turn(delivery.receiver, insist=delivery.insists) as turn:
+            async with self._receivers.permit(delivery.receiver, insist=delivery.insists) as permit:
                 if not delivery.started:
                     delivery.started = True
                     self._events.post(self._event(delivery, api.DELIVERY_STATE_DELIVERING))
                 start_us, start = now_us(), time.monotonic()
-                outcome = await self._make(delivery, keys)
-                turn.answered = _answered(outcome)
+                outcome = await self._send(delivery, keys)
+                permit.answered = _answered(outcome)
                 delivery.note(outcome, start_us=start_us, seconds=time.monotonic() - start)
-        except ReceiverDownError as error:
+        except BreakerOpenError as error:
             outcome = failed(FailureReason.RECEIVER_DOWN, str(error))
-            delivery.note(outcome, start_us=now_us(), seconds=0.0, pause=error.until - self._receivers.clock())
+            delivery.note(outcome, start_us=now_us(), seconds=0.0, min_delay=error.until - self._receivers.clock())
         return outcome
 
-    async def _make(self, delivery: _Delivery, keys: Sequence[bytes]) -> Outcome:
+    async def _send(self, delivery: _Delivery, keys: Sequence[bytes]) -> Outcome:
         message = delivery.message
         try:
             if delivery.amqp:
                 return await publish_envelope(self._broker, message)
             return await self._client.post(message, keys)
-        except Exception as error:  # noqa: BLE001 whatever it is ends as any failure does; else it is in hand for ever
+        except Exception as error:  # noqa: BLE001 whatever it is ends as any failure does; else it is in flight for ever
             _log.exception("delivery_broke", delivery_id=message.delivery_id)
             return failed(FailureReason.WORKER_ERROR, f"the worker itself failed: {type(error).__name__}")
 
@@ -200,7 +201,7 @@ def _answered(outcome: Outcome) -> bool | None:
 
 
 class _Delivery:
-    """One delivery in hand."""
+    """One delivery in flight."""
 
     def __init__(self, message: DeliveryMessage, received: Received, schedule: Schedule, rng: Random) -> None:
         self.message = message
@@ -218,14 +219,14 @@ class _Delivery:
 
     @property
     def insists(self) -> bool:
-        """Whether the next attempt is to be made although the receiver is down: none is given up without any."""
+        """Whether the next attempt is made although the circuit breaker is open: none is given up without any."""
         last = self._schedule.is_last(self.message.prior_attempts + len(self.attempts) + 1)
         return last and not self.started and not self.message.tried
 
-    def note(self, outcome: Outcome, *, start_us: int, seconds: float, pause: float = 0.0) -> None:
+    def note(self, outcome: Outcome, *, start_us: int, seconds: float, min_delay: float = 0.0) -> None:
         """Record an attempt, and plan the next one.
 
-        :param pause: The next one is to come no sooner than after so many seconds.
+        :param min_delay: The next one is to come no sooner than after so many seconds.
         """
         self.attempts.append(
             DeliveryAttemptRecord(
@@ -239,7 +240,7 @@ class _Delivery:
         self.next_delay = None
         if not outcome.final and not self._schedule.is_last(number):
             asked = parse_retry_after(outcome.retry_after, now=time.time())
-            self.next_delay = max(pause, self._schedule.delay(number, asked=asked, rng=self._rng))
+            self.next_delay = max(min_delay, self._schedule.delay(number, asked=asked, rng=self._rng))
 
     def goes_on_here(self, state: RetryCallState) -> bool:
         """Tell whether another attempt follows so soon that it is waited for."""

@@ -27,7 +27,8 @@ class Outcome:
         return self.failure is None or not self.failure.retryable
 
 
-TAKEN: Final = Outcome()
+DELIVERED: Final = Outcome()
+"""The receiver took it, and said nothing."""
 
 
 def answered(status: int, retry_after: str) -> Outcome:

@@ -10,7 +10,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.envelope import envelope_body
 from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
-from homing_worker.execution.attempts import USER_AGENT
+from homing_worker.execution.request import USER_AGENT
 from homing_worker.metrics import state_name
 from homing_worker.runtime.headers import HOP_BY_HOP, joined
 

@@ -16,8 +16,8 @@ from homing_core.limits import KIB, MIB
 from homing_core.reasons import FailureReason
 from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
-from homing_worker.deliveries.circuit_breaker import SLOTS
 from homing_worker.deliveries.outcome import Outcome, answered, failed
+from homing_worker.deliveries.receivers import MAX_IN_FLIGHT_PER_RECEIVER
 from homing_worker.deliveries.request import body_of, headers_of, signature_headers, url_of
 from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.runtime import Body, CallFailedError
@@ -25,9 +25,11 @@ from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.spool import Spool, SpoolError
 
 TIMEOUT: Final = 15.0
-SLOWEST: Final = 1 * MIB
+"""Seconds that a receiver has to answer."""
+MIN_BYTES_PER_SECOND: Final = 1 * MIB
 """A receiver of a large body has a second more for so many bytes."""
 MAX_RESPONSE: Final = 64 * KIB
+"""So many bytes of an answer are read, to keep the connection; what they say does not matter."""
 
 
 class WebhookClient:
@@ -71,7 +73,7 @@ class WebhookClient:
         try:
             async with self._bodies.spools() as spools:
                 body = await self._bodies.fetch(message.result_url, payload.blob, spools)
-                return await self._post(message, body, keys, TIMEOUT + len(body) / SLOWEST)
+                return await self._post(message, body, keys, TIMEOUT + len(body) / MIN_BYTES_PER_SECOND)
         except CallFailedError as error:
             return failed(error.reason, error.message)
 
@@ -116,7 +118,9 @@ class WebhookClient:
 
 def _open_session(**connections: Any) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=2 * SLOTS, keepalive_timeout=2.0, **connections),
+        connector=aiohttp.TCPConnector(
+            limit=0, limit_per_host=2 * MAX_IN_FLIGHT_PER_RECEIVER, keepalive_timeout=2.0, **connections
+        ),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

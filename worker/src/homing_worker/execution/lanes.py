@@ -9,30 +9,25 @@ from typing import Any
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from homing_core.broker import Broker, BrokerError
+from homing_core.broker import BrokerError
 from homing_core.wire.v1 import FunctionLoad, FunctionState, Tombstone
-from homing_worker.execution.attempts import Surroundings
 from homing_worker.execution.lane import Lane
-from homing_worker.reporting.events import EventPublisher
+from homing_worker.execution.services import RunServices
 from homing_worker.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
 
 class Lanes:
-    """Keeps a lane for each function, as the catalogue has it."""
+    """Keeps a lane for each function, as the catalog has it."""
 
-    def __init__(
-        self,
-        runtimes: Mapping[str, Runtime],
-        broker: Broker,
-        events: EventPublisher,
-        surroundings: Surroundings,
-    ) -> None:
+    def __init__(self, runtimes: Mapping[str, Runtime], services: RunServices) -> None:
+        """Prepare to serve functions.
+
+        :param runtimes: By the kind of source that each can run.
+        """
         self._runtimes = runtimes
-        self._broker = broker
-        self._events = events
-        self._surroundings = surroundings
+        self._services = services
         self._lanes: dict[str, Lane] = {}
         self._retiring: set[Lane] = set()
         self._consuming = False
@@ -50,7 +45,7 @@ class Lanes:
         ]
 
     def change(self, name: str, state: FunctionState | None, time_us: int) -> None:
-        """Take what the catalogue says of a function: it is new, changed or gone (None), and since when."""
+        """Take what the catalog says of a function: it is new, changed or gone (None), and since when."""
         runtime = self._runtimes.get(state.function.WhichOneof("source") or "") if state is not None else None
         lane = self._lanes.get(name)
         if lane is not None and (runtime is None or runtime is not lane.runtime):
@@ -62,7 +57,7 @@ class Lanes:
         if state is None or runtime is None:
             return
         if lane is None:
-            lane = self._lanes[name] = Lane(state, runtime, self._broker, self._events, self._surroundings)
+            lane = self._lanes[name] = Lane(state, runtime, self._services)
         else:
             lane.update(state)
         if self._consuming:
@@ -86,18 +81,18 @@ class Lanes:
             raise failed
 
     def stop(self, stops: Sequence[Tombstone]) -> set[str]:
-        """Stop what is in hand of these; return the ids of what is."""
+        """Stop what this worker has of these; return the ids of what it has."""
         wanted = {stop.invocation_id: stop.generation for stop in stops}
         return set[str]().union(*(lane.stop(wanted) for lane in self._all())) if wanted else set()
 
-    def lost(self) -> None:
-        """Heed that the connection was lost."""
+    def on_connection_lost(self) -> None:
+        """Give up what has not begun; the rest goes on."""
         self._consuming = False
         for lane in self._all():
-            lane.lost()
+            lane.on_connection_lost()
 
     async def drain(self) -> None:
-        """Take no more, give back what has not begun, and wait until the rest has ended."""
+        """Take no more, requeue what has not begun, and wait until the rest has ended."""
         self._consuming = False
         lanes = self._all()
         for lane in lanes:
@@ -105,7 +100,7 @@ class Lanes:
                 await lane.stop_consuming()
             except BrokerError as error:
                 _log.info("consumer_not_cancelled", function=lane.name, error=str(error))
-            lane.give_back()
+            lane.requeue_waiting()
         await asyncio.gather(*(lane.finish() for lane in lanes))
 
     async def close(self) -> None:

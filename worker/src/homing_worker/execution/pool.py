@@ -1,109 +1,29 @@
-"""The instances of one function at this worker: started on demand, kept warm, stopped when idle or outdated."""
+"""The instances of one function at this worker: cold starts on demand, warm instances, scaling to zero, replacement."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 
 from homing.v1.function_pb2 import Function
-from homing_core import limits
 from homing_core.reasons import FailureReason
-from homing_core.retry import RetryPolicy, resolve_attempt_timeout
+from homing_core.retry import RetryPolicy
 from homing_worker.control.secrets import SecretLink, SecretsUnavailableError
+from homing_worker.execution.function_config import FunctionConfig
+from homing_worker.execution.slots import PoolClosedError, PooledInstance, Slot, SlotQueue
 from homing_worker.runtime import Instance, Runtime, StartFailedError
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 10.0
-"""Bounds of the pause after starts that failed in a row, so that a broken function does not keep the engine busy."""
-
-
-_NOT_IN_INSTANCES: Final = ("paused", "min_instances", "max_instances", "revision", "update_time")
-"""The fields of a function that change without its instances being replaced."""
-
-
-class PoolClosedError(Exception):
-    """The pool starts nothing more."""
-
-    def __init__(self, since_us: int) -> None:
-        super().__init__("the pool is closed")
-        self.since_us = since_us
-        """When its function was deleted; 0 where it was not."""
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """The right to make one call of an instance."""
-
-    instance: Instance
-    member: _Member
-
-    async def abandon(self) -> bool:
-        """See to it that a call which was cancelled ends; tell whether it surely has.
-
-        An instance that served this call alone is killed, and is to be retired.
-        """
-        if self.instance.isolates_calls:
-            return True
-        return self.member.concurrency == 1 and await self.instance.kill()
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    instance: Instance
-    concurrency: int
-    busy: int = 0
-    idle_since: float = 0.0
-    retiring: bool = False
-    suspect: bool = False
-
-    @property
-    def free(self) -> bool:
-        return self.busy < self.concurrency and not self.retiring and not self.suspect and self.instance.alive
-
-
-@dataclass(slots=True)
-class _Config:
-    """What of a function matters here, with its defaults."""
-
-    function: Function
-    secrets_version: int
-    template: Function = field(init=False)
-    """What instances are made from: those of other revisions with the same one serve as well."""
-    concurrency: int = field(init=False)
-    minimum: int = field(init=False)
-    maximum: int = field(init=False)
-    idle_timeout: float = field(init=False)
-    policy: RetryPolicy = field(init=False)
-    attempt_timeout: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        function = self.function
-        self.template = Function()
-        self.template.CopyFrom(function)
-        for name in _NOT_IN_INSTANCES:
-            self.template.ClearField(name)
-        self.concurrency = function.concurrency or limits.DEFAULT_CONCURRENCY
-        self.maximum = function.max_instances or limits.DEFAULT_MAX_INSTANCES
-        self.minimum = min(function.min_instances, self.maximum)
-        self.policy = RetryPolicy.resolve(None, function.retry_policy)
-        self.attempt_timeout = resolve_attempt_timeout(
-            None, function.attempt_timeout if function.HasField("attempt_timeout") else None
-        )
-        given = function.idle_timeout
-        self.idle_timeout = (
-            given.seconds + given.nanos / 1e9 if function.HasField("idle_timeout") else limits.DEFAULT_IDLE_TIMEOUT
-        )
-
-    def makes_the_same(self, other: _Config) -> bool:
-        """Tell whether instances of the one serve for the other."""
-        return self.template == other.template and self.secrets_version == other.secrets_version
+_FIRST_START_BACKOFF: Final = 0.25
+_MAX_START_BACKOFF: Final = 10.0
+"""Bounds of the backoff after starts that failed in a row, in seconds, so that a broken function does not keep the
+engine busy."""
+_MIN_IDLE_CHECK: Final = 0.05
+"""Seconds between two looks at what idles, at least."""
 
 
 class Pool:
@@ -115,15 +35,14 @@ class Pool:
         :param secrets: Knows the secrets that instances see.
         :param secrets_version: The version that they have at least; 0 where the function has none.
         """
-        self._config = _Config(function, secrets_version)
+        self._config = FunctionConfig.of(function, secrets_version)
         self._runtime = runtime
         self._secrets = secrets
-        self._members: list[_Member] = []
-        self._sync_waiters: deque[asyncio.Future[Slot]] = deque()
-        self._waiters: deque[asyncio.Future[Slot]] = deque()
+        self._members: list[PooledInstance] = []
+        self._waiting = SlotQueue()
         self._starting = 0
-        self._failures = 0
-        self._not_before = 0.0
+        self._failed_starts = 0
+        self._backoff_until = 0.0
         self._closed = False
         self._deleted_us = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,7 +73,7 @@ class Pool:
     @property
     def capacity(self) -> int:
         """How many calls can run at a time when all instances run."""
-        return self._config.maximum * self._config.concurrency
+        return self._config.max_instances * self._config.concurrency
 
     @property
     def instances(self) -> int:
@@ -168,17 +87,17 @@ class Pool:
 
     @property
     def cold(self) -> bool:
-        """Whether a caller that waits now waits for an instance to start."""
+        """Whether a caller that waits now waits for a cold start: no instance is warm."""
         return not self._serving
 
     @property
-    def _serving(self) -> list[_Member]:
+    def _serving(self) -> list[PooledInstance]:
         """The instances that are not about to be stopped."""
         return [member for member in self._members if not member.retiring]
 
-    def open(self) -> None:
+    def warm_up(self) -> None:
         """Start the instances that are kept warm."""
-        self._grow()
+        self._scale_up()
 
     def update(self, function: Function, *, secrets_version: int = 0) -> None:
         """Take the function as it is now: instances that are made otherwise, or see former secrets, get no more calls.
@@ -188,22 +107,22 @@ class Pool:
         before = self._config
         if function.revision == before.function.revision and secrets_version == before.secrets_version:
             return
-        self._config = _Config(function, secrets_version)
-        if self._config.makes_the_same(before):
-            for member in sorted(self._serving, key=lambda member: member.busy)[: -self._config.maximum]:
+        self._config = FunctionConfig.of(function, secrets_version)
+        if self._config.has_same_instances(before):
+            for member in sorted(self._serving, key=lambda member: member.busy)[: -self._config.max_instances]:
                 self._retire(member)
             if self._idle_timer is None and not self._closed:
                 self._arm_idle_timer(0)
         else:
-            self._failures = 0
-            self._not_before = 0.0
+            self._failed_starts = 0
+            self._backoff_until = 0.0
             for member in list(self._members):
                 self._retire(member)
-        self._grow()
+        self._scale_up()
 
     def take(self) -> Slot | None:
         """Return a free slot where there is one and nobody waits for it."""
-        if self._sync_waiters or self._waiters or self._closed:
+        if self._waiting or self._closed:
             return None
         return self._find()
 
@@ -215,30 +134,24 @@ class Pool:
         """
         if self._closed:
             raise PoolClosedError(self._deleted_us)
-        future: asyncio.Future[Slot] = self._loop.create_future()
-        queue = self._sync_waiters if sync else self._waiters
-        queue.append(future)
+        waiter = self._waiting.add(sync=sync)
         self._serve()
         try:
-            return await future
+            return await waiter
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self.release(future.result())
-            elif future in queue:
-                queue.remove(future)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(waiter.result())
+            else:
+                self._waiting.discard(waiter)
             raise
 
-    def release(self, slot: Slot, *, retire: bool = False, suspect: bool = False) -> None:
-        """Give a slot back.
-
-        :param retire: The instance is to be replaced.
-        :param suspect: The instance may be gone: it gets no calls until it was found to run.
-        """
+    def release(self, slot: Slot) -> None:
+        """Take a slot back. Its instance is replaced where it is to be retired, and verified where it is suspect."""
         member = slot.member
         member.busy -= 1
-        if retire:
+        if slot.retire:
             self._retire(member)
-        elif suspect and not member.retiring and not member.suspect:
+        elif slot.suspect and not member.retiring and not member.suspect:
             member.suspect = True
             self._spawn(self._verify(member))
         if member.busy == 0:
@@ -248,8 +161,8 @@ class Pool:
             elif self._idle_timer is None and not self._closed:
                 self._arm_idle_timer(self._config.idle_timeout)
         self._serve()
-        if retire:
-            self._grow()
+        if slot.retire:
+            self._scale_up()
 
     async def close(self) -> None:
         """Let waiting callers go and stop all instances, busy ones too."""
@@ -269,60 +182,51 @@ class Pool:
         for timer in (self._idle_timer, self._start_timer):
             if timer is not None:
                 timer.cancel()
-        for queue in (self._sync_waiters, self._waiters):
-            for future in queue:
-                if not future.done():
-                    future.set_exception(PoolClosedError(deleted_us))
-            queue.clear()
+        self._waiting.fail(lambda: PoolClosedError(deleted_us))
 
     def _find(self) -> Slot | None:
         for member in self._members:
             if member.free:
                 member.busy += 1
-                return Slot(member.instance, member)
+                return Slot(member)
         return None
 
     def _serve(self) -> None:
         """Give free slots to those who wait, and start instances for the others."""
-        for queue in (self._sync_waiters, self._waiters):
-            while queue:
-                if queue[0].done():
-                    queue.popleft()
-                    continue
-                slot = self._find()
-                if slot is None:
-                    self._grow()
-                    return
-                queue.popleft().set_result(slot)
+        while (waiter := self._waiting.first()) is not None:
+            slot = self._find()
+            if slot is None:
+                self._scale_up()
+                return
+            waiter.set_result(slot)
 
-    def _grow(self) -> None:
+    def _scale_up(self) -> None:
         """Start as many instances as those who wait need, and as many as are kept warm."""
         if self._closed:
             return
         config = self._config
-        waiting = len(self._sync_waiters) + len(self._waiters)
         current = len(self._serving)
-        wanted = max(config.minimum - current, -(-waiting // config.concurrency))
-        wanted = min(wanted, config.maximum - current) - self._starting
+        wanted = max(config.min_instances - current, -(-len(self._waiting) // config.concurrency))
+        wanted = min(wanted, config.max_instances - current) - self._starting
         if wanted <= 0:
             return
-        pause = self._not_before - self._loop.time()
-        if pause > 0:
+        backoff = self._backoff_until - self._loop.time()
+        if backoff > 0:
             if self._start_timer is None:
-                self._start_timer = self._loop.call_later(pause, self._after_pause)
+                self._start_timer = self._loop.call_later(backoff, self._after_backoff)
             return
-        if self._failures:
+        if self._failed_starts:
             # After a failure one start tries whether it works again.
             wanted = min(wanted, 1 - self._starting)
         for _ in range(wanted):
             self._starting += 1
             self._spawn(self._start(config))
 
-    def _after_pause(self) -> None:
+    def _after_backoff(self) -> None:
         self._start_timer = None
-        self._grow()
+        self._scale_up()
 
-    async def _start(self, config: _Config) -> None:
+    async def _start(self, config: FunctionConfig) -> None:
         function = config.function
         try:
             try:
@@ -342,51 +246,48 @@ class Pool:
             self._starting -= 1
             await self._started(config, instance)
 
-    async def _started(self, config: _Config, instance: Instance) -> None:
-        outdated = not config.makes_the_same(self._config)
-        if self._closed or outdated or len(self._serving) >= self._config.maximum:
+    async def _started(self, config: FunctionConfig, instance: Instance) -> None:
+        outdated = not config.has_same_instances(self._config)
+        if self._closed or outdated or len(self._serving) >= self._config.max_instances:
             await instance.stop()
             self._serve()
-            self._grow()
+            self._scale_up()
             return
-        self._failures = 0
-        member = _Member(instance, self._config.concurrency, idle_since=self._loop.time())
+        self._failed_starts = 0
+        member = PooledInstance(instance, self._config.concurrency, idle_since=self._loop.time())
         self._members.append(member)
         instance.on_exit(lambda: self._gone(member))
         if self._idle_timer is None:
             self._arm_idle_timer(self._config.idle_timeout)
         self._serve()
 
-    def _start_failed(self, config: _Config, error: StartFailedError) -> None:
+    def _start_failed(self, config: FunctionConfig, error: StartFailedError) -> None:
         # What follows on the first line the function wrote: that is its caller's to see.
         detail = error.message.partition("\n")[0]
         _log.warning("start_failed", function=config.function.name, reason=error.reason, detail=detail)
-        if self._closed or not config.makes_the_same(self._config):
+        if self._closed or not config.has_same_instances(self._config):
             self._serve()
-            self._grow()
+            self._scale_up()
             return
-        self._failures += 1
-        self._not_before = self._loop.time() + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
+        self._failed_starts += 1
+        backoff = min(_MAX_START_BACKOFF, _FIRST_START_BACKOFF * 2 ** min(self._failed_starts - 1, 10))
+        self._backoff_until = self._loop.time() + backoff
         if self.cold and not self._starting:
             # Nobody can serve those who wait: each of them learns why.
-            for queue in (self._sync_waiters, self._waiters):
-                for future in queue:
-                    if not future.done():
-                        future.set_exception(StartFailedError(error.reason, error.message))
-                queue.clear()
-        self._grow()
+            self._waiting.fail(lambda: StartFailedError(error.reason, error.message))
+        self._scale_up()
 
-    def _retire(self, member: _Member) -> None:
+    def _retire(self, member: PooledInstance) -> None:
         member.retiring = True
         if member.busy == 0:
             self._stop(member)
 
-    def _stop(self, member: _Member) -> None:
+    def _stop(self, member: PooledInstance) -> None:
         if member in self._members:
             self._members.remove(member)
             self._spawn(member.instance.stop())
 
-    def _gone(self, member: _Member) -> None:
+    def _gone(self, member: PooledInstance) -> None:
         """Replace an instance that has gone by itself."""
         if member not in self._members or self._closed:
             return
@@ -394,9 +295,9 @@ class Pool:
         member.retiring = True
         self._stop(member)
         self._serve()
-        self._grow()
+        self._scale_up()
 
-    async def _verify(self, member: _Member) -> None:
+    async def _verify(self, member: PooledInstance) -> None:
         if await member.instance.verify():
             member.suspect = False
         else:
@@ -404,14 +305,14 @@ class Pool:
         self._serve()
 
     def _arm_idle_timer(self, delay: float) -> None:
-        self._idle_timer = self._loop.call_later(max(0.05, delay), self._stop_idle)
+        self._idle_timer = self._loop.call_later(max(_MIN_IDLE_CHECK, delay), self._scale_down)
 
-    def _stop_idle(self) -> None:
+    def _scale_down(self) -> None:
         """Stop the instances that have idled for long, as far as they are not kept warm."""
         self._idle_timer = None
         now = self._loop.time()
         timeout = self._config.idle_timeout
-        spare = len(self._serving) - self._config.minimum
+        spare = len(self._serving) - self._config.min_instances
         next_check: float | None = None
         for member in list(reversed(self._members)):
             if member.busy or member.retiring:

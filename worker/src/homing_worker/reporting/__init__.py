@@ -1,1 +1,1 @@
-"""What a worker tells: events, progress, log lines."""
+"""What a worker reports: events, progress, log lines."""

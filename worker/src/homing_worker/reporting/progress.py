@@ -1,4 +1,4 @@
-"""Takes what running functions say of how far they are, over HTTP, at a URL that each attempt is given.
+"""Takes the progress that running functions report, over HTTP, at a URL that each attempt is given.
 
 The worker listens, and not the server, since a container does not reach a server that listens on loopback: one address
 for what runs on this host, one for containers. The path of an attempt cannot be guessed and ends with it.
@@ -26,17 +26,18 @@ from homing_worker.control.gate import Gate
 
 _log = structlog.get_logger(__name__)
 
-HEADER: Final = "X-Homing-Progress-Url"
+PROGRESS_HEADER: Final = "X-Homing-Progress-Url"
+"""Where an attempt is given its URL."""
 
-_PAUSE: Final = 1.0
-"""Seconds between two that are passed on of one attempt: of those that come in between the last one counts."""
-_PATIENCE: Final = 10.0
+_MIN_INTERVAL: Final = 1.0
+"""Seconds between two reports that are passed on of one attempt: of those that come in between the last one counts."""
+_BODY_TIMEOUT: Final = 10.0
 """Seconds that a body may take."""
 _FIELDS: Final = frozenset({"percent", "text"})
 
 
 class BadProgressError(Exception):
-    """What a function said is no progress."""
+    """What a function reported is no progress."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field} {message}")
@@ -45,19 +46,19 @@ class BadProgressError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Report:
-    """What one attempt says of itself."""
+class ProgressReporter:
+    """The progress of one attempt."""
 
     url: str
     take: Callable[[Progress], None]
     last: Progress | None = None
     waiting: asyncio.TimerHandle | None = None
-    """Passes on the last one when it is time."""
+    """Passes on the last report when it is time."""
     not_before: float = 0.0
 
 
-class Reports:
-    """Serves the URLs of all attempts that run. What they say is kept back while no server is heard."""
+class ProgressEndpoint:
+    """Serves the URLs of all attempts that run. Reports are kept back while no server is heard."""
 
     def __init__(self, gate: Gate, *, listen: str = "", url: str = "") -> None:
         """Prepare to serve.
@@ -69,7 +70,7 @@ class Reports:
         self._listen = listen
         self._url = url.rstrip("/")
         self._bases: dict[str, str] = {}
-        self._reports: dict[str, Report] = {}
+        self._reporters: dict[str, ProgressReporter] = {}
         self._loop = asyncio.get_running_loop()
         application = web.Application(client_max_size=MAX_PROGRESS_BODY)
         application.router.add_post("/{path}", self._post)
@@ -93,59 +94,59 @@ class Reports:
             try:
                 self._bases[each] = self._base(each, await self._bind(each, 0))
             except OSError as error:
-                _log.warning("no_progress", host=each, error=str(error))
+                _log.warning("progress_address_unusable", host=each, error=str(error))
 
     async def close(self) -> None:
         """Listen no more."""
         await self._runner.cleanup()
 
-    def begin(self, host: str, take: Callable[[Progress], None]) -> Report | None:
+    def begin(self, host: str, take: Callable[[Progress], None]) -> ProgressReporter | None:
         """Return where an attempt reports that reaches this host so; None where it cannot.
 
-        :param take: Gets what it says, once a second at the most.
+        :param take: Gets what it reports, once a second at the most.
         """
         base = self._bases.get(host)
         if base is None:
             return None
         path = secrets.token_urlsafe(16)
-        report = self._reports[path] = Report(f"{base}/{path}", take)
-        return report
+        reporter = self._reporters[path] = ProgressReporter(f"{base}/{path}", take)
+        return reporter
 
-    def end(self, report: Report) -> None:
-        """Take no more from an attempt that is over, and pass on what it said last."""
-        del self._reports[report.url.rpartition("/")[2]]
-        if report.waiting is not None:
-            report.waiting.cancel()
-            if report.last is not None:
-                report.take(report.last)
+    def end(self, reporter: ProgressReporter) -> None:
+        """Take no more from an attempt that is over, and pass on what it reported last."""
+        del self._reporters[reporter.url.rpartition("/")[2]]
+        if reporter.waiting is not None:
+            reporter.waiting.cancel()
+            if reporter.last is not None:
+                reporter.take(reporter.last)
 
     async def _post(self, request: web.Request) -> web.Response:
-        report = self._reports.get(request.match_info["path"])
-        if report is None:
+        reporter = self._reporters.get(request.match_info["path"])
+        if reporter is None:
             return _refused(404, "path", "belongs to no attempt that runs")
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_BODY_TIMEOUT):
                 body = await request.read()
-            report.last = read_progress(request.content_type, body, report.last)
+            reporter.last = read_progress(request.content_type, body, reporter.last)
         except web.HTTPRequestEntityTooLarge:
             return _refused(400, "body", f"must have at most {MAX_PROGRESS_BODY} bytes")
         except TimeoutError:
-            return _refused(408, "body", f"must be sent within {_PATIENCE:g} s")
+            return _refused(408, "body", f"must be sent within {_BODY_TIMEOUT:g} s")
         except BadProgressError as error:
             return _refused(400, error.field, error.message)
-        if report.waiting is None:
+        if reporter.waiting is None:
             # Where enough time has passed this is soon.
-            report.waiting = self._loop.call_at(report.not_before, self._pass_on, report)
+            reporter.waiting = self._loop.call_at(reporter.not_before, self._pass_on, reporter)
         return web.Response(status=204)
 
-    def _pass_on(self, report: Report) -> None:
-        report.not_before = self._loop.time() + _PAUSE
+    def _pass_on(self, reporter: ProgressReporter) -> None:
+        reporter.not_before = self._loop.time() + _MIN_INTERVAL
         if not self._gate.open:
-            report.waiting = self._loop.call_at(report.not_before, self._pass_on, report)
+            reporter.waiting = self._loop.call_at(reporter.not_before, self._pass_on, reporter)
             return
-        report.waiting = None
-        if report.last is not None:
-            report.take(report.last)
+        reporter.waiting = None
+        if reporter.last is not None:
+            reporter.take(reporter.last)
 
     async def _bind(self, host: str, port: int) -> int:
         """Listen on an address and return the port."""
@@ -157,7 +158,7 @@ class Reports:
 
 
 def read_progress(content_type: str, body: bytes, before: Progress | None) -> Progress:
-    """Read what a function says; what it leaves out stays as it was.
+    """Read what a function reports; what it leaves out stays as it was.
 
     A JSON object, or a form, with percent and text, or the text alone as text/plain.
 

@@ -1,0 +1,64 @@
+"""The HTTP request that an attempt makes of a function: its target and its headers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
+
+from homing_worker import __version__
+from homing_worker.execution.dispatch import Dispatch
+from homing_worker.reporting.progress import PROGRESS_HEADER
+from homing_worker.runtime.headers import joined
+
+USER_AGENT: Final = f"homing-worker/{__version__}"
+
+_SAFE_IN_PATH: Final = "/:@!$&'()*+,;=~%"
+_SAFE_IN_QUERY: Final = _SAFE_IN_PATH + "?"
+
+
+class RequestHead:
+    """Method, target and headers of the requests of one dispatch: each attempt adds what is its own."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        http = dispatch.spec.http
+        self.method = http.method or "POST"
+        self.target = quote(http.path, safe=_SAFE_IN_PATH) if http.path else "/"
+        if http.query:
+            self.target += "?" + quote(http.query, safe=_SAFE_IN_QUERY)
+        self._headers = _common_headers(dispatch)
+
+    def headers(self, *, attempt: int, deadline: float, progress_url: str) -> dict[str, str]:
+        """Return the headers of an attempt.
+
+        :param attempt: Its number, lost ones counted.
+        :param deadline: When it is given up, in seconds since the epoch.
+        :param progress_url: Where the function may report progress; empty where it cannot.
+        """
+        headers = {
+            **self._headers,
+            "X-Homing-Attempt": str(attempt),
+            "X-Homing-Deadline": datetime.fromtimestamp(deadline, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+        }
+        if progress_url:
+            headers[PROGRESS_HEADER] = progress_url
+        return headers
+
+
+def _common_headers(dispatch: Dispatch) -> dict[str, str]:
+    """Return homing's own headers and those of the invocation, which do not replace them."""
+    own = {
+        "Content-Type": dispatch.spec.payload.content_type or "application/octet-stream",
+        "User-Agent": USER_AGENT,
+        "X-Call-Id": dispatch.invocation_id,
+        "X-Start-Time": str(dispatch.create_us * 1000),
+    }
+    if dispatch.traceparent:
+        own["traceparent"] = dispatch.traceparent
+    given = joined(dispatch.spec.http.headers)
+    if not given:
+        return own
+    reserved = {name.lower() for name in own}
+    return {**{name: value for name, value in given.items() if name.lower() not in reserved}, **own}
