@@ -15,6 +15,8 @@ from homing_worker.deliveries.circuit_breaker import (
     MAX_OPEN_SECONDS,
     TRIPS_AFTER,
     BreakerOpenError,
+    BreakerState,
+    CircuitBreaker,
 )
 from homing_worker.deliveries.receivers import MAX_IN_FLIGHT_PER_RECEIVER, Receivers
 from homing_worker.deliveries.schedule import DEFAULT_DELAYS, JITTER, MAX_RETRY_AFTER, Schedule
@@ -179,3 +181,40 @@ async def test_an_attempt_that_never_reached_the_receiver_says_nothing_of_it(
     assert receivers.open_breakers == 1
     await attempt(receivers, "hook", answered=True)
     assert receivers.open_breakers == 0
+
+
+def state(breaker: CircuitBreaker) -> BreakerState:
+    return breaker.state
+
+
+def test_a_breaker_is_closed_open_and_half_open_in_turn(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock, Random(1))
+    assert (breaker.state, breaker.is_new) == (BreakerState.CLOSED, True)
+
+    assert [breaker.not_answered() for _ in range(TRIPS_AFTER)] == [False] * (TRIPS_AFTER - 1) + [True]
+    assert state(breaker) is BreakerState.OPEN
+    assert breaker.rejects_attempts(in_flight=0)
+    assert not breaker.not_answered()  # one that was in flight before it opened
+
+    clock.now = breaker.retry_at
+    assert state(breaker) is BreakerState.HALF_OPEN
+    assert not breaker.rejects_attempts(in_flight=0)
+    assert breaker.rejects_attempts(in_flight=1)
+
+    assert breaker.not_answered()
+    assert state(breaker) is BreakerState.OPEN
+    clock.now = breaker.retry_at
+    breaker.answered()
+    assert (breaker.state, breaker.is_new) == (BreakerState.CLOSED, True)
+    assert not breaker.rejects_attempts(in_flight=MAX_IN_FLIGHT_PER_RECEIVER)
+
+
+def test_a_breaker_that_was_closed_early_opens_again_as_any_other(clock: Clock) -> None:
+    breaker = CircuitBreaker(clock, Random(1))
+    for _ in range(TRIPS_AFTER):
+        breaker.not_answered()
+    breaker.answered()  # an attempt that was made all the same
+
+    assert state(breaker) is BreakerState.CLOSED
+    assert [breaker.not_answered() for _ in range(TRIPS_AFTER)][-1]
+    assert state(breaker) is BreakerState.OPEN
