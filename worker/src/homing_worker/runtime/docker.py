@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import ipaddress
 import json
 import sys
 import tarfile
@@ -132,10 +133,15 @@ class DockerRuntime(Runtime):
             async with asyncio.timeout(_ENGINE_PATIENCE):
                 network = await (await self._docker.networks.get(_NETWORK)).show()
         except (*ENGINE_ERRORS, TimeoutError) as error:
-            _log.warning("no_progress", network=_NETWORK, error=str(error))
+            _log.warning("progress_network_unknown", network=_NETWORK, error=str(error))
             return ""
-        configs = (network.get("IPAM") or {}).get("Config") or []
-        return next((config["Gateway"] for config in configs if config.get("Gateway")), "")
+        for config in (network.get("IPAM") or {}).get("Config") or []:
+            if gateway := config.get("Gateway"):
+                return str(gateway)
+            if subnet := config.get("Subnet"):
+                # An engine that found its bridge made does not say; it took the first address, unless told otherwise.
+                return str(ipaddress.ip_network(subnet, strict=False)[1])
+        return ""
 
     async def close(self) -> None:
         """Remove what is left of this worker, and disconnect."""
