@@ -1,4 +1,4 @@
-"""Rotates, lists and revokes the keys that deliveries are signed with."""
+"""Key rotation: makes, lists and revokes the keys that deliveries are signed with."""
 
 from __future__ import annotations
 

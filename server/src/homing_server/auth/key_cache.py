@@ -1,4 +1,4 @@
-"""The API keys as this server knows them: a copy of the store's in memory, by which callers are known."""
+"""The API keys as this server knows them: a copy of the store's in memory, by which callers are authenticated."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Lets one server of many have a role, and another take it over soon after that one has died.
+"""Leader election: lets one server of many have a role, and another take it over soon after that one has died.
 
-A role is had for a short term that its server renews in the store. Terms are compared with the clock of the server that
-asks: where the clocks of two differ, a role is taken over as much later, or earlier. Two servers may then believe to
-have it at the same time, as they may where one was frozen and wakes up; so what they do must be right although two do
-it, and a role only sees to it that they do not do it in vain.
+A role is a lease: had for a short term, which its server renews in the store. Terms are compared with the clock of the
+server that asks: where the clocks of two differ, a role is taken over as much later, or earlier. Two servers may then
+believe to have it at the same time, as they may where one was frozen and wakes up; so what they do must be right
+although two do it, and a role only sees to it that they do not do it in vain.
 """
 
 from __future__ import annotations

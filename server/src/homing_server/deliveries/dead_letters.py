@@ -1,4 +1,7 @@
-"""Lists what came to nothing, tries it again, and forgets it."""
+"""Dead letters: lists the invocations and deliveries that came to nothing, redrives them, and purges them.
+
+To redrive is to try again and to forget: an invocation becomes a re-run, a delivery is made again.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sends deliveries on their way: to workers when they are due, and to functions at once.
 
-Of each receiver a bounded part is with the workers, so that one which hangs does not fill their hands; the rest waits
-in the store.
+Back-pressure: of each receiver a bounded part is in flight at the workers, so that one which hangs does not take all
+that they take; the rest waits in the store.
 """
 
 from __future__ import annotations

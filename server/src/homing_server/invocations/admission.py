@@ -1,4 +1,8 @@
-"""Accepts asynchronous invocations: checks them, commits them in groups, then leaves them to the dispatcher."""
+"""Accepts asynchronous invocations: checks them, commits them in groups, then leaves them to the dispatcher.
+
+Calls are idempotent where they have a request id: a repetition is found by it and its caller, and answered with the
+invocation that the first one made (deduplication, P7).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Moves what is due from the store to the broker, so much of it that the broker stays small, and never loses track.
 
+The records that are SENT are its outbox: committed as to be published, and not yet seen confirmed. Back-pressure: what
+the broker has no room for stays in the store.
+
 What admission has just committed goes to the broker at once where there is room and nothing older waits; all else is
 fed from the store when it is due, unless its function is paused. What was committed as sent and is not seen confirmed,
 because this server or another died in between, or the broker did, is taken back and published again under a new

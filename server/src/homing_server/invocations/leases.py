@@ -1,4 +1,4 @@
-"""Watches over executions that have left the broker: whoever does not renew its lease is lost, and its work goes on.
+"""Leases of long executions, which have left the broker: whoever does not renew one is lost, and its work goes on.
 
 A lease ages here, by this process's own clock, from when its last renewal was recorded; renewals change nothing in the
 store. Nothing ages while renewals may be on their way: before a lease is ended a mark has come back through the queue

@@ -1,7 +1,8 @@
-"""Counts what went in, what is there and what came out, in the store and at the broker. The difference must be 0.
+"""Reconciliation (P5): counts what went in, what is there and what came out, in the store and at the broker.
 
-The store is counted in one transaction and so exactly. Store and broker cannot be counted at one moment: their
-difference is taken only from a count during which no record changed and no event was on its way.
+The difference, the drift, must be 0. The store is counted in one transaction and so exactly. Store and broker cannot be
+counted at one moment: their difference is taken only from a count during which no record changed and no event was on
+its way.
 """
 
 from __future__ import annotations

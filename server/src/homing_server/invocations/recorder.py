@@ -1,8 +1,11 @@
 """Takes the events of all workers and commits them to the store, hundreds in a transaction.
 
-Of all servers' recorders the broker keeps one active. When another becomes active while this one still has events in
-hand, both would record; so a recorder that becomes active raises an epoch in the store, each of its transactions checks
-it, and the one that finds a later epoch than its own gives back what it holds.
+Of all servers' recorders the broker keeps one active: the queue of events has a single active consumer. When another
+becomes active while this one still has events in flight, both would record; so a recorder that becomes active raises an
+epoch in the store, which is the fencing token of recorders: each of its transactions checks it, and the one that finds
+a later epoch than its own gives back what it holds.
+
+Events may come twice and in any order: recording is idempotent, by the fencing token of each dispatch.
 
 What cannot be recorded, an event of a kind that only a later version knows say, is parked: kept in the store before it
 is acknowledged, and tried again at every start and every minute, so that the first server that knows it records it.

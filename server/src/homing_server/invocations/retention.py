@@ -1,4 +1,4 @@
-"""Removes ended records whose retention is over, so slowly that nobody else notices."""
+"""Retention: removes ended records that are old enough, so slowly that nobody else notices."""
 
 from __future__ import annotations
 

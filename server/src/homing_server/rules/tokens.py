@@ -1,4 +1,4 @@
-"""Opaque tokens: what a caller gives back to go on where it was.
+"""Opaque tokens, page tokens and resume tokens: what a caller gives back to go on where it was.
 
 They are not secret, but sealed with a checksum, so that a token which was cut or made up is refused and not misread.
 """

@@ -1,4 +1,4 @@
-"""What the fields of requests must be like. The rules that are broken are told, each with its field and its limit."""
+"""What the fields of requests must be like. A rule that is broken is named, with its field and its limit."""
 
 from __future__ import annotations
 

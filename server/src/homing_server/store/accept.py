@@ -1,4 +1,4 @@
-"""Accepts invocations, many in one transaction."""
+"""Accepts invocations, many in one transaction; deduplicates them by caller and request id."""
 
 from __future__ import annotations
 

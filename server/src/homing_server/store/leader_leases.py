@@ -1,4 +1,4 @@
-"""Who has a role that one server alone may have, and until when."""
+"""The leases of leader election: who has a role that one server alone may have, and until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records what workers report, many events in one transaction."""
+"""Records events, many in one transaction; what is stale by its fencing token, or a duplicate, changes nothing."""
 
 from __future__ import annotations
 

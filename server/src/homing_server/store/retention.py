@@ -1,4 +1,4 @@
-"""Removes ended records, and remembers how far: a watch cannot go on from before what was removed."""
+"""Retention in the store: removes ended records, and remembers how far: no watch goes on from before that."""
 
 from __future__ import annotations
 

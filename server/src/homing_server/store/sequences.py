@@ -1,4 +1,4 @@
-"""Numbers that are raised within transactions."""
+"""Counters that are raised within transactions: the numbers of results and changes, epochs, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets callers wait: for the end of one invocation, or for all results, or changes, in their order."""
+"""Lets callers wait: for the end of one invocation (long polling), or for all results, or changes, in their order."""
 
 from __future__ import annotations
 

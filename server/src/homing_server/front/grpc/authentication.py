@@ -1,4 +1,4 @@
-"""Finds out who calls, before a request is read, and whether they may."""
+"""The interceptor that authenticates callers, before a request is read, and checks the scope that the method needs."""
 
 from __future__ import annotations
 
