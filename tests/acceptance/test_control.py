@@ -16,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import homing
 from homing import AsyncClient, Client, InvocationState
-from homing.v1 import function_service_pb2, invocation_service_pb2
+from homing.v1 import function_service_pb2, invocation_service_pb2, log_service_pb2
 from support.cli import homing as cli
 from support.cli import objects
 from support.grpc_errors import error_info, violated_fields
@@ -212,7 +212,7 @@ class Raw:
         self._channel = channel
         self._methods = {
             method.name: method
-            for services in (invocation_service_pb2, function_service_pb2)
+            for services in (invocation_service_pb2, function_service_pb2, log_service_pb2)
             for service in services.DESCRIPTOR.services_by_name.values()
             for method in service.methods
         }

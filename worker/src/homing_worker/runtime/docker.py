@@ -8,7 +8,7 @@ import ipaddress
 import json
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,13 +135,7 @@ class DockerRuntime(Runtime):
         except (*ENGINE_ERRORS, TimeoutError) as error:
             _log.warning("progress_network_unknown", network=_NETWORK, error=str(error))
             return ""
-        for config in (network.get("IPAM") or {}).get("Config") or []:
-            if gateway := config.get("Gateway"):
-                return str(gateway)
-            if subnet := config.get("Subnet"):
-                # An engine that found its bridge made does not say; it took the first address, unless told otherwise.
-                return str(ipaddress.ip_network(subnet, strict=False)[1])
-        return ""
+        return gateway_of((network.get("IPAM") or {}).get("Config") or [])
 
     async def close(self) -> None:
         """Remove what is left of this worker, and disconnect."""
@@ -371,3 +365,17 @@ def _no_secrets(why: str) -> StartFailedError:
 
 def _not_created(error: BaseException) -> StartFailedError:
     return StartFailedError(FailureReason.START_FAILED, f"the container cannot be created: {error}")
+
+
+def gateway_of(configs: Sequence[Mapping[str, str]]) -> str:
+    """Return the address of this host in a network of the engine, given its IPAM configuration; empty for none.
+
+    An engine that has just made the network names no gateway before it is started again. It takes the first address of
+    the subnet then, as the documentation of ``docker network create --gateway`` has it.
+    """
+    for config in configs:
+        if gateway := config.get("Gateway"):
+            return gateway
+        if subnet := config.get("Subnet"):
+            return str(next(ipaddress.ip_network(subnet, strict=False).hosts()))
+    return ""
