@@ -352,6 +352,12 @@ def test_a_key_for_one_function_gives_it_no_secret_and_sees_no_further_along_a_c
     denied(lambda: limited.handle(after.invocation.id).result(timeout=5))
     denied(lambda: limited.functions.deploy(name="linked", command=["cat"], secrets=["kept"]), "KEY_LIMITED")
     denied(lambda: limited.functions.deploy(name="linked", command=["cat"], secrets=["missing"]), "KEY_LIMITED")
+    # What it does not name stays, also what it may not set itself.
+    changed = limited.functions.update("linked", labels={"by": "ci"})
+    assert (changed.secrets, changed.on_success) == (("given",), ("function:lower",))
+    denied(lambda: limited.functions.update("linked", secrets=["given", "kept"]), "KEY_LIMITED")
+    denied(lambda: limited.functions.update("linked", on_success="function:lower"))
+    denied(lambda: limited.functions.update("lower", labels={"by": "ci"}))
     limited.functions.deploy(name="linked", command=["cat"], secrets=["given"])
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import grpc
+import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from support.processes import Cluster
+from homing import Client, RevisionMismatchError
+from support.processes import Cluster, Server
 
 INVOCATIONS = "homing.v1.InvocationService"
 FUNCTIONS = "homing.v1.FunctionService"
@@ -61,7 +65,50 @@ def test_a_server_describes_itself_so_that_anybody_can_call_it(cluster: Cluster)
         ended = described.call(INVOCATIONS, "WaitInvocation", {"id": accepted["invocation"]["id"]})
         assert ended["invocation"]["result"]["payload"]["data"] == "SE9NSU5H"
 
+        # A mask travels as text in JSON, in the names that JSON has for the fields.
+        mask = {"updateMask": "maxInstances,labels", "expectedRevision": "1"}
+        wanted = {"name": "shout", "maxInstances": 9, "labels": {"team": "x"}, "url": "http://ignored"}
+        changed = described.call(FUNCTIONS, "DeployFunction", {"function": wanted} | mask)["function"]
+        assert changed["command"] == {"args": ["tr", "a-z", "A-Z"]}
+        assert (changed["maxInstances"], changed["labels"], changed["revision"]) == (9, {"team": "x"}, "2")
+        with pytest.raises(grpc.RpcError) as caught:
+            described.call(FUNCTIONS, "DeployFunction", {"function": wanted} | mask)
+        assert cast("grpc.Call", caught.value).code() is grpc.StatusCode.ABORTED
+
         health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", INVOCATIONS, FUNCTIONS):
             status = health.Check(health_pb2.HealthCheckRequest(service=name)).status
             assert status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_of_two_servers_that_change_a_function_at_once_exactly_one_wins(cluster: Cluster) -> None:
+    servers = [cluster.start_server(), cluster.start_server()]
+    together = threading.Barrier(len(servers))
+    rounds = 40
+
+    lost: list[tuple[int, int]] = []
+
+    def race(server: Server) -> list[int]:
+        """Change the function in each round at the revision of the round before; return the rounds that were won."""
+        won = []
+        with Client(server.target) as client:
+            for expected in range(rounds):
+                together.wait(60)
+                try:
+                    client.functions.deploy(
+                        name="contested", image=f"{server.name}:{expected}", expected_revision=expected
+                    )
+                except RevisionMismatchError as error:
+                    lost.append((error.expected, error.actual))
+                else:
+                    won.append(expected)
+        return won
+
+    with ThreadPoolExecutor() as threads:
+        wins = list(threads.map(race, servers))
+
+    assert sorted(wins[0] + wins[1]) == list(range(rounds))
+    assert sorted(lost) == [(expected, expected + 1) for expected in range(rounds)]
+    for server in servers:
+        with Client(server.target) as client:
+            assert client.functions.get("contested").revision == rounds

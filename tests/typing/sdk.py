@@ -97,6 +97,10 @@ def sync(client: Client) -> None:
     assert_type(client.functions, Functions)
     assert_type(client.functions.deploy(name="f", image="f:1", limits=Limits(pids=5), idle_timeout=5.0), Function)
     assert_type(client.functions.deploy(name="f", command=["cat"]), Function)
+    assert_type(client.functions.deploy(name="f", image="f:1", expected_revision=0), Function)
+    assert_type(client.functions.update("f", image="f:2", env=None, expected_revision=3), Function)
+    client.functions.update("f", imgae="f:2")  # type: ignore[call-arg]
+    client.functions.update("f", public="yes")  # type: ignore[arg-type]
     assert_type(client.functions.get("f"), Function)
     assert_type(client.functions.list(), Iterator[Function])
     assert_type(client.functions.delete("f"), int)
@@ -274,6 +278,7 @@ async def aio(client: AsyncClient) -> None:
 
     assert_type(client.functions, AsyncFunctions)
     assert_type(await client.functions.deploy(name="f", url="http://localhost"), Function)
+    assert_type(await client.functions.update("f", max_instances=None), Function)
     assert_type(await client.functions.get("f"), Function)
     assert_type(client.functions.list(), AsyncIterator[Function])
     assert_type(await client.functions.delete("f"), int)

@@ -12,6 +12,7 @@ import typer.core
 import homing
 from homing_cli import (
     dead_letters,
+    deploy,
     dev,
     functions,
     invoke,
@@ -90,7 +91,7 @@ def options(
     ctx.obj = Globals(target=target, json=json)
 
 
-app.command("deploy")(functions.deploy)
+app.command("deploy")(deploy.deploy)
 app.command("functions")(functions.show)
 app.command("pause")(scaling.pause)
 app.command("resume")(scaling.resume)

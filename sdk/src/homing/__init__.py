@@ -26,6 +26,7 @@ from homing._aio.typed import AsyncTypedFunction
 from homing._aio.watch import AsyncResultWatch
 from homing._core.bulk import BulkRerun, BulkStopped, InvocationCounts
 from homing._core.dead_letter import DeadLetter, DeadLetterOptions, Purged, Redriven
+from homing._core.deploy import FunctionOptions
 from homing._core.envelope import Envelope, EnvelopePayload, parse_envelope
 from homing._core.filter import FilterOptions
 from homing._core.function import Function, Limits
@@ -77,6 +78,7 @@ from homing._sync.signing_keys import SigningKeys
 from homing._sync.typed import TypedFunction
 from homing._sync.watch import ResultWatch
 from homing.errors import (
+    AbortedError,
     AlreadyExistsError,
     CallbackVerificationError,
     ClientUseError,
@@ -103,6 +105,7 @@ from homing.errors import (
     RequestError,
     ResultTimeoutError,
     ResumeTokenExpiredError,
+    RevisionMismatchError,
     ServerError,
     UnauthenticatedError,
     UnavailableError,
@@ -113,6 +116,7 @@ from homing.errors import (
 
 __all__ = [
     "MAX_PAYLOAD",
+    "AbortedError",
     "AlreadyExistsError",
     "Answer",
     "ApiKey",
@@ -160,6 +164,7 @@ __all__ = [
     "ForkedClientError",
     "Function",
     "FunctionError",
+    "FunctionOptions",
     "FunctionTimeoutError",
     "Functions",
     "HeaderValues",
@@ -202,6 +207,7 @@ __all__ = [
     "ResultWatch",
     "ResumeTokenExpiredError",
     "RetryPolicy",
+    "RevisionMismatchError",
     "RunOptions",
     "Scope",
     "Secret",

@@ -11,6 +11,8 @@
     │   ├── FailedPreconditionError
     │   │   ├── InvocationEndedError    it cannot be stopped any more
     │   │   └── InvocationNotEndedError it cannot be run again yet
+    │   ├── AbortedError
+    │   │   └── RevisionMismatchError   the function is not at the revision that was expected
     │   ├── ResumeTokenExpiredError
     │   ├── RateLimitedError
     │   ├── UnauthenticatedError
@@ -44,6 +46,7 @@ NOT_FOUND           NotFoundError
 ALREADY_EXISTS      AlreadyExistsError
 FAILED_PRECONDITION FailedPreconditionError; by their reasons
                     InvocationEndedError, InvocationNotEndedError
+ABORTED             AbortedError; by its reason RevisionMismatchError
 OUT_OF_RANGE        ResumeTokenExpiredError
 RESOURCE_EXHAUSTED  RateLimitedError; PayloadTooLargeError for a message over
                     the size that gRPC lets pass
@@ -197,6 +200,24 @@ def _state_in(metadata: Mapping[str, str]) -> InvocationState:
         return InvocationState(metadata.get("state", ""))
     except ValueError:
         return InvocationState.UNKNOWN
+
+
+class AbortedError(RequestError):
+    """Somebody else was faster. Nothing was changed; look anew, and decide again."""
+
+
+class RevisionMismatchError(AbortedError):
+    """The function is not at the revision that was expected, so nothing was changed."""
+
+    @property
+    def expected(self) -> int:
+        """The revision that was expected; 0 where there was to be no function."""
+        return int(self.metadata.get("expected", 0))
+
+    @property
+    def actual(self) -> int:
+        """The revision that it is at; 0 where there is no function."""
+        return int(self.metadata.get("actual", 0))
 
 
 class ResumeTokenExpiredError(RequestError):

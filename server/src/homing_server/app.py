@@ -141,7 +141,13 @@ class Server:
         self._leadership = Leadership(self._database, "dispatcher", self._name, self._metrics.dispatching)
         self._admission.on_accepted(self._hub.changes.wake)
         self._deployment = Deployment(
-            self._database, self._broker, self._catalog, self._control, tasks=tasks, announce=self._announce
+            self._database,
+            self._broker,
+            self._catalog,
+            self._control,
+            guard=guard,
+            tasks=tasks,
+            announce=self._announce,
         )
         wait_reasons = WaitReasons(self._catalog, self._presence)
         self._stops = Stops(self._database, self._broker, self._control, self._registry, announce=self._announce)
@@ -189,7 +195,7 @@ class Server:
                 dead_letters=DeadLetterService(
                     DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake)
                 ),
-                functions=FunctionService(self._catalog, self._deployment, guard),
+                functions=FunctionService(self._catalog, self._deployment),
                 secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
                 signing_keys=SigningKeyService(self._signing_keys),
                 keys=KeyService(ApiKeys(self._database, self._key_cache, self._control)),

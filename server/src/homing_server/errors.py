@@ -33,6 +33,8 @@ class Code(enum.Enum):
     """Whoever calls may not do that."""
     NOT_FOUND = enum.auto()
     ALREADY_EXISTS = enum.auto()
+    ABORTED = enum.auto()
+    """It was changed by somebody else since the caller looked."""
     FAILED_PRECONDITION = enum.auto()
     """What it is about is in a state that does not allow it."""
     OUT_OF_RANGE = enum.auto()
@@ -87,6 +89,22 @@ def function_not_found(name: str) -> ApiError:
         reason="FUNCTION_NOT_FOUND",
         message=f"there is no function {shown(name)}",
         metadata={"function": name[:_SHOWN_CHARACTERS]},
+    )
+
+
+def revision_mismatch(name: str, *, expected: int, actual: int) -> ApiError:
+    """Return the error of a call that wants a function to be at another revision than it is.
+
+    :param expected: 0 where it wants that there is none.
+    :param actual: 0 where there is none.
+    """
+    stands = f"is at revision {actual}" if actual else "does not exist"
+    wanted = f"revision {expected}" if expected else "none of this name"
+    return ApiError(
+        code=Code.ABORTED,
+        reason="REVISION_MISMATCH",
+        message=f"function {shown(name)} {stands}, expected was {wanted}: nothing was changed",
+        metadata={"function": name[:_SHOWN], "expected": str(expected), "actual": str(actual)},
     )
 
 

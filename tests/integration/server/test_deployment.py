@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from homing.v1 import function_pb2
+from homing.v1 import function_pb2, policy_pb2
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import Control, FunctionLoad, FunctionState, WorkerStatus, WorkMessage
 from homing_server.admin import deployment as deployment_module
@@ -71,7 +72,7 @@ class Bench:
             tasks=tasks,
         )
         self.deployment = Deployment(
-            database, self.broker, self.catalog, control, tasks=tasks, announce=self.announced.append
+            database, self.broker, self.catalog, control, guard=Guard(), tasks=tasks, announce=self.announced.append
         )
         recorder = Recorder(database, self.broker, self.metrics, announce=self.announced.append)
         connect(self.broker, control, self.deployment, recorder)
@@ -126,6 +127,80 @@ async def test_every_change_is_a_new_revision_and_the_same_again_is_none(bench: 
     assert await bench.catalog.get("figlet") == changed
     told = [Control.FromString(body).function.function.revision for body in bench.broker.control]
     assert told == [1, 1, 2]
+
+
+async def test_a_mask_sets_what_it_names_and_leaves_the_rest(bench: Bench) -> None:
+    first, _ = await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", image="figlet:1", labels={"a": "1"}, max_instances=3)
+    )
+    await bench.deployment.pause("figlet", paused=True)
+    changed, created = await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", image="figlet:2"), paths=["image", "max_instances"]
+    )
+    assert (created, changed.revision, changed.create_time, changed.paused) == (False, 3, first.create_time, True)
+    assert (changed.image, dict(changed.labels), changed.max_instances) == ("figlet:2", {"a": "1"}, 0)
+    again, _ = await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", image="figlet:2"), paths=["image", "max_instances"]
+    )
+    assert again == changed, "the same again is no revision"
+    assert await bench.catalog.get("figlet") == changed
+
+    # What comes of it has to be a function as a whole.
+    for part, path, wrong in (
+        (function_pb2.Function(name="figlet"), "image", "must have one source"),
+        (function_pb2.Function(name="figlet", min_instances=9), "min_instances", "min_instances: must be from 0 to 4"),
+        (function_pb2.Function(name="figlet", secrets=["none"]), "secrets", "there is no secret 'none'"),
+    ):
+        with pytest.raises(ApiError, match=wrong) as caught:
+            await bench.deployment.deploy(part, paths=[path])
+        assert caught.value.code is Code.INVALID_ARGUMENT
+    assert await bench.catalog.get("figlet") == changed
+
+
+async def test_a_mask_makes_a_new_function_where_it_names_a_source(bench: Bench) -> None:
+    made, created = await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", image="figlet:1"), paths=["image"]
+    )
+    assert (created, made.revision, made.image) == (True, 1, "figlet:1")
+    with pytest.raises(ApiError, match="there is no function 'figlte'") as caught:
+        await bench.deployment.deploy(function_pb2.Function(name="figlte", public=True), paths=["public"])
+    assert caught.value.code is Code.NOT_FOUND
+
+    # Of one that was deleted nothing stays.
+    await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", on_failure=[policy_pb2.Destination(uri="amqp:/q")]), paths=["on_failure"]
+    )
+    await bench.deployment.delete("figlet")
+    with pytest.raises(ApiError, match="there is no function 'figlet'"):
+        await bench.deployment.deploy(function_pb2.Function(name="figlet", public=True), paths=["public"])
+    again, created = await bench.deployment.deploy(function_pb2.Function(name="figlet", url="http://x"), paths=["url"])
+    assert (created, again.revision, list(again.on_failure)) == (True, 4, [])
+
+
+async def test_a_revision_that_is_expected_has_to_be_there(bench: Bench) -> None:
+    async def refused(expected: int, actual: int, *, paths: list[str] | None = None) -> None:
+        wanted = function_pb2.Function(name="figlet", image="figlet:9")
+        with pytest.raises(ApiError) as caught:
+            await bench.deployment.deploy(wanted, paths=paths, expected_revision=expected)
+        assert (caught.value.code, caught.value.reason) == (Code.ABORTED, "REVISION_MISMATCH")
+        assert caught.value.metadata == {"function": "figlet", "expected": str(expected), "actual": str(actual)}
+
+    await refused(1, 0)
+    wanted = function_pb2.Function(name="figlet", image="figlet:1")
+    first, created = await bench.deployment.deploy(wanted, expected_revision=0)
+    assert (created, first.revision) == (True, 1)
+    await refused(0, 1)
+    await refused(2, 1, paths=["image"])
+    changed, _ = await bench.deployment.deploy(
+        function_pb2.Function(name="figlet", public=True), paths=["public"], expected_revision=1
+    )
+    assert (changed.public, changed.revision) == (True, 2)
+    await refused(1, 2)
+    await bench.deployment.delete("figlet")
+    await refused(3, 0)
+    again, created = await bench.deployment.deploy(wanted, expected_revision=0)
+    assert (created, again.revision) == (True, 4)
+    assert await bench.catalog.get("figlet") == again
 
 
 async def test_a_pause_outlasts_changes_and_ends_with_a_resumption_or_a_deletion(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from homing.v1 import function_pb2
 from homing.v1 import secret_service_pb2 as api
 from homing_core import limits
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
+from homing_core.guard import Guard
 from homing_core.sealing import SealKey, new_key, text_of_key
 from homing_core.signing import read_key
 from homing_core.wire.v1 import FunctionSecrets, FunctionState
@@ -53,7 +54,9 @@ class Bench:
             registry=WorkerRegistry(database),
             tasks=tasks,
         )
-        self.deployment = Deployment(database, broker, self.catalog, control, tasks=tasks, announce=lambda _: None)
+        self.deployment = Deployment(
+            database, broker, self.catalog, control, guard=Guard(), tasks=tasks, announce=lambda _: None
+        )
         self.secrets = Secrets(database, self.keyring, self.catalog, control)
         self.signing_keys = SigningKeys(database, self.keyring)
         self._worker = SealKey()

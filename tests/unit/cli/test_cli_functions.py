@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from homing.v1 import (
     function_pb2,
@@ -13,12 +15,15 @@ from homing.v1 import (
 )
 from support import records
 from support.cli import homing, objects, rows
-from support.scripted_server import ScriptedServer
+from support.scripted_server import Refusal, ScriptedServer
+
+NOT_FOUND = Refusal(code=grpc.StatusCode.NOT_FOUND, reason="FUNCTION_NOT_FOUND")
 
 pytestmark = pytest.mark.usefixtures("scripted_target")
 
 
 def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
+    scripted_server.script("GetFunction", NOT_FOUND)
     scripted_server.script(
         "DeployFunction", function_service_pb2.DeployFunctionResponse(function=records.function(revision=3))
     )
@@ -70,6 +75,73 @@ def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
             policy_pb2.Destination(uri="amqp:failures/figlet"),
         ],
     )
+    named = set(scripted_server.requests["DeployFunction"][0].update_mask.paths)
+    assert named == set(function_pb2.Function.DESCRIPTOR.fields_by_name) - {
+        *("name", "command", "url", "secrets", "revision", "create_time", "update_time", "paused")
+    }
+
+
+def test_deploy_changes_what_is_named_and_with_replace_the_whole(scripted_server: ScriptedServer) -> None:
+    scripted_server.script("DeployFunction", function_service_pb2.DeployFunctionResponse(function=records.function()))
+
+    assert homing("deploy", "figlet", "--no-public", "--max-instances", "8").exit_code == 0
+    assert homing("deploy", "figlet", "--replace", "--image", "figlet:2").exit_code == 0
+    nothing = homing("deploy", "figlet")
+    assert (nothing.exit_code, nothing.stderr) == (2, "homing: options: at least one must be given that is to change\n")
+
+    assert scripted_server.requests["DeployFunction"] == [
+        function_service_pb2.DeployFunctionRequest(
+            function=function_pb2.Function(name="figlet", max_instances=8),
+            update_mask=FieldMask(paths=["max_instances", "public"]),
+        ),
+        function_service_pb2.DeployFunctionRequest(function=function_pb2.Function(name="figlet", image="figlet:2")),
+    ]
+
+
+def test_what_is_not_named_of_limits_and_retries_stays_too(scripted_server: ScriptedServer) -> None:
+    current = records.function(revision=4)
+    current.limits.MergeFrom(function_pb2.Limits(memory_bytes=2**26, pids=20))
+    current.retry_policy.MergeFrom(policy_pb2.RetryPolicy(max_attempts=5, retry_status_codes=[503]))
+    scripted_server.script("GetFunction", function_service_pb2.GetFunctionResponse(function=current))
+    scripted_server.script("DeployFunction", function_service_pb2.DeployFunctionResponse(function=current))
+
+    homing("deploy", "figlet", "--cpu", "2", "--max-backoff", "1m")
+    homing("deploy", "figlet", "--cpu", "2", "--expected-revision", "3")
+    homing("deploy", "figlet", "--cpu", "2", "--replace", "--image", "figlet:1")
+
+    kept = function_pb2.Limits(memory_bytes=2**26, cpu_millis=2000, pids=20)
+    assert scripted_server.requests["DeployFunction"] == [
+        function_service_pb2.DeployFunctionRequest(
+            function=function_pb2.Function(
+                name="figlet",
+                limits=kept,
+                retry_policy=policy_pb2.RetryPolicy(
+                    max_attempts=5, max_backoff=records.span(60), retry_status_codes=[503]
+                ),
+            ),
+            update_mask=FieldMask(paths=["limits", "retry_policy"]),
+            expected_revision=4,
+        ),
+        function_service_pb2.DeployFunctionRequest(
+            function=function_pb2.Function(name="figlet", limits=kept),
+            update_mask=FieldMask(paths=["limits"]),
+            expected_revision=3,
+        ),
+        function_service_pb2.DeployFunctionRequest(
+            function=function_pb2.Function(name="figlet", image="figlet:1", limits=function_pb2.Limits(cpu_millis=2000))
+        ),
+    ]
+
+
+def test_deploy_tells_that_somebody_was_faster(scripted_server: ScriptedServer) -> None:
+    scripted_server.script(
+        "DeployFunction",
+        Refusal(code=grpc.StatusCode.ABORTED, reason="REVISION_MISMATCH", message="it is at revision 9"),
+    )
+
+    result = homing("deploy", "figlet", "--image", "figlet:2", "--expected-revision", "7")
+
+    assert (result.exit_code, result.stderr) == (5, "homing: it is at revision 9\n")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ PAIRS = [
 def test_the_public_names_are_these() -> None:
     assert homing.__all__ == [
         "MAX_PAYLOAD",
+        "AbortedError",
         "AlreadyExistsError",
         "Answer",
         "ApiKey",
@@ -72,6 +73,7 @@ def test_the_public_names_are_these() -> None:
         "ForkedClientError",
         "Function",
         "FunctionError",
+        "FunctionOptions",
         "FunctionTimeoutError",
         "Functions",
         "HeaderValues",
@@ -114,6 +116,7 @@ def test_the_public_names_are_these() -> None:
         "ResultWatch",
         "ResumeTokenExpiredError",
         "RetryPolicy",
+        "RevisionMismatchError",
         "RunOptions",
         "Scope",
         "Secret",

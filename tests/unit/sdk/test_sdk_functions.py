@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 import homing
 from homing import Limits, RetryPolicy
@@ -103,8 +104,12 @@ def test_a_function_has_one_source(
 @pytest.mark.parametrize(
     "case",
     [
-        ({}, homing.InvalidRequestError, "image, command, url: exactly one of them must be given; none is given"),
-        ({"image": "a", "url": "b"}, homing.InvalidRequestError, "image and url are given"),
+        ({}, homing.InvalidRequestError, "image, command, url: one of them must be given; none is given"),
+        (
+            {"image": "a", "url": "b"},
+            homing.InvalidRequestError,
+            "only one of them may be given; image and url are given",
+        ),
         ({"name": None, "image": "a"}, TypeError, "name must be str, not NoneType"),
         ({"command": "cat"}, TypeError, "command must be a list of str, not str"),
         ({"command": [1]}, TypeError, "command must be str, not int"),
@@ -130,6 +135,88 @@ def test_bad_arguments_are_named_before_anything_is_sent(
         driver.do(functions.deploy, **{"name": "f"} | options)
 
     assert scripted_server.requests == {}
+
+
+def test_an_update_sends_what_it_is_given_and_names_it(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.script("DeployFunction", AWAY, deployed(records.function(revision=2)))
+
+    function = driver.do(
+        functions.update, "figlet", image="figlet:2", env=None, min_instances=0, labels={}, limits=Limits(pids=5)
+    )
+
+    assert function.revision == 2
+    assert (
+        scripted_server.requests["DeployFunction"]
+        == [
+            function_service_pb2.DeployFunctionRequest(
+                function=function_pb2.Function(name="figlet", image="figlet:2", limits=function_pb2.Limits(pids=5)),
+                update_mask=FieldMask(paths=["image", "env", "min_instances", "labels", "limits"]),
+            )
+        ]
+        * 2
+    ), "None and what is empty are named too, and it is idempotent"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, homing.InvalidRequestError, "options: at least one must be given"),
+        ({"image": "a", "command": ["b"]}, homing.InvalidRequestError, "image and command are given"),
+        ({"imgae": "a"}, TypeError, "a function has no 'imgae'"),
+        ({"paused": True}, TypeError, "a function has no 'paused'"),
+        ({"public": 1}, TypeError, "public must be bool, not int"),
+        ({"public": True, "expected_revision": "1"}, TypeError, "expected_revision must be int, not str"),
+        ({"public": True, "expected_revision": -1}, homing.InvalidRequestError, "expected_revision: must be from 0"),
+    ],
+    ids=lambda case: case[2],
+)
+def test_a_bad_update_is_named_before_anything_is_sent(
+    driver: Driver,
+    functions: Any,
+    scripted_server: ScriptedServer,
+    case: tuple[dict[str, Any], type[Exception], str],
+) -> None:
+    options, error, message = case
+
+    with pytest.raises(error, match=message):
+        driver.do(functions.update, "f", **options)
+
+    assert scripted_server.requests == {}
+
+
+def test_what_expects_a_revision_is_not_repeated(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.script("DeployFunction", AWAY)
+
+    with pytest.raises(homing.UnavailableError):
+        driver.do(functions.deploy, name="f", image="f:1", expected_revision=0)
+    with pytest.raises(homing.UnavailableError):
+        driver.do(functions.update, "f", public=None, expected_revision=7)
+
+    assert [
+        (request.HasField("expected_revision"), request.expected_revision)
+        for request in scripted_server.requests["DeployFunction"]
+    ] == [(True, 0), (True, 7)]
+
+
+def test_another_revision_than_expected_is_an_error_of_its_own(
+    driver: Driver, functions: Any, scripted_server: ScriptedServer
+) -> None:
+    mismatch = Refusal(
+        code=grpc.StatusCode.ABORTED,
+        reason="REVISION_MISMATCH",
+        metadata={"function": "f", "expected": "7", "actual": "9"},
+    )
+    scripted_server.script("DeployFunction", mismatch)
+
+    with pytest.raises(homing.RevisionMismatchError) as caught:
+        driver.do(functions.update, "f", image="f:2", expected_revision=7)
+
+    assert (caught.value.expected, caught.value.actual) == (7, 9)
+    assert isinstance(caught.value, homing.AbortedError)
 
 
 def test_get_returns_one_and_list_all_pages(driver: Driver, functions: Any, scripted_server: ScriptedServer) -> None:

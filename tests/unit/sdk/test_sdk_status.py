@@ -72,7 +72,7 @@ def test_all_details_are_read() -> None:
         ("UNKNOWN", homing.ServerError),
         ("CANCELLED", homing.ServerError),
         ("DATA_LOSS", homing.ServerError),
-        ("ABORTED", homing.ServerError),
+        ("ABORTED", homing.AbortedError),
     ],
 )
 def test_every_status_has_its_error(code: str, error: type[homing.RequestError]) -> None:

@@ -182,3 +182,23 @@ def test_progress_and_transitions_are_watched(driver: Driver, client: Any, homin
     assert seen[1].progress is None
     assert seen[2].progress is not None
     assert (seen[2].progress.percent, seen[2].progress.text) == (50, "half")
+
+
+def test_functions_are_changed_in_part_and_at_the_revision_that_is_expected(driver: Driver, client: Any) -> None:
+    first = driver.do(client.functions.deploy, name="f", image="f:1", labels={"a": "b"}, expected_revision=0)
+    assert first.revision == 1
+
+    changed = driver.do(client.functions.update, "f", command=["cat"], expected_revision=1)
+    assert (changed.image, changed.command, changed.labels, changed.revision) == (None, ("cat",), {"a": "b"}, 2)
+    assert driver.do(client.functions.update, "f", labels={"a": "b"}) == changed, "nothing is new"
+    assert driver.do(client.functions.update, "f", labels=None).labels == {}
+    assert driver.do(client.functions.scale, "f", max_instances=2).revision == 4
+    with pytest.raises(homing.RevisionMismatchError) as caught:
+        driver.do(client.functions.update, "f", public=True, expected_revision=3)
+    assert (caught.value.expected, caught.value.actual) == (3, 4)
+
+    assert driver.do(client.functions.update, "g", url="http://localhost:1").name == "g"
+    with pytest.raises(homing.NotFoundError):
+        driver.do(client.functions.update, "h", public=True)
+    with pytest.raises(homing.InvalidRequestError, match="must have one source"):
+        driver.do(client.functions.update, "g", url=None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Unpack
 
 from homing._aio.connection import AsyncConnection
 from homing._core import check, convert
 from homing._core.calls import Deadline
+from homing._core.deploy import FunctionOptions, deploy_request, scale_request, update_request
 from homing._core.destinations import Destinations
 from homing._core.function import Function, Limits
 from homing._core.policy import RetryPolicy
-from homing._core.spec import Seconds, function_message, scale_request
+from homing._core.spec import Seconds
 from homing.v1 import function_service_pb2
 
 
@@ -43,7 +45,8 @@ class AsyncFunctions:
         record_sync: bool | None = None,
         on_success: Destinations | None = None,
         on_failure: Destinations | None = None,
-        public: bool = False,
+        public: bool | None = None,
+        expected_revision: int | None = None,
     ) -> Function:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
 
@@ -70,13 +73,15 @@ class AsyncFunctions:
             ``amqp:EXCHANGE/KEY``.
         :param on_failure: Where those go that end otherwise, in the same way.
         :param public: Whether it may be invoked without a key; by default not.
+        :param expected_revision: The revision that it must have now, 0 where there must be none; by default any.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
-        :raises RequestError: The call failed.
+        :raises RevisionMismatchError: It has another revision than expected.
+        :raises RequestError: The call failed. With an expected revision it is not retried: a second try would not find
+            the revision.
         """
-        message = function_message(
-            name=name,
+        options = FunctionOptions(
             image=image,
             command=command,
             url=url,
@@ -98,12 +103,31 @@ class AsyncFunctions:
             on_failure=on_failure,
             public=public,
         )
-        response = await self._connection.call_idempotent(
-            self._connection.functions.DeployFunction,
-            function_service_pb2.DeployFunctionRequest(function=message),
-            deadline=self._deadline(),
-        )
-        return convert.function(response.function)
+        return await self._deploy(deploy_request(name, options, expected_revision=expected_revision))
+
+    async def update(
+        self, name: str, *, expected_revision: int | None = None, **options: Unpack[FunctionOptions]
+    ) -> Function:
+        """Change what is given of a function, and leave the rest as it is.
+
+        ::
+
+            await client.functions.update("figlet", image="figlet:2", min_instances=None)
+
+        A name that is new is created, where a source is among what is given.
+
+        :param expected_revision: The revision that it must have now; by default any.
+        :param options: What changes, at least one of the arguments of ``deploy``; None takes it back to its default.
+            Of a mapping, a list, limits and a retry policy the whole is set.
+        :returns: The function as it is now.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule, or the function would.
+        :raises NotFoundError: There is none of this name, and nothing given that it could run.
+        :raises RevisionMismatchError: It has another revision than expected.
+        :raises RequestError: The call failed. With an expected revision it is not retried: a second try would not find
+            the revision.
+        """
+        return await self._deploy(update_request(name, options, expected_revision=expected_revision))
 
     async def get(self, name: str) -> Function:
         """Return a function.
@@ -194,6 +218,11 @@ class AsyncFunctions:
             scale_request(name, min_instances=min_instances, max_instances=max_instances),
             deadline=self._deadline(),
         )
+        return convert.function(response.function)
+
+    async def _deploy(self, request: function_service_pb2.DeployFunctionRequest) -> Function:
+        call = self._connection.call if request.HasField("expected_revision") else self._connection.call_idempotent
+        response = await call(self._connection.functions.DeployFunction, request, deadline=self._deadline())
         return convert.function(response.function)
 
     def _deadline(self) -> Deadline:

@@ -68,6 +68,15 @@ def integer(name: str, value: object) -> int:
     return value
 
 
+def count(name: str, value: object) -> int:
+    """Check that an argument is a whole number, not negative, that 63 bits can carry."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
+    if not 0 <= value < 2**63:
+        raise invalid(name, f"must be from 0 to {2**63 - 1}, is {value}")
+    return value
+
+
 def number(name: str, value: object) -> float:
     """Check that an argument is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

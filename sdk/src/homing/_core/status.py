@@ -23,6 +23,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
     grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPreconditionError,
+    grpc.StatusCode.ABORTED: errors.AbortedError,
     grpc.StatusCode.OUT_OF_RANGE: errors.ResumeTokenExpiredError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.RateLimitedError,
     grpc.StatusCode.UNAUTHENTICATED: errors.UnauthenticatedError,
@@ -34,6 +35,7 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
 _BY_REASON: Final[Mapping[str, type[errors.RequestError]]] = {
     "INVOCATION_ENDED": errors.InvocationEndedError,
     "INVOCATION_NOT_ENDED": errors.InvocationNotEndedError,
+    "REVISION_MISMATCH": errors.RevisionMismatchError,
 }
 """What is told apart further than by its status."""
 _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}

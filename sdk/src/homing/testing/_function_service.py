@@ -33,15 +33,30 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
                     message=f"there is no secret {name!r}",
                     field="function.secrets",
                 )
-        function = function_pb2.Function()
-        function.CopyFrom(request.function)
-        earlier = self._deployed.get(function.name)
-        function.revision = earlier.revision + 1 if earlier else 1
-        function.update_time.GetCurrentTime()
+        earlier = self._deployed.get(request.function.name)
+        revision = earlier.revision if earlier else 0
+        if request.HasField("expected_revision") and request.expected_revision != revision:
+            raise Refusal(
+                code=grpc.StatusCode.ABORTED,
+                reason="REVISION_MISMATCH",
+                message=f"function {request.function.name!r} is at revision {revision}: nothing was changed",
+                metadata={
+                    "function": request.function.name,
+                    "expected": str(request.expected_revision),
+                    "actual": str(revision),
+                },
+            )
+        function = _wanted(request, earlier)
+        if function.WhichOneof("source") is None:
+            self.state.find(function.name)
+            raise Refusal(
+                code=grpc.StatusCode.INVALID_ARGUMENT,
+                reason="INVALID_REQUEST",
+                message="must have one source: image, command or url",
+                field="function",
+            )
         function.paused = earlier is not None and earlier.paused
-        function.create_time.CopyFrom(earlier.create_time if earlier else function.update_time)
-        self._deployed[function.name] = function
-        return api.DeployFunctionResponse(function=function)
+        return api.DeployFunctionResponse(function=self._put(function), created=earlier is None)
 
     @served
     def GetFunction(  # noqa: N802
@@ -69,27 +84,64 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
         self, request: api.PauseFunctionRequest, _context: grpc.ServicerContext
     ) -> api.PauseFunctionResponse:
         self.state.find(request.name).paused = True
-        self._deployed[request.name].paused = True
-        return api.PauseFunctionResponse(function=self._deployed[request.name])
+        function = _copy(self._deployed[request.name])
+        function.paused = True
+        return api.PauseFunctionResponse(function=self._put(function))
 
     @served
     def ResumeFunction(  # noqa: N802
         self, request: api.ResumeFunctionRequest, _context: grpc.ServicerContext
     ) -> api.ResumeFunctionResponse:
-        function = self.state.find(request.name)
+        held = self.state.find(request.name)
+        held.paused = False
+        function = _copy(self._deployed[request.name])
         function.paused = False
-        self._deployed[request.name].paused = False
-        self.state.store.release(function)
-        return api.ResumeFunctionResponse(function=self._deployed[request.name])
+        response = api.ResumeFunctionResponse(function=self._put(function))
+        self.state.store.release(held)
+        return response
 
     @served
     def ScaleFunction(  # noqa: N802
         self, request: api.ScaleFunctionRequest, _context: grpc.ServicerContext
     ) -> api.ScaleFunctionResponse:
         self.state.find(request.name)
-        function = self._deployed[request.name]
+        function = _copy(self._deployed[request.name])
         if request.HasField("min_instances"):
             function.min_instances = request.min_instances
         if request.HasField("max_instances"):
             function.max_instances = request.max_instances
-        return api.ScaleFunctionResponse(function=function)
+        return api.ScaleFunctionResponse(function=self._put(function))
+
+    def _put(self, function: function_pb2.Function) -> function_pb2.Function:
+        """Keep a function as it is now: under a new revision, where it has changed."""
+        earlier = self._deployed.get(function.name)
+        function.revision = earlier.revision if earlier else 0
+        if earlier:
+            function.create_time.CopyFrom(earlier.create_time)
+            function.update_time.CopyFrom(earlier.update_time)
+        if function != earlier:
+            function.revision += 1
+            function.update_time.GetCurrentTime()
+            if not earlier:
+                function.create_time.CopyFrom(function.update_time)
+            self._deployed[function.name] = function
+        return function
+
+
+def _wanted(request: api.DeployFunctionRequest, earlier: function_pb2.Function | None) -> function_pb2.Function:
+    """Return a function as it shall be: as a whole, or as it was with the fields that a mask names."""
+    function = _copy(request.function)
+    if not request.HasField("update_mask"):
+        return function
+    named = set(request.update_mask.paths)
+    updated = _copy(earlier) if earlier else function_pb2.Function(name=function.name)
+    for field in function_pb2.Function.DESCRIPTOR.fields_by_name:
+        (updated if field in named else function).ClearField(field)  # type: ignore[arg-type]  # any of its fields
+    updated.MergeFrom(function)
+    return updated
+
+
+def _copy(function: function_pb2.Function) -> function_pb2.Function:
+    copy = function_pb2.Function()
+    copy.CopyFrom(function)
+    return copy

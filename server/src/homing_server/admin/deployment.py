@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -14,12 +14,14 @@ from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
+from homing_core.guard import Guard
 from homing_core.lifecycle import Record, State
 from homing_core.wire.v1 import Event, FunctionState, SyncReply, SyncRequest, WorkMessage
 from homing_server.control import ControlChannel
-from homing_server.errors import Violation, function_not_found, invalid_request, shown
+from homing_server.errors import Violation, function_not_found, invalid_request, revision_mismatch, shown
 from homing_server.functions.catalog import Catalog
-from homing_server.rules.validation import Checks, check_instances
+from homing_server.rules.update_mask import updated
+from homing_server.rules.validation import Checks, check_function, check_instances
 from homing_server.store import functions as stored
 from homing_server.store import tombstones
 from homing_server.store.effects import CommitEffects
@@ -46,17 +48,20 @@ class Deployment:
         catalog: Catalog,
         control: ControlChannel,
         *,
+        guard: Guard,
         tasks: Tasks,
         announce: Callable[[CommitEffects], None],
     ) -> None:
         """Prepare to deploy.
 
+        :param guard: Decides where the outcomes of a function's invocations may be delivered to.
         :param announce: Notified of the invocations that ended because their function is gone.
         """
         self._database = database
         self._broker = broker
         self._catalog = catalog
         self._control = control
+        self._guard = guard
         self._tasks = tasks
         self._announce = announce
         self._draining: set[str] = set()
@@ -74,12 +79,23 @@ class Deployment:
         """Forget what consumed over the lost connection; over the next one it begins anew."""
         self._draining = set()
 
-    async def deploy(self, wanted: function_pb2.Function) -> tuple[function_pb2.Function, bool]:
+    async def deploy(
+        self,
+        wanted: function_pb2.Function,
+        *,
+        paths: Collection[str] | None = None,
+        expected_revision: int | None = None,
+    ) -> tuple[function_pb2.Function, bool]:
         """Create or change a function; return it as it is now and whether it is new.
 
-        :raises ApiError: INVALID_ARGUMENT where it names secrets that do not exist.
+        :param paths: The fields that are set, the others stay; None for all.
+        :param expected_revision: The revision that it must have now, 0 where there must be none; None for any.
+        :raises ApiError: INVALID_ARGUMENT; NOT_FOUND where there is none and no source is set; ABORTED where it is not
+            at the expected revision.
         """
-        state, created = await self._database.write(_put, wanted, now_us=now_us())
+        state, created = await self._database.write(
+            _put, wanted, paths=paths, expected_revision=expected_revision, guard=self._guard, now_us=now_us()
+        )
         function = state.function
         self._catalog.learn(state)
         if self._broker.connected:
@@ -232,8 +248,28 @@ class Deployment:
         await self._broker.publish_reply(request.reply_to, reply.SerializeToString())
 
 
-def _put(connection: Connection, wanted: function_pb2.Function, *, now_us: int) -> tuple[FunctionState, bool]:
+def _put(
+    connection: Connection,
+    wanted: function_pb2.Function,
+    *,
+    paths: Collection[str] | None,
+    expected_revision: int | None,
+    guard: Guard,
+    now_us: int,
+) -> tuple[FunctionState, bool]:
     """Create or change a function; return what is announced of it, and whether it is new."""
+    last = stored.get_function(connection, wanted.name)
+    current = None if last is None or last.deleted else last.function
+    revision = 0 if current is None else current.revision
+    if expected_revision not in {None, revision}:
+        raise revision_mismatch(wanted.name, expected=expected_revision, actual=revision)
+    if paths is not None:
+        if current is None and wanted.WhichOneof("source") is None:
+            raise function_not_found(wanted.name)
+        wanted = updated(current or function_pb2.Function(), wanted, paths)
+    checks = Checks()
+    check_function(checks, wanted, guard=guard)
+    checks.done()
     missing = missing_secrets(connection, wanted.secrets)
     if missing:
         raise invalid_request(

@@ -5,34 +5,42 @@ from __future__ import annotations
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
-from homing_core.guard import Guard
 from homing_server.admin.deployment import Deployment
 from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, Code
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.functions.catalog import Catalog
-from homing_server.rules.validation import Checks, check_function
+from homing_server.rules.update_mask import check_update_mask, only
+from homing_server.rules.validation import Checks
 
 
 class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
     """Serves functions."""
 
-    def __init__(self, catalog: Catalog, deployment: Deployment, guard: Guard) -> None:
+    def __init__(self, catalog: Catalog, deployment: Deployment) -> None:
         self._catalog = catalog
-        self._guard = guard
         self._deployment = deployment
 
     async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
         """Create a function or change it."""
         identity = caller()
         identity.check_function(request.function.name)
+        wanted, paths, expected = request.function, None, None
         checks = Checks()
-        check_function(checks, request.function, guard=self._guard)
+        checks.function_name("function.name", wanted.name)
+        if request.HasField("update_mask"):
+            paths = frozenset(request.update_mask.paths)
+            check_update_mask(checks, request.update_mask.paths)
+        if request.HasField("expected_revision"):
+            expected = request.expected_revision
+            checks.integer("expected_revision", expected, 0, 2**63 - 1)
         checks.done()
-        await self._check_destinations(request.function, identity)
-        await self._check_secrets(request.function, identity)
-        function, created = await self._deployment.deploy(request.function)
+        if paths is not None:
+            wanted = only(wanted, paths)
+        await self._check_destinations(wanted, identity)
+        await self._check_secrets(wanted, identity)
+        function, created = await self._deployment.deploy(wanted, paths=paths, expected_revision=expected)
         return api.DeployFunctionResponse(function=function, created=created)
 
     async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:

@@ -16,6 +16,7 @@ _STATUSES: Final[Mapping[Code, int]] = {
     Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
     Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
     Code.FAILED_PRECONDITION: 400,
     Code.OUT_OF_RANGE: 400,
     Code.RESOURCE_EXHAUSTED: 429,
