@@ -104,7 +104,7 @@ def revision_mismatch(name: str, *, expected: int, actual: int) -> ApiError:
         code=Code.ABORTED,
         reason="REVISION_MISMATCH",
         message=f"function {shown(name)} {stands}, expected was {wanted}: nothing was changed",
-        metadata={"function": name[:_SHOWN], "expected": str(expected), "actual": str(actual)},
+        metadata={"function": name[:_SHOWN_CHARACTERS], "expected": str(expected), "actual": str(actual)},
     )
 
 
