@@ -31,7 +31,7 @@ class Exchange:
 
 
 def check_destination(uri: str, guard: Guard) -> None:
-    """Check a destination as far as can be told by itself.
+    """Check a destination as far as it says by itself where it leads.
 
     :raises DestinationError: It is none, or not allowed.
     """

@@ -1,4 +1,4 @@
-"""The envelope: what destinations are told of an ended invocation, as JSON.
+"""The envelope: what destinations get of an ended invocation, as JSON.
 
 Its names are those that other systems use for it (Lambda's destinations, Function Compute's), so that what was written
 for them finds what it looks for.

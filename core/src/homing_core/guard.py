@@ -1,6 +1,6 @@
 """Where deliveries may go: keeps them from reaching what only this network can reach (SSRF).
 
-What can be told of a URL by itself is checked when it is accepted; what its host resolves to, when a connection is
+What a URL says by itself is checked when it is accepted; what its host resolves to, when a connection is
 made, and the connection goes to the address that was checked. The ranges are those that IANA's registries of
 special-purpose addresses call not globally reachable, and those that carry another address inside.
 """
@@ -75,7 +75,7 @@ class ForbiddenTargetError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A URL that may be delivered to, as far as can be told without asking for its addresses."""
+    """A URL that may be delivered to, as far as it says by itself, before its host is resolved."""
 
     scheme: str
     host: str
@@ -84,7 +84,7 @@ class Target:
 
     @property
     def receiver(self) -> str:
-        """Return what tells receivers apart: scheme, host and port."""
+        """Return what distinguishes receivers: scheme, host and port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 

@@ -11,7 +11,7 @@ _HEX = re.compile("[0-9a-f]+")
 def new_id(time_us: int | None = None) -> str:
     """Return a UUID of version 7: milliseconds, 12 bits of their fraction, random bits (RFC 9562, 6.2, method 3).
 
-    :param time_us: The time that it tells, in microseconds since the epoch; None means now.
+    :param time_us: The time in it, in microseconds since the epoch; None means now.
     """
     milliseconds, nanoseconds = divmod(time.time_ns() if time_us is None else time_us * 1000, 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000
@@ -20,7 +20,7 @@ def new_id(time_us: int | None = None) -> str:
 
 
 def times_of_ids(prefix: str) -> tuple[int, int] | None:
-    """Return the first time that ids which begin so may tell and the first time after all of theirs, in microseconds.
+    """Return the first time that may be in ids which begin so, and the first after all of theirs, in microseconds.
 
     None where ids cannot begin so, or where all do.
     """

@@ -87,11 +87,11 @@ WORKER_LOST: Final = 2 * CONTROL_SILENCE
 """A worker that was not heard of for so long holds nothing and starts nothing: it has closed its own gate before."""
 
 TOMBSTONE_KEPT: Final = 300.0
-"""So long after its message was let go a stopped invocation is remembered: the broker may have been killed just then,
-and hand the message out again."""
+"""So long after its message was settled the tombstone of an invocation is kept: the broker may have been killed just
+then, and redeliver the message."""
 
 MAX_STOPS: Final = 1000
-"""At most so many stops are told in one message."""
+"""At most so many tombstones are in one message."""
 
 MAX_DESTINATIONS: Final = 8
 """So many places at most get the envelope of one end."""

@@ -28,7 +28,7 @@ class LogAllowance:
         return self.lines > limits.MAX_LOG_LINES or self.size > limits.MAX_LOG_SIZE
 
     def take(self, text: str) -> bool:
-        """Count a line; tell whether it is kept."""
+        """Count a line; return whether it is kept."""
         self.lines += 1
         self.size += len(text.encode())
         return not self.used_up

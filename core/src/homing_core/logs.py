@@ -42,6 +42,6 @@ def configure_logs(level: str) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     if level != "debug":
-        # pika tells every step of a reconnection, and Alembic every step of nothing; homing's own lines say it once.
+        # pika logs every step of a reconnection, and Alembic every step of nothing; homing's own events say it once.
         logging.getLogger("pika").setLevel(logging.CRITICAL)
         logging.getLogger("alembic").setLevel(logging.WARNING)

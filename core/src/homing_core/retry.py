@@ -122,7 +122,7 @@ class RetryPolicy:
         return min(self.max_backoff, bound)
 
     def is_retried(self, failed: FailedAttempt) -> bool:
-        """Tell whether failures like this one are retried, however many attempts were made."""
+        """Return whether failures like this one are retried, however many attempts were made."""
         if failed.permanent or _refuses(failed):
             return False
         return failed.status_code == 0 or failed.status_code in self.retry_status_codes

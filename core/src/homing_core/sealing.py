@@ -1,4 +1,4 @@
-"""Encryption of what nobody but its user is to read: on its way to a worker, and at rest in the store.
+"""Encryption of what nobody but its user is to read: in transit to a worker, and at rest in the store.
 
 Both bind the ciphertext to a name, so that one which was put in another's place is refused and not taken for it.
 """
@@ -44,7 +44,7 @@ class SealKey:
     def open(self, box: bytes, name: str) -> bytes:
         """Return what was sealed to this key under a name.
 
-        :raises SealError: It was not, or it was changed on its way.
+        :raises SealError: It was not, or it was changed in transit.
         """
         ephemeral, nonce, sealed = box[:KEY_SIZE], box[KEY_SIZE : KEY_SIZE + _NONCE], box[KEY_SIZE + _NONCE :]
         try:

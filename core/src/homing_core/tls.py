@@ -1,4 +1,4 @@
-"""TLS from files: which certificates are shown and which are trusted. What is wrong is told with setting and file."""
+"""TLS from files: which certificates are shown and which are trusted. Errors name setting and file."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def bodies(tmp_path: Path) -> AsyncIterator[Bodies]:
-    made = Bodies(tmp_path / "spool", patience=2.0)
+    made = Bodies(tmp_path / "spool", retry_timeout=2.0)
     yield made
     await made.close()
 
@@ -130,7 +130,7 @@ async def test_a_server_that_is_gone_is_told_without_the_secret(bodies: Bodies) 
 
 async def test_a_worker_without_room_says_so(tmp_path: Path) -> None:
     (tmp_path / "spool").write_bytes(b"a file where the folder should be")
-    bodies = Bodies(tmp_path / "spool", patience=1.0)
+    bodies = Bodies(tmp_path / "spool", retry_timeout=1.0)
     try:
         async with bodies.spools() as spools, serving(answering()) as url:
             with pytest.raises(CallFailedError, match="the worker cannot keep the body: File exists") as failed:

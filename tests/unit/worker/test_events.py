@@ -89,15 +89,15 @@ async def test_events_gather_while_a_batch_is_outstanding(broker: FakeBroker, pu
 
 
 async def test_batches_and_what_is_outstanding_are_bounded(broker: FakeBroker, publisher: EventPublisher) -> None:
-    for number in range(10 * events.MAX_EVENTS):
+    for number in range(10 * events.MAX_BATCH_EVENTS):
         publisher.post(event(number))
     await turns()
 
-    assert [len(batch) for batch in broker.published] == [events.MAX_EVENTS] * events.MAX_OUTSTANDING
+    assert [len(batch) for batch in broker.published] == [events.MAX_BATCH_EVENTS] * events.MAX_UNCONFIRMED
     for _ in range(10):
         broker.confirm()
         await turns()
-    assert [int(name) for batch in broker.published for name in batch] == list(range(10 * events.MAX_EVENTS))
+    assert [int(name) for batch in broker.published for name in batch] == list(range(10 * events.MAX_BATCH_EVENTS))
     async with asyncio.timeout(5):
         await publisher.flush()
 
@@ -116,7 +116,7 @@ async def test_large_events_make_small_batches(broker: FakeBroker, publisher: Ev
 async def test_what_was_not_confirmed_is_published_again_in_order(
     broker: FakeBroker, publisher: EventPublisher
 ) -> None:
-    confirms = [publisher.publish(event(number)) for number in range(3 * events.MAX_EVENTS)]
+    confirms = [publisher.publish(event(number)) for number in range(3 * events.MAX_BATCH_EVENTS)]
     await turns()
     assert broker.outstanding == 3
     first, second, third = broker.published
@@ -145,12 +145,12 @@ async def test_what_was_not_confirmed_is_published_again_in_order(
 async def test_new_events_wait_for_those_that_are_published_again(
     broker: FakeBroker, publisher: EventPublisher
 ) -> None:
-    for number in range(events.MAX_EVENTS):
+    for number in range(events.MAX_BATCH_EVENTS):
         publisher.post(event(number))
     await turns()
     broker.fail()
     await turns()
-    for number in range(events.MAX_EVENTS):
+    for number in range(events.MAX_BATCH_EVENTS):
         publisher.post(event(1000 + number))
     await turns()
 

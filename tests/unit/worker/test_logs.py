@@ -173,7 +173,7 @@ def broker() -> FakeBroker:
 
 @pytest.fixture
 def publisher(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> LogPublisher:
-    monkeypatch.setattr(logs, "_INTERVAL", 0.001)
+    monkeypatch.setattr(logs, "_MIN_INTERVAL", 0.001)
     return LogPublisher(cast(Broker, broker), Metrics())
 
 
@@ -223,7 +223,7 @@ async def test_of_an_invocation_that_writes_too_much_one_line_more_travels_than_
 async def test_where_too_many_wait_lines_are_dropped_and_counted(
     broker: FakeBroker, publisher: LogPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "_BUFFER", 1000)
+    monkeypatch.setattr(logs, "_MAX_BUFFER_BYTES", 1000)
     log = publisher.open("a")
     write(log, *["x" * 36] * 25)
     await publisher.flush()

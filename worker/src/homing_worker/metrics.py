@@ -67,7 +67,7 @@ class Metrics:
         )
         self._lines = Counter(
             "homing_worker_log_lines",
-            "Lines that functions wrote, by what became of them: published, or lost because the way was too slow.",
+            "Lines that functions wrote, by what became of them: published, or lost because the broker was too slow.",
             ["outcome"],
             registry=self.registry,
         )

@@ -38,7 +38,7 @@ class OwnerLock:
 
 
 def is_orphaned(data_dir: Path, name: str) -> bool:
-    """Tell whether no worker of this name lives."""
+    """Return whether no worker of this name lives."""
     path = _path(data_dir, name)
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)

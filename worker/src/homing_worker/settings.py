@@ -88,12 +88,12 @@ class WorkerSettings(CommonSettings):
         default=300.0,
         gt=0,
         description="Seconds after which work that runs leaves the broker, so that this worker answers for it, and"
-        " work that waits here is handed back. Must be well under RabbitMQ's consumer_timeout (30 min).",
+        " work that waits here goes back to the store. Must be well under RabbitMQ's consumer_timeout (30 min).",
     )
     lease_term: float = Field(
         default=60.0,
         ge=1,
-        description="Seconds after its last word that a worker is taken for lost with what it answers for.",
+        description="Seconds that a lease lasts unless it is renewed: a worker that is silent for so long is lost.",
     )
     delivery_delays: Annotated[str, AfterValidator(_check_delays)] = Field(
         default=",".join(f"{delay:g}" for delay in DEFAULT_DELAYS),

@@ -130,7 +130,7 @@ class ControlLink:
         elif kind == "tombstones":
             self._apply_stops(control.tombstones.tombstones)
         elif kind is None:
-            # What a later version announces and this one does not know: nothing durable comes this way.
+            # What a later version announces and this one does not know: nothing durable is announced.
             _log.debug("control_message_unknown", server=control.server, version=control.version)
         elif kind == "sealed":
             self._secrets.take(control.sealed)
@@ -141,8 +141,8 @@ class ControlLink:
 
     def _apply_snapshot(self, snapshot: Snapshot, time_us: int, age: float) -> None:
         if age >= self._gate.max_silence:
-            # Either it was long on its way or the clocks differ; what is in it cannot be relied on.
-            _log.warning("snapshot_is_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
+            # Either it was delayed or the clocks differ; what is in it cannot be relied on.
+            _log.warning("snapshot_too_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
             return
         self._tombstones.merge(snapshot.tombstones)
         self._stop(snapshot.tombstones)

@@ -34,7 +34,7 @@ class Tombstones:
         self.add(stops)
 
     def covers(self, invocation_id: str, generation: int) -> bool:
-        """Tell whether a dispatch must not start: there is a tombstone for its generation or a later one."""
+        """Return whether a dispatch must not start: there is a tombstone for its generation or a later one."""
         if not self._stops:
             return False
         stop = self._stops.get(invocation_id)

@@ -78,7 +78,7 @@ class CircuitBreaker:
         return max(self._open_until, self._clock() + min(FIRST_OPEN_SECONDS, self._max_open))
 
     def rejects_attempts(self, *, in_flight: int) -> bool:
-        """Tell whether an attempt is rejected: while it is open, and half-open while the probe is in flight.
+        """Return whether an attempt is rejected: while it is open, and half-open while the probe is in flight.
 
         :param in_flight: How many attempts are being made at the receiver.
         """

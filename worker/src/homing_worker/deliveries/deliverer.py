@@ -128,7 +128,7 @@ class Deliverer:
     def _ended(self, task: asyncio.Task[None]) -> None:
         delivery = self._deliveries.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("delivery_broke", delivery_id=delivery.message.delivery_id, exc_info=error)
+            _log.error("delivery_crashed", delivery_id=delivery.message.delivery_id, exc_info=error)
 
     async def _deliver(self, delivery: _Delivery) -> None:
         """Deliver, report how it went and acknowledge the message. Cancelled before it has begun, it is requeued."""
@@ -177,7 +177,7 @@ class Deliverer:
                 return await publish_envelope(self._broker, message)
             return await self._client.post(message, keys)
         except Exception as error:  # noqa: BLE001 whatever it is ends as any failure does; else it is in flight for ever
-            _log.exception("delivery_broke", delivery_id=message.delivery_id)
+            _log.exception("delivery_crashed", delivery_id=message.delivery_id)
             return failed(FailureReason.WORKER_ERROR, f"the worker itself failed: {type(error).__name__}")
 
     def _event(self, delivery: _Delivery, state: api.DeliveryState.ValueType) -> Event:
@@ -243,7 +243,7 @@ class _Delivery:
             self.next_delay = max(min_delay, self._schedule.delay(number, asked=asked, rng=self._rng))
 
     def goes_on_here(self, state: RetryCallState) -> bool:
-        """Tell whether another attempt follows so soon that it is waited for."""
+        """Return whether another attempt follows after a backoff so short that it is waited for."""
         if state.outcome is None or state.outcome.failed:
             return False
         return self.next_delay is not None and self.next_delay <= SHORT_RETRY_DELAY

@@ -73,7 +73,7 @@ def headers_of(message: DeliveryMessage) -> dict[str, str]:
 
 
 def signature_headers(message: DeliveryMessage, timestamp: int, signature: str) -> dict[str, str]:
-    """Return the headers by which a receiver knows who sent it, and whether it has had it before."""
+    """Return the headers by which a receiver verifies and deduplicates: the id is the same in each attempt."""
     return {
         "webhook-id": message.delivery_id,
         "webhook-timestamp": str(timestamp),

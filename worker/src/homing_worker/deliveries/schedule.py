@@ -1,4 +1,4 @@
-"""When a delivery that failed is made again, and when it is given up."""
+"""The retry schedule of deliveries: their backoffs, ``Retry-After``, and when one is dead."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Final
 DEFAULT_DELAYS: Final = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 10800.0, 25200.0, 43200.0)
 """Seconds after each failed attempt: ten attempts in all, over a day."""
 JITTER: Final = 0.2
-"""A delay is up to so much shorter or longer, so that what failed together does not come back together."""
+"""A delay is up to so much shorter or longer, as a part of it, so that what failed together does not come back
+together."""
 MAX_RETRY_AFTER: Final = 24 * 3600.0
+"""Seconds that a receiver may ask for at the most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +21,7 @@ class Schedule:
     """The delays between the attempts of a delivery."""
 
     delays: Sequence[float] = DEFAULT_DELAYS
-    """Seconds after the first failed attempt, after the second, and so on; after the last one it is given up."""
+    """Seconds after the first failed attempt, after the second, and so on; after the last one it is dead."""
 
     @property
     def attempts(self) -> int:
@@ -27,7 +29,7 @@ class Schedule:
         return len(self.delays) + 1
 
     def is_last(self, attempt: int) -> bool:
-        """Tell whether no other attempt follows this one, which is 1 for the first."""
+        """Return whether no other attempt follows this one, which is 1 for the first."""
         return attempt >= self.attempts
 
     def delay(self, attempt: int, *, asked: float | None, rng: Random) -> float:

@@ -43,7 +43,7 @@ class FunctionDeletedError(Exception):
 
 
 class Attempts:
-    """Makes the attempts of a dispatch on the instances of a pool, and tells a journal of them."""
+    """Makes the attempts of a dispatch on the instances of a pool, and notes them in a journal."""
 
     def __init__(  # noqa: PLR0917 its parts, each of a type of its own
         self,
@@ -200,7 +200,7 @@ class Attempts:
                 return self._failed(
                     record, AttemptFailure(reason=FailureReason.TIMEOUT, message=message, timed_out=True)
                 )
-            _log.exception("attempt_broke", invocation_id=self._dispatch.invocation_id)
+            _log.exception("attempt_crashed", invocation_id=self._dispatch.invocation_id)
             message = f"the worker failed: {type(error).__name__}"
             return self._failed(
                 record, AttemptFailure(reason=FailureReason.WORKER_ERROR, message=message, permanent=True)

@@ -65,7 +65,7 @@ class Bounds:
         return min(configured, self._until_deadline()) if self.deadline_us else configured
 
     def waits_here(self, delay: float) -> bool:
-        """Tell whether a backoff is waited for at this worker: one that the deadline permits, else a short one.
+        """Return whether a backoff is waited for at this worker: one that the deadline permits, else a short one.
 
         :param delay: Seconds until the next attempt.
         """

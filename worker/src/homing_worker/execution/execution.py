@@ -84,7 +84,7 @@ class Execution:
             self._settle(requeue=True)
             return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in flight
-            _log.exception("execution_broke", invocation_id=self.invocation_id)
+            _log.exception("execution_crashed", invocation_id=self.invocation_id)
             self.return_lease()
             self._settle(requeue=True)
             return
@@ -93,7 +93,7 @@ class Execution:
         self._settle()
 
     def stop(self) -> None:
-        """Heed that the invocation is to be stopped.
+        """Stop the invocation.
 
         Where its end is decided already, that one counts; what is handed back is stopped by the store.
         """
@@ -106,7 +106,7 @@ class Execution:
     def redelivered(self, received: Received) -> None:
         """Take the redelivery of the message, after the connection was lost that it came by before.
 
-        Where it was delivered to somebody else in between, this run may have been taken for lost, and nothing that it
+        Where it was delivered to somebody else in between, this run may count as lost, and nothing that it
         reports counts: then the message is not acknowledged but requeued when this run has ended, whatever its end.
         """
         if received.redelivery_count > self._received.redelivery_count + 1:

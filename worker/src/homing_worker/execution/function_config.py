@@ -60,5 +60,5 @@ class FunctionConfig:
         )
 
     def has_same_instances(self, other: FunctionConfig) -> bool:
-        """Tell whether instances of the one serve for the other: they are made alike, and see the same secrets."""
+        """Return whether instances of the one serve for the other: they are made alike, and see the same secrets."""
         return self.template == other.template and self.secrets_version == other.secrets_version

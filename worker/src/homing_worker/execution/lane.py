@@ -85,7 +85,7 @@ class Lane:
         return self.pool.instances
 
     def update(self, state: FunctionState) -> None:
-        """Take the function as it is now; what of it concerns consuming is heeded by :meth:`consume`."""
+        """Take the function as it is now; what of it concerns consuming is applied by :meth:`consume`."""
         self._paused = state.function.paused
         self.pool.update(state.function, secrets_version=state.secrets_version)
 
@@ -108,7 +108,7 @@ class Lane:
                 return
             await self._stop_consuming()
             self._consumed_capacity = capacity
-            # Work beyond the capacity keeps instances busy while confirms are on their way.
+            # A prefetch beyond the capacity keeps instances busy while confirms are awaited.
             prefetch = min(2 * capacity + 2, MAX_BROKER_MESSAGES)
             self._consumers.append(
                 await self._services.broker.consume_sync(
@@ -240,4 +240,4 @@ class Lane:
     def _ended(self, task: asyncio.Task[None]) -> None:
         run = self._runs.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("run_broke", invocation_id=run.invocation_id, exc_info=error)
+            _log.error("run_crashed", invocation_id=run.invocation_id, exc_info=error)

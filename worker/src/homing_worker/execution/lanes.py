@@ -75,7 +75,7 @@ class Lanes:
                 await lane.consume()
             except BrokerError as error:
                 # One function's trouble is not the others'.
-                _log.warning("not_consumed", function=lane.name, error=str(error))
+                _log.warning("function_not_consumed", function=lane.name, error=str(error))
                 failed = error
         if failed is not None:
             raise failed

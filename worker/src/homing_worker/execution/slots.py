@@ -62,7 +62,7 @@ class Slot:
         return self.member.concurrency == 1
 
     async def abandon(self) -> bool:
-        """See to it that a call which was cancelled ends; tell whether it surely has.
+        """See to it that a call which was cancelled ends; return whether it surely has.
 
         An instance that served this call alone is killed, and is to be retired.
         """

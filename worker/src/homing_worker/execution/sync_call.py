@@ -84,7 +84,7 @@ class SyncCall:
             self._received.requeue()
             return
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in flight
-            _log.exception("sync_call_broke", invocation_id=self.invocation_id)
+            _log.exception("sync_call_crashed", invocation_id=self.invocation_id)
             self._ack()
             return
         self._ack()

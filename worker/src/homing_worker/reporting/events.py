@@ -1,4 +1,4 @@
-"""Publishes events for the recorder: many in a message, in order, each of them until it is confirmed."""
+"""Publishes events for the recorder at least once: in batches, in order, each until the broker has confirmed it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from homing_worker.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
-MAX_EVENTS: Final = 200
-MAX_BYTES: Final = 512 * KIB
-MAX_OUTSTANDING: Final = 4
+MAX_BATCH_EVENTS: Final = 200
+MAX_BATCH_BYTES: Final = 512 * KIB
+MAX_UNCONFIRMED: Final = 4
+"""So many batches are published and not confirmed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,11 +33,11 @@ class _Batch:
 
 
 class EventPublisher:
-    """Coalesces events of all invocations into batches; the confirms of the broker set the pace.
+    """Coalesces events of all invocations into batches; the confirms of the broker set the pace (backpressure).
 
-    While nothing is outstanding a batch leaves at once; while something is, events gather until a batch is full or a
+    While nothing is unconfirmed a batch leaves at once; while something is, events gather until a batch is full or a
     confirm comes back. A batch whose publish failed is published again, after the one before it, until it is confirmed:
-    events may come twice, which the recorder bears, but none is lost while this process lives.
+    events may be duplicated, which the recorder deduplicates, but none is lost while this process lives.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class EventPublisher:
     def _may_send(self) -> bool:
         if not self._window:
             return True
-        full = len(self._pending) >= MAX_EVENTS or self._pending_bytes >= MAX_BYTES
-        return full and len(self._window) < MAX_OUTSTANDING
+        full = len(self._pending) >= MAX_BATCH_EVENTS or self._pending_bytes >= MAX_BATCH_BYTES
+        return full and len(self._window) < MAX_UNCONFIRMED
 
     def _send(self) -> None:
         self._scheduled = False
@@ -104,9 +105,9 @@ class EventPublisher:
         message = EventBatch()
         futures = []
         total = 0
-        while self._pending and len(message.events) < MAX_EVENTS:
+        while self._pending and len(message.events) < MAX_BATCH_EVENTS:
             event, size, future = self._pending[0]
-            if total and total + size > MAX_BYTES:
+            if total and total + size > MAX_BATCH_BYTES:
                 break
             self._pending.popleft()
             total += size
@@ -132,7 +133,7 @@ class EventPublisher:
                     sleep=self._sleep,
                     retry=retry_if_exception_type(BrokerError),
                     wait=wait_random_exponential(multiplier=0.05, max=2.0),
-                    before_sleep=_log_again,
+                    before_sleep=_log_retry,
                 )(self._broker.publish_event, batch.body)
             finally:
                 self._failing -= 1
@@ -151,6 +152,6 @@ class EventPublisher:
             self._idle.set()
 
 
-def _log_again(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
     _log.warning("events_not_confirmed", tries=state.attempt_number + 1, error=str(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""Carries what functions write to the servers: bounded, in batches, lossy where the way is too slow.
+"""Carries what functions write to the servers: bounded, in batches, lossy where the broker is too slow.
 
 Nothing here waits for anything on behalf of a function or an event: a line that does not fit is counted and dropped.
 """
@@ -22,12 +22,12 @@ from homing_worker.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 
-_INTERVAL: Final = 0.1
-"""A message leaves every so many seconds at the most, so logs take a bounded part of the connection."""
-_MESSAGE: Final = 512 * KIB
-_BUFFER: Final = 8 * MIB
-"""About so many bytes go into a message, and wait for one."""
-_LINE: Final = 64
+_MIN_INTERVAL: Final = 0.1
+"""Seconds between two messages, at least, so that logs take a bounded part of the connection."""
+_MAX_MESSAGE_BYTES: Final = 512 * KIB
+_MAX_BUFFER_BYTES: Final = 8 * MIB
+"""About so much goes into a message, and waits for one."""
+_LINE_OVERHEAD: Final = 64
 """Bytes that a line takes besides its text, roughly."""
 
 
@@ -64,8 +64,8 @@ class _Message:
     body: bytes
     lines: Counter[str]
     """How many lines of each invocation are in it."""
-    told: Counter[str]
-    """Of how many lost lines of each invocation it tells."""
+    losses: Counter[str]
+    """How many lost lines of each invocation it reports."""
 
 
 class LogPublisher:
@@ -77,7 +77,7 @@ class LogPublisher:
         self._pending: deque[tuple[str, LogLine]] = deque()
         self._pending_size = 0
         self._lost: Counter[str] = Counter()
-        """How many lines of which invocations were lost and are not told of yet."""
+        """How many lines of which invocations were lost and are not reported yet."""
         self._sending: asyncio.Task[None] | None = None
 
     def open(self, invocation_id: str) -> InvocationLog:
@@ -86,8 +86,8 @@ class LogPublisher:
 
     def add(self, invocation_id: str, line: LogLine) -> None:
         """Publish a line soon, or drop it where too many wait."""
-        size = len(line.text) + _LINE
-        if self._pending_size + size > _BUFFER:
+        size = len(line.text) + _LINE_OVERHEAD
+        if self._pending_size + size > _MAX_BUFFER_BYTES:
             self._lost[invocation_id] += 1
             self._metrics.log_lines("lost", 1)
             return
@@ -109,7 +109,7 @@ class LogPublisher:
 
     async def _send(self) -> None:
         while self._pending or self._lost:
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_MIN_INTERVAL)
             message = self._take()
             lines = message.lines.total()
             try:
@@ -117,7 +117,7 @@ class LogPublisher:
             except BrokerError as error:
                 _log.info("log_lines_lost", lines=lines, error=str(error) or type(error).__name__)
                 self._metrics.log_lines("lost", lines)
-                self._lost += message.lines + message.told
+                self._lost += message.lines + message.losses
             else:
                 self._metrics.log_lines("published", lines)
         self._sending = None
@@ -126,23 +126,23 @@ class LogPublisher:
         batches: dict[str, LogBatch] = {}
         lines: Counter[str] = Counter()
         taken = 0
-        while self._pending and taken < _MESSAGE:
+        while self._pending and taken < _MAX_MESSAGE_BYTES:
             invocation_id, line = self._pending.popleft()
-            taken += len(line.text) + _LINE
+            taken += len(line.text) + _LINE_OVERHEAD
             batch = batches.get(invocation_id)
             if batch is None:
                 batch = batches[invocation_id] = LogBatch(invocation_id=invocation_id)
             batch.lines.append(line)
             lines[invocation_id] += 1
         self._pending_size -= taken
-        told: Counter[str] = Counter()
+        losses: Counter[str] = Counter()
         if not self._pending:
             # What was dropped came after all that waited.
-            told, self._lost = self._lost, told
-        for invocation_id, count in told.items():
+            losses, self._lost = self._lost, losses
+        for invocation_id, count in losses.items():
             batch = batches.setdefault(invocation_id, LogBatch(invocation_id=invocation_id))
             batch.lines.append(_lost_line(count))
-        return _Message(body=LogMessage(batches=batches.values()).SerializeToString(), lines=lines, told=told)
+        return _Message(body=LogMessage(batches=batches.values()).SerializeToString(), lines=lines, losses=losses)
 
 
 def _lost_line(count: int) -> LogLine:

@@ -1,4 +1,4 @@
-"""Tells to which invocations a line belongs that an instance wrote at some time."""
+"""Which invocations a line belongs to that an instance wrote at some time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DELAY_US: Final = 10_000
 (Measured: 0.1 ms as a rule, and below this in 99 of 100 cases on a host with three times the work that it can do.)"""
 _GRACE_US: Final = 200_000
 """For so long what an instance writes belongs to the call that has ended, where no other one has begun."""
-_REMEMBERED: Final = 64
+_MAX_REMEMBERED: Final = 64
 """So many ended calls are remembered, since what they wrote may be read late."""
 
 
@@ -32,7 +32,7 @@ class Attribution:
 
     def __init__(self) -> None:
         self._serving: list[_Span] = []
-        self._ended: deque[_Span] = deque(maxlen=_REMEMBERED)
+        self._ended: deque[_Span] = deque(maxlen=_MAX_REMEMBERED)
 
     @contextmanager
     def serving(self, log: InvocationLog | None) -> Iterator[None]:

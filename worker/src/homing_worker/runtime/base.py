@@ -42,7 +42,7 @@ class Answer:
     content_type: str
     body: Body
     failure: tuple[FailureReason, str] | None = None
-    """Why the call failed, in words that fit it better than its status code."""
+    """Why the call failed, where its status code does not say it well."""
 
 
 class StartFailedError(Exception):
@@ -110,7 +110,7 @@ class Instance(ABC):
 
     @abstractmethod
     async def kill(self) -> bool:
-        """End the instance at once, in the middle of its calls; tell whether it surely has. Never raises."""
+        """End the instance at once, in the middle of its calls; return whether it surely has. Never raises."""
 
     @abstractmethod
     async def stop(self) -> None:

@@ -17,13 +17,13 @@ from homing_core.reasons import FailureReason
 from homing_worker.runtime.base import CallFailedError
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
-PATIENCE: Final = 60.0
-"""For so many seconds a server that is away is asked again, unless the attempt ends before."""
+RETRY_TIMEOUT: Final = 60.0
+"""For so many seconds requests to a server that is away are retried, unless the attempt ends before."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
 
 
-class _AwayError(Exception):
+class _UnavailableError(Exception):
     """The server cannot be reached, or says that it cannot serve now."""
 
 
@@ -34,15 +34,17 @@ class _RefusedError(Exception):
 class Bodies:
     """Moves bodies between the server and files of this worker."""
 
-    def __init__(self, folder: Path, *, tls: ssl.SSLContext | None = None, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, folder: Path, *, tls: ssl.SSLContext | None = None, retry_timeout: float = RETRY_TIMEOUT
+    ) -> None:
         """Prepare to move bodies.
 
         :param folder: Where the files are; it is made when it is first needed.
         :param tls: How servers are checked that are reached by https://; None for the certificates of the system.
-        :param patience: For how many seconds a server that is away is asked again.
+        :param retry_timeout: For how many seconds requests to a server that is away are retried.
         """
         self._folder = folder
-        self._patience = patience
+        self._retry_timeout = retry_timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=True if tls is None else tls),
             timeout=_TIMEOUT,
@@ -65,8 +67,8 @@ class Bodies:
         :raises CallFailedError: It could not be read.
         """
         try:
-            return await self._persist()(self._get, url, blob, spools)
-        except (_AwayError, _RefusedError, SpoolError) as error:
+            return await self._retrying()(self._get, url, blob, spools)
+        except (_UnavailableError, _RefusedError, SpoolError) as error:
             raise CallFailedError(
                 FailureReason.PAYLOAD_UNAVAILABLE, f"the stored body could not be read: {error}"
             ) from error
@@ -77,17 +79,17 @@ class Bodies:
         :raises CallFailedError: It could not be written.
         """
         try:
-            return await self._persist()(self._put, url, spool)
-        except (_AwayError, _RefusedError, SpoolError) as error:
+            return await self._retrying()(self._put, url, spool)
+        except (_UnavailableError, _RefusedError, SpoolError) as error:
             raise CallFailedError(
                 FailureReason.RESULT_NOT_STORED, f"the answer of {len(spool)} bytes could not be stored: {error}"
             ) from error
 
-    def _persist(self) -> AsyncRetrying:
+    def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(
-            stop=stop_before_delay(self._patience),
+            stop=stop_before_delay(self._retry_timeout),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
-            retry=retry_if_exception_type(_AwayError),
+            retry=retry_if_exception_type(_UnavailableError),
             reraise=True,
         )
 
@@ -99,9 +101,9 @@ class Bodies:
                 async for part in response.content.iter_chunked(MAX_PART):
                     await spool.write(part)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _AwayError(_told(error)) from error
+            raise _UnavailableError(_explained(error)) from error
         if (len(spool), spool.sha256) != (blob.size, blob.sha256):
-            raise _AwayError("what came is not the body that was stored")
+            raise _UnavailableError("what came is not the body that was stored")
         return spool
 
     async def _put(self, url: str, spool: Spool) -> Blob:
@@ -113,11 +115,11 @@ class Bodies:
                 _check(response)
                 blob = Blob.FromString(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _AwayError(_told(error)) from error
+            raise _UnavailableError(_explained(error)) from error
         except DecodeError as error:
             raise _RefusedError("the server's answer cannot be read") from error
         if (blob.size, blob.sha256) != (len(spool), spool.sha256):
-            raise _AwayError("what the server stored is not the body")
+            raise _UnavailableError("what the server stored is not the body")
         return blob
 
 
@@ -130,14 +132,14 @@ def _check(response: aiohttp.ClientResponse) -> None:
         case 404:
             raise _RefusedError("the server does not have it")
         case 507:
-            raise _AwayError("the server's disk is full")
+            raise _UnavailableError("the server's disk is full")
         case status if status >= 500:
-            raise _AwayError(f"the server answered with status {status}")
+            raise _UnavailableError(f"the server answered with status {status}")
         case status:
             raise _RefusedError(f"the server answered with status {status}")
 
 
-def _told(error: BaseException) -> str:
+def _explained(error: BaseException) -> str:
     """Return what went wrong, without the URL: it is signed."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the certificate of the server's data port is not to be trusted: {error.certificate_error}"

@@ -23,14 +23,17 @@ _log = structlog.get_logger(__name__)
 ENGINE_ERRORS: Final = (DockerError, aiohttp.ClientError, OSError, json.JSONDecodeError)
 """What a request to the Docker Engine may raise."""
 
-_POLL: Final = 0.03
+_PROBE_INTERVAL: Final = 0.03
+"""Seconds between two probes of a container that is not ready: its cold start is over so much later at the most."""
 _PROBE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=1.0, sock_read=2.0)
-_WATCH_PAUSE: Final = 1.0
-_EXIT_PATIENCE: Final = 0.5
-_TOLD_LINES: Final = 10
-_TOLD_CHARACTERS: Final = 3000
-_REMOVE_PATIENCE: Final = 30.0
-_KILL_PATIENCE: Final = 10.0
+_WATCH_RETRY_INTERVAL: Final = 1.0
+_EXIT_TIMEOUT: Final = 0.5
+_REMOVE_TIMEOUT: Final = 30.0
+_KILL_TIMEOUT: Final = 10.0
+"""Seconds, all of these."""
+_LAST_LINES: Final = 10
+_LAST_CHARACTERS: Final = 3000
+"""So much of what a container wrote last is in the message of its failure."""
 
 
 class Container(Instance):
@@ -82,7 +85,7 @@ class Container(Instance):
         self._exited.add_done_callback(ended)
 
     async def become_ready(self) -> None:
-        """Wait until the container's port answers, and its health check, where it has one, says that it is ready.
+        """Probe the container until its port answers, and its health check, where it has one, says that it is ready.
 
         :raises StartFailedError: The container ended before.
         """
@@ -100,7 +103,7 @@ class Container(Instance):
                     return
             finally:
                 probe.cancel()
-            await asyncio.wait({self._exited}, timeout=_POLL)
+            await asyncio.wait({self._exited}, timeout=_PROBE_INTERVAL)
 
     async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         """Send the request to the container's port 8080."""
@@ -109,8 +112,8 @@ class Container(Instance):
                 return await exchange(self._session, self._origin, request)
         except CallFailedError as error:
             if error.suspect:
-                # Of a container that just died the engine soon tells.
-                await asyncio.wait({self._exited}, timeout=_EXIT_PATIENCE)
+                # The engine soon reports a container that just died.
+                await asyncio.wait({self._exited}, timeout=_EXIT_TIMEOUT)
                 if self._exited.done():
                     raise CallFailedError(
                         error.reason, f"{error.message}: {self._how_it_ended()}{self._last_words}", suspect=True
@@ -120,7 +123,7 @@ class Container(Instance):
     async def verify(self) -> bool:
         """Ask the engine whether the container runs; where it does not say, what is known counts."""
         try:
-            async with asyncio.timeout(_REMOVE_PATIENCE):
+            async with asyncio.timeout(_REMOVE_TIMEOUT):
                 state = (await self._container.show())["State"]
         except DockerError as error:
             return self.alive and error.status != 404
@@ -132,7 +135,7 @@ class Container(Instance):
         """Kill the container with SIGKILL, and remove it."""
         self._stopping = True
         try:
-            async with asyncio.timeout(_KILL_PATIENCE):
+            async with asyncio.timeout(_KILL_TIMEOUT):
                 await self._container.delete(force=True, v=True)
         except (*ENGINE_ERRORS, TimeoutError) as error:
             if not (isinstance(error, DockerError) and error.status == 404):
@@ -144,7 +147,7 @@ class Container(Instance):
         """Stop and remove the container: SIGTERM, then SIGKILL after the grace."""
         self._stopping = True
         try:
-            async with asyncio.timeout(self._stop_grace + _REMOVE_PATIENCE):
+            async with asyncio.timeout(self._stop_grace + _REMOVE_TIMEOUT):
                 if self.alive and self._stop_grace:
                     await self._container.stop(t=self._stop_grace)
                 await self._container.delete(force=True, v=True)
@@ -159,11 +162,11 @@ class Container(Instance):
     async def last_lines(self) -> str:
         """Return the last lines that the container wrote, each after a line feed."""
         try:
-            async with asyncio.timeout(_REMOVE_PATIENCE):
-                lines: list[str] = await self._container.log(stdout=True, stderr=True, tail=_TOLD_LINES)
+            async with asyncio.timeout(_REMOVE_TIMEOUT):
+                lines: list[str] = await self._container.log(stdout=True, stderr=True, tail=_LAST_LINES)
         except (*ENGINE_ERRORS, TimeoutError):
             return ""
-        text = "".join(f"\n{line.rstrip()}" for line in lines)[-_TOLD_CHARACTERS:]
+        text = "".join(f"\n{line.rstrip()}" for line in lines)[-_LAST_CHARACTERS:]
         return text.encode("utf-8", "replace").decode()
 
     def _how_it_ended(self) -> str:
@@ -183,13 +186,13 @@ class Container(Instance):
             except ENGINE_ERRORS:
                 pass  # the engine is away; ask again
             else:
-                # Read before anybody hears of the end, since the container is removed then.
+                # Read before anybody is notified of the end, since the container is removed then.
                 self._last_words = await self.last_lines()
                 return
-            await asyncio.sleep(_WATCH_PAUSE)
+            await asyncio.sleep(_WATCH_RETRY_INTERVAL)
 
     async def _answers(self) -> bool:
-        """Tell whether the port answers: 503 from a health check means not yet, anything else will do."""
+        """Return whether the port answers: 503 from a health check means not yet, anything else will do."""
         try:
             async with self._session.get(
                 f"{self._origin}/_/health", allow_redirects=False, timeout=_PROBE_TIMEOUT

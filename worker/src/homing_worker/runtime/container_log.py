@@ -19,12 +19,14 @@ from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.attribution import Attribution
 
 _STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
-_HEADER: Final = 8
+_FRAME_HEADER_BYTES: Final = 8
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
-_PAUSE: Final = 1.0
-_MUCH: Final = 16 * KIB
-_REST: Final = 9
-"""After a large read nothing is read for so many times the time that it took: a flood costs a tenth of the worker.
+_RECONNECT_INTERVAL: Final = 1.0
+"""Seconds."""
+_FLOOD_BYTES: Final = 16 * KIB
+"""A read of so much is part of a flood."""
+_FLOOD_PAUSE_FACTOR: Final = 9
+"""After such a read nothing is read for so many times the time that it took: a flood costs a tenth of the worker.
 What is behind by then the engine drops, without ever making the function wait."""
 
 
@@ -66,7 +68,7 @@ class ContainerLog:
             # Where the engine is away, or the container is gone and this is about to be closed, it is asked again.
             with suppress(aiohttp.ClientError, OSError):
                 await self._read_stream()
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RECONNECT_INTERVAL)
 
     async def _read_stream(self) -> None:
         """Read what the container writes from now on, until the engine ends the stream."""
@@ -79,13 +81,13 @@ class ContainerLog:
         ) as response:
             response.raise_for_status()
             async for data in response.content.iter_any():
-                if len(data) < _MUCH:
+                if len(data) < _FLOOD_BYTES:
                     self._take(frames.feed(data), splitters)
                     continue
                 async with self._turn:
                     begun = time.perf_counter()
                     self._take(frames.feed(data), splitters)
-                    await asyncio.sleep(_REST * (time.perf_counter() - begun))
+                    await asyncio.sleep(_FLOOD_PAUSE_FACTOR * (time.perf_counter() - begun))
 
     def _take(self, frames: Iterator[tuple[int, bytes]], splitters: Mapping[int, LineSplitter]) -> None:
         for stream, written in frames:
@@ -109,11 +111,11 @@ class Frames:
         """Yield stream number and content of the frames that these bytes complete."""
         data = self._begun + data
         start = 0
-        while len(data) >= start + _HEADER:
-            end = start + _HEADER + int.from_bytes(data[start + 4 : start + _HEADER], "big")
+        while len(data) >= start + _FRAME_HEADER_BYTES:
+            end = start + _FRAME_HEADER_BYTES + int.from_bytes(data[start + 4 : start + _FRAME_HEADER_BYTES], "big")
             if len(data) < end:
                 break
-            yield data[start], data[start + _HEADER : end]
+            yield data[start], data[start + _FRAME_HEADER_BYTES : end]
             start = end
         self._begun = data[start:]
 

@@ -31,7 +31,7 @@ from homing_worker.runtime.secret_files import SecretFiles
 _log = structlog.get_logger(__name__)
 
 _NETWORK: Final = "bridge"
-"""The network that containers are in where they are not told otherwise."""
+"""The network that containers are in by default."""
 PORT: Final = "8080/tcp"
 SECRETS: Final = "/var/openfaas/secrets"
 """Where containers find the files with their secrets."""
@@ -41,17 +41,19 @@ LABEL_REVISION: Final = "dev.homing.revision"
 LABEL_OWNER: Final = "dev.homing.owner"
 LABEL_DATA_DIR: Final = "dev.homing.data-dir"
 
-_TMP_SIZE: Final = 256 * MIB
-_ENGINE_PATIENCE: Final = 30.0
-_GLANCE: Final = 2.0
+_TMP_BYTES: Final = 256 * MIB
+"""What ``/tmp`` of a container holds."""
+_ENGINE_TIMEOUT: Final = 30.0
+_DETECT_TIMEOUT: Final = 2.0
+"""Seconds that the engine has to answer, and to be found at all."""
 _NOT_FOUND: Final = 404
 
 
 async def engine_answers(url: str) -> bool:
-    """Tell whether a Docker Engine answers at ``unix://PATH`` or ``http://HOST:PORT``."""
+    """Return whether a Docker Engine answers at ``unix://PATH`` or ``http://HOST:PORT``."""
     docker = Docker(url=url)
     try:
-        async with asyncio.timeout(_GLANCE):
+        async with asyncio.timeout(_DETECT_TIMEOUT):
             await docker.version()
     except (*ENGINE_ERRORS, TimeoutError):
         return False
@@ -96,7 +98,7 @@ class DockerRuntime(Runtime):
         self._connector: aiohttp.UnixConnector | None = None
         self._session: aiohttp.ClientSession | None = None
         self._engine: aiohttp.ClientSession | None = None
-        """To the engine, for what aiodocker cannot do: tell the two streams of a log apart, and write a tar file."""
+        """To the engine, for what aiodocker cannot do: keep the two streams of a log apart, and write a tar file."""
         self._log_turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -107,7 +109,7 @@ class DockerRuntime(Runtime):
         self._lock.take()
         self._session = open_session()
         if self._url.startswith("unix://"):
-            # A request is open for every container, to hear of its end: there may be many.
+            # A request is open for every container, to be notified of its end: there may be many.
             self._connector = aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0)
             self._docker = Docker(url="unix://localhost", connector=self._connector)
             self._engine = aiohttp.ClientSession("http://localhost", connector=self._connector, connector_owner=False)
@@ -115,13 +117,13 @@ class DockerRuntime(Runtime):
             self._docker = Docker(url=self._url)
             self._engine = aiohttp.ClientSession(self._url, connector=aiohttp.TCPConnector(limit=0))
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 version = await self._docker.version()
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise StartFailedError(
                 FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
             ) from error
-        _log.info("docker_engine", version=version.get("Version", ""), direct=self._direct)
+        _log.info("docker_engine_connected", version=version.get("Version", ""), direct=self._direct)
         if self._direct:
             self.host = await self._gateway()
         await self._sweep(lambda owner: owner != self._owner and is_orphaned(self._data_dir, owner))
@@ -130,7 +132,7 @@ class DockerRuntime(Runtime):
         """Return the address of this host in the network that containers are in; empty where the engine has none."""
         assert self._docker is not None
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 network = await (await self._docker.networks.get(_NETWORK)).show()
         except (*ENGINE_ERRORS, TimeoutError) as error:
             _log.warning("progress_network_unknown", network=_NETWORK, error=str(error))
@@ -222,7 +224,7 @@ class DockerRuntime(Runtime):
     async def _create(self, function: Function, config: dict[str, Any], name: str) -> DockerContainer:
         assert self._docker is not None
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 return await self._docker.containers.create(config, name=name)
         except DockerError as error:
             if error.status != _NOT_FOUND:
@@ -231,7 +233,7 @@ class DockerRuntime(Runtime):
             raise _not_created(error) from error
         await self._pull(function.image)
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 return await self._docker.containers.create(config, name=name)
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise _not_created(error) from error
@@ -260,7 +262,7 @@ class DockerRuntime(Runtime):
     def _config(self, function: Function) -> dict[str, Any]:
         host: dict[str, Any] = {
             "ReadonlyRootfs": True,
-            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={_TMP_SIZE}"},  # noqa: S108 the container's own
+            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={_TMP_BYTES}"},  # noqa: S108 the container's own
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             # Bounded, and never blocking: a function that floods its output fills no disk and waits for no reader.
@@ -311,11 +313,11 @@ class DockerRuntime(Runtime):
     def _pulled(self, pull: asyncio.Task[None]) -> None:
         self._pulls = {image: other for image, other in self._pulls.items() if other is not pull}
         if not pull.cancelled() and (error := pull.exception()) is not None:
-            _log.warning("not_pulled", error=str(error))
+            _log.warning("image_not_pulled", error=str(error))
 
     async def _pull_now(self, image: str) -> None:
         assert self._docker is not None
-        _log.info("pulling", image=image)
+        _log.info("image_pulling", image=image)
         async with asyncio.timeout(self._pull_timeout):
             await self._docker.images.pull(image)
 
@@ -324,7 +326,7 @@ class DockerRuntime(Runtime):
             await container.stop()
             return
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 await raw.delete(force=True, v=True)
         except (*ENGINE_ERRORS, TimeoutError) as error:
             _log.warning("container_not_removed", instance=raw.id, error=str(error))
@@ -334,7 +336,7 @@ class DockerRuntime(Runtime):
         assert self._docker is not None
         filters = json.dumps({"label": [f"{LABEL_DATA_DIR}={self._data_dir}"]})
         try:
-            async with asyncio.timeout(_ENGINE_PATIENCE):
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
                 containers = await self._docker.containers.list(all=True, filters=filters)
         except (*ENGINE_ERRORS, TimeoutError) as error:
             _log.warning("containers_not_listed", error=str(error))
@@ -344,7 +346,7 @@ class DockerRuntime(Runtime):
             owners.setdefault(container["Labels"].get(LABEL_OWNER, ""), []).append(container)
         for owner, left in owners.items():
             if is_left(owner):
-                _log.info("removing_containers", owner=owner, count=len(left))
+                _log.info("orphaned_containers_found", owner=owner, count=len(left))
                 await asyncio.gather(*(self._discard(container, None) for container in left))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -13,7 +14,7 @@ from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
 from homing_worker.runtime.headers import clean_headers
 from homing_worker.runtime.spool import Spool, Spools
 
-_KEEPALIVE = 1.0
+_KEEPALIVE: Final = 1.0
 """Seconds that an idle connection is kept: less than servers keep theirs, so that none closes under a request."""
 
 
@@ -33,7 +34,7 @@ def open_session() -> aiohttp.ClientSession:
 async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Send a request that breaks off no second time: the function may have begun, and only an attempt runs it again.
 
-    aiohttp sends GET, PUT and others once more where the connection closes before an answer came, and tells nobody.
+    aiohttp sends GET, PUT and others once more where the connection closes before an answer came, without a sign.
     """
     try:
         return await send(request)

@@ -33,8 +33,9 @@ _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 SECRETS_VARIABLE: Final = "HOMING_SECRETS_DIR"
 """Where a command finds the folder with its secrets."""
 
-_KEPT_STDERR: Final = 4000
-_TOLD_LINES: Final = 10
+_LAST_BYTES: Final = 4000
+_LAST_LINES: Final = 10
+"""So much of what a command wrote to stderr last is in the message of its failure."""
 
 
 class ProcessRuntime(Runtime):
@@ -162,7 +163,8 @@ class ProcessInstance(Instance):
 class _Run(asyncio.SubprocessProtocol):
     """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it.
 
-    Output that is too large for memory goes on into a file; the command waits while more than a part is on its way.
+    Output that is too large for memory goes on into a file. While more than a part of it is unwritten the command waits
+    (backpressure).
     """
 
     def __init__(self, spools: Spools, log: InvocationLog | None) -> None:
@@ -191,7 +193,7 @@ class _Run(asyncio.SubprocessProtocol):
     @property
     def last_lines(self) -> list[str]:
         """The last lines that the command wrote to stderr."""
-        return b"".join(self._errors)[-_KEPT_STDERR:].decode("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+        return b"".join(self._errors)[-_LAST_BYTES:].decode("utf-8", "replace").splitlines()[-_LAST_LINES:]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the end of stdout's pipe, to let the command wait."""
@@ -225,7 +227,7 @@ class _Run(asyncio.SubprocessProtocol):
                 self._write(self._log, self._lines.feed(data))
             self._errors_size += len(data)
             self._errors.append(data)
-            while self._errors_size - len(self._errors[0]) > _KEPT_STDERR:
+            while self._errors_size - len(self._errors[0]) > _LAST_BYTES:
                 self._errors_size -= len(self._errors.popleft())
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 the base's

@@ -54,7 +54,7 @@ class SecretFiles:
             for folder in base.glob(f"{_PREFIX}*"):
                 lock = _lock(folder)
                 if lock is not None:
-                    _log.info("removing_secret_files", folder=str(folder))
+                    _log.info("orphaned_secret_files_found", folder=str(folder))
                     shutil.rmtree(folder, ignore_errors=True)
                     os.close(lock)
             _remove_empty(base)
@@ -133,7 +133,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Tell whether nobody but this user can enter a folder: in /dev/shm anybody may make one.
+    """Return whether nobody but this user can enter a folder: in /dev/shm anybody may make one.
 
     :raises FileNotFoundError: It is gone.
     """

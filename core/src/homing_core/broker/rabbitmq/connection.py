@@ -95,7 +95,7 @@ class Connection(AsyncioConnection):
         return connection
 
     def abort(self) -> None:
-        """Drop the connection without a word to the broker, who may not be listening."""
+        """Drop the connection without the closing handshake: the broker may not be listening."""
         if not self.is_closed:
             self._terminate_stream(AMQPConnectionError("given up"))  # type: ignore[attr-defined]
 

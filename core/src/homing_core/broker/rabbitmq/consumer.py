@@ -231,7 +231,7 @@ class Consumption:
             asyncio.get_running_loop().call_later(HANDLER_FAILED_PAUSE, message.requeue)
 
     def _on_cancelled(self) -> None:
-        """Heed that the broker ended the consumption: what is in flight is no longer ours."""
+        """Begin anew, since the broker ended the consumption: what is in flight is no longer ours."""
         assert self._channel is not None
         self._channel.close()
         self._resume("the broker ended a consumption")

@@ -120,7 +120,7 @@ class Publisher:
         self._update()
 
     def watch(self, connection: Connection) -> None:
-        """Heed when the broker blocks this connection because it is short of memory or disk."""
+        """Pause while the broker blocks this connection because it is short of memory or disk."""
         connection.add_on_connection_blocked_callback(lambda *_: self._on_blocked(blocked=True))
         connection.add_on_connection_unblocked_callback(lambda *_: self._on_blocked(blocked=False))
 
@@ -223,7 +223,7 @@ class Publisher:
         while index < last and self._has_room():
             message = messages[index]
             self._sequence = sequence = self._sequence + 1
-            # A returned message is told apart by its id; only returns need it.
+            # A returned message is identified by this; nothing else needs it.
             properties = BasicProperties(
                 message_id=str(sequence),
                 delivery_mode=2 if message.persistent else 1,

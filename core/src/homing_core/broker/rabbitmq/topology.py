@@ -88,7 +88,7 @@ class Topology:
                 "x-queue-type": "quorum",
                 "x-delivery-limit": WORK_DELIVERY_LIMIT,
                 "x-dead-letter-exchange": DEAD_EXCHANGE,
-                # A dead letter is a message that the store still counts, so it must not be lost on its way;
+                # A dead letter is a message that the store still counts, so it must not be lost in transit;
                 # RabbitMQ grants that only to queues that refuse rather than drop.
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
