@@ -244,7 +244,9 @@ async def test_work_that_is_given_back_comes_again_and_is_counted(broker: Broker
     await has_depth(broker, work=0)
 
 
-async def test_work_in_hand_comes_again_when_its_process_goes(broker: Broker, broker_factory: BrokerFactory) -> None:
+async def test_work_in_flight_is_redelivered_when_its_process_goes(
+    broker: Broker, broker_factory: BrokerFactory
+) -> None:
     inbox = Inbox()
     await broker.consume_work("resize", inbox, prefetch=2)
     await publish(broker, b"1", b"2", b"3")
@@ -433,7 +435,7 @@ async def test_a_function_with_a_consumer_stays(broker: Broker) -> None:
     assert await broker.close_function("resize")
 
 
-async def test_a_function_with_work_in_hand_stays(broker: Broker) -> None:
+async def test_a_function_with_work_in_flight_stays(broker: Broker) -> None:
     inbox = Inbox()
     consumer = await broker.consume_work("resize", inbox, prefetch=1)
     await publish(broker, b"x")

@@ -150,7 +150,7 @@ async def test_every_publish_is_accounted_for_while_connections_are_cut(
     check(sent, await drain(broker_url))
 
 
-async def test_what_was_in_hand_on_a_lost_connection_is_stale(broker_url: str, rabbit_node: RabbitNode) -> None:
+async def test_what_was_in_flight_on_a_lost_connection_is_stale(broker_url: str, rabbit_node: RabbitNode) -> None:
     async with proxied(broker_url, rabbit_node) as (proxy, url), started(url) as broker:
         inbox = Inbox()
         lost = asyncio.Event()

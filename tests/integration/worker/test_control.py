@@ -62,7 +62,7 @@ async def test_it_says_how_it_is_and_that_it_leaves(server: FakeServer, broker_u
     # Two for each slot and two more are taken at a time.
     assert 0 < status.functions[0].in_flight <= 4
     assert {status.worker for status in leaving} == {worker.name}
-    # Its last word is that it has nothing in hand any more.
+    # Its last heartbeat says that nothing of it is in flight any more.
     assert [bool(status.functions) for status in leaving] == [True] * (len(leaving) - 1) + [False]
 
 
@@ -171,7 +171,7 @@ async def test_what_runs_while_the_connection_is_lost_ends_once_and_is_not_run_a
             for id_ in ids[:2]:
                 await server.event(id_, "running")
             await proxy.cut()
-            # All five are in hand again, while two of them run still.
+            # All five are in flight again, while two of them run still.
             await server.status(lambda status: [load.in_flight for load in status.functions] == [5])
             assert not any(server.of(id_, "ended") for id_ in ids)
             ends = [await server.event(id_, "ended") for id_ in ids]

@@ -71,7 +71,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 SOON = {"delivery_delays": "0.01,0.01,0.01,0.01"}
-"""Five attempts, all at one hand-over."""
+"""Five attempts, all of one dispatch."""
 
 
 def answering(status: int, **headers: str) -> Answer:
@@ -99,7 +99,7 @@ def delivery(url: str, **fields: object) -> DeliveryMessage:
 
 
 async def over(server: FakeServer, message: DeliveryMessage) -> Event:
-    """Hand out a delivery and return the event of its end; there is one of its beginning before it."""
+    """Dispatch a delivery and return the event of its end; there is one of its beginning before it."""
     await server.deliver(message)
     begun = await server.event(message.invocation_id, "delivery")
     assert begun.delivery.state == api.DELIVERY_STATE_DELIVERING
@@ -368,10 +368,10 @@ async def test_a_destination_gets_the_envelope(
 
     ((request, body),) = receiver.requests
     assert request.headers["content-type"] == "application/json"
-    told = json.loads(body)
-    assert told["type"] == "invocation.failed"
-    assert told["data"] == json.loads(envelope_body(message, wrapped=False))
-    assert told["data"]["requestPayload"] == {"n": 1}
+    event = json.loads(body)
+    assert event["type"] == "invocation.failed"
+    assert event["data"] == json.loads(envelope_body(message, wrapped=False))
+    assert event["data"]["requestPayload"] == {"n": 1}
     Webhook(show_key(server.signing_keys[0])).verify(body, dict(request.headers))
 
 

@@ -1,4 +1,4 @@
-"""What a worker has in hand for long leaves the broker: what runs is leased, what waits is handed back."""
+"""What is in flight for long leaves the broker: what runs is leased, what waits is handed back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_what_runs_is_leased_and_what_waits_is_requeued(
         runs, waits = await server.send_all([HELD] * 2)
         leased = await server.event(runs, "leased")
         requeued = await server.event(waits, "requeued")
-        # Both messages are acknowledged, so nothing is in hand, and nothing comes again.
+        # Both messages are acknowledged, so nothing is in flight, and nothing is redelivered.
         await server.drained("held")
         renewed = await server.event(runs, "leased", number=4)
         gate.touch()
@@ -67,12 +67,12 @@ async def test_renewals_pause_while_no_server_is_heard(
         await until(lambda: not worker._gate.open)
         await worker._events.flush()
         await server.status(lambda _: True)
-        told = len(server.of(id_, "leased"))
+        leases = len(server.of(id_, "leased"))
         # The next status comes after more than a term.
         await server.status(lambda _: True)
-        assert len(server.of(id_, "leased")) == told
+        assert len(server.of(id_, "leased")) == leases
         server.silent = False
-        await server.event(id_, "leased", number=told + 1)
+        await server.event(id_, "leased", number=leases + 1)
         gate.touch()
         await server.end(id_)
 
@@ -132,7 +132,7 @@ async def test_a_message_that_somebody_else_had_in_between_is_given_back(
             await eventually(waiting, wanted=0)
             gate.touch()
             stale = await server.event(id_, "ended")
-            # Handed out so often, the store is asked whether it shall run.
+            # Delivered so often, the store is asked whether it shall run.
             requeued = await server.event(id_, "requeued")
             await server.drained("held")
 
@@ -146,8 +146,8 @@ async def test_a_worker_that_is_stopped_returns_its_leases(server: FakeServer, b
         id_ = await server.send(HELD)
         await server.event(id_, "leased")
         await server.drained("held")
-        told = len(server.of(id_, "leased"))
-    last = await server.event(id_, "leased", number=told + 1)
+        leases = len(server.of(id_, "leased"))
+    last = await server.event(id_, "leased", number=leases + 1)
 
     assert last.leased.term_us == 0
     assert not server.of(id_, "ended")

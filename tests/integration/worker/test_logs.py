@@ -68,8 +68,12 @@ async def test_a_container_logs_on_both_streams_up_to_its_answer(
         id_ = await server.send(at("/say/2/0.02", data=name.encode()))
         await server.end(id_)
         lines = await server.log(id_, f"{name} 2", f"{name} done")
-        told = {(f"{name} 1", LOG_STREAM_STDOUT), (f"{name} 2", LOG_STREAM_STDOUT), (f"{name} done", LOG_STREAM_STDERR)}
-        assert {(line.text, line.stream) for line in lines} == told
+        wanted = {
+            (f"{name} 1", LOG_STREAM_STDOUT),
+            (f"{name} 2", LOG_STREAM_STDOUT),
+            (f"{name} done", LOG_STREAM_STDERR),
+        }
+        assert {(line.text, line.stream) for line in lines} == wanted
         assert not any(line.shared for line in lines)
         assert all(abs(line.time_us / 1e6 - time.time()) < 30 for line in lines)
 

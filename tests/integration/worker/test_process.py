@@ -212,13 +212,13 @@ async def test_attempts_of_earlier_hand_overs_count(server: FakeServer, broker_u
     assert (end.state, len(end.attempts)) == (api.INVOCATION_STATE_FAILED, 2)
 
 
-async def test_a_deleted_function_makes_the_work_in_hand_invalid(
+async def test_a_deleted_function_makes_the_work_in_flight_invalid(
     server: FakeServer, broker_url: str, tmp_path: Path
 ) -> None:
     await server.deploy(python("slow", "import time; time.sleep(4)", max_instances=1))
 
     async with running_worker(server, broker_url, tmp_path):
-        # As many as the worker takes in hand.
+        # As many as the prefetch lets be in flight.
         ids = await server.send_all([InvocationSpec(function="slow")] * 4)
         await server.event(ids[0], "running")
         await server.status(lambda status: [load.in_flight for load in status.functions] == [4])

@@ -29,11 +29,11 @@ async def test_a_command_says_how_far_it_is(server: FakeServer, broker_url: str,
         call = await server.reply(await server.call(InvocationSpec(function="steps")))
 
     assert end.ended.result.payload.data == b"204\n" * 21
-    told = server.of(id_, "progress")
-    assert (told[0].progress.percent, told[-1].progress.percent, told[-1].progress.text) == (0, 100, "step")
+    reports = server.of(id_, "progress")
+    assert (reports[0].progress.percent, reports[-1].progress.percent, reports[-1].progress.text) == (0, 100, "step")
     attempt = end.ended.attempts[0]
-    assert 2 <= len(told) <= 2 + (attempt.end_us - attempt.start_us) / 1e6
-    assert server.events.index(told[-1]) < server.events.index(end)
+    assert 2 <= len(reports) <= 2 + (attempt.end_us - attempt.start_us) / 1e6
+    assert server.events.index(reports[-1]) < server.events.index(end)
     # A synchronous call has no record while it runs: what it says is taken, and left at that.
     assert call.ended.result.payload.data == b"204\n" * 21
     assert not server.of(call.invocation_id, "progress")

@@ -1,4 +1,4 @@
-"""How a worker stops what it has in hand, and does not start what it is told not to."""
+"""How a worker stops what it has in flight, and does not start what a tombstone covers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_running_command_is_killed_with_what_it_started(
         check_stopped(end, "STOPPED")
         assert end.attempts[0].failure.reason == "STOPPED"
         await server.drained("sleep")
-        # What it does not hold any more it has obeyed, whenever it is told.
+        # It acknowledges the tombstone of what it does not hold any more, whenever it comes.
         await server.stop(id_)
         await server.obeyed(id_)
 
@@ -94,7 +94,7 @@ async def test_what_waits_behind_a_busy_instance_is_dropped_and_does_not_start(
     async with running_worker(server, broker_url, tmp_path):
         ids = await server.send_all([InvocationSpec(function="hold")] * 8)
         await server.event(ids[0], "running")
-        # Four are in hand; the others are still at the broker.
+        # Four are in flight; the others are still at the broker.
         await server.status(lambda status: [load.in_flight for load in status.functions] == [4])
         for id_ in (ids[2], ids[7]):
             await server.stop(id_)
@@ -145,7 +145,7 @@ async def test_what_a_snapshot_tells_is_not_started_and_an_earlier_generation_ne
     async with running_worker(server, broker_url, tmp_path):
         for id_ in ids[:2]:
             check_stopped(await server.end(id_))
-        # A later hand-over is none of the tombstone's.
+        # The tombstone does not cover a later dispatch.
         assert (await server.end(ids[2])).state == api.INVOCATION_STATE_SUCCEEDED
 
     assert not server.of(ids[0], "running")
@@ -163,7 +163,7 @@ async def test_one_that_missed_a_stop_in_a_silence_asks_before_it_starts_anythin
         await server.status(lambda _: time.monotonic() > since + 3.0)
         stopped, other = await server.send_all([InvocationSpec(function="echo")] * 2)
         await server.status(lambda status: [load.in_flight for load in status.functions] == [2])
-        # Nobody told it of the stop: it is in the next snapshot alone.
+        # The tombstone is not announced: it is in the next snapshot alone.
         server.remember(stopped)
         server.silent = False
         check_stopped(await server.end(stopped))

@@ -54,7 +54,7 @@ class FakeInstance(Instance):
 
 
 class FakeRuntime(Runtime):
-    """Starts instances at once, or when let; fails as often as told."""
+    """Starts instances at once, or when let; fails as often as is wanted."""
 
     source = "image"
 
@@ -355,7 +355,7 @@ async def test_instances_above_a_lower_minimum_stop_once_they_have_idled(runtime
     assert pool.instances == 1
 
 
-def told(link: SecretLink, version: int, **secrets: bytes) -> Sealed:
+def sealed(link: SecretLink, version: int, **secrets: bytes) -> Sealed:
     known = FunctionSecrets(secrets=secrets, secrets_version=version)
     return Sealed(function="f", box=seal(link.seal_key, known.SerializeToString(), "f"))
 
@@ -367,7 +367,7 @@ async def test_instances_are_started_with_their_secrets_and_replaced_with_them(r
     waiter = asyncio.create_task(pool.wait(sync=False))
     await turns()
     assert runtime.starts == 0, "it starts when its secrets are there"
-    link.take(told(link, 1, a=b"one", b=b"none of its business"))
+    link.take(sealed(link, 1, a=b"one", b=b"none of its business"))
     async with asyncio.timeout(PATIENCE):
         slot = await waiter
     pool.release(slot)
@@ -375,7 +375,7 @@ async def test_instances_are_started_with_their_secrets_and_replaced_with_them(r
     pool.update(wanted, secrets_version=1)
     await turns()
     assert not runtime.instances[0].stopped.is_set(), "nothing has changed"
-    link.take(told(link, 2, a=b"two"))
+    link.take(sealed(link, 2, a=b"two"))
     pool.update(wanted, secrets_version=2)
     await turns()
 

@@ -31,9 +31,9 @@ FORM = "application/x-www-form-urlencoded"
     ],
 )
 def test_what_is_understood(content_type: str, body: bytes, wanted: tuple[float, str]) -> None:
-    told = read_progress(content_type, body, Progress(percent=7, text="before"))
-    assert (told.percent, told.text) == wanted
-    assert told.time.seconds
+    read = read_progress(content_type, body, Progress(percent=7, text="before"))
+    assert (read.percent, read.text) == wanted
+    assert read.time.seconds
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_the_last_one_counts_and_none_is_lost_at_the_end(
 ) -> None:
     monkeypatch.setattr(progress, "_MIN_INTERVAL", 0.5)
     taken: list[float] = []
-    first, other = reports.begin("127.0.0.1", lambda told: taken.append(told.percent)), reports.begin("::1", print)
+    first, other = reports.begin("127.0.0.1", lambda report: taken.append(report.percent)), reports.begin("::1", print)
     assert other is None
     assert first is not None
     begun = asyncio.get_running_loop().time()
@@ -108,8 +108,8 @@ async def test_the_last_one_counts_and_none_is_lost_at_the_end(
     await post(session, first.url, json={"percent": 99})
     reports.end(first)
     assert taken[-1] == 99
-    status, told = await post(session, first.url, json={"percent": 100})
-    assert (status, told["error"]["field"]) == (404, "path")
+    status, answer = await post(session, first.url, json={"percent": 100})
+    assert (status, answer["error"]["field"]) == (404, "path")
     assert taken[-1] == 99
 
 
@@ -121,7 +121,7 @@ async def test_only_the_last_one_is_left_after_a_silence(
     reports = ProgressEndpoint(gate)
     await reports.open(["127.0.0.1"])
     taken: list[float] = []
-    report = reports.begin("127.0.0.1", lambda told: taken.append(told.percent))
+    report = reports.begin("127.0.0.1", lambda report: taken.append(report.percent))
     assert report is not None
     for percent in range(10):
         await post(session, report.url, json={"percent": percent})

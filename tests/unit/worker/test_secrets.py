@@ -1,4 +1,4 @@
-"""The secrets that a worker is told: asked for, kept, and laid out as files."""
+"""The secrets of a worker: asked for, kept, and laid out as files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Asked:
         self.times += 1
 
 
-def told(
+def sealed(
     link: SecretLink, version: int, *, function: str = "f", signing: int = 1, public: bytes = b"", **secrets: bytes
 ) -> Sealed:
     """Return what a server tells a worker."""
@@ -53,7 +53,7 @@ async def test_what_is_known_is_asked_for_once() -> None:
     await turns()
     assert link.wanted == ["f"]
 
-    link.take(told(link, 3, a=b"1", b=b"2", c=b"3"))
+    link.take(sealed(link, 3, a=b"1", b=b"2", c=b"3"))
 
     assert await first == {"a": b"1"}
     assert await second == {"a": b"1", "b": b"2"}
@@ -73,28 +73,28 @@ async def test_a_function_without_secrets_asks_for_none() -> None:
 
 async def test_a_later_version_is_asked_for_anew_and_an_earlier_answer_does_not_do() -> None:
     link = SecretLink()
-    link.take(told(link, 3, a=b"old"))
+    link.take(sealed(link, 3, a=b"old"))
     asked = Asked(link)
     waiting = asyncio.create_task(link.secrets("f", ["a"], 4))
     await turns()
     assert asked.times == 1
 
-    link.take(told(link, 3, a=b"old"))
+    link.take(sealed(link, 3, a=b"old"))
     await turns()
     assert not waiting.done()
-    link.take(told(link, 5, a=b"new"))
+    link.take(sealed(link, 5, a=b"new"))
 
     assert await waiting == {"a": b"new"}
-    link.take(told(link, 4, a=b"older"))
+    link.take(sealed(link, 4, a=b"older"))
     assert await link.secrets("f", ["a"], 4) == {"a": b"new"}, "it was asked for before, and came later"
 
 
 async def test_signing_keys_have_a_version_of_their_own() -> None:
     link = SecretLink()
-    link.take(told(link, 1, signing=2))
+    link.take(sealed(link, 1, signing=2))
     waiting = asyncio.create_task(link.signing_keys("f", 3))
     await turns()
-    link.take(told(link, 1, signing=3))
+    link.take(sealed(link, 1, signing=3))
 
     assert await waiting == (b"3" * 32,)
 
@@ -104,10 +104,10 @@ async def test_a_name_that_the_answer_lacks_is_waited_for() -> None:
     link = SecretLink()
     waiting = asyncio.create_task(link.secrets("f", ["a", "b"], 1))
     await turns()
-    link.take(told(link, 9, a=b"1"))
+    link.take(sealed(link, 9, a=b"1"))
     await turns()
     assert not waiting.done()
-    link.take(told(link, 9, a=b"1", b=b"2"))
+    link.take(sealed(link, 9, a=b"1", b=b"2"))
 
     assert await waiting == {"a": b"1", "b": b"2"}
 
@@ -122,9 +122,9 @@ async def test_it_gives_up_in_time() -> None:
 
 async def test_what_is_not_for_it_is_not_taken() -> None:
     link = SecretLink(timeout=0.02)
-    other = told(link, 1, a=b"1", function="g")
+    other = sealed(link, 1, a=b"1", function="g")
     link.take(Sealed(function="f", box=other.box))
-    link.take(told(link, 1, a=b"1", public=SealKey().public))
+    link.take(sealed(link, 1, a=b"1", public=SealKey().public))
     link.take(Sealed(function="f", box=seal(link.seal_key, b"\xff", "f")))
 
     with pytest.raises(SecretsUnavailableError):
@@ -133,7 +133,7 @@ async def test_what_is_not_for_it_is_not_taken() -> None:
 
 async def test_what_is_gone_is_forgotten() -> None:
     link = SecretLink(timeout=0.02)
-    link.take(told(link, 1, a=b"1"))
+    link.take(sealed(link, 1, a=b"1"))
     link.forget("f")
     link.forget("f")
 
