@@ -84,6 +84,9 @@ class Services:
     signing_keys: SigningKeyService
     keys: KeyService
 
+_COMPRESSION = (("grpc.default_compression_level", 2),)
+"""A level and not an algorithm, which would be used for clients too that did not say that they know it."""
+
 
 class GrpcFront:
     """A gRPC server with all services of the API."""
@@ -108,8 +111,7 @@ class GrpcFront:
         self._credentials = None if tls is None else _credentials(tls)
         self._server = grpc.aio.server(
             interceptors=[access, ErrorInterceptor()],
-            options=_OPTIONS,
-            compression=grpc.Compression.Gzip if compress else None,
+            options=(*_OPTIONS, *(_COMPRESSION if compress else ())),
         )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
