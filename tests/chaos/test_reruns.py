@@ -17,6 +17,7 @@ from homing.v1.function_service_pb2 import DeployFunctionRequest
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from homing_core.clock import now_us
+from support.bulk import outcome_of
 from support.processes import Dev
 
 RATE = 4.0
@@ -74,19 +75,19 @@ def test_capped_reruns_go_on_after_a_kill_and_no_faster(dev: Dev) -> None:
         selection = api.InvocationFilter(labels={"lot": "9"})
         request = service.BulkRerunRequest(filter=selection, max_per_second=RATE, request_id="lot 9")
         begin_us = now_us()
-        response = stub.BulkRerun(request)
+        response = outcome_of(stub.BulkRerun(request))
         assert (response.matched, response.accepted) == (12, 12)
         waiting = service.RerunInvocationRequest(id=listed(stub, rerun_of=old[-1])[0].id)
         assert refused(stub.RerunInvocation, waiting) is grpc.StatusCode.FAILED_PRECONDITION
         assert refused(stub.RerunInvocation, service.RerunInvocationRequest(id="no")) is grpc.StatusCode.NOT_FOUND
         nothing = service.BulkRerunRequest(filter=api.InvocationFilter())
-        assert refused(stub.BulkRerun, nothing) is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused(lambda request: next(stub.BulkRerun(request)), nothing) is grpc.StatusCode.INVALID_ARGUMENT
         ended(stub, listed(stub, rerun_of=old[2])[0].id)
     dev.kill()
     dev.start()
 
     with stub_of(dev) as stub:
-        assert stub.BulkRerun(request).duplicates == 12
+        assert outcome_of(stub.BulkRerun(request)).accepted == 12
         new = [ended(stub, listed(stub, rerun_of=key)[0].id) for key in old]
         assert {one.state for one in new} == {SUCCEEDED}
         starts_us = [one.start_time.ToMicroseconds() for one in new]

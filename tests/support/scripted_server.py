@@ -88,6 +88,18 @@ Answerer = Callable[[Any, grpc.ServicerContext], Any]
 Step = Message | Refusal | Answerer
 
 
+def streamed(*messages: Message | Refusal) -> Answerer:
+    """Return a step that streams messages; a refusal among them ends it."""
+
+    def answer(_request: Any, _context: grpc.ServicerContext) -> Iterator[Message]:
+        for message in messages:
+            if isinstance(message, Refusal):
+                raise message
+            yield message
+
+    return answer
+
+
 class ScriptedServer:
     """Answers each call of a method with the next step of its script; the last step stays."""
 

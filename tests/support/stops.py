@@ -9,6 +9,7 @@ import grpc
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from support.bulk import outcome
 
 
 class Stops:
@@ -31,7 +32,8 @@ class Stops:
 
     async def many(self, **fields: object) -> api.BulkStopResponse:
         """Ask for many stops."""
-        return await self._stub.BulkStop(api.BulkStopRequest(**fields), timeout=60)  # type: ignore[arg-type]
+        request = api.BulkStopRequest(**fields)  # type: ignore[arg-type]
+        return await outcome(self._stub.BulkStop(request, timeout=60))
 
     async def end(self, invocation_id: str, *, within: int = 60) -> invocation_pb2.Invocation:
         """Return the record once it has ended."""

@@ -11,7 +11,7 @@ import typer
 
 from homing import Client, DeadLetter, DeadLetterKind, DeadLetterOptions, Delivery
 from homing_cli import output
-from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, confirm, several, tell_count
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, RequestId, Yes, carry_out, confirm, several, tell_count
 from homing_cli.exits import NOT_FOUND
 from homing_cli.filters import Functions
 from homing_cli.options import Json, Target, connect, moment, wants_json
@@ -143,6 +143,7 @@ def redrive(
     since: Since = None,
     until: Until = None,
     max_per_second: Annotated[float | None, typer.Option(min=0, help="So many start in a second at the most.")] = None,
+    request_id: RequestId = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     target: Target = None,
@@ -151,7 +152,7 @@ def redrive(
     """Try dead letters again: invocations run again, as new ones, and deliveries are made again.
 
     What is tried again is no dead letter any more. With a filter the number is told and confirmed on the terminal
-    first.
+    first. On a terminal it shows how far it is; one that broke off goes on by its request id.
 
     \b
     Examples:
@@ -168,7 +169,18 @@ def redrive(
             return
         if not (ids or yes):
             _ask(client, chosen, "Try {} again?")
-        done = client.dead_letters.redrive(max_per_second=max_per_second, timeout=BULK_TIMEOUT, **chosen)
+        done = carry_out(
+            lambda id_, report: client.dead_letters.redrive(
+                max_per_second=max_per_second, request_id=id_, on_progress=report, timeout=BULK_TIMEOUT, **chosen
+            ),
+            request_id=request_id,
+            times={"--since": since, "--until": until},
+            shown=lambda counts: {
+                "run again": counts.rerun,
+                "delivered again": counts.redelivered,
+                "cannot": counts.refused,
+            },
+        )
     if as_json:
         output.print_json(
             {
@@ -195,6 +207,7 @@ def purge(
     kind: Kind = None,
     since: Since = None,
     until: Until = None,
+    request_id: RequestId = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     target: Target = None,
@@ -202,7 +215,8 @@ def purge(
 ) -> None:
     """Forget dead letters. The records of their invocations stay until their retention is over.
 
-    With a filter the number is told and confirmed on the terminal first.
+    With a filter the number is told and confirmed on the terminal first. On a terminal it shows how far it is; one that
+    broke off goes on by its request id.
 
     \b
     Examples:
@@ -218,7 +232,14 @@ def purge(
             return
         if not (ids or yes):
             _ask(client, chosen, "Forget {}?")
-        done = client.dead_letters.purge(timeout=BULK_TIMEOUT, **chosen)
+        done = carry_out(
+            lambda id_, report: client.dead_letters.purge(
+                request_id=id_, on_progress=report, timeout=BULK_TIMEOUT, **chosen
+            ),
+            request_id=request_id,
+            times={"--since": since, "--until": until},
+            shown=lambda counts: {"forgotten": counts.purged},
+        )
     if as_json:
         output.print_json({"matched": done.matched, "purged": done.purged})
     else:

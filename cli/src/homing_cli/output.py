@@ -12,7 +12,15 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +28,9 @@ from homing import Invocation
 
 _PIPE_WIDTH: Final = 240
 """Where there is no terminal, lines are this wide: cut off, a table is of no use to what reads it."""
+
+_ROOMY: Final = 60
+"""A terminal of fewer columns shows the numbers of a progress bar, and no bar."""
 
 _STYLES: Final[Mapping[str, str]] = {
     "SUCCEEDED": "green",
@@ -93,12 +104,12 @@ def is_live() -> bool:
 def progress() -> Progress:
     """Return a progress bar on standard error; it shows nothing where that is no terminal."""
     console = Console(stderr=True)
+    columns: list[ProgressColumn] = [SpinnerColumn(), MofNCompleteColumn()]
+    if console.width >= _ROOMY:
+        columns.insert(1, BarColumn())
+        columns += [TextColumn("{task.description}"), TimeElapsedColumn()]
     return Progress(
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
+        *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal or console.is_dumb_terminal,

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from homing import Client, FilterOptions
+from homing import BulkRerun, Client, FilterOptions
 from homing_cli import output
-from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, carry_out, check_choice, confirm, several, tell_count
 from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, duration, wants_json
 from homing_cli.payload import read_payload
@@ -39,7 +39,13 @@ def rerun(
     max_per_second: Annotated[
         float | None, typer.Option(min=0, help="With a filter: so many start in a second at the most.")
     ] = None,
-    request_id: Annotated[str | None, typer.Option(help="Makes it safe to say this again.")] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="An id of your choice: said again with it, nothing runs twice, and many go on where they broke off.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     target: Target = None,
@@ -47,7 +53,8 @@ def rerun(
 ) -> None:
     """Run ended invocations again, as new ones: one with the same or another payload, or all that match a filter.
 
-    The id of the new one is printed. With a filter the number is told and confirmed on the terminal first.
+    The id of the new one is printed. With a filter the number is told and confirmed on the terminal first, and on a
+    terminal it shows how far it is. One that broke off goes on by its request id.
 
     \b
     Examples:
@@ -81,7 +88,21 @@ def rerun(
                 matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
                 tell_count(matched, "run again", as_json=as_json)
             else:
-                _rerun_all(client, chosen, max_per_second, request_id, yes=yes, as_json=as_json)
+                if not yes:
+                    _confirm(client, chosen)
+                done = carry_out(
+                    lambda id_, report: client.bulk_rerun(
+                        max_per_second=max_per_second,
+                        request_id=id_,
+                        on_progress=report,
+                        timeout=BULK_TIMEOUT,
+                        **chosen,
+                    ),
+                    request_id=request_id,
+                    times={"--since": since, "--until": until},
+                    shown=lambda counts: {"run again": counts.accepted, "cannot": counts.refused},
+                )
+                _print(done, as_json=as_json)
         return
     if content_type is not None and data is None:
         raise typer.BadParameter("needs --data", param_hint="--content-type")
@@ -99,31 +120,15 @@ def rerun(
             print_accepted(handle, as_json=as_json)
 
 
-def _rerun_all(
-    client: Client,
-    chosen: FilterOptions,
-    max_per_second: float | None,
-    request_id: str | None,
-    *,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    if not yes:
-        matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
-        if matched:
-            confirm(f"Run {several(matched)} again?")
-    done = client.bulk_rerun(max_per_second=max_per_second, request_id=request_id, timeout=BULK_TIMEOUT, **chosen)
+def _confirm(client: Client, chosen: FilterOptions) -> None:
+    matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+    if matched:
+        confirm(f"Run {several(matched)} again?")
+
+
+def _print(done: BulkRerun, *, as_json: bool) -> None:
     if as_json:
-        output.print_json(
-            {
-                "matched": done.matched,
-                "accepted": done.accepted,
-                "duplicates": done.duplicates,
-                "refused": done.refused,
-            }
-        )
+        output.print_json({"matched": done.matched, "accepted": done.accepted, "refused": done.refused})
         return
-    rest = [f"{done.duplicates:,} did so already" if done.duplicates else ""]
-    rest += [f"{done.refused:,} cannot, since their functions are gone" if done.refused else ""]
-    told = ", ".join(part for part in (f"{done.accepted:,} run again", *rest) if part)
-    output.print_line(f"{several(done.matched)}: {told}")
+    rest = f", {done.refused:,} cannot, since their functions or payloads are gone" if done.refused else ""
+    output.print_line(f"{several(done.matched)}: {done.accepted:,} run again{rest}")

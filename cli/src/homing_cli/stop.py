@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from homing import Client, FailedPreconditionError, FilterOptions, NotFoundError
+from homing import BulkStopped, Client, FailedPreconditionError, FilterOptions, NotFoundError
 from homing_cli import output
-from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, check_choice, confirm, several, tell_count
+from homing_cli.bulk import (
+    BULK_TIMEOUT,
+    DryRun,
+    RequestId,
+    Yes,
+    carry_out,
+    check_choice,
+    confirm,
+    several,
+    tell_count,
+)
 from homing_cli.exits import exit_code
 from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, wants_json
@@ -28,6 +38,7 @@ def stop(
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
     reason: Annotated[str | None, typer.Option("--reason", "-m", help="Why, for the records.")] = None,
+    request_id: RequestId = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     target: Target = None,
@@ -36,7 +47,7 @@ def stop(
     """Stop invocations that have not ended, by their ids or all that match a filter.
 
     What a worker has in hand is STOPPING first; it may still finish. With a filter the number is told and confirmed
-    on the terminal first.
+    on the terminal first, and on a terminal it shows how far it is. One that broke off goes on by its request id.
 
     \b
     Examples:
@@ -54,7 +65,9 @@ def stop(
         rerun_of=rerun_of,
         caused_by=caused_by,
     )
-    check_choice(ids=bool(ids), chosen=chosen, only_with_filter={"--dry-run": dry_run})
+    check_choice(
+        ids=bool(ids), chosen=chosen, only_with_filter={"--dry-run": dry_run, "--request-id": request_id is not None}
+    )
     as_json = wants_json(ctx, json=json)
     with connect(ctx, target) as client:
         if ids:
@@ -64,7 +77,17 @@ def stop(
                 client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched, "be stopped", as_json=as_json
             )
         else:
-            _stop_all(client, chosen, reason, yes=yes, as_json=as_json)
+            if not yes:
+                _confirm(client, chosen)
+            done = carry_out(
+                lambda id_, report: client.bulk_stop(
+                    reason=reason, request_id=id_, on_progress=report, timeout=BULK_TIMEOUT, **chosen
+                ),
+                request_id=request_id,
+                times={"--since": since, "--until": until},
+                shown=lambda counts: {"STOPPED": counts.stopped, "STOPPING": counts.stopping},
+            )
+            _print(done, as_json=as_json)
 
 
 def _stop_each(client: Client, ids: Sequence[str], reason: str | None, *, as_json: bool) -> None:
@@ -88,13 +111,16 @@ def _stop_each(client: Client, ids: Sequence[str], reason: str | None, *, as_jso
         raise typer.Exit(failed)
 
 
-def _stop_all(client: Client, chosen: FilterOptions, reason: str | None, *, yes: bool, as_json: bool) -> None:
-    if not yes:
-        matched = client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
-        if matched:
-            confirm(f"Stop {several(matched)}?")
-    done = client.bulk_stop(reason=reason, timeout=BULK_TIMEOUT, **chosen)
+def _confirm(client: Client, chosen: FilterOptions) -> None:
+    matched = client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+    if matched:
+        confirm(f"Stop {several(matched)}?")
+
+
+def _print(done: BulkStopped, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"matched": done.matched, "stopped": done.stopped, "stopping": done.stopping})
-    else:
-        output.print_line(f"{several(done.matched)}: {done.stopped:,} STOPPED, {done.stopping:,} STOPPING")
+        return
+    told = f"{done.stopped:,} STOPPED, {done.stopping:,} STOPPING"
+    ended = done.matched - done.stopped - done.stopping
+    output.print_line(f"{several(done.matched)}: {told}" + (f", {ended:,} had ended before" if ended else ""))

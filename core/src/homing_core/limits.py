@@ -23,8 +23,9 @@ MAX_HEADERS: Final = 64
 MAX_HEADERS_SIZE: Final = 16 * KIB
 MAX_URL: Final = 2048
 MAX_BATCH: Final = 1000
-MAX_BULK_REQUEST_ID: Final = 64
 MAX_BULK_RATE: Final = 10_000.0
+BULK_CALL_KEPT: Final = 7 * 24 * 3600.0
+"""So long after it last did something a call about many is remembered by its request id."""
 MAX_STOP_REASON: Final = 1024
 
 MAX_ATTEMPTS: Final = 100

@@ -113,7 +113,8 @@ class RequestError(HomingError):
     details: Sequence[AnyMessage]
     """All details of the answer, as they came."""
     request_id: str | None
-    """The request id of an ``invoke_async`` or re-run that may have been accepted: calling again with it is safe."""
+    """The request id of an ``invoke_async``, a re-run or a call about many that may have had an effect: calling again
+    with it is safe."""
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.server import HttpFront
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
+from homing_server.invocations.bulk_calls import BulkCalls
 from homing_server.invocations.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.invocations.leases import Leases
 from homing_server.invocations.queries import Queries
@@ -150,7 +151,15 @@ class Server:
             announce=self._announce,
         )
         wait_reasons = WaitReasons(self._catalog, self._presence)
-        self._stops = Stops(self._database, self._broker, self._control, self._registry, announce=self._announce)
+        self._bulk_calls = BulkCalls(self._database, tasks)
+        self._stops = Stops(
+            self._database,
+            self._broker,
+            self._control,
+            self._registry,
+            calls=self._bulk_calls,
+            announce=self._announce,
+        )
         self._sync_calls = SyncCalls(self._broker, self._presence, wait_reasons, self._urls)
         self._logs = LogIngest(self._database, self._broker)
         self._log_tails = LogTails(self._database, self._logs)
@@ -176,7 +185,7 @@ class Server:
             wait_reasons=wait_reasons,
             hub=self._hub,
             queries=Queries(self._database, wait_reasons),
-            reruns=Reruns(self._database, self._admission),
+            reruns=Reruns(self._database, self._admission, self._bulk_calls),
             stops=self._stops,
             sync_calls=self._sync_calls,
             visibility=visibility,
@@ -193,7 +202,7 @@ class Server:
                 payloads=PayloadService(self._blobs, visibility),
                 logs=LogService(self._log_tails, visibility),
                 dead_letters=DeadLetterService(
-                    DeadLetters(self._database, self._admission, redelivered=self._deliveries.wake)
+                    DeadLetters(self._database, self._admission, self._bulk_calls, redelivered=self._deliveries.wake)
                 ),
                 functions=FunctionService(self._catalog, self._deployment),
                 secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
@@ -291,6 +300,7 @@ class Server:
             self._control.ping,
             self._reconciliation.measure,
             self._retention.remove_expired,
+            self._bulk_calls.forget,
             self._blobs.sweep,
         ):
             self._tasks.repeat(step)
@@ -313,6 +323,7 @@ class Server:
             await self._leadership.resign()
         await self._set_serving(serving=False)
         self._log_tails.close()
+        self._bulk_calls.close()
         await self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()

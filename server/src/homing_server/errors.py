@@ -34,7 +34,7 @@ class Code(enum.Enum):
     NOT_FOUND = enum.auto()
     ALREADY_EXISTS = enum.auto()
     ABORTED = enum.auto()
-    """It was changed by somebody else since the caller looked."""
+    """Somebody else was faster: what it is about is not any more as the caller has seen it, or not the caller's."""
     FAILED_PRECONDITION = enum.auto()
     """What it is about is in a state that does not allow it."""
     OUT_OF_RANGE = enum.auto()
@@ -198,6 +198,29 @@ def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
         reason="INVOCATION_NOT_ENDED",
         message=f"invocation {invocation_id!r} has not ended: it is {state}",
         metadata={"invocation": invocation_id, "state": state},
+    )
+
+
+def request_id_reused(request_id: str, *, invocation_id: str = "") -> ApiError:
+    """Return the error of a call whose request id stands for a call with other content.
+
+    :param invocation_id: What that one made; empty where it was no single invocation.
+    """
+    message = f"request_id {shown(request_id)} was used for another request"
+    metadata = {"request_id": request_id}
+    if invocation_id:
+        message += f"; its invocation is {invocation_id}"
+        metadata["invocation"] = invocation_id
+    return ApiError(code=Code.ALREADY_EXISTS, reason="REQUEST_ID_REUSED", message=message, metadata=metadata)
+
+
+def bulk_call_taken_over(request_id: str) -> ApiError:
+    """Return the error that ends a call about many once a later one with its request id goes on."""
+    return ApiError(
+        code=Code.ABORTED,
+        reason="BULK_CALL_TAKEN_OVER",
+        message=f"a later call with the request_id {shown(request_id)} goes on with the work",
+        metadata={"request_id": request_id},
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
@@ -14,12 +14,14 @@ from homing_server.errors import ApiError
 
 _log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 
 class Tasks:
     """Owns background tasks and cancels them at the end."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -39,11 +41,15 @@ class Tasks:
         """Run something once. Its failure is logged."""
         self._start(self._run(work, name), name)
 
-    def _start(self, work: Awaitable[None], name: str) -> None:
-        task = asyncio.ensure_future(work)
-        task.set_name(name)
+    async def finish(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Do something and return what came of it; it is done to its end, even where who waits for it goes away."""
+        return await asyncio.shield(self._start(work, name))
+
+    def _start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     @staticmethod
     async def _repeat(step: Callable[[], Awaitable[None]], pause: float) -> None:

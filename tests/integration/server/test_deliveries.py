@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_DELIVERY, DEAD_LETTER_KIN
 from homing.v1.dead_letter_service_pb2 import (
     ListDeadLettersRequest,
     PurgeDeadLettersRequest,
+    PurgeDeadLettersResponse,
     RedriveDeadLettersRequest,
     RedriveDeadLettersResponse,
 )
@@ -38,24 +39,27 @@ from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
+from homing_server.invocations.bulk_calls import BulkCalls
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store import delivery_claims, dispatch, schema, stops
+from homing_server.store import dead_letters, delivery_claims, dispatch, schema, stops
 from homing_server.store.delivery_claims import MAX_OUTSTANDING_DELIVERIES
 from homing_server.store.delivery_rows import take_back
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.functions import invalidate_stored, mark_deleted, put_function
 from homing_server.store.read import get_invocations
 from homing_server.store.retention import remove
 from homing_server.tasks import Tasks
+from support.bulk import outcome
 from support.scripted_broker import ScriptedBroker
 from support.store import (
     LOOPBACK_GUARD,
     accept_all,
     accept_sent,
     claimed,
+    count,
     deliveries_of,
     life,
     make_draft,
@@ -410,7 +414,7 @@ async def test_a_function_that_is_gone_makes_a_dead_letter(database: Database) -
 class Bench:
     """A dispatcher of deliveries, dead letters, and what they need."""
 
-    def __init__(self, database: Database, broker: ScriptedBroker) -> None:
+    def __init__(self, database: Database, broker: ScriptedBroker, tasks: Tasks) -> None:
         self.database = database
         catalog = Catalog(database)
         self.caused: list[str] = []
@@ -427,7 +431,9 @@ class Bench:
             caused=lambda function, _: self.caused.append(function),
             resend_after=600,
         )
-        self.dead_letters = DeadLetters(database, self.admission, redelivered=self.deliveries.wake)
+        self.dead_letters = DeadLetters(
+            database, self.admission, BulkCalls(database, tasks), redelivered=self.deliveries.wake
+        )
 
     def run(self, tasks: Tasks) -> None:
         tasks.repeat(self.deliveries.feed, pause=0.05)
@@ -435,7 +441,11 @@ class Bench:
 
     async def redrive(self, selection: DeadLetterFilter, **fields: Any) -> RedriveDeadLettersResponse:
         request = RedriveDeadLettersRequest(filter=selection, **fields)
-        return await self.dead_letters.redrive(request, caller=ME, traceparent="")
+        return await outcome(self.dead_letters.redrive(request, caller=ME, traceparent=""))
+
+    async def purge(self, selection: DeadLetterFilter, **fields: Any) -> PurgeDeadLettersResponse:
+        request = PurgeDeadLettersRequest(filter=selection, **fields)
+        return await outcome(self.dead_letters.purge(request, caller=EVERYBODY))
 
 
 @pytest.fixture
@@ -446,7 +456,7 @@ def broker() -> ScriptedBroker:
 @pytest.fixture
 async def bench(database: Database, broker: ScriptedBroker) -> AsyncIterator[Bench]:
     async with Tasks() as tasks:
-        bench = Bench(database, broker)
+        bench = Bench(database, broker, tasks)
         bench.run(tasks)
         yield bench
 
@@ -576,20 +586,45 @@ async def test_redriven_invocations_run_again_and_deliveries_are_made_again(
     assert (delivery.state, len(delivery.attempts)) == (api.DELIVERY_STATE_DELIVERED, 2)
 
 
-async def test_a_redrive_that_is_repeated_runs_none_twice(database: Database, bench: Bench) -> None:
-    key = await end_with(database, State.FAILED)
-    await bench.redrive(DeadLetterFilter(ids=[key]))
-    with database.writing() as connection:
-        # As if the server had died after the re-run was accepted.
-        connection.execute(
-            insert(schema.dead_letters).values(
-                id=key, kind=DEAD_LETTER_KIND_INVOCATION, invocation_id=key, function="resize", time_us=now_us()
-            )
-        )
-    assert (await bench.redrive(DeadLetterFilter(ids=[key]))).rerun == 1
+async def test_what_is_redriven_at_the_same_time_runs_again_once(
+    database: Database, bench: Bench, broker: ScriptedBroker
+) -> None:
+    keys = {await end_with(database, State.FAILED) for _ in range(150)}
+    _, delivery_id = await dead_delivery(database)
+    done = await asyncio.gather(
+        bench.redrive(DeadLetterFilter(functions=["resize"])),
+        bench.redrive(DeadLetterFilter(functions=["resize"]), request_id="r"),
+        bench.purge(DeadLetterFilter(ids=sorted(keys)[:20])),
+    )
+    reruns = [each.rerun for each in done[:2]]
+    assert sum(reruns) + done[2].purged == 150
+    assert sum(each.redelivered for each in done[:2]) == 1
     with database.reading() as connection:
-        query = select(func.count()).where(schema.invocations.c.rerun_of == key)
-        assert connection.execute(query).scalar_one() == 1
+        again = connection.execute(
+            select(schema.invocations.c.rerun_of).where(schema.invocations.c.rerun_of.is_not(None))
+        ).scalars()
+        assert len(made := list(again)) == len(set(made)) == sum(reruns)
+    await until(lambda: bool(broker.deliveries))
+    assert [message.delivery_id for message in broker.deliveries] == [delivery_id]
+
+
+async def test_a_dead_letter_goes_with_the_acceptance_of_its_rerun_or_stays(
+    database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await end_with(database, State.FAILED)
+    remove_letters = dead_letters.remove
+
+    def fails(connection: Connection, ids: Collection[str]) -> int:
+        remove_letters(connection, ids)
+        raise StoreUnavailableError("its disk is full")
+
+    monkeypatch.setattr(dead_letters, "remove", fails)
+    with pytest.raises(StoreUnavailableError):
+        await bench.redrive(DeadLetterFilter(ids=[key]))
+    assert await count(database) == 1
+    monkeypatch.undo()
+    assert (await bench.redrive(DeadLetterFilter(ids=[key]))).rerun == 1
+    assert await count(database) == 2
 
 
 async def test_a_cap_on_the_rate_spreads_what_is_redriven(database: Database, bench: Bench) -> None:
@@ -625,10 +660,9 @@ async def test_what_cannot_run_again_stays_a_dead_letter(database: Database, ben
 async def test_purged_dead_letters_are_forgotten_and_their_records_stay(database: Database, bench: Bench) -> None:
     key = await end_with(database, State.FAILED)
     other = await end_with(database, State.FAILED, function="next")
-    request = PurgeDeadLettersRequest(filter=DeadLetterFilter(functions=["resize"]), dry_run=True)
-    assert (await bench.dead_letters.purge(request, caller=EVERYBODY)).matched == 1
-    request.dry_run = False
-    purged = await bench.dead_letters.purge(request, caller=EVERYBODY)
+    selection = DeadLetterFilter(functions=["resize"])
+    assert (await bench.purge(selection, dry_run=True)).matched == 1
+    purged = await bench.purge(selection)
     assert (purged.matched, purged.purged) == (1, 1)
     listed = (await bench.dead_letters.list(ListDeadLettersRequest(), caller=EVERYBODY)).dead_letters
     assert [each.id for each in listed] == [other]
@@ -648,7 +682,7 @@ async def test_bad_filters_are_refused(bench: Bench, fields: dict[str, Any], mes
     with pytest.raises(ApiError, match=message):
         await bench.redrive(DeadLetterFilter(**fields))
     with pytest.raises(ApiError, match=message):
-        await bench.dead_letters.purge(PurgeDeadLettersRequest(filter=DeadLetterFilter(**fields)), caller=EVERYBODY)
+        await bench.purge(DeadLetterFilter(**fields))
 
 
 async def test_a_record_that_is_removed_takes_its_dead_letters_along(database: Database) -> None:

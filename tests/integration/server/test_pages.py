@@ -36,6 +36,7 @@ from homing_server.control import ControlChannel
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
+from homing_server.invocations.bulk_calls import BulkCalls
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.invocations.queries import Queries
 from homing_server.metrics import Metrics
@@ -78,7 +79,7 @@ class Bench:
             database, self.catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
         self.invocations = Queries(database, WaitReasons(self.catalog, presence))
-        self.dead_letters = DeadLetters(database, admission, redelivered=lambda: None)
+        self.dead_letters = DeadLetters(database, admission, BulkCalls(database, tasks), redelivered=lambda: None)
         self.keys = ApiKeys(database, KeyCache(database, root_key=""), control)
         self.secrets = Secrets(database, keyring, self.catalog, control)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,17 @@ from homing_server.errors import ApiError, Code
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations import reruns as reruns_module
 from homing_server.invocations.admission import Admission
+from homing_server.invocations.bulk_calls import BulkCalls
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.invocations.queries import Queries
 from homing_server.invocations.reruns import Reruns
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.functions import mark_deleted
 from homing_server.tasks import Tasks
+from support.bulk import outcome
 from support.reporter import Reporter
 from support.scripted_broker import ScriptedBroker
 from support.store import LOOPBACK_GUARD, accept_all, count, deploy, make_draft, make_spec, opened, read, record, row_of
@@ -44,7 +46,7 @@ ME = Identity(name="me", scopes=ALL_SCOPES)
 class Bench:
     """What runs again, on a store of its own and a broker that is away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tasks: Tasks) -> None:
         self.database = database
         catalog = Catalog(database)
         dispatcher = Dispatcher(
@@ -53,7 +55,7 @@ class Bench:
         self.admission = Admission(
             database, catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
-        self.reruns = Reruns(database, self.admission)
+        self.reruns = Reruns(database, self.admission, BulkCalls(database, tasks))
         self.lists = Queries(database, WaitReasons(catalog, Presence()))
 
     async def ended(self, state: State = State.FAILED, spec: api.InvocationSpec | None = None) -> str:
@@ -69,7 +71,7 @@ class Bench:
 
     async def rerun_all(self, selection: api.InvocationFilter, **fields: Any) -> service.BulkRerunResponse:
         request = service.BulkRerunRequest(filter=selection, **fields)
-        return await self.reruns.rerun_all(request, caller=ME, traceparent="")
+        return await outcome(self.reruns.rerun_all(request, caller=ME, traceparent=""))
 
     async def children(self, *keys: str) -> list[api.Invocation]:
         """Return what runs these again, in their order."""
@@ -80,13 +82,13 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with opened(tmp_path) as database, Tasks() as tasks:
-        bench = Bench(database)
+        bench = Bench(database, tasks)
         tasks.repeat(bench.admission.commit_group)
         yield bench
 
 
-def counts(response: service.BulkRerunResponse) -> tuple[int, int, int, int]:
-    return response.matched, response.accepted, response.duplicates, response.refused
+def counts(response: service.BulkRerunResponse) -> tuple[int, int, int]:
+    return response.matched, response.accepted, response.refused
 
 
 # --- One
@@ -181,64 +183,70 @@ async def test_all_that_a_filter_selects_and_that_has_ended(bench: Bench, monkey
     everything = await count(bench.database)
     selection = api.InvocationFilter(states=[FAILED, api.INVOCATION_STATE_ENQUEUED])
 
-    assert counts(await bench.rerun_all(selection, dry_run=True)) == (8, 0, 0, 0)
+    assert counts(await bench.rerun_all(selection, dry_run=True)) == (8, 0, 0)
     assert await count(bench.database) == everything
-    assert counts(await bench.rerun_all(selection)) == (8, 7, 0, 1)
+    assert counts(await bench.rerun_all(selection)) == (8, 7, 1)
     assert len(await bench.children(*failed)) == 7
     assert not await bench.children(gone, waiting.id)
     only_live = api.InvocationFilter(states=[api.INVOCATION_STATE_ENQUEUED])
-    assert counts(await bench.rerun_all(only_live)) == (0, 0, 0, 0)
+    assert counts(await bench.rerun_all(only_live)) == (0, 0, 0)
     labelled = api.InvocationFilter(labels={"job": "7"}, functions=["resize"], create_time=api.TimeRange())
-    assert counts(await bench.rerun_all(labelled, dry_run=True)) == (8, 0, 0, 0)
+    assert counts(await bench.rerun_all(labelled, dry_run=True)) == (8, 0, 0)
 
 
-async def test_a_repeated_call_runs_nothing_twice_and_not_what_it_made(
+async def test_a_call_that_broke_off_goes_on_and_counts_all_it_did(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the first one broke off half-way, and some of what it made has failed again meanwhile."""
+    """Though some of what it made has failed again meanwhile, and other invocations too."""
     monkeypatch.setattr(reruns_module, "_PAGE_SIZE", 4)
     failed = [await bench.ended() for _ in range(10)]
     selection = api.InvocationFilter(states=[FAILED])
-    accept, calls = bench.admission.accept_reruns, itertools.count()
+    commit, calls = bench.admission.commit, itertools.count()
 
-    async def breaks_off(*arguments: Any, **options: Any) -> Sequence[Any]:
+    async def breaks_off(*arguments: Any) -> Any:
         if next(calls) == 2:
-            raise asyncio.CancelledError
-        return await accept(*arguments, **options)
+            raise StoreUnavailableError("its disk is full")
+        return await commit(*arguments)
 
-    monkeypatch.setattr(bench.admission, "accept_reruns", breaks_off)
-    with pytest.raises(asyncio.CancelledError):
+    monkeypatch.setattr(bench.admission, "commit", breaks_off)
+    with pytest.raises(StoreUnavailableError):
         await bench.rerun_all(selection, request_id="again")
     made = await bench.children(*failed)
     assert len(made) == 8
     for one in made[:3]:
         await record(bench.database, Reporter(1, invocation_id=one.id, time_us=now_us()).ended(State.FAILED))
+    late = await bench.ended()
 
-    assert counts(await bench.rerun_all(selection, request_id="again")) == (10, 2, 8, 0)
-    assert counts(await bench.rerun_all(selection, request_id="again")) == (10, 0, 10, 0)
+    assert counts(await bench.rerun_all(selection, request_id="again")) == (10, 10, 0)
+    assert counts(await bench.rerun_all(selection, request_id="again")) == (10, 10, 0)
     assert len(await bench.children(*failed)) == 10
-    assert counts(await bench.rerun_all(selection, request_id="another")) == (13, 13, 0, 0)
+    assert not await bench.children(late)
+    assert counts(await bench.rerun_all(selection, request_id="another")) == (14, 14, 0)
 
 
-async def test_a_cap_spreads_the_starts_and_a_repeated_call_keeps_to_it(bench: Bench) -> None:
+async def test_a_cap_spreads_the_starts_and_a_call_that_goes_on_keeps_to_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reruns_module, "_PAGE_SIZE", 5)
     gap_us = 64_000_000
     failed = [await bench.ended() for _ in range(12)]
+    request = service.BulkRerunRequest(
+        filter=api.InvocationFilter(states=[FAILED]), max_per_second=1 / 64, request_id="slow"
+    )
     before = now_us()
-    await bench.rerun_all(api.InvocationFilter(states=[FAILED]), max_per_second=1 / 64, request_id="slow")
+    first = bench.reruns.rerun_all(request, caller=ME, traceparent="")
+    await anext(first)
     after = now_us()
+    assert isinstance(first, AsyncGenerator)
+    await first.aclose()
+    assert counts(await outcome(bench.reruns.rerun_all(request, caller=ME, traceparent=""))) == (12, 12, 0)
+
     rows = [await row_of(bench.database, one.id) for one in await bench.children(*failed)]
     due = [row.due_us for row in rows]
     assert due == sorted(due)
-    assert all(before + place * gap_us <= time_us <= after + place * gap_us for place, time_us in enumerate(due))
+    assert all(before + place * gap_us <= time_us <= after + place * gap_us for place, time_us in enumerate(due[1:], 1))
     assert [State(row.state) for row in rows[1:]] == [State.SCHEDULED] * 11
     assert not (await read(bench.database, rows[1].id)).spec.HasField("schedule_time")
-
-    late = [await bench.ended() for _ in range(4)]
-    begin = now_us()
-    response = await bench.rerun_all(api.InvocationFilter(states=[FAILED]), max_per_second=1 / 64, request_id="slow")
-    assert counts(response) == (16, 4, 12, 0)
-    due = [(await row_of(bench.database, one.id)).due_us for one in await bench.children(*late)]
-    assert min(due) >= begin + 12 * gap_us, "behind those of the first call"
 
 
 async def test_a_bad_request_names_its_field(bench: Bench) -> None:
@@ -251,7 +259,9 @@ async def test_a_bad_request_names_its_field(bench: Bench) -> None:
         ("max_per_second", {"max_per_second": float("nan")}),
         ("max_per_second", {"max_per_second": 10_001.0}),
         ("max_per_second", {"max_per_second": 1 / (31 * 86400)}),
-        ("request_id", {"request_id": "x" * 65}),
+        ("request_id", {"request_id": "x" * 129}),
+        ("request_id", {"request_id": "größe"}),
+        ("request_id", {"request_id": "two\nlines"}),
     ):
         with pytest.raises(ApiError) as caught:
             await bench.rerun_all(**({"selection": selection} | wrong))

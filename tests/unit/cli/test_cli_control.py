@@ -99,10 +99,12 @@ def test_many_run_again(homing_fake: FakeServer, homing_client: Client) -> None:
     dry = homing("rerun", *failed, "--dry-run", "--json")
     unasked = program("rerun", *failed)
     done = homing("rerun", *failed, "--yes", "--max-per-second", "5", "--request-id", "r1")
-    again = homing("rerun", *failed, "--yes", "--request-id", "r1", "--json")
+    again = homing("rerun", *failed, "--yes", "--max-per-second", "5", "--request-id", "r1", "--json")
+    other = homing("rerun", *failed, "--yes", "--request-id", "r1")
 
     assert objects(dry.stdout) == [{"matched": 3}]
     assert unasked.returncode == 2
-    assert done.stdout == "3 invocations: 2 run again, 1 cannot, since their functions are gone\n"
-    assert objects(again.stdout) == [{"matched": 3, "accepted": 0, "duplicates": 2, "refused": 1}]
+    assert done.stdout == "3 invocations: 2 run again, 1 cannot, since their functions or payloads are gone\n"
+    assert objects(again.stdout) == [{"matched": 3, "accepted": 2, "refused": 1}]
+    assert (other.exit_code, other.stderr) == (5, "homing: request_id 'r1' was used for another request\n")
     assert homing_client.count(states=[InvocationState.SUCCEEDED]).total == 2

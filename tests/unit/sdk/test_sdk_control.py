@@ -13,7 +13,7 @@ from homing import InvocationState
 from homing.v1 import invocation_pb2, payload_pb2
 from homing.v1 import invocation_service_pb2 as api
 from support import records
-from support.scripted_server import Refusal, ScriptedServer
+from support.scripted_server import Refusal, ScriptedServer, streamed
 from support.sdk_driver import Driver
 
 AWAY = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="BROKER_AWAY", message="the broker is away")
@@ -159,18 +159,20 @@ def test_counts_come_by_state(driver: Driver, client: Any, scripted_server: Scri
 
 
 def test_bulk_calls_send_the_filter(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
-    scripted_server.script("BulkStop", AWAY, api.BulkStopResponse(matched=5, stopped=3, stopping=2))
-    scripted_server.script("BulkRerun", AWAY, api.BulkRerunResponse(matched=9, accepted=6, duplicates=2, refused=1))
+    done = api.BulkStopResponse(matched=5, stopped=3, stopping=2, done=True)
+    scripted_server.script("BulkStop", AWAY, streamed(done))
+    scripted_server.script("BulkRerun", AWAY, streamed(api.BulkRerunResponse(matched=9, accepted=6, done=True)))
     wanted = invocation_pb2.InvocationFilter(labels={"job": "7"}, states=[invocation_pb2.INVOCATION_STATE_FAILED])
     conditions: dict[str, Any] = {"labels": {"job": "7"}, "states": [InvocationState.FAILED]}
 
-    stopped = driver.do(client.bulk_stop, reason="enough", dry_run=True, **conditions)
+    stopped = driver.do(client.bulk_stop, reason="enough", dry_run=True, request_id="r0", **conditions)
     rerun = driver.do(client.bulk_rerun, max_per_second=0.5, request_id="r1", **conditions)
 
     assert stopped == homing.BulkStopped(matched=5, stopped=3, stopping=2)
-    assert rerun == homing.BulkRerun(matched=9, accepted=6, duplicates=2, refused=1)
+    assert rerun == homing.BulkRerun(matched=9, accepted=6, refused=0)
     assert (
-        scripted_server.requests["BulkStop"] == [api.BulkStopRequest(filter=wanted, reason="enough", dry_run=True)] * 2
+        scripted_server.requests["BulkStop"]
+        == [api.BulkStopRequest(filter=wanted, reason="enough", dry_run=True, request_id="r0")] * 2
     )
     assert (
         scripted_server.requests["BulkRerun"]
@@ -189,6 +191,8 @@ def test_bulk_calls_send_the_filter(driver: Driver, client: Any, scripted_server
         ("count", {"state": "FAILED"}, TypeError, "unexpected keyword argument 'state'"),
         ("bulk_stop", {"rerun_of": 5}, TypeError, "rerun_of must be str, not int"),
         ("bulk_stop", {"dry_run": "no"}, TypeError, "dry_run must be bool, not str"),
+        ("bulk_stop", {"request_id": 5}, TypeError, "request_id must be str, not int"),
+        ("bulk_stop", {"on_progress": 5}, TypeError, "on_progress must be callable, not int"),
         ("bulk_rerun", {"max_per_second": "1"}, TypeError, "max_per_second must be a number, not str"),
     ],
     ids=lambda case: f"{case[0]} {case[1]}",

@@ -21,7 +21,7 @@ from homing.v1.dead_letter_service_pb2 import (
     RedriveDeadLettersResponse,
 )
 from support import records
-from support.scripted_server import Refusal, ScriptedServer
+from support.scripted_server import Refusal, ScriptedServer, streamed
 from support.sdk_driver import Driver
 
 T0 = datetime(2026, 11, 22, 8, tzinfo=UTC)
@@ -73,8 +73,9 @@ def test_pages_can_be_turned(driver: Driver, client: Any, scripted_server: Scrip
 
 def test_every_condition_is_sent(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
     scripted_server.script("ListDeadLetters", page())
-    scripted_server.script("RedriveDeadLetters", RedriveDeadLettersResponse(matched=3, rerun=1, redelivered=1))
-    scripted_server.script("PurgeDeadLetters", PurgeDeadLettersResponse(matched=3, purged=2))
+    done = RedriveDeadLettersResponse(matched=3, rerun=1, redelivered=1, done=True)
+    scripted_server.script("RedriveDeadLetters", streamed(done))
+    scripted_server.script("PurgeDeadLetters", streamed(PurgeDeadLettersResponse(matched=3, purged=2, done=True)))
     later = T0 + timedelta(hours=1)
     conditions: Any = {
         "ids": ["a", "b"],
@@ -85,8 +86,8 @@ def test_every_condition_is_sent(driver: Driver, client: Any, scripted_server: S
     }
 
     driver.rest(client.dead_letters.list(**conditions, page_token="t"))
-    redriven = driver.do(client.dead_letters.redrive, **conditions, dry_run=True, max_per_second=2.5)
-    purged = driver.do(client.dead_letters.purge, **conditions, dry_run=True)
+    redriven = driver.do(client.dead_letters.redrive, **conditions, dry_run=True, max_per_second=2.5, request_id="r1")
+    purged = driver.do(client.dead_letters.purge, **conditions, dry_run=True, request_id="r2")
 
     wanted = dead_letter_pb2.DeadLetterFilter(
         ids=["a", "b"],
@@ -98,9 +99,11 @@ def test_every_condition_is_sent(driver: Driver, client: Any, scripted_server: S
         ListDeadLettersRequest(filter=wanted, page_size=100, page_token="t")
     ]
     assert scripted_server.requests["RedriveDeadLetters"] == [
-        RedriveDeadLettersRequest(filter=wanted, dry_run=True, max_per_second=2.5)
+        RedriveDeadLettersRequest(filter=wanted, dry_run=True, max_per_second=2.5, request_id="r1")
     ]
-    assert scripted_server.requests["PurgeDeadLetters"] == [PurgeDeadLettersRequest(filter=wanted, dry_run=True)]
+    assert scripted_server.requests["PurgeDeadLetters"] == [
+        PurgeDeadLettersRequest(filter=wanted, dry_run=True, request_id="r2")
+    ]
     assert redriven == homing.Redriven(matched=3, rerun=1, redelivered=1, refused=0)
     assert purged == homing.Purged(matched=3, purged=2)
 
@@ -110,8 +113,8 @@ def test_all_calls_are_repeated_while_the_server_is_away(
 ) -> None:
     away = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_AWAY")
     scripted_server.script("ListDeadLetters", away, page("a"))
-    scripted_server.script("RedriveDeadLetters", away, RedriveDeadLettersResponse(matched=1))
-    scripted_server.script("PurgeDeadLetters", away, PurgeDeadLettersResponse(matched=2))
+    scripted_server.script("RedriveDeadLetters", away, streamed(RedriveDeadLettersResponse(matched=1, done=True)))
+    scripted_server.script("PurgeDeadLetters", away, streamed(PurgeDeadLettersResponse(matched=2, done=True)))
 
     assert driver.do(client.dead_letters.get, "a").id == "a"
     assert driver.do(client.dead_letters.redrive, ids="a").matched == 1

@@ -109,10 +109,14 @@ def test_many_are_counted_stopped_and_run_again(driver: Driver, client: Any, hom
     )
     assert driver.do(client.bulk_stop, function=names) == homing.BulkStopped(matched=2, stopped=1, stopping=1)
     succeeded = {"states": [InvocationState.SUCCEEDED], "created_until": homing_fake.invocations()[-1].end_time}
-    driver.do(client.bulk_rerun, request_id="r1", function="done")
-    again = driver.do(client.bulk_rerun, request_id="r1", **succeeded)
-    assert again == homing.BulkRerun(matched=3, accepted=0, duplicates=2, refused=1)
-    assert driver.do(client.bulk_rerun, dry_run=True, **succeeded).matched == 3
+    progress: list[homing.BulkRerun] = []
+    done = driver.do(client.bulk_rerun, request_id="r1", on_progress=progress.append, **succeeded)
+    assert progress == [homing.BulkRerun(matched=3, accepted=0, refused=0), done]
+    assert done == homing.BulkRerun(matched=3, accepted=2, refused=1)
+    assert driver.do(client.bulk_rerun, request_id="r1", **succeeded) == done
+    with pytest.raises(homing.AlreadyExistsError, match="'r1' was used for another request"):
+        driver.do(client.bulk_stop, request_id="r1", **succeeded)
+    assert driver.do(client.bulk_rerun, dry_run=True, request_id="r1", **succeeded).matched == 3
     assert len(homing_fake.calls("done")) == 4
     for call in (client.bulk_stop, client.bulk_rerun):
         with pytest.raises(homing.InvalidRequestError) as caught:

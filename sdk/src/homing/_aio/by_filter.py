@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Unpack
 
+from homing._aio.bulk import bulk_call
 from homing._aio.connection import AsyncConnection
 from homing._aio.listing import AsyncInvocationList
 from homing._aio.seam.stream import subscribed
@@ -16,7 +18,6 @@ from homing._core.listing import ListProgress, Order, list_request
 from homing._core.spec import Seconds
 from homing._core.values import Invocation
 from homing._core.watch import WatchProgress
-from homing.errors import RequestError
 from homing.v1 import invocation_service_pb2
 from homing.v1.invocation_service_pb2 import ListInvocationsRequest
 
@@ -129,31 +130,46 @@ class AsyncByFilter:
         *,
         reason: str | None = None,
         dry_run: bool = False,
+        request_id: str | None = None,
+        on_progress: Callable[[BulkStopped], object] | None = None,
         timeout: Seconds | Unset | None = UNSET,
         **conditions: Unpack[FilterOptions],
     ) -> BulkStopped:
-        """Stop all invocations that match and have not ended.
+        """Stop all invocations that match, had been accepted when the call began and have not ended.
 
         ::
 
             (await client.bulk_stop(function="figlet", created_until=noon, reason="bad input", dry_run=True)).matched
 
-        A call that is retried because the server was unavailable stops the rest, and counts only that.
+        Where it breaks off it goes on by itself while time remains, and counts everything once.
 
         :param reason: Why, for the records.
         :param dry_run: Whether to count only.
-        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
+        :param request_id: An id of your choice, at most 128 ASCII characters: a call with the same id goes on where an
+            earlier one broke off, or tells what that came to. By default a new one.
+        :param on_progress: Called with the counts so far, a few times in a second, and with those of the end. It must
+            not block.
+        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's. When it is
+            over the server stops no more.
         :param conditions: Which ones, at least one condition; see ``FilterOptions``.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule, or there is no condition.
-        :raises RequestError: The call failed. Some may have been stopped; calling again stops the rest.
+        :raises AlreadyExistsError: The request id was used for another call.
+        :raises RequestError: The call failed. Some may have been stopped; a call with the error's ``request_id`` goes
+            on from there.
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
-        request = bulk.stop_request(invocation_filter(**conditions), reason=reason, dry_run=dry_run)
-        response = await self._connection.call_idempotent(
-            self._connection.invocations.BulkStop, request, deadline=deadline
+        request = bulk.stop_request(
+            invocation_filter(**conditions), reason=reason, dry_run=dry_run, request_id=request_id
         )
-        return bulk.stopped(response)
+        return await bulk_call(
+            self._connection,
+            self._connection.invocations.BulkStop,
+            request,
+            deadline=deadline,
+            counts=bulk.stopped,
+            on_progress=on_progress,
+        )
 
     async def bulk_rerun(
         self,
@@ -161,36 +177,43 @@ class AsyncByFilter:
         dry_run: bool = False,
         max_per_second: float | None = None,
         request_id: str | None = None,
+        on_progress: Callable[[BulkRerun], object] | None = None,
         timeout: Seconds | Unset | None = UNSET,
         **conditions: Unpack[FilterOptions],
     ) -> BulkRerun:
-        """Run all ended invocations that match again, as new ones.
+        """Run all invocations that match, and had ended when the call began, again, as new ones.
 
         ::
 
             await client.bulk_rerun(states=[InvocationState.FAILED], ended_since=noon, max_per_second=10)
 
+        Where it breaks off it goes on by itself while time remains; nothing runs again twice, and each is counted once.
+
         :param dry_run: Whether to count only.
         :param max_per_second: How many start in a second at the most, up to 10,000; by default there is no cap. The
             others are scheduled for later.
-        :param request_id: An id of your choice, at most 64 characters: with the same id none runs again twice. By
-            default a new one.
-        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
+        :param request_id: An id of your choice, at most 128 ASCII characters: a call with the same id goes on where an
+            earlier one broke off, or tells what that came to. By default a new one.
+        :param on_progress: Called with the counts so far, a few times in a second, and with those of the end. It must
+            not block.
+        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's. When it is
+            over the server runs no more again.
         :param conditions: Which ones, at least one condition; see ``FilterOptions``.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule, or there is no condition.
-        :raises RequestError: The call failed. Some may have been accepted; the error's ``request_id`` makes another
-            try safe.
+        :raises AlreadyExistsError: The request id was used for another call.
+        :raises RequestError: The call failed. Some may run again; a call with the error's ``request_id`` goes on from
+            there.
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = bulk.rerun_request(
             invocation_filter(**conditions), dry_run=dry_run, max_per_second=max_per_second, request_id=request_id
         )
-        try:
-            response = await self._connection.call_idempotent(
-                self._connection.invocations.BulkRerun, request, deadline=deadline
-            )
-        except RequestError as err:
-            err.request_id = request.request_id
-            raise
-        return bulk.rerun(response)
+        return await bulk_call(
+            self._connection,
+            self._connection.invocations.BulkRerun,
+            request,
+            deadline=deadline,
+            counts=bulk.rerun,
+            on_progress=on_progress,
+        )

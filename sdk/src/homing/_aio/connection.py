@@ -216,10 +216,12 @@ class AsyncConnection:
         request: Request,
         *,
         opened: Callable[[Cancellable], None],
+        deadline: Deadline = calls.NEVER,
     ) -> AsyncIterator[Response]:
         """Open a stream; its iterator raises RequestError where it breaks.
 
         :param opened: Gets the call, whose ``cancel`` cuts the stream.
+        :param deadline: When the whole stream must be over.
         :raises ClientUseError: The client cannot be used here.
         """
         self.check()
@@ -229,7 +231,7 @@ class AsyncConnection:
             opened(stream)
             return self._messages(stream)
 
-        outgoing = call_of(request, self.settings.metadata, None)
+        outgoing = call_of(request, self.settings.metadata, deadline.remaining())
         return cast("AsyncIterator[Response]", await chain(self._interceptors, send)(outgoing))
 
     async def _messages(self, stream: AsyncIterable[Response]) -> AsyncIterator[Response]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import grpc
 
 from homing._core import check, convert
 from homing._core.names import InvocationState
+from homing.errors import RequestError
 from homing.v1 import invocation_pb2, invocation_service_pb2
+
+Counts = TypeVar("Counts")
+
+_BROKEN: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+"""What proxies and broken connections end streams with, beside the honest UNAVAILABLE."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +37,10 @@ class InvocationCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BulkStopped:
-    """How many invocations ``bulk_stop`` stopped."""
+    """How many invocations ``bulk_stop`` stopped, in all calls with its request id."""
 
     matched: int
-    """How many matched and had not ended."""
+    """How many matched and had not ended. Those that end before their turn are not stopped."""
     stopped: int
     """How many of them are STOPPED."""
     stopping: int
@@ -40,16 +49,15 @@ class BulkStopped:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BulkRerun:
-    """How many invocations ``bulk_rerun`` runs again."""
+    """How many invocations ``bulk_rerun`` runs again, in all calls with its request id."""
 
     matched: int
     """How many matched and had ended."""
     accepted: int
     """How many of them run again."""
-    duplicates: int
-    """How many of them an earlier call with the same request id had run again."""
     refused: int
-    """How many cannot run again, because their functions are gone."""
+    """How many cannot run again, because their functions or stored bodies are gone, or what they ask for is not
+    allowed."""
 
 
 def counts(message: invocation_service_pb2.CountInvocationsResponse) -> InvocationCounts:
@@ -61,7 +69,7 @@ def counts(message: invocation_service_pb2.CountInvocationsResponse) -> Invocati
 
 
 def stop_request(
-    wanted: invocation_pb2.InvocationFilter, *, reason: str | None, dry_run: bool
+    wanted: invocation_pb2.InvocationFilter, *, reason: str | None, dry_run: bool, request_id: str | None
 ) -> invocation_service_pb2.BulkStopRequest:
     """Return the request to stop many.
 
@@ -71,6 +79,7 @@ def stop_request(
         filter=wanted,
         reason="" if reason is None else check.text("reason", reason),
         dry_run=check.flag("dry_run", dry_run),
+        request_id=request_id_of(request_id),
     )
 
 
@@ -86,7 +95,7 @@ def rerun_request(
     max_per_second: float | None,
     request_id: str | None,
 ) -> invocation_service_pb2.BulkRerunRequest:
-    """Return the request to run many again. It always has a request id, so it is safe to send again.
+    """Return the request to run many again.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
@@ -95,15 +104,36 @@ def rerun_request(
         filter=wanted,
         dry_run=check.flag("dry_run", dry_run),
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
-        request_id=str(uuid.uuid4()) if request_id is None else check.text("request_id", request_id),
+        request_id=request_id_of(request_id),
     )
 
 
 def rerun(message: invocation_service_pb2.BulkRerunResponse) -> BulkRerun:
     """Return what came of a bulk re-run as a value."""
-    return BulkRerun(
-        matched=message.matched,
-        accepted=message.accepted,
-        duplicates=message.duplicates,
-        refused=message.refused,
-    )
+    return BulkRerun(matched=message.matched, accepted=message.accepted, refused=message.refused)
+
+
+def request_id_of(given: str | None) -> str:
+    """Return the request id of a call about many. It always has one, so it goes on where it broke off.
+
+    :raises TypeError: What is given is no str.
+    :raises InvalidRequestError: It is no text that can be sent.
+    """
+    return str(uuid.uuid4()) if given is None else check.text("request_id", given)
+
+
+def reporter(on_progress: Callable[[Counts], object] | None) -> Callable[[Counts], object]:
+    """Return what is told how far a call is.
+
+    :raises TypeError: What is given cannot be called.
+    """
+    if on_progress is None:
+        return lambda _: None
+    if not callable(on_progress):
+        raise TypeError(f"on_progress must be callable, not {type(on_progress).__name__}")
+    return on_progress
+
+
+def broke_off(error: RequestError) -> bool:
+    """Tell whether the way to the server failed, and not the server."""
+    return not error.reason and error.code in _BROKEN

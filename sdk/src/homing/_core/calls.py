@@ -73,6 +73,10 @@ class Deadline:
         return None if self.at is None else max(0.0, self.at - time.monotonic())
 
 
+NEVER: Final = Deadline(None)
+"""The deadline of whoever waits for ever."""
+
+
 def poll_times(deadline: Deadline) -> tuple[float, float]:
     """Return for how long one long poll asks the server to wait, and how long the call may take."""
     remaining = deadline.remaining()

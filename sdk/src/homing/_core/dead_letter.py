@@ -10,6 +10,7 @@ from typing import Final, TypedDict
 import grpc
 
 from homing._core import check, convert
+from homing._core.bulk import request_id_of
 from homing._core.filter import several, time_range
 from homing._core.names import DeadLetterKind, InvocationState
 from homing._core.values import Delivery, Failure
@@ -62,21 +63,22 @@ class DeadLetter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Redriven:
-    """How many dead letters ``redrive`` tries again."""
+    """How many dead letters ``redrive`` tries again, in all calls with its request id."""
 
     matched: int
-    """How many matched."""
+    """How many matched. Those that another call tries again or forgets before their turn are left out."""
     rerun: int
     """How many invocations run again."""
     redelivered: int
     """How many deliveries are made again."""
     refused: int
-    """How many cannot be tried again, because their functions or stored bodies are gone. They stay dead letters."""
+    """How many cannot be tried again, because their functions or stored bodies are gone, or what they ask for is not
+    allowed. They stay dead letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Purged:
-    """How many dead letters ``purge`` forgot."""
+    """How many dead letters ``purge`` forgot, in all calls with its request id."""
 
     matched: int
     """How many matched."""
@@ -113,7 +115,7 @@ def list_request(
 
 
 def redrive_request(
-    conditions: DeadLetterOptions, *, dry_run: bool, max_per_second: float | None
+    conditions: DeadLetterOptions, *, dry_run: bool, max_per_second: float | None, request_id: str | None
 ) -> dead_letter_service_pb2.RedriveDeadLettersRequest:
     """Return the request to try many again.
 
@@ -124,17 +126,22 @@ def redrive_request(
         filter=_filter(**conditions),
         dry_run=check.flag("dry_run", dry_run),
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
+        request_id=request_id_of(request_id),
     )
 
 
-def purge_request(conditions: DeadLetterOptions, *, dry_run: bool) -> dead_letter_service_pb2.PurgeDeadLettersRequest:
+def purge_request(
+    conditions: DeadLetterOptions, *, dry_run: bool, request_id: str | None
+) -> dead_letter_service_pb2.PurgeDeadLettersRequest:
     """Return the request to forget many.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
     return dead_letter_service_pb2.PurgeDeadLettersRequest(
-        filter=_filter(**conditions), dry_run=check.flag("dry_run", dry_run)
+        filter=_filter(**conditions),
+        dry_run=check.flag("dry_run", dry_run),
+        request_id=request_id_of(request_id),
     )
 
 

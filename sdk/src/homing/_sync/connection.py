@@ -217,10 +217,12 @@ class Connection:
         request: Request,
         *,
         opened: Callable[[Cancellable], None],
+        deadline: Deadline = calls.NEVER,
     ) -> Iterator[Response]:
         """Open a stream; its iterator raises RequestError where it breaks.
 
         :param opened: Gets the call, whose ``cancel`` cuts the stream.
+        :param deadline: When the whole stream must be over.
         :raises ClientUseError: The client cannot be used here.
         """
         self.check()
@@ -230,7 +232,7 @@ class Connection:
             opened(stream)
             return self._messages(stream)
 
-        outgoing = call_of(request, self.settings.metadata, None)
+        outgoing = call_of(request, self.settings.metadata, deadline.remaining())
         return cast("Iterator[Response]", chain(self._interceptors, send)(outgoing))
 
     def _messages(self, stream: Iterable[Response]) -> Iterator[Response]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Unpack
 
 from homing._core.calls import UNSET, Deadline, Unset
@@ -20,6 +21,7 @@ from homing._core.dead_letter import (
 )
 from homing._core.listing import ListProgress
 from homing._core.spec import Seconds
+from homing._sync.bulk import bulk_call
 from homing._sync.connection import Connection
 from homing._sync.listing import DeadLetterList
 from homing.v1.dead_letter_service_pb2 import ListDeadLettersRequest
@@ -84,6 +86,8 @@ class DeadLetters:
         *,
         dry_run: bool = False,
         max_per_second: float | None = None,
+        request_id: str | None = None,
+        on_progress: Callable[[Redriven], object] | None = None,
         timeout: Seconds | Unset | None = UNSET,
         **conditions: Unpack[DeadLetterOptions],
     ) -> Redriven:
@@ -93,46 +97,70 @@ class DeadLetters:
 
             client.dead_letters.redrive(function="report", since=noon, max_per_second=10)
 
-        What is redriven is no dead letter any more. A call that is retried because the server was unavailable redrives
-        the rest, and counts only that; nothing is run twice.
+        What is redriven is no dead letter any more. Where it breaks off it goes on by itself while time remains;
+        nothing is redriven twice, and each is counted once.
 
         :param dry_run: Whether to count only.
         :param max_per_second: How many start in a second at the most, up to 10,000; by default there is no cap. The
             others are scheduled for later.
-        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
+        :param request_id: An id of your choice, at most 128 ASCII characters: a call with the same id goes on where an
+            earlier one broke off, or tells what that came to. By default a new one.
+        :param on_progress: Called with the counts so far, a few times in a second, and with those of the end. It must
+            not block.
+        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's. When it is
+            over the server redrives no more.
         :param conditions: Which ones, at least one condition; see ``DeadLetterOptions``.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule, or there is no condition.
-        :raises RequestError: The call failed. Some may have been redriven; calling again redrives the rest.
+        :raises AlreadyExistsError: The request id was used for another call.
+        :raises RequestError: The call failed. Some may have been redriven; a call with the error's ``request_id`` goes
+            on from there.
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
-        request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second)
-        response = self._connection.call_idempotent(
-            self._connection.dead_letters.RedriveDeadLetters, request, deadline=deadline
+        request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second, request_id=request_id)
+        return bulk_call(
+            self._connection,
+            self._connection.dead_letters.RedriveDeadLetters,
+            request,
+            deadline=deadline,
+            counts=redriven,
+            on_progress=on_progress,
         )
-        return redriven(response)
 
     def purge(
         self,
         *,
         dry_run: bool = False,
+        request_id: str | None = None,
+        on_progress: Callable[[Purged], object] | None = None,
         timeout: Seconds | Unset | None = UNSET,
         **conditions: Unpack[DeadLetterOptions],
     ) -> Purged:
         """Forget dead letters. The records of their invocations stay until their retention is over.
 
-        A call that is retried because the server was unavailable forgets the rest, and counts only that.
+        Where it breaks off it goes on by itself while time remains, and counts everything once.
 
         :param dry_run: Whether to count only.
-        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's.
+        :param request_id: An id of your choice, at most 128 ASCII characters: a call with the same id goes on where an
+            earlier one broke off, or tells what that came to. By default a new one.
+        :param on_progress: Called with the counts so far, a few times in a second, and with those of the end. It must
+            not block.
+        :param timeout: How long the call may take, in seconds or as a timedelta; by default the client's. When it is
+            over the server forgets no more.
         :param conditions: Which ones, at least one condition; see ``DeadLetterOptions``.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule, or there is no condition.
-        :raises RequestError: The call failed. Some may have been forgotten; calling again forgets the rest.
+        :raises AlreadyExistsError: The request id was used for another call.
+        :raises RequestError: The call failed. Some may have been forgotten; a call with the error's ``request_id`` goes
+            on from there.
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
-        request = purge_request(conditions, dry_run=dry_run)
-        response = self._connection.call_idempotent(
-            self._connection.dead_letters.PurgeDeadLetters, request, deadline=deadline
+        request = purge_request(conditions, dry_run=dry_run, request_id=request_id)
+        return bulk_call(
+            self._connection,
+            self._connection.dead_letters.PurgeDeadLetters,
+            request,
+            deadline=deadline,
+            counts=purged,
+            on_progress=on_progress,
         )
-        return purged(response)

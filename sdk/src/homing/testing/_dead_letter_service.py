@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import grpc
 
-from homing.testing._refusal import no_condition, served
+from homing.testing._refusal import no_condition, served, served_stream
 from homing.v1 import DeadLetter, DeadLetterFilter, dead_letter_service_pb2_grpc
 from homing.v1 import dead_letter_service_pb2 as api
 
@@ -32,24 +33,30 @@ class DeadLetters(dead_letter_service_pb2_grpc.DeadLetterServiceServicer):
         more = len(found) > len(page)
         return api.ListDeadLettersResponse(dead_letters=page, next_page_token=_place(page[-1]) if more else "")
 
-    @served
+    @served_stream
     def RedriveDeadLetters(  # noqa: N802
         self, request: api.RedriveDeadLettersRequest, _context: grpc.ServicerContext
-    ) -> api.RedriveDeadLettersResponse:
+    ) -> Iterator[api.RedriveDeadLettersResponse]:
+        return self.state.bulk(request, lambda: self._redrive(request))
+
+    @served_stream
+    def PurgeDeadLetters(  # noqa: N802
+        self, request: api.PurgeDeadLettersRequest, _context: grpc.ServicerContext
+    ) -> Iterator[api.PurgeDeadLettersResponse]:
+        return self.state.bulk(request, lambda: self._purge(request))
+
+    def _redrive(self, request: api.RedriveDeadLettersRequest) -> api.RedriveDeadLettersResponse:
         matched = self._chosen_dead(request.filter)
         response = api.RedriveDeadLettersResponse(matched=len(matched))
         for letter in () if request.dry_run else matched:
             if letter.function not in self.state.deployed:
                 response.refused += 1
             elif self._store.forget_dead_letter(letter.id):
-                self.state.rerun(self._store.get(letter.id), f"redrive:{letter.id}")
+                self.state.rerun(self._store.get(letter.id))
                 response.rerun += 1
         return response
 
-    @served
-    def PurgeDeadLetters(  # noqa: N802
-        self, request: api.PurgeDeadLettersRequest, _context: grpc.ServicerContext
-    ) -> api.PurgeDeadLettersResponse:
+    def _purge(self, request: api.PurgeDeadLettersRequest) -> api.PurgeDeadLettersResponse:
         matched = self._chosen_dead(request.filter)
         purged = 0 if request.dry_run else sum(self._store.forget_dead_letter(letter.id) for letter in matched)
         return api.PurgeDeadLettersResponse(matched=len(matched), purged=purged)

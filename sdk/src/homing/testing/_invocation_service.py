@@ -10,7 +10,7 @@ import grpc
 
 from homing._core.status import INVOCATION_ID_KEY
 from homing.testing._records import ENDS, matches, slim
-from homing.testing._refusal import Refusal, no_condition, served
+from homing.testing._refusal import Refusal, no_condition, served, served_stream
 from homing.v1 import InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
@@ -123,17 +123,11 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
     ) -> api.StopInvocationResponse:
         return api.StopInvocationResponse(invocation=slim(self._store.stop(request.id, request.reason)))
 
-    @served
-    def BulkStop(self, request: api.BulkStopRequest, _context: grpc.ServicerContext) -> api.BulkStopResponse:  # noqa: N802
-        matched = [record for record in self._chosen(request.filter) if record.state not in ENDS]
-        if request.dry_run:
-            return api.BulkStopResponse(matched=len(matched))
-        states = Counter(self._store.stop(record.id, request.reason).state for record in matched)
-        return api.BulkStopResponse(
-            matched=len(matched),
-            stopped=states[invocation_pb2.INVOCATION_STATE_STOPPED],
-            stopping=states[invocation_pb2.INVOCATION_STATE_STOPPING],
-        )
+    @served_stream
+    def BulkStop(  # noqa: N802
+        self, request: api.BulkStopRequest, _context: grpc.ServicerContext
+    ) -> Iterator[api.BulkStopResponse]:
+        return self.state.bulk(request, lambda: self._stop_all(request))
 
     @served
     def RerunInvocation(  # noqa: N802
@@ -145,19 +139,32 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         record, _ = self.state.rerun(earlier, request.request_id)
         return api.RerunInvocationResponse(invocation=slim(record))
 
-    @served
+    @served_stream
     def BulkRerun(  # noqa: N802
         self, request: api.BulkRerunRequest, _context: grpc.ServicerContext
-    ) -> api.BulkRerunResponse:
+    ) -> Iterator[api.BulkRerunResponse]:
+        return self.state.bulk(request, lambda: self._rerun_all(request))
+
+    def _stop_all(self, request: api.BulkStopRequest) -> api.BulkStopResponse:
+        matched = [record for record in self._chosen(request.filter) if record.state not in ENDS]
+        if request.dry_run:
+            return api.BulkStopResponse(matched=len(matched))
+        states = Counter(self._store.stop(record.id, request.reason).state for record in matched)
+        return api.BulkStopResponse(
+            matched=len(matched),
+            stopped=states[invocation_pb2.INVOCATION_STATE_STOPPED],
+            stopping=states[invocation_pb2.INVOCATION_STATE_STOPPING],
+        )
+
+    def _rerun_all(self, request: api.BulkRerunRequest) -> api.BulkRerunResponse:
         matched = [record for record in self._chosen(request.filter) if record.state in ENDS]
         response = api.BulkRerunResponse(matched=len(matched))
         for earlier in () if request.dry_run else matched:
-            if earlier.function not in self.state.deployed:
+            if earlier.function in self.state.deployed:
+                self.state.rerun(earlier)
+                response.accepted += 1
+            else:
                 response.refused += 1
-                continue
-            _, duplicate = self.state.rerun(earlier, request.request_id and f"{request.request_id}/{earlier.id}")
-            response.duplicates += duplicate
-            response.accepted += not duplicate
         return response
 
     def _chosen(self, wanted: InvocationFilter) -> list[Invocation]:

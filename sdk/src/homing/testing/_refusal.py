@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -52,6 +52,28 @@ def served(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[
             refusal.abort(context)
 
     return serve
+
+
+def served_stream(method: Callable[[Any, Any, grpc.ServicerContext], Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Return the same of a method that streams."""
+
+    def serve(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            self.state.check(method.__name__)
+            yield from method(self, request, context)
+        except Refusal as refusal:
+            refusal.abort(context)
+
+    return serve
+
+
+def request_id_reused(request_id: str) -> Refusal:
+    """Return the refusal of a call whose request id was used for another one."""
+    return Refusal(
+        code=grpc.StatusCode.ALREADY_EXISTS,
+        reason="REQUEST_ID_REUSED",
+        message=f"request_id {request_id!r} was used for another request",
+    )
 
 
 def no_condition() -> Refusal:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import grpc
+from google.protobuf.message import Message
 
 from homing.testing._function import FakeFunction
-from homing.testing._refusal import Refusal
+from homing.testing._refusal import Refusal, request_id_reused
 from homing.testing._store import Store
 from homing.v1 import function_pb2, secret_service_pb2
 from homing.v1.invocation_pb2 import Invocation
@@ -19,6 +23,7 @@ class State:
         self.deployed: dict[str, function_pb2.Function] = {}
         self.secrets: dict[str, secret_service_pb2.Secret] = {}
         self._functions: dict[str, FakeFunction] = {}
+        self._bulk_calls: dict[str, tuple[Message, Message]] = {}
         self._refusals: dict[str, list[Refusal]] = {}
 
     def function(self, name: str) -> FakeFunction:
@@ -42,7 +47,7 @@ class State:
             )
         return self.function(name)
 
-    def rerun(self, earlier: Invocation, request_id: str) -> tuple[Invocation, bool]:
+    def rerun(self, earlier: Invocation, request_id: str = "") -> tuple[Invocation, bool]:
         """Run an invocation again; return the new one, and whether the same request made it before.
 
         :raises Refusal: Its function is gone.
@@ -54,6 +59,27 @@ class State:
         )
         self.store.run(record.id)
         return record, duplicate
+
+    def bulk(self, request: Any, work: Callable[[], Any]) -> Iterator[Any]:
+        """Answer a call about many: at once with how many match, and once more when all is done.
+
+        :param work: Does it, unless an earlier call with the same request id did; returns the last message.
+        :raises Refusal: The request id was used for another call.
+        """
+        remembered = request.request_id and not request.dry_run
+        if remembered and request.request_id in self._bulk_calls:
+            earlier, response = self._bulk_calls[request.request_id]
+            if earlier != request:
+                raise request_id_reused(request.request_id)
+            yield response
+            return
+        response = work()
+        if remembered:
+            self._bulk_calls[request.request_id] = request, response
+        if not request.dry_run:
+            yield type(response)(matched=response.matched)
+        response.done = True
+        yield response
 
     def refuse(self, method: str, refusal: Refusal, times: int) -> None:
         """Let the next calls of a method be refused."""

@@ -24,7 +24,7 @@ from homing.testing._records import (
     matches_dead_letter,
     new_record,
 )
-from homing.testing._refusal import Refusal
+from homing.testing._refusal import Refusal, request_id_reused
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2
 from homing.v1.invocation_pb2 import Invocation, InvocationSpec
 from homing.v1.log_service_pb2 import LogStream, TailLogsResponse
@@ -62,11 +62,7 @@ class Store:
             if request_id in self._requests:
                 earlier = self.records[self._requests[request_id]]
                 if (earlier.spec, earlier.rerun_of) != (spec, rerun_of):
-                    raise Refusal(
-                        code=grpc.StatusCode.ALREADY_EXISTS,
-                        reason="REQUEST_ID_REUSED",
-                        message=f"request_id {request_id!r} was used for an invocation with other content",
-                    )
+                    raise request_id_reused(request_id)
                 return copy(earlier), True
             record = new_record(len(self.records) + 1, spec, sync=sync, rerun_of=rerun_of)
             self.records[record.id] = record

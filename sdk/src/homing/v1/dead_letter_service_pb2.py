@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from homing.v1 import dead_letter_pb2 as homing_dot_v1_dot_dead__letter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#homing/v1/dead_letter_service.proto\x12\thoming.v1\x1a\x1bhoming/v1/dead_letter.proto\"l\n\x16ListDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x17ListDeadLettersResponse\x12+\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x15.homing.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x19RedriveDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0emax_per_second\x18\x03 \x01(\x01\"b\n\x1aRedriveDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\r\n\x05rerun\x18\x02 \x01(\x03\x12\x13\n\x0bredelivered\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\"W\n\x17PurgeDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\";\n\x18PurgeDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0e\n\x06purged\x18\x02 \x01(\x03\x32\xb2\x02\n\x11\x44\x65\x61\x64LetterService\x12]\n\x0fListDeadLetters\x12!.homing.v1.ListDeadLettersRequest\x1a\".homing.v1.ListDeadLettersResponse\"\x03\x90\x02\x01\x12\x61\n\x12RedriveDeadLetters\x12$.homing.v1.RedriveDeadLettersRequest\x1a%.homing.v1.RedriveDeadLettersResponse\x12[\n\x10PurgeDeadLetters\x12\".homing.v1.PurgeDeadLettersRequest\x1a#.homing.v1.PurgeDeadLettersResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#homing/v1/dead_letter_service.proto\x12\thoming.v1\x1a\x1bhoming/v1/dead_letter.proto\"l\n\x16ListDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x17ListDeadLettersResponse\x12+\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x15.homing.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x19RedriveDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x16\n\x0emax_per_second\x18\x03 \x01(\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"p\n\x1aRedriveDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\r\n\x05rerun\x18\x02 \x01(\x03\x12\x13\n\x0bredelivered\x18\x03 \x01(\x03\x12\x0f\n\x07refused\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x08\"k\n\x17PurgeDeadLettersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.homing.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"I\n\x18PurgeDeadLettersResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0e\n\x06purged\x18\x02 \x01(\x03\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x32\xb6\x02\n\x11\x44\x65\x61\x64LetterService\x12]\n\x0fListDeadLetters\x12!.homing.v1.ListDeadLettersRequest\x1a\".homing.v1.ListDeadLettersResponse\"\x03\x90\x02\x01\x12\x63\n\x12RedriveDeadLetters\x12$.homing.v1.RedriveDeadLettersRequest\x1a%.homing.v1.RedriveDeadLettersResponse0\x01\x12]\n\x10PurgeDeadLetters\x12\".homing.v1.PurgeDeadLettersRequest\x1a#.homing.v1.PurgeDeadLettersResponse0\x01\x42?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEADLETTERSREQUEST']._serialized_end=187
   _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=189
   _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=284
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=286
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=399
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=401
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=499
-  _globals['_PURGEDEADLETTERSREQUEST']._serialized_start=501
-  _globals['_PURGEDEADLETTERSREQUEST']._serialized_end=588
-  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_start=590
-  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_end=649
-  _globals['_DEADLETTERSERVICE']._serialized_start=652
-  _globals['_DEADLETTERSERVICE']._serialized_end=958
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=287
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=420
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=422
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=534
+  _globals['_PURGEDEADLETTERSREQUEST']._serialized_start=536
+  _globals['_PURGEDEADLETTERSREQUEST']._serialized_end=643
+  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_start=645
+  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_end=718
+  _globals['_DEADLETTERSERVICE']._serialized_start=721
+  _globals['_DEADLETTERSERVICE']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

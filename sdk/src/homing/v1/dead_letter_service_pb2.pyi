@@ -81,10 +81,13 @@ class RedriveDeadLettersRequest(google.protobuf.message.Message):
     FILTER_FIELD_NUMBER: builtins.int
     DRY_RUN_FIELD_NUMBER: builtins.int
     MAX_PER_SECOND_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     dry_run: builtins.bool
-    """Whether to count only."""
+    """Whether to count only. Of such a call nothing is remembered."""
     max_per_second: builtins.float
     """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
+    request_id: builtins.str
+    """As in BulkStopRequest."""
     @property
     def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
         """Which ones; at least one field must be set. Those that came after the call are left out."""
@@ -95,15 +98,16 @@ class RedriveDeadLettersRequest(google.protobuf.message.Message):
         filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
         dry_run: builtins.bool = ...,
         max_per_second: builtins.float = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second", "request_id", b"request_id"]) -> None: ...
 
 Global___RedriveDeadLettersRequest: typing_extensions.TypeAlias = RedriveDeadLettersRequest
 
 @typing.final
 class RedriveDeadLettersResponse(google.protobuf.message.Message):
-    """RedriveDeadLettersResponse tells how many are tried again."""
+    """RedriveDeadLettersResponse tells how many are tried again so far, by all calls with the same request_id."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -111,8 +115,9 @@ class RedriveDeadLettersResponse(google.protobuf.message.Message):
     RERUN_FIELD_NUMBER: builtins.int
     REDELIVERED_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
     matched: builtins.int
-    """How many matched."""
+    """How many matched. Those that another call tries again or forgets before their turn are left out."""
     rerun: builtins.int
     """How many invocations run again."""
     redelivered: builtins.int
@@ -121,6 +126,8 @@ class RedriveDeadLettersResponse(google.protobuf.message.Message):
     """How many cannot be tried again, because their functions or stored bodies are gone, or what they ask for is not
     allowed. They stay dead letters.
     """
+    done: builtins.bool
+    """Whether this is all. A stream that ends without it broke off."""
     def __init__(
         self,
         *,
@@ -128,8 +135,9 @@ class RedriveDeadLettersResponse(google.protobuf.message.Message):
         rerun: builtins.int = ...,
         redelivered: builtins.int = ...,
         refused: builtins.int = ...,
+        done: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["matched", b"matched", "redelivered", b"redelivered", "refused", b"refused", "rerun", b"rerun"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "matched", b"matched", "redelivered", b"redelivered", "refused", b"refused", "rerun", b"rerun"]) -> None: ...
 
 Global___RedriveDeadLettersResponse: typing_extensions.TypeAlias = RedriveDeadLettersResponse
 
@@ -141,8 +149,11 @@ class PurgeDeadLettersRequest(google.protobuf.message.Message):
 
     FILTER_FIELD_NUMBER: builtins.int
     DRY_RUN_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     dry_run: builtins.bool
-    """Whether to count only."""
+    """Whether to count only. Of such a call nothing is remembered."""
+    request_id: builtins.str
+    """As in BulkStopRequest."""
     @property
     def filter(self) -> homing.v1.dead_letter_pb2.DeadLetterFilter:
         """Which ones; at least one field must be set. Those that came after the call are left out."""
@@ -152,30 +163,35 @@ class PurgeDeadLettersRequest(google.protobuf.message.Message):
         *,
         filter: homing.v1.dead_letter_pb2.DeadLetterFilter | None = ...,
         dry_run: builtins.bool = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "request_id", b"request_id"]) -> None: ...
 
 Global___PurgeDeadLettersRequest: typing_extensions.TypeAlias = PurgeDeadLettersRequest
 
 @typing.final
 class PurgeDeadLettersResponse(google.protobuf.message.Message):
-    """PurgeDeadLettersResponse tells how many were forgotten."""
+    """PurgeDeadLettersResponse tells how many were forgotten so far, by all calls with the same request_id."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MATCHED_FIELD_NUMBER: builtins.int
     PURGED_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
     matched: builtins.int
     """How many matched."""
     purged: builtins.int
     """How many were forgotten."""
+    done: builtins.bool
+    """Whether this is all. A stream that ends without it broke off."""
     def __init__(
         self,
         *,
         matched: builtins.int = ...,
         purged: builtins.int = ...,
+        done: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["matched", b"matched", "purged", b"purged"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "matched", b"matched", "purged", b"purged"]) -> None: ...
 
 Global___PurgeDeadLettersResponse: typing_extensions.TypeAlias = PurgeDeadLettersResponse

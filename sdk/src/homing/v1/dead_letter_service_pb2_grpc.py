@@ -40,12 +40,12 @@ class DeadLetterServiceStub(object):
                 request_serializer=homing_dot_v1_dot_dead__letter__service__pb2.ListDeadLettersRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
-        self.RedriveDeadLetters = channel.unary_unary(
+        self.RedriveDeadLetters = channel.unary_stream(
                 '/homing.v1.DeadLetterService/RedriveDeadLetters',
                 request_serializer=homing_dot_v1_dot_dead__letter__service__pb2.RedriveDeadLettersRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.RedriveDeadLettersResponse.FromString,
                 _registered_method=True)
-        self.PurgeDeadLetters = channel.unary_unary(
+        self.PurgeDeadLetters = channel.unary_stream(
                 '/homing.v1.DeadLetterService/PurgeDeadLetters',
                 request_serializer=homing_dot_v1_dot_dead__letter__service__pb2.PurgeDeadLettersRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.PurgeDeadLettersResponse.FromString,
@@ -65,14 +65,15 @@ class DeadLetterServiceServicer(object):
 
     def RedriveDeadLetters(self, request, context):
         """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-        attempts as at first. What is redriven is no dead letter any more.
+        attempts as at first. What is redriven is no dead letter any more. It answers as InvocationService.BulkStop does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeDeadLetters(self, request, context):
-        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over.
+        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over. It
+        answers as InvocationService.BulkStop does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,12 +87,12 @@ def add_DeadLetterServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.ListDeadLettersRequest.FromString,
                     response_serializer=homing_dot_v1_dot_dead__letter__service__pb2.ListDeadLettersResponse.SerializeToString,
             ),
-            'RedriveDeadLetters': grpc.unary_unary_rpc_method_handler(
+            'RedriveDeadLetters': grpc.unary_stream_rpc_method_handler(
                     servicer.RedriveDeadLetters,
                     request_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.RedriveDeadLettersRequest.FromString,
                     response_serializer=homing_dot_v1_dot_dead__letter__service__pb2.RedriveDeadLettersResponse.SerializeToString,
             ),
-            'PurgeDeadLetters': grpc.unary_unary_rpc_method_handler(
+            'PurgeDeadLetters': grpc.unary_stream_rpc_method_handler(
                     servicer.PurgeDeadLetters,
                     request_deserializer=homing_dot_v1_dot_dead__letter__service__pb2.PurgeDeadLettersRequest.FromString,
                     response_serializer=homing_dot_v1_dot_dead__letter__service__pb2.PurgeDeadLettersResponse.SerializeToString,
@@ -146,7 +147,7 @@ class DeadLetterService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/homing.v1.DeadLetterService/RedriveDeadLetters',
@@ -173,7 +174,7 @@ class DeadLetterService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/homing.v1.DeadLetterService/PurgeDeadLetters',

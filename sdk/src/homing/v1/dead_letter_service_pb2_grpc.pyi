@@ -43,15 +43,15 @@ _DeadLetterServiceListDeadLettersType = typing_extensions.TypeVar(
 
 _DeadLetterServiceRedriveDeadLettersType = typing_extensions.TypeVar(
     '_DeadLetterServiceRedriveDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
+    grpc.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
     ],
-    default=grpc.UnaryUnaryMultiCallable[
+    default=grpc.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
     ],
@@ -59,15 +59,15 @@ _DeadLetterServiceRedriveDeadLettersType = typing_extensions.TypeVar(
 
 _DeadLetterServicePurgeDeadLettersType = typing_extensions.TypeVar(
     '_DeadLetterServicePurgeDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
+    grpc.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
     ],
-    default=grpc.UnaryUnaryMultiCallable[
+    default=grpc.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
     ],
@@ -82,11 +82,11 @@ class DeadLetterServiceStub(typing.Generic[_DeadLetterServiceListDeadLettersType
             homing.v1.dead_letter_service_pb2.ListDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.ListDeadLettersResponse,
         ],
-        grpc.UnaryUnaryMultiCallable[
+        grpc.UnaryStreamMultiCallable[
             homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
         ],
-        grpc.UnaryUnaryMultiCallable[
+        grpc.UnaryStreamMultiCallable[
             homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
         ],
@@ -98,11 +98,11 @@ class DeadLetterServiceStub(typing.Generic[_DeadLetterServiceListDeadLettersType
             homing.v1.dead_letter_service_pb2.ListDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.ListDeadLettersResponse,
         ],
-        grpc.aio.UnaryUnaryMultiCallable[
+        grpc.aio.UnaryStreamMultiCallable[
             homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
         ],
-        grpc.aio.UnaryUnaryMultiCallable[
+        grpc.aio.UnaryStreamMultiCallable[
             homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
             homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
         ],
@@ -113,22 +113,24 @@ class DeadLetterServiceStub(typing.Generic[_DeadLetterServiceListDeadLettersType
 
     RedriveDeadLetters: _DeadLetterServiceRedriveDeadLettersType
     """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-    attempts as at first. What is redriven is no dead letter any more.
+    attempts as at first. What is redriven is no dead letter any more. It answers as InvocationService.BulkStop does.
     """
 
     PurgeDeadLetters: _DeadLetterServicePurgeDeadLettersType
-    """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
+    """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over. It
+    answers as InvocationService.BulkStop does.
+    """
 
 DeadLetterServiceAsyncStub: typing_extensions.TypeAlias = DeadLetterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.dead_letter_service_pb2.ListDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.ListDeadLettersResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
         homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse,
     ],
@@ -150,9 +152,9 @@ class DeadLetterServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: homing.v1.dead_letter_service_pb2.RedriveDeadLettersRequest,
         context: _ServicerContext,
-    ) -> typing.Union[homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse, collections.abc.Awaitable[homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse], collections.abc.AsyncIterator[homing.v1.dead_letter_service_pb2.RedriveDeadLettersResponse]]:
         """RedriveDeadLetters runs dead invocations again, as new ones, and delivers dead deliveries anew, with as many
-        attempts as at first. What is redriven is no dead letter any more.
+        attempts as at first. What is redriven is no dead letter any more. It answers as InvocationService.BulkStop does.
         """
 
     @abc.abstractmethod
@@ -160,7 +162,9 @@ class DeadLetterServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: homing.v1.dead_letter_service_pb2.PurgeDeadLettersRequest,
         context: _ServicerContext,
-    ) -> typing.Union[homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse, collections.abc.Awaitable[homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse]]:
-        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over."""
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse], collections.abc.AsyncIterator[homing.v1.dead_letter_service_pb2.PurgeDeadLettersResponse]]:
+        """PurgeDeadLetters forgets dead letters. The records of their invocations stay until their retention is over. It
+        answers as InvocationService.BulkStop does.
+        """
 
 def add_DeadLetterServiceServicer_to_server(servicer: DeadLetterServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

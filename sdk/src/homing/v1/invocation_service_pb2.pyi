@@ -562,10 +562,13 @@ class BulkStopRequest(google.protobuf.message.Message):
     FILTER_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     DRY_RUN_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """Why, for the records."""
     dry_run: builtins.bool
-    """Whether to count only."""
+    """Whether to count only. Of such a call nothing is remembered."""
+    request_id: builtins.str
+    """Makes the call idempotent, and lets it go on where it broke off; remembered for 7 days after it last did something."""
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; at least one field must be set."""
@@ -576,35 +579,40 @@ class BulkStopRequest(google.protobuf.message.Message):
         filter: homing.v1.invocation_pb2.InvocationFilter | None = ...,
         reason: builtins.str = ...,
         dry_run: builtins.bool = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
 
 Global___BulkStopRequest: typing_extensions.TypeAlias = BulkStopRequest
 
 @typing.final
 class BulkStopResponse(google.protobuf.message.Message):
-    """BulkStopResponse tells how many were stopped."""
+    """BulkStopResponse tells how many were stopped so far, by all calls with the same request_id."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MATCHED_FIELD_NUMBER: builtins.int
     STOPPED_FIELD_NUMBER: builtins.int
     STOPPING_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
     matched: builtins.int
-    """How many matched and had not ended."""
+    """How many matched and had not ended. Those that end before their turn are not stopped."""
     stopped: builtins.int
     """How many of them are STOPPED."""
     stopping: builtins.int
     """How many of them are STOPPING: they may be in flight, and their workers decide between stop and finish."""
+    done: builtins.bool
+    """Whether this is all. A stream that ends without it broke off."""
     def __init__(
         self,
         *,
         matched: builtins.int = ...,
         stopped: builtins.int = ...,
         stopping: builtins.int = ...,
+        done: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["matched", b"matched", "stopped", b"stopped", "stopping", b"stopping"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "matched", b"matched", "stopped", b"stopped", "stopping", b"stopping"]) -> None: ...
 
 Global___BulkStopResponse: typing_extensions.TypeAlias = BulkStopResponse
 
@@ -673,11 +681,11 @@ class BulkRerunRequest(google.protobuf.message.Message):
     MAX_PER_SECOND_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     dry_run: builtins.bool
-    """Whether to count only."""
+    """Whether to count only. Of such a call nothing is remembered."""
     max_per_second: builtins.float
     """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
     request_id: builtins.str
-    """Makes the call idempotent: under one id no invocation is run again twice, nor what the call itself made."""
+    """As in BulkStopRequest: under one id no invocation is run again twice, nor what the call itself made."""
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; at least one field must be set. Those that have not ended are left out."""
@@ -697,30 +705,30 @@ Global___BulkRerunRequest: typing_extensions.TypeAlias = BulkRerunRequest
 
 @typing.final
 class BulkRerunResponse(google.protobuf.message.Message):
-    """BulkRerunResponse tells how many run again."""
+    """BulkRerunResponse tells how many run again so far, by all calls with the same request_id."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MATCHED_FIELD_NUMBER: builtins.int
     ACCEPTED_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
-    DUPLICATES_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
     matched: builtins.int
     """How many matched and had ended."""
     accepted: builtins.int
     """How many of them run again."""
     refused: builtins.int
     """How many cannot run again, because their functions or stored bodies are gone, or what they ask for is not allowed."""
-    duplicates: builtins.int
-    """How many of them were run again by an earlier call with the same request_id."""
+    done: builtins.bool
+    """Whether this is all. A stream that ends without it broke off."""
     def __init__(
         self,
         *,
         matched: builtins.int = ...,
         accepted: builtins.int = ...,
         refused: builtins.int = ...,
-        duplicates: builtins.int = ...,
+        done: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "duplicates", b"duplicates", "matched", b"matched", "refused", b"refused"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["accepted", b"accepted", "done", b"done", "matched", b"matched", "refused", b"refused"]) -> None: ...
 
 Global___BulkRerunResponse: typing_extensions.TypeAlias = BulkRerunResponse

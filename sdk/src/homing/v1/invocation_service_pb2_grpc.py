@@ -92,7 +92,7 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationResponse.FromString,
                 _registered_method=True)
-        self.BulkStop = channel.unary_unary(
+        self.BulkStop = channel.unary_stream(
                 '/homing.v1.InvocationService/BulkStop',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopResponse.FromString,
@@ -102,7 +102,7 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationResponse.FromString,
                 _registered_method=True)
-        self.BulkRerun = channel.unary_unary(
+        self.BulkRerun = channel.unary_stream(
                 '/homing.v1.InvocationService/BulkRerun',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.FromString,
@@ -197,7 +197,11 @@ class InvocationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BulkStop(self, request, context):
-        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended.
+        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended. It
+        tells how far it is as it goes, and once more, with `done`, at its end; it works for as long as its caller listens.
+        A call that broke off goes on where it was when it is made again with the same request_id, and counts what was done
+        before; one that was done answers with what it came to. Of calls with one request_id the latest goes on: an earlier
+        one that still works ends with ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +215,8 @@ class InvocationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BulkRerun(self, request, context):
-        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again.
+        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again. It answers as BulkStop
+        does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,7 +270,7 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.StopInvocationResponse.SerializeToString,
             ),
-            'BulkStop': grpc.unary_unary_rpc_method_handler(
+            'BulkStop': grpc.unary_stream_rpc_method_handler(
                     servicer.BulkStop,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkStopResponse.SerializeToString,
@@ -275,7 +280,7 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.RerunInvocationResponse.SerializeToString,
             ),
-            'BulkRerun': grpc.unary_unary_rpc_method_handler(
+            'BulkRerun': grpc.unary_stream_rpc_method_handler(
                     servicer.BulkRerun,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.BulkRerunResponse.SerializeToString,
@@ -558,7 +563,7 @@ class InvocationService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/homing.v1.InvocationService/BulkStop',
@@ -612,7 +617,7 @@ class InvocationService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/homing.v1.InvocationService/BulkRerun',

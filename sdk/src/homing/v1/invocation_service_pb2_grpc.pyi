@@ -171,15 +171,15 @@ _InvocationServiceStopInvocationType = typing_extensions.TypeVar(
 
 _InvocationServiceBulkStopType = typing_extensions.TypeVar(
     '_InvocationServiceBulkStopType',
-    grpc.UnaryUnaryMultiCallable[
+    grpc.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkStopRequest,
         homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkStopRequest,
         homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
-    default=grpc.UnaryUnaryMultiCallable[
+    default=grpc.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkStopRequest,
         homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
@@ -203,15 +203,15 @@ _InvocationServiceRerunInvocationType = typing_extensions.TypeVar(
 
 _InvocationServiceBulkRerunType = typing_extensions.TypeVar(
     '_InvocationServiceBulkRerunType',
-    grpc.UnaryUnaryMultiCallable[
+    grpc.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkRerunRequest,
         homing.v1.invocation_service_pb2.BulkRerunResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkRerunRequest,
         homing.v1.invocation_service_pb2.BulkRerunResponse,
     ],
-    default=grpc.UnaryUnaryMultiCallable[
+    default=grpc.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkRerunRequest,
         homing.v1.invocation_service_pb2.BulkRerunResponse,
     ],
@@ -271,7 +271,7 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.StopInvocationRequest,
             homing.v1.invocation_service_pb2.StopInvocationResponse,
         ],
-        grpc.UnaryUnaryMultiCallable[
+        grpc.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.BulkStopRequest,
             homing.v1.invocation_service_pb2.BulkStopResponse,
         ],
@@ -279,7 +279,7 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.RerunInvocationRequest,
             homing.v1.invocation_service_pb2.RerunInvocationResponse,
         ],
-        grpc.UnaryUnaryMultiCallable[
+        grpc.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.BulkRerunRequest,
             homing.v1.invocation_service_pb2.BulkRerunResponse,
         ],
@@ -323,7 +323,7 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.StopInvocationRequest,
             homing.v1.invocation_service_pb2.StopInvocationResponse,
         ],
-        grpc.aio.UnaryUnaryMultiCallable[
+        grpc.aio.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.BulkStopRequest,
             homing.v1.invocation_service_pb2.BulkStopResponse,
         ],
@@ -331,7 +331,7 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
             homing.v1.invocation_service_pb2.RerunInvocationRequest,
             homing.v1.invocation_service_pb2.RerunInvocationResponse,
         ],
-        grpc.aio.UnaryUnaryMultiCallable[
+        grpc.aio.UnaryStreamMultiCallable[
             homing.v1.invocation_service_pb2.BulkRerunRequest,
             homing.v1.invocation_service_pb2.BulkRerunResponse,
         ],
@@ -377,13 +377,20 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     """
 
     BulkStop: _InvocationServiceBulkStopType
-    """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended."""
+    """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended. It
+    tells how far it is as it goes, and once more, with `done`, at its end; it works for as long as its caller listens.
+    A call that broke off goes on where it was when it is made again with the same request_id, and counts what was done
+    before; one that was done answers with what it came to. Of calls with one request_id the latest goes on: an earlier
+    one that still works ends with ABORTED.
+    """
 
     RerunInvocation: _InvocationServiceRerunInvocationType
     """RerunInvocation runs an ended invocation again, as a new one; FAILED_PRECONDITION on one that has not ended."""
 
     BulkRerun: _InvocationServiceBulkRerunType
-    """BulkRerun runs all invocations that match a filter, and had ended when the call began, again."""
+    """BulkRerun runs all invocations that match a filter, and had ended when the call began, again. It answers as BulkStop
+    does.
+    """
 
 InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -422,7 +429,7 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
         homing.v1.invocation_service_pb2.StopInvocationRequest,
         homing.v1.invocation_service_pb2.StopInvocationResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkStopRequest,
         homing.v1.invocation_service_pb2.BulkStopResponse,
     ],
@@ -430,7 +437,7 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
         homing.v1.invocation_service_pb2.RerunInvocationRequest,
         homing.v1.invocation_service_pb2.RerunInvocationResponse,
     ],
-    grpc.aio.UnaryUnaryMultiCallable[
+    grpc.aio.UnaryStreamMultiCallable[
         homing.v1.invocation_service_pb2.BulkRerunRequest,
         homing.v1.invocation_service_pb2.BulkRerunResponse,
     ],
@@ -541,8 +548,13 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: homing.v1.invocation_service_pb2.BulkStopRequest,
         context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.BulkStopResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkStopResponse]]:
-        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended."""
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.BulkStopResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.BulkStopResponse]]:
+        """BulkStop stops all invocations that match a filter, had been accepted when the call began and have not ended. It
+        tells how far it is as it goes, and once more, with `done`, at its end; it works for as long as its caller listens.
+        A call that broke off goes on where it was when it is made again with the same request_id, and counts what was done
+        before; one that was done answers with what it came to. Of calls with one request_id the latest goes on: an earlier
+        one that still works ends with ABORTED.
+        """
 
     @abc.abstractmethod
     def RerunInvocation(
@@ -557,7 +569,9 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         self,
         request: homing.v1.invocation_service_pb2.BulkRerunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[homing.v1.invocation_service_pb2.BulkRerunResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BulkRerunResponse]]:
-        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again."""
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.BulkRerunResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.BulkRerunResponse]]:
+        """BulkRerun runs all invocations that match a filter, and had ended when the call began, again. It answers as BulkStop
+        does.
+        """
 
 def add_InvocationServiceServicer_to_server(servicer: InvocationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

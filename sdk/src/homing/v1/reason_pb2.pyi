@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: the invocation has not ended."""
     ERROR_REASON_REVISION_MISMATCH: _ErrorReason.ValueType  # 15
     """ABORTED: the function is not at the revision that the call expects; read it anew and decide."""
+    ERROR_REASON_BULK_CALL_TAKEN_OVER: _ErrorReason.ValueType  # 36
+    """ABORTED: a later call with the same request_id goes on with the work."""
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 16
     """OUT_OF_RANGE: the watch cannot go on from there without missing something."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 17
@@ -132,6 +134,8 @@ ERROR_REASON_INVOCATION_NOT_ENDED: ErrorReason.ValueType  # 14
 """FAILED_PRECONDITION: the invocation has not ended."""
 ERROR_REASON_REVISION_MISMATCH: ErrorReason.ValueType  # 15
 """ABORTED: the function is not at the revision that the call expects; read it anew and decide."""
+ERROR_REASON_BULK_CALL_TAKEN_OVER: ErrorReason.ValueType  # 36
+"""ABORTED: a later call with the same request_id goes on with the work."""
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 16
 """OUT_OF_RANGE: the watch cannot go on from there without missing something."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 17

@@ -5,10 +5,13 @@ To redrive is to try again and to forget: an invocation becomes a re-run, a deli
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
+from sqlalchemy import Connection
+
+from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetterFilter, DeadLetterKind
 from homing.v1.dead_letter_service_pb2 import (
     ListDeadLettersRequest,
     ListDeadLettersResponse,
@@ -20,18 +23,24 @@ from homing.v1.dead_letter_service_pb2 import (
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
-from homing_server.invocations.admission import Accepted, Admission
-from homing_server.invocations.reruns import CANNOT_RUN_AGAIN, check_rate, gap_us_of, rerun_of
+from homing_server.invocations.admission import Admission
+from homing_server.invocations.bulk_calls import BulkCalls, bulk_call
+from homing_server.invocations.reruns import check_rate, check_spread, due_times, rerun_of
 from homing_server.rules.filters import MAX_FUNCTIONS
 from homing_server.rules.paging import Paging
 from homing_server.rules.validation import Checks
+from homing_server.store import bulk_calls
 from homing_server.store import dead_letters as stored
+from homing_server.store.accept import Outcome, Verdict
+from homing_server.store.bulk_calls import BulkCall
 from homing_server.store.dead_letters import Page, Place
 from homing_server.store.engine import Database
 from homing_server.store.read import get_invocations
 
 _BATCH_SIZE: Final = 100
 """So many payloads are in memory at a time."""
+_PURGE_SIZE: Final = 500
+"""So many are forgotten in one transaction."""
 _PAGING: Final = Paging(kind="dead_letters", place={"time_us": int, "id": str, "until_us": int}, default_size=50)
 """All pages of a list are of what there was when the first one was read."""
 
@@ -39,13 +48,17 @@ _PAGING: Final = Paging(kind="dead_letters", place={"time_us": int, "id": str, "
 class DeadLetters:
     """Serves dead letters."""
 
-    def __init__(self, database: Database, admission: Admission, *, redelivered: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, admission: Admission, calls: BulkCalls, *, redelivered: Callable[[], None]
+    ) -> None:
         """Prepare to serve.
 
+        :param calls: Carry out what is done to many.
         :param redelivered: Notified when deliveries are to be made again.
         """
         self._database = database
         self._admission = admission
+        self._calls = calls
         self._redelivered = redelivered
 
     async def list(self, request: ListDeadLettersRequest, *, caller: Identity) -> ListDeadLettersResponse:
@@ -70,95 +83,114 @@ class DeadLetters:
         )
         return ListDeadLettersResponse(dead_letters=page.items, next_page_token=page.next_page_token)
 
-    async def redrive(
+    def redrive(
         self, request: RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
-    ) -> RedriveDeadLettersResponse:
-        """Try again what a filter selects of what there is by now.
+    ) -> AsyncIterator[RedriveDeadLettersResponse]:
+        """Try again what a filter selects of what there was when the call began; tell how far it is.
 
-        Each is tried again and forgotten before the next page is read, invocations under a request id of their own: a
-        call that broke off can be repeated, and runs none twice.
+        Each is tried again and forgotten in one transaction, so that nobody tries it again twice.
 
-        :raises ApiError: INVALID_ARGUMENT; UNAVAILABLE: the store failed, perhaps after some were tried again.
+        :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.
         """
-        begin_us = now_us()
+        call = bulk_call(request, caller=caller)
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
         caller.narrow(request.filter)
+        checks.request_id(request.request_id)
         check_rate(checks, request.max_per_second)
         checks.done()
-        matched = await self._database.read(stored.count, request.filter, until_us=begin_us)
-        response = RedriveDeadLettersResponse(matched=matched)
-        gap_us = gap_us_of(request.max_per_second, matched, "dead letters")
-        if request.dry_run:
-            return response
-        place = 0
-        async for page in self._pages(request.filter, until_us=begin_us):
-            due_us = {each.id: begin_us + round(gap_us * number) for number, each in enumerate(page, place)}
-            place += len(page)
-            invocations = [each for each in page if each.kind == DEAD_LETTER_KIND_INVOCATION]
-            await self._rerun(invocations, due_us, response, caller=caller, traceparent=traceparent)
-            dead = {each.id: due_us[each.id] for each in page if each.kind != DEAD_LETTER_KIND_INVOCATION}
-            if dead:
-                response.redelivered += await self._database.write(stored.revive, dead)
-                self._redelivered()
-        return response
 
-    async def purge(self, request: PurgeDeadLettersRequest, *, caller: Identity) -> PurgeDeadLettersResponse:
-        """Forget what a filter selects of what there is by now.
+        def count(connection: Connection, call: BulkCall) -> Mapping[str, int]:
+            matched = stored.count(connection, request.filter, until_us=call.begin_us)
+            check_spread(request.max_per_second, matched, "dead letters")
+            return {"matched": matched}
 
-        :raises ApiError: INVALID_ARGUMENT; UNAVAILABLE: the store failed, perhaps after some were forgotten.
+        async def batches(call: BulkCall) -> AsyncGenerator[BulkCall, None]:
+            more = True
+            while more:
+                call, more = await self._calls.whole(
+                    self._redrive_page(call, request, caller=caller, traceparent=traceparent)
+                )
+                yield call
+
+        return self._calls.run(
+            call,
+            caller=caller,
+            dry_run=request.dry_run,
+            count=count,
+            batches=batches,
+            response=RedriveDeadLettersResponse,
+        )
+
+    def purge(self, request: PurgeDeadLettersRequest, *, caller: Identity) -> AsyncIterator[PurgeDeadLettersResponse]:
+        """Forget what a filter selects of what there was when the call began; tell how far it is.
+
+        :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.
         """
-        begin_us = now_us()
+        call = bulk_call(request, caller=caller)
         checks = Checks()
         _check_bulk_filter(checks, request.filter)
         caller.narrow(request.filter)
+        checks.request_id(request.request_id)
         checks.done()
-        response = PurgeDeadLettersResponse(
-            matched=await self._database.read(stored.count, request.filter, until_us=begin_us)
+
+        async def batches(call: BulkCall) -> AsyncGenerator[BulkCall, None]:
+            before = None
+            while call.counts != before:
+                before = call.counts
+                call = await self._calls.whole(self._database.write(_purge_page, call, request.filter))
+                yield call
+
+        return self._calls.run(
+            call,
+            caller=caller,
+            dry_run=request.dry_run,
+            count=lambda connection, call: {
+                "matched": stored.count(connection, request.filter, until_us=call.begin_us)
+            },
+            batches=batches,
+            response=PurgeDeadLettersResponse,
         )
-        if not request.dry_run:
-            async for page in self._pages(request.filter, until_us=begin_us):
-                response.purged += await self._database.write(stored.remove, [each.id for each in page])
-        return response
 
-    async def _rerun(
-        self,
-        dead: Sequence[DeadLetter],
-        due_us: dict[str, int],
-        response: RedriveDeadLettersResponse,
-        *,
-        caller: Identity,
-        traceparent: str,
-    ) -> None:
-        if not dead:
-            return
-        found = await self._database.read(get_invocations, [each.id for each in dead], include_payload=True)
-        reruns = [
-            rerun_of(invocation, request_id=f"redrive:{invocation.id}", due_us=due_us[invocation.id])
-            for invocation in found
-        ]
-        outcomes = await self._admission.accept_reruns(reruns, caller=caller, traceparent=traceparent)
-        done = []
-        for rerun, outcome in zip(reruns, outcomes, strict=True):
-            if isinstance(outcome, Accepted):
-                done.append(rerun.of)
-            elif outcome.code in CANNOT_RUN_AGAIN:
-                response.refused += 1
-            else:
-                await self._database.write(stored.remove, done)
-                raise outcome
-        await self._database.write(stored.remove, done)
-        response.rerun += len(done)
+    async def _redrive_page(
+        self, call: BulkCall, request: RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
+    ) -> tuple[BulkCall, bool]:
+        """Try the next ones again; tell whether there are more."""
+        after = None if call.place is None else Place(time_us=call.place[0], id=call.place[1])
+        page = await self._page(request.filter, after=after, until_us=call.begin_us, size=_BATCH_SIZE)
+        letters = page.dead_letters
+        if not letters:
+            return call, False
+        due = due_times(call, request.max_per_second, len(letters), before=("rerun", "redelivered", "refused"))
+        due_us = {each.id: time_us for each, time_us in zip(letters, due, strict=True)}
+        invocations = [each.id for each in letters if each.kind == DEAD_LETTER_KIND_INVOCATION]
+        deliveries = {each.id: due_us[each.id] for each in letters if each.kind != DEAD_LETTER_KIND_INVOCATION}
+        found = await self._database.read(get_invocations, invocations, include_payload=True)
+        reruns = [rerun_of(invocation, due_us=due_us[invocation.id]) for invocation in found]
+        drafts = await self._admission.draft_reruns(reruns, caller=caller, traceparent=traceparent)
 
-    async def _pages(self, selection: DeadLetterFilter, *, until_us: int) -> AsyncIterator[Sequence[DeadLetter]]:
-        after: Place | None = None
-        while True:
-            page = await self._page(selection, after=after, until_us=until_us, size=_BATCH_SIZE)
-            if page.dead_letters:
-                yield page.dead_letters
-            after = page.next
-            if after is None:
-                return
+        def note(connection: Connection, verdicts: Sequence[Verdict]) -> BulkCall:
+            decided = zip(drafts, verdicts, strict=True)
+            rerun = [draft.rerun_of for draft, verdict in decided if verdict.outcome is Outcome.ACCEPTED]
+            if stored.remove(connection, rerun) < len(rerun):
+                raise _SeenToError
+            noted = call.counted(
+                rerun=len(rerun),
+                redelivered=stored.revive(connection, deliveries),
+                refused=len(reruns) - len(rerun),
+            )
+            noted = replace(noted, place=(letters[-1].time.ToMicroseconds(), letters[-1].id))
+            bulk_calls.advance(connection, noted, now_us=now_us())
+            return noted
+
+        try:
+            call = await self._admission.commit(drafts, note)
+        except _SeenToError:
+            # They are looked for anew, from the same place on: those that are gone are not found again.
+            return call, True
+        if deliveries:
+            self._redelivered()
+        return call, page.next is not None
 
     async def _page(self, selection: DeadLetterFilter, *, after: Place | None, until_us: int, size: int) -> Page:
         return await self._database.read(stored.page_of, selection, after=after, until_us=until_us, size=size)
@@ -182,3 +214,16 @@ def _check_bulk_filter(checks: Checks, selection: DeadLetterFilter) -> None:
     if not (bounded or selection.ids or selection.kind or selection.functions):
         checks.add("filter", "must have at least one field set")
     _check_filter(checks, selection)
+
+
+def _purge_page(connection: Connection, call: BulkCall, selection: DeadLetterFilter) -> BulkCall:
+    """Forget some, and note it."""
+    purged = stored.purge(connection, selection, until_us=call.begin_us, most=_PURGE_SIZE)
+    if purged:
+        call = call.counted(purged=purged)
+        bulk_calls.advance(connection, call, now_us=now_us())
+    return call
+
+
+class _SeenToError(Exception):
+    """Somebody else has tried one of them again, or forgotten it, meanwhile."""

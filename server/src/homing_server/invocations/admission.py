@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.invocation_service_pb2 import InvokeAsyncRequest
-from homing_core import lifecycle, limits
+from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, Code, blob_not_found, function_not_found, unavailable
+from homing_server.errors import (
+    ApiError,
+    Code,
+    blob_not_found,
+    function_not_found,
+    request_id_reused,
+    unavailable,
+)
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
@@ -29,7 +39,11 @@ from homing_server.store.accept import Draft, Outcome, Verdict, accept, max_age_
 from homing_server.store.dispatch import Work, work_of
 from homing_server.store.engine import Database
 
+T = TypeVar("T")
+
 _GROUP_SIZE = 500
+_CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
+"""What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,24 +121,12 @@ class Admission:
         self, requests: Sequence[InvokeAsyncRequest], *, caller: Identity, traceparent: str
     ) -> list[Accepted | ApiError]:
         """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
-        return await self._accept_all(
-            self._draft(request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent)
-            for request in requests
-        )
-
-    async def accept_reruns(
-        self, reruns: Sequence[Rerun], *, caller: Identity, traceparent: str
-    ) -> list[Accepted | ApiError]:
-        """Make new invocations of ended ones durable; tell of each, in order, as of a batch."""
-        return await self._accept_all(
-            self._draft_rerun(rerun, caller=caller, traceparent=traceparent) for rerun in reruns
-        )
-
-    async def _accept_all(self, drafting: Iterable[Awaitable[Draft]]) -> list[Accepted | ApiError]:
         submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
-        for drafted in drafting:
+        for request in requests:
             try:
-                draft = await drafted
+                draft = await self._draft(
+                    request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent
+                )
                 submitted.append((draft, self._submit(draft)))
             except ApiError as error:
                 submitted.append(error)
@@ -136,35 +138,62 @@ class Admission:
                 outcomes.append(error)
         return outcomes
 
+    async def draft_reruns(self, reruns: Sequence[Rerun], *, caller: Identity, traceparent: str) -> list[Draft]:
+        """Return what :meth:`commit` makes new invocations of, without those that cannot run again.
+
+        :raises ApiError: One is refused for another reason.
+        """
+        drafts = []
+        for rerun in reruns:
+            try:
+                drafts.append(await self._draft_rerun(rerun, caller=caller, traceparent=traceparent))
+            except ApiError as error:
+                if error.code not in _CANNOT_RUN_AGAIN:
+                    raise
+        return drafts
+
+    async def commit(self, drafts: Sequence[Draft], also: Callable[[Connection, Sequence[Verdict]], T]) -> T:
+        """Make drafts durable, together with something else, and have them sent; return what that returns.
+
+        :param also: What else is to be done in the transaction, given what became of each draft; where it raises, no
+            draft is accepted.
+        :raises StoreUnavailableError: The store could not be written.
+        """
+        drafts = [self._dispatcher.reserve(draft) for draft in drafts]
+
+        def transaction(connection: Connection) -> tuple[Sequence[Verdict], T]:
+            verdicts = accept(connection, drafts)
+            return verdicts, also(connection, verdicts)
+
+        try:
+            verdicts, result = await self._database.write(transaction)
+        except BaseException:
+            for draft in drafts:
+                self._dispatcher.release(draft)
+            raise
+        self._metrics.accepted.inc(sum(1 for verdict in verdicts if verdict.outcome is Outcome.ACCEPTED))
+        self._hand_on(drafts, verdicts)
+        for hook in self._hooks:
+            hook()
+        return result
+
     async def commit_group(self) -> None:
         """Wait for invocations and commit all that have come. One step of the admission's loop."""
         await self._arrived.wait()
         group, self._waiting = self._waiting[:_GROUP_SIZE], self._waiting[_GROUP_SIZE:]
         if not self._waiting:
             self._arrived.clear()
-        drafts = [self._dispatcher.reserve(draft) for draft, _ in group]
         try:
-            verdicts = await self._database.write(accept, drafts)
+            verdicts = await self.commit([draft for draft, _ in group], lambda _, verdicts: verdicts)
         except BaseException as error:
-            self._fail(group, drafts, error)
+            failure = error if isinstance(error, ApiError) else unavailable("ACCEPT_FAILED", "the outcome is unknown")
+            for _, decided in group:
+                if not decided.done():
+                    decided.set_exception(failure)
             raise
-        self._metrics.accepted.inc(sum(1 for verdict in verdicts if verdict.outcome is Outcome.ACCEPTED))
-        self._hand_on(drafts, verdicts)
-        for hook in self._hooks:
-            hook()
         for (_, decided), verdict in zip(group, verdicts, strict=True):
             if not decided.done():
                 decided.set_result(verdict)
-
-    def _fail(
-        self, group: Sequence[tuple[Draft, asyncio.Future[Verdict]]], drafts: Sequence[Draft], error: BaseException
-    ) -> None:
-        for draft in drafts:
-            self._dispatcher.release(draft)
-        failure = error if isinstance(error, ApiError) else unavailable("ACCEPT_FAILED", "the outcome is unknown")
-        for _, decided in group:
-            if not decided.done():
-                decided.set_exception(failure)
 
     def _hand_on(self, drafts: Sequence[Draft], verdicts: Sequence[Verdict]) -> None:
         work = []
@@ -215,7 +244,7 @@ class Admission:
         await self._catalog.check_invoke(spec.function, caller)
         time_us = now_us()
         checks = Checks()
-        checks.text("request_id", request_id, limits.MAX_REQUEST_ID)
+        checks.request_id(request_id)
         check_spec(checks, spec, sync=False, now_us=time_us, guard=self._guard)
         checks.done()
         function = await self._catalog.get(spec.function)
@@ -278,10 +307,5 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
         case Outcome.NO_BLOB:
             raise blob_not_found(draft.blob_id)
         case Outcome.CONFLICT:
-            raise ApiError(
-                code=Code.ALREADY_EXISTS,
-                reason="REQUEST_ID_REUSED",
-                message=f"request_id {draft.request_id!r} was used for another request; its invocation is {verdict.id}",
-                metadata={"request_id": draft.request_id, "invocation": verdict.id},
-            )
+            raise request_id_reused(draft.request_id, invocation_id=verdict.id)
     return Accepted(id=verdict.id, draft=None if verdict.outcome is Outcome.DUPLICATE else draft)

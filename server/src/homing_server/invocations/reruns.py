@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.lifecycle import ENDS, State
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, Code, invocation_not_ended, invocation_not_found
+from homing_server.errors import invocation_not_ended, invocation_not_found
 from homing_server.invocations.admission import Accepted, Admission, Rerun
+from homing_server.invocations.bulk_calls import BulkCalls, bulk_call
 from homing_server.rules.filters import check_bulk_filter
 from homing_server.rules.validation import Checks, check_payload
-from homing_server.store import schema
+from homing_server.store import bulk_calls
+from homing_server.store.accept import Outcome, Verdict
+from homing_server.store.bulk_calls import BulkCall
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place
 from homing_server.store.read import get_invocations
-from homing_server.store.rerun_selection import Rerunnable, count_rerunnable, rerun_request_id, rerunnable_page
-from homing_server.store.sequences import read_counters
+from homing_server.store.rerun_selection import count_rerunnable, rerunnable_page
 
-CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
-"""What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 _PAGE_SIZE = 100
 _PAGE_BYTES = 8 * limits.MIB
 """What is in memory at a time."""
@@ -29,9 +34,14 @@ _PAGE_BYTES = 8 * limits.MIB
 class Reruns:
     """Makes new invocations of ended ones."""
 
-    def __init__(self, database: Database, admission: Admission) -> None:
+    def __init__(self, database: Database, admission: Admission, calls: BulkCalls) -> None:
+        """Prepare to run again.
+
+        :param calls: Carry out re-runs of many.
+        """
         self._database = database
         self._admission = admission
+        self._calls = calls
 
     async def rerun(self, request: api.RerunInvocationRequest, *, caller: Identity, traceparent: str) -> Accepted:
         """Run one again.
@@ -40,7 +50,7 @@ class Reruns:
             INVALID_ARGUMENT; and as where it were asked for anew.
         """
         checks = Checks()
-        checks.text("request_id", request.request_id, limits.MAX_REQUEST_ID)
+        checks.request_id(request.request_id)
         if request.HasField("payload"):
             check_payload(checks, "payload", request.payload)
         checks.done()
@@ -55,55 +65,76 @@ class Reruns:
             rerun.spec.payload.CopyFrom(request.payload)
         return await self._admission.accept_rerun(rerun, caller=caller, traceparent=traceparent)
 
-    async def rerun_all(
+    def rerun_all(
         self, request: api.BulkRerunRequest, *, caller: Identity, traceparent: str
-    ) -> api.BulkRerunResponse:
-        """Run again what a filter selects of the invocations that have ended by now.
+    ) -> AsyncIterator[api.BulkRerunResponse]:
+        """Run again what a filter selects of the invocations that had ended when the call began; tell how far it is.
 
-        What a cap on the rate lets wait is scheduled, each by its place among all that match: so a call that is
-        repeated after it broke off goes on at the rate of the first.
+        What a cap on the rate lets wait is scheduled, each by its place among all that match: so a call that goes on
+        after it broke off keeps to the rate of the first.
 
-        :raises ApiError: INVALID_ARGUMENT; UNAVAILABLE: the store failed, perhaps after some were accepted.
+        :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.
         """
-        begin_us = now_us()
+        call = bulk_call(request, caller=caller)
         checks = Checks()
         check_bulk_filter(checks, request.filter)
         caller.narrow(request.filter)
-        checks.text("request_id", request.request_id, limits.MAX_BULK_REQUEST_ID)
+        checks.request_id(request.request_id)
         check_rate(checks, request.max_per_second)
         checks.done()
-        wanted = Rerunnable(
-            selection=request.filter,
-            last_seq=(await self._database.read(read_counters))[schema.RESULT_SEQ],
-            caller=caller.name,
-            request_id=request.request_id,
-        )
-        response = api.BulkRerunResponse(matched=await self._database.read(count_rerunnable, wanted))
-        gap_us = gap_us_of(request.max_per_second, response.matched, "invocations")
-        after: Place | None = None
-        number = 0
-        while not request.dry_run:
-            page = await self._database.read(
-                rerunnable_page, wanted, after=after, size=_PAGE_SIZE, max_bytes=_PAGE_BYTES
-            )
-            reruns = [
-                rerun_of(
-                    invocation,
-                    request_id=rerun_request_id(request.request_id, invocation.id),
-                    due_us=begin_us + round(gap_us * place),
+
+        def count(connection: Connection, call: BulkCall) -> Mapping[str, int]:
+            matched = count_rerunnable(connection, request.filter, last_seq=call.last_seq)
+            check_spread(request.max_per_second, matched, "invocations")
+            return {"matched": matched}
+
+        async def batches(call: BulkCall) -> AsyncGenerator[BulkCall, None]:
+            more = True
+            while more:
+                call, more = await self._calls.whole(
+                    self._rerun_page(call, request, caller=caller, traceparent=traceparent)
                 )
-                for place, invocation in enumerate(page.invocations, number)
-            ]
-            for outcome in await self._admission.accept_reruns(reruns, caller=caller, traceparent=traceparent):
-                _count(response, outcome)
-            number += len(reruns)
-            after = page.next
-            if after is None:
-                break
-        return response
+                yield call
+
+        return self._calls.run(
+            call,
+            caller=caller,
+            dry_run=request.dry_run,
+            count=count,
+            batches=batches,
+            response=api.BulkRerunResponse,
+        )
+
+    async def _rerun_page(
+        self, call: BulkCall, request: api.BulkRerunRequest, *, caller: Identity, traceparent: str
+    ) -> tuple[BulkCall, bool]:
+        """Run the next ones again; tell whether there are more."""
+        page = await self._database.read(
+            rerunnable_page,
+            request.filter,
+            last_seq=call.last_seq,
+            after=None if call.place is None else Place(create_us=call.place[0], id=call.place[1]),
+            size=_PAGE_SIZE,
+            max_bytes=_PAGE_BYTES,
+        )
+        if not page.invocations:
+            return call, False
+        due = due_times(call, request.max_per_second, len(page.invocations), before=("accepted", "refused"))
+        reruns = [rerun_of(invocation, due_us=due_us) for invocation, due_us in zip(page.invocations, due, strict=True)]
+        drafts = await self._admission.draft_reruns(reruns, caller=caller, traceparent=traceparent)
+        last = page.invocations[-1]
+
+        def note(connection: Connection, verdicts: Sequence[Verdict]) -> BulkCall:
+            accepted = sum(verdict.outcome is Outcome.ACCEPTED for verdict in verdicts)
+            noted = call.counted(accepted=accepted, refused=len(reruns) - accepted)
+            noted = replace(noted, place=(last.create_time.ToMicroseconds(), last.id))
+            bulk_calls.advance(connection, noted, now_us=now_us())
+            return noted
+
+        return await self._admission.commit(drafts, note), page.next is not None
 
 
-def rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str, due_us: int = 0) -> Rerun:
+def rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str = "", due_us: int = 0) -> Rerun:
     """Return that an invocation is to run again as it was asked for, but when it was to run."""
     spec = invocation.spec
     spec.ClearField("schedule_time")
@@ -116,30 +147,26 @@ def check_rate(checks: Checks, max_per_second: float) -> None:
         checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {max_per_second:g}")
 
 
-def gap_us_of(max_per_second: float, matched: int, what: str) -> float:
-    """Return the microseconds from one of many to the next.
+def check_spread(max_per_second: float, matched: int, what: str) -> None:
+    """Check for how long a cap on the rate spreads many.
 
-    :raises ApiError: INVALID_ARGUMENT: so they would be spread over longer than anything may be put off.
+    :raises ApiError: INVALID_ARGUMENT: for longer than anything may be put off.
     """
-    gap_us = 1e6 / max_per_second if max_per_second else 0.0
-    if gap_us * matched > limits.MAX_DELAY * 1e6:
+    if _gap_us(max_per_second) * matched > limits.MAX_DELAY * 1e6:
         checks = Checks()
         checks.add("max_per_second", f"would spread {matched} {what} over more than {limits.MAX_DELAY / 86400:g} days")
         checks.done()
-    return gap_us
 
 
-def _count(response: api.BulkRerunResponse, outcome: Accepted | ApiError) -> None:
-    """Count what became of one.
+def due_times(call: BulkCall, max_per_second: float, number: int, *, before: Sequence[str]) -> list[int]:
+    """Return when each of the next ones is due, in microseconds since the epoch, so that a cap on the rate is kept.
 
-    :raises ApiError: It was refused for another reason than that it cannot run again.
+    :param before: The names of the counts that tell how many were dealt with before them.
     """
-    if isinstance(outcome, Accepted):
-        if outcome.draft is None:
-            response.duplicates += 1
-        else:
-            response.accepted += 1
-    elif outcome.code in CANNOT_RUN_AGAIN:
-        response.refused += 1
-    else:
-        raise outcome
+    first = sum(call.counts.get(name, 0) for name in before)
+    gap_us = _gap_us(max_per_second)
+    return [call.begin_us + round(gap_us * place) for place in range(first, first + number)]
+
+
+def _gap_us(max_per_second: float) -> float:
+    return 1e6 / max_per_second if max_per_second else 0.0

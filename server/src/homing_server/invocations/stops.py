@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
+from sqlalchemy import Connection
 
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
@@ -23,9 +25,11 @@ from homing_server.auth.identity import Identity
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
 from homing_server.errors import invocation_ended, invocation_not_found
+from homing_server.invocations.bulk_calls import BulkCalls, bulk_call
 from homing_server.rules.filters import check_bulk_filter
 from homing_server.rules.validation import Checks
-from homing_server.store import stops, tombstones
+from homing_server.store import bulk_calls, stops, tombstones
+from homing_server.store.bulk_calls import BulkCall
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.list_pages import Place
@@ -54,16 +58,19 @@ class Stops:
         control: ControlChannel,
         registry: WorkerRegistry,
         *,
+        calls: BulkCalls,
         announce: Callable[[CommitEffects], None],
     ) -> None:
         """Prepare to stop.
 
+        :param calls: Carry out stops of many.
         :param announce: Notified of what each transaction changed, after its commit.
         """
         self._database = database
         self._broker = broker
         self._control = control
         self._registry = registry
+        self._calls = calls
         self._announce = announce
         self._announced_at = 0.0
 
@@ -85,31 +92,26 @@ class Stops:
             raise invocation_ended(invocation_id, state.name)
         await self._follow(requested)
 
-    async def stop_selected(self, request: api.BulkStopRequest, *, caller: Identity) -> api.BulkStopResponse:
-        """Stop all that a filter selects and that were accepted before now.
+    def stop_selected(self, request: api.BulkStopRequest, *, caller: Identity) -> AsyncIterator[api.BulkStopResponse]:
+        """Stop all that a filter selects and that were accepted before the call began; tell how far it is.
 
-        :raises ApiError: INVALID_ARGUMENT.
+        :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.
         """
+        call = bulk_call(request, caller=caller)
         checks = Checks()
         check_bulk_filter(checks, request.filter)
         caller.narrow(request.filter)
         checks.text("reason", request.reason, limits.MAX_STOP_REASON)
+        checks.request_id(request.request_id)
         checks.done()
-        accepted_by_us = now_us()
-        response = api.BulkStopResponse()
-        response.stopping = await self._count(request.filter, [State.STOPPING], accepted_by_us)
-        if request.dry_run:
-            others = await self._count(request.filter, stops.STOPPABLE, accepted_by_us)
-            return api.BulkStopResponse(matched=others + response.stopping)
-        while True:
-            before = response.stopped + response.stopping
-            for part in stops.split(request.filter, stops.STOPPABLE):
-                await self._stop_part(part, response, accepted_by_us, caller=caller.name, reason=request.reason)
-            if response.stopped + response.stopping == before:
-                break  # else some may have moved from a state that was not yet looked at to one that was
-        response.matched = response.stopped + response.stopping
-        _log.info("bulk_stop_done", stopped=response.stopped, stopping=response.stopping)
-        return response
+        return self._calls.run(
+            call,
+            caller=caller,
+            dry_run=request.dry_run,
+            count=lambda connection, call: _count(connection, call, request),
+            batches=lambda call: self._stop_all(call, request),
+            response=api.BulkStopResponse,
+        )
 
     async def settle(self) -> None:
         """Look after the stops that are under way. One step of a loop on every server."""
@@ -149,39 +151,25 @@ class Stops:
             empty = (await self._broker.depth(function)).work == 0
             await self._database.write(tombstones.forget, function, before_us=kept if empty else remembered)
 
-    async def _stop_part(
-        self,
-        part: invocation_pb2.InvocationFilter,
-        response: api.BulkStopResponse,
-        accepted_by_us: int,
-        *,
-        caller: str,
-        reason: str,
-    ) -> None:
-        place: Place | None = None
-        while True:
-            requested, place = await self._database.write(
-                stops.request_page,
-                part,
-                after=place,
-                accepted_by_us=accepted_by_us,
-                caller=caller,
-                reason=reason,
-                now_us=now_us(),
-            )
-            response.stopped += len(requested.effects.ended)
-            response.stopping += len(requested.stops)
-            await self._follow(requested)
-            if place is None:
-                return
+    async def _stop_all(self, call: BulkCall, request: api.BulkStopRequest) -> AsyncGenerator[BulkCall, None]:
+        before = None
+        # Some may have moved from a state that was not yet looked at to one that was.
+        while call.counts != before:
+            before = call.counts
+            for part in stops.split(request.filter, stops.STOPPABLE):
+                place: Place | None = None
+                while True:
+                    call, place = await self._calls.whole(self._stop_page(call, part, place, request.reason))
+                    yield call
+                    if place is None:
+                        break
 
-    async def _count(
-        self, selection: invocation_pb2.InvocationFilter, states: Sequence[State], accepted_by_us: int
-    ) -> int:
-        parts = list(stops.split(selection, states))
-        return await self._database.read(
-            lambda connection: sum(stops.count(connection, part, accepted_by_us=accepted_by_us) for part in parts)
-        )
+    async def _stop_page(
+        self, call: BulkCall, part: invocation_pb2.InvocationFilter, place: Place | None, reason: str
+    ) -> tuple[BulkCall, Place | None]:
+        requested, call, place = await self._database.write(_stop_page, call, part, after=place, reason=reason)
+        await self._follow(requested)
+        return call, place
 
     async def _follow(self, requested: Requested) -> None:
         """Announce what was asked for."""
@@ -190,3 +178,42 @@ class Stops:
             await self._control.announce_stops(requested.stops)
             # Where no worker is, none will answer.
             self._registry.news.set()
+
+
+def _count(connection: Connection, call: BulkCall, request: api.BulkStopRequest) -> Mapping[str, int]:
+    """Count what there is to stop, and what is being stopped already."""
+
+    def count(states: Sequence[State]) -> int:
+        parts = stops.split(request.filter, states)
+        return sum(stops.count(connection, part, accepted_by_us=call.begin_us) for part in parts)
+
+    stopping = count([State.STOPPING])
+    matched = count(stops.STOPPABLE) + stopping
+    return {"matched": matched} if request.dry_run else {"matched": matched, "stopping": stopping}
+
+
+def _stop_page(
+    connection: Connection,
+    call: BulkCall,
+    part: invocation_pb2.InvocationFilter,
+    *,
+    after: Place | None,
+    reason: str,
+) -> tuple[Requested, BulkCall, Place | None]:
+    """Stop a page of those that a part of a filter selects, and note it."""
+    requested, place = stops.request_page(
+        connection,
+        part,
+        after=after,
+        accepted_by_us=call.begin_us,
+        caller=call.caller,
+        reason=reason,
+        now_us=now_us(),
+    )
+    if requested.states:
+        call = call.counted(stopped=len(requested.effects.ended), stopping=len(requested.stops))
+        # Some have come to match only now, as their state has changed.
+        matched = max(call.counts["matched"], call.counts["stopped"] + call.counts["stopping"])
+        call = replace(call, counts={**call.counts, "matched": matched})
+        bulk_calls.advance(connection, call, now_us=now_us())
+    return requested, call, place

@@ -96,6 +96,12 @@ class Checks:
         elif not value.isprintable():
             self.add(field, "must have printable characters only")
 
+    def request_id(self, value: str) -> None:
+        """Check the id of the caller's choice that makes a call idempotent; empty where there is none."""
+        self.text("request_id", value, limits.MAX_REQUEST_ID)
+        if value.isprintable() and not value.isascii():
+            self.add("request_id", "must have ASCII characters only")
+
     def headers(self, field: str, headers: Sequence[payload_pb2.Header]) -> None:
         """Check the names, values, number and size of HTTP headers."""
         if len(headers) > limits.MAX_HEADERS:

@@ -161,15 +161,25 @@ def remove(connection: Connection, ids: Collection[str]) -> int:
     return connection.execute(statement, {"ids": list(ids)}).rowcount
 
 
+def purge(connection: Connection, selection: DeadLetterFilter, *, until_us: int, most: int) -> int:
+    """Forget some that a filter selects; return how many.
+
+    :param until_us: Those that came later are left out.
+    :param most: How many at the most.
+    """
+    some = select(_dead_letters.c.id).where(_selected(selection, until_us)).limit(most)
+    return connection.execute(delete(_dead_letters).where(_dead_letters.c.id.in_(some))).rowcount
+
+
 def revive(connection: Connection, due_us: dict[str, int]) -> int:
-    """Let dead deliveries be made again; return how many of them were dead.
+    """Let dead deliveries be made again, where their dead letters are still there; return how many are.
 
     :param due_us: When each is due.
     """
+    forgotten = delete(_dead_letters).where(_dead_letters.c.id.in_(list(due_us))).returning(_dead_letters.c.id)
+    keys = connection.execute(forgotten).scalars().all()
     rows = [
-        row
-        for row in connection.execute(_select_deliveries, {"ids": list(due_us)})
-        if row.state == api.DELIVERY_STATE_DEAD
+        row for row in connection.execute(_select_deliveries, {"ids": keys}) if row.state == api.DELIVERY_STATE_DEAD
     ]
     revived = []
     for row in rows:
@@ -178,7 +188,6 @@ def revive(connection: Connection, due_us: dict[str, int]) -> int:
         revived.append({"key": row.id, "due": due_us[row.id], "told": history.SerializeToString()})
     if revived:
         connection.execute(_revive, revived)
-    remove(connection, due_us)
     return len(rows)
 
 

@@ -209,6 +209,24 @@ signing_keys = Table(
 )
 """The newest two of a function, or of the server, are active."""
 
+bulk_calls = Table(
+    "bulk_calls",
+    metadata,
+    Column("caller", String(255), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("method", String(32), nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of the request that request_id stands for"),
+    Column("begin_us", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False, comment="of the results that there were when it began"),
+    Column("turn", Integer, nullable=False, comment="the call that goes on; those before it are refused"),
+    Column("place_us", BigInteger, nullable=False, comment="with place_id: the last that was dealt with"),
+    Column("place_id", String(36), nullable=False),
+    Column("counts", Text, nullable=False, comment="JSON: what was done so far, as the response has it"),
+    Column("done", Boolean, nullable=False),
+    Column("update_us", BigInteger, nullable=False),
+    Index("ix_bulk_calls_update", "update_us"),
+)
+"""How far calls about many have come, by their request ids."""
 
 tombstones = Table(
     "tombstones",

@@ -11,6 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from homing._aio.connection import AsyncConnection
+from homing._core.calls import NEVER, Deadline
 from homing._core.watch import Cancellable
 from homing.errors import ClosedClientError
 
@@ -38,12 +39,19 @@ class AsyncStream(Generic[Response]):
         """Whether there is a call to read from."""
         return self._messages is not None
 
-    async def open(self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request) -> None:
+    async def open(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        deadline: Deadline = NEVER,
+    ) -> None:
         """Make the call.
 
+        :param deadline: When it must be over.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._messages = await self._connection.stream(method, request, opened=self._hold)
+        self._messages = await self._connection.stream(method, request, opened=self._hold, deadline=deadline)
 
     async def read(self, limit: float | None = None) -> Response | None:
         """Wait for the next message and return it; None at the end.

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import Message
 
 from homing._core import watch
+from homing._core.calls import NEVER, Deadline
 from homing._core.watch import Cancellable
 from homing._sync.connection import Connection
 from homing.errors import RequestError
@@ -42,12 +43,19 @@ class Stream(Generic[Response]):
         """Whether there is a call to read from."""
         return self._messages is not None
 
-    def open(self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request) -> None:
+    def open(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        deadline: Deadline = NEVER,
+    ) -> None:
         """Make the call.
 
+        :param deadline: When it must be over.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._messages = self._connection.stream(method, request, opened=self._guard.hold)
+        self._messages = self._connection.stream(method, request, opened=self._guard.hold, deadline=deadline)
 
     def read(self, limit: float | None = None) -> Response | None:
         """Wait for the next message and return it; None at the end.

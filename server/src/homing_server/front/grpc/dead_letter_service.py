@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from homing.v1 import dead_letter_service_pb2 as api
 from homing.v1 import dead_letter_service_pb2_grpc
 from homing_server.deliveries.dead_letters import DeadLetters
@@ -21,14 +23,14 @@ class DeadLetterService(dead_letter_service_pb2_grpc.DeadLetterServiceServicer):
         """Return a page of dead letters."""
         return await self._dead_letters.list(request, caller=caller())
 
-    async def RedriveDeadLetters(
+    def RedriveDeadLetters(
         self, request: api.RedriveDeadLettersRequest, context: Context
-    ) -> api.RedriveDeadLettersResponse:
+    ) -> AsyncIterator[api.RedriveDeadLettersResponse]:
         """Try dead letters again."""
-        return await self._dead_letters.redrive(request, caller=caller(), traceparent=traceparent(context))
+        return self._dead_letters.redrive(request, caller=caller(), traceparent=traceparent(context))
 
-    async def PurgeDeadLetters(
+    def PurgeDeadLetters(
         self, request: api.PurgeDeadLettersRequest, _context: Context
-    ) -> api.PurgeDeadLettersResponse:
+    ) -> AsyncIterator[api.PurgeDeadLettersResponse]:
         """Forget dead letters."""
-        return await self._dead_letters.purge(request, caller=caller())
+        return self._dead_letters.purge(request, caller=caller())

@@ -175,13 +175,13 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Count records."""
         return await self._queries.count(request, caller=caller())
 
-    async def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> api.BulkStopResponse:
+    def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> AsyncIterator[api.BulkStopResponse]:
         """Stop all that a filter selects."""
-        return await self._stops.stop_selected(request, caller=caller())
+        return self._stops.stop_selected(request, caller=caller())
 
-    async def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> api.BulkRerunResponse:
+    def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> AsyncIterator[api.BulkRerunResponse]:
         """Run many again."""
-        return await self._reruns.rerun_all(request, caller=caller(), traceparent=traceparent(context))
+        return self._reruns.rerun_all(request, caller=caller(), traceparent=traceparent(context))
 
     async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
         """Stop an invocation."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -27,7 +28,7 @@ else:
     Context = grpc.aio.ServicerContext
 
 _Unary = Callable[[Any, Context], Awaitable[Any]]
-_Stream = Callable[[Any, Context], AsyncIterator[Any]]
+_Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -95,37 +96,68 @@ def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]
 
 def _audited(behaviour: _Unary, method: str) -> _Unary:
     async def audited(request: Any, context: Context) -> Any:
-        identity = caller()
-        outcome = "CANCELLED"
-        try:
-            response = await behaviour(request, context)
-            outcome = "OK"
-        except ApiError as error:
-            outcome = error.code.name
-            raise
-        except Exception:
-            outcome = "INTERNAL"
-            raise
-        else:
-            return response
-        finally:
-            audit.log_action(method, caller=identity.name, request=request, outcome=outcome)
+        with _audit(method, request):
+            return await behaviour(request, context)
 
     return audited
 
 
-def _guard_stream(behaviour: _Stream, method: str) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+def _guard_stream(behaviour: _Stream, method: str) -> _Stream:
+    behaviour = _while_in_force(behaviour)
+    if audit.is_control(method):
+        behaviour = _audited_stream(behaviour, method)
+
+    async def guarded(request: Any, context: Context) -> AsyncGenerator[Any, None]:
         try:
-            identity = caller()
-            async for response in behaviour(request, context):
-                # It may last for long.
-                identity.check_in_force()
-                yield response
+            # Whoever goes away leaves nothing behind that still works, or waits.
+            async with contextlib.aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:  # noqa: BLE001 every error becomes a status
             await abort(context, error, method)
 
     return guarded
+
+
+def _while_in_force(behaviour: _Stream) -> _Stream:
+    """Return a stream that ends when its caller's key does: it may last for long."""
+
+    async def checked(request: Any, context: Context) -> AsyncGenerator[Any, None]:
+        identity = caller()
+        async with contextlib.aclosing(behaviour(request, context)) as responses:
+            async for response in responses:
+                identity.check_in_force()
+                yield response
+
+    return checked
+
+
+def _audited_stream(behaviour: _Stream, method: str) -> _Stream:
+    async def audited(request: Any, context: Context) -> AsyncGenerator[Any, None]:
+        with _audit(method, request):
+            async with contextlib.aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+    return audited
+
+
+@contextlib.contextmanager
+def _audit(method: str, request: Any) -> Iterator[None]:
+    """Write the audit line of a control action at its end."""
+    identity = caller()
+    outcome = "CANCELLED"
+    try:
+        yield
+        outcome = "OK"
+    except ApiError as error:
+        outcome = error.code.name
+        raise
+    except Exception:
+        outcome = "INTERNAL"
+        raise
+    finally:
+        audit.log_action(method, caller=identity.name, request=request, outcome=outcome)
 
 
 async def abort(context: Context, error: Exception, method: str) -> None:
