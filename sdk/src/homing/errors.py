@@ -204,7 +204,7 @@ def _state_in(metadata: Mapping[str, str]) -> InvocationState:
 
 
 class AbortedError(RequestError):
-    """Somebody else was faster. Nothing was changed; look anew, and decide again."""
+    """Somebody else was faster: has changed what the call is about, or goes on with the same work."""
 
 
 class RevisionMismatchError(AbortedError):

@@ -91,7 +91,7 @@ def test_each_call_has_an_id_of_its_own(driver: Driver, client: Any, scripted_se
 @pytest.mark.parametrize(
     ("refusal", "error"),
     [
-        (Refusal(code=grpc.StatusCode.ABORTED, reason="BULK_CALL_TAKEN_OVER"), homing.ServerError),
+        (Refusal(code=grpc.StatusCode.ABORTED, reason="BULK_CALL_TAKEN_OVER"), homing.AbortedError),
         (Refusal(code=grpc.StatusCode.INTERNAL, reason="INTERNAL"), homing.ServerError),
         (Refusal(code=grpc.StatusCode.UNAUTHENTICATED, reason="KEY_INVALID"), homing.UnauthenticatedError),
         (Refusal(code=grpc.StatusCode.ALREADY_EXISTS, reason="REQUEST_ID_REUSED"), homing.AlreadyExistsError),
