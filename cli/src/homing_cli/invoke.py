@@ -9,7 +9,7 @@ import typer
 from homing import InvocationError, RunOptions
 from homing_cli.each import invoke_each
 from homing_cli.filters import complete_function
-from homing_cli.options import Json, Labels, OnFailure, OnSuccess, Target, connect, duration, pairs, wants_json
+from homing_cli.options import Json, Labels, OnFailure, OnSuccess, Target, connect, duration, headers, pairs, wants_json
 from homing_cli.payload import read_payload
 from homing_cli.results import print_accepted, print_failure, print_result, wait_and_print
 
@@ -37,7 +37,10 @@ def invoke(
     callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
     callback_header: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="With --callback-url: a header of the callback; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="With --callback-url: a header of the callback; may be repeated, also with the same name.",
+        ),
     ] = None,
     on_success: OnSuccess = None,
     on_failure: OnFailure = None,
@@ -49,7 +52,12 @@ def invoke(
     label: Labels = None,
     header: Annotated[
         list[str] | None,
-        typer.Option("--header", "-H", metavar="KEY=VALUE", help="A header of the request; may be repeated."),
+        typer.Option(
+            "--header",
+            "-H",
+            metavar="KEY=VALUE",
+            help="A header of the request; may be repeated, also with the same name.",
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
@@ -97,7 +105,7 @@ def invoke(
                 raise typer.BadParameter("cannot be given together with --each", param_hint=option)
         options: RunOptions = {
             "content_type": content_type,
-            "headers": pairs("--header", header) or None,
+            "headers": headers("--header", header),
             "labels": pairs("--label", label),
             "attempt_timeout": attempt_timeout,
         }
@@ -111,10 +119,10 @@ def invoke(
                 name,
                 body,
                 content_type=content_type or guessed,
-                headers=pairs("--header", header) or None,
+                headers=headers("--header", header),
                 labels=pairs("--label", label),
                 callback_url=callback_url,
-                callback_headers=pairs("--callback-header", callback_header) or None,
+                callback_headers=headers("--callback-header", callback_header),
                 on_success=on_success,
                 on_failure=on_failure,
                 delay=delay,
@@ -131,7 +139,7 @@ def invoke(
                 name,
                 body,
                 content_type=content_type or guessed,
-                headers=pairs("--header", header) or None,
+                headers=headers("--header", header),
                 labels=pairs("--label", label),
                 timeout=60.0 if timeout is None else timeout,
                 attempt_timeout=attempt_timeout,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -103,13 +103,26 @@ def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
 
     :raises typer.BadParameter: One has no ``=``.
     """
-    mapping = {}
+    return dict(_pairs(option, items))
+
+
+def headers(option: str, items: Sequence[str] | None) -> dict[str, list[str]] | None:
+    """Return the headers that ``KEY=VALUE`` items mean: each item is one, also of a name that came before.
+
+    :raises typer.BadParameter: One has no ``=``.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in _pairs(option, items):
+        found.setdefault(name, []).append(value)
+    return found or None
+
+
+def _pairs(option: str, items: Sequence[str] | None) -> Iterator[tuple[str, str]]:
     for item in items or ():
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
-        mapping[key] = value
-    return mapping
+        yield key, value
 
 
 def moment(text: str) -> datetime:

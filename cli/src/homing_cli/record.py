@@ -59,6 +59,8 @@ def get(
         output.heading(
             f"Result: status {answer.status_code}, {len(answer.data)} bytes of {answer.content_type or 'data'}"
         )
+        output.fields(answer.headers.pairs)
+        typer.echo()
         typer.echo(shown(answer))
 
 

@@ -7,7 +7,7 @@ The delay before another attempt is drawn evenly between zero and a bound that g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -45,6 +45,30 @@ class FinalReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RetryAdvice:
+    """What an answer says about another attempt."""
+
+    after: str = ""
+    """Its ``Retry-After``; empty where it has none."""
+
+    refused: bool = False
+    """Whether it says that another attempt does not help."""
+
+    @classmethod
+    def of(cls, *, after: str, retry: Iterable[str]) -> Self:
+        """Read the headers of an answer.
+
+        :param after: The value of ``Retry-After``.
+        :param retry: The values of :data:`RETRY_HEADER`.
+        """
+        return cls(after=after, refused=any(value.strip().lower() == "no" for value in retry))
+
+
+NO_ADVICE: Final = RetryAdvice()
+"""There was no answer, or it says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FailedAttempt:
     """What of a failed attempt decides about another one."""
 
@@ -54,8 +78,8 @@ class FailedAttempt:
     permanent: bool = False
     """Whether the failure is of a kind that another attempt never helps."""
 
-    headers: Mapping[str, str]
-    """The headers of the answer, names in lower case."""
+    advice: RetryAdvice = NO_ADVICE
+    """What the answer says about another attempt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +147,7 @@ class RetryPolicy:
 
     def is_retried(self, failed: FailedAttempt) -> bool:
         """Return whether failures like this one are retried, however many attempts were made."""
-        if failed.permanent or _refuses(failed):
+        if failed.permanent or failed.advice.refused:
             return False
         return failed.status_code == 0 or failed.status_code in self.retry_status_codes
 
@@ -134,13 +158,13 @@ class RetryPolicy:
         :param now: The time now in seconds since the Unix epoch, for a ``Retry-After`` that is a date.
         :param rng: Draws the jitter.
         """
-        if _refuses(failed):
+        if failed.advice.refused:
             return RetryDecision(delay=None, reason=FinalReason.FUNCTION_REFUSED)
         if not self.is_retried(failed):
             return RetryDecision(delay=None, reason=FinalReason.NOT_RETRIED)
         if attempts >= self.max_attempts:
             return RetryDecision(delay=None, reason=FinalReason.ATTEMPTS_USED_UP)
-        asked = parse_retry_after(failed.headers.get("retry-after", ""), now=now)
+        asked = parse_retry_after(failed.advice.after, now=now)
         if asked is not None:
             return RetryDecision(delay=min(asked, self.max_retry_after), reason=DelayReason.RETRY_AFTER)
         return RetryDecision(delay=rng.uniform(0.0, self.backoff_bound(attempts)), reason=DelayReason.BACKOFF)
@@ -176,7 +200,3 @@ def resolve_attempt_timeout(spec: Duration | None, function: Duration | None) ->
 
 def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
-
-
-def _refuses(failed: FailedAttempt) -> bool:
-    return failed.headers.get(RETRY_HEADER, "").strip().lower() == "no"

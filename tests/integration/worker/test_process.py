@@ -58,7 +58,9 @@ async def test_a_command_sees_its_request_and_not_the_workers_secrets(
     await server.deploy(
         python("env", "import json, os; print(json.dumps(dict(os.environ)))", env={"GREETING": "hello"})
     )
-    http = HttpOptions(method="PUT", path="/some/path", query="a=b", headers=headers_of({"X-Mine": "yes"}))
+    http = HttpOptions(
+        method="PUT", path="/some/path", query="a=b", headers=headers_of([("X-Mine", "yes"), ("x-mine", "no")])
+    )
 
     async with running_worker(server, broker_url, tmp_path):
         id_ = await server.send(InvocationSpec(function="env", http=http, payload=Payload(data=b"four")))
@@ -66,7 +68,7 @@ async def test_a_command_sees_its_request_and_not_the_workers_secrets(
 
     seen = end.result.payload.data.decode()
     for pair in (
-        '"Http_Method": "PUT"', '"Http_Path": "/some/path"', '"Http_Query": "a=b"', '"Http_X_Mine": "yes"',
+        '"Http_Method": "PUT"', '"Http_Path": "/some/path"', '"Http_Query": "a=b"', '"Http_X_Mine": "yes, no"',
         f'"Http_X_Call_Id": "{id_}"', '"Http_Content_Length": "4"', '"GREETING": "hello"',
     ):  # fmt: skip
         assert pair in seen

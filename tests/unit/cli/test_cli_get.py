@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("scripted_target")
 
 def test_get_shows_the_record(scripted_server: ScriptedServer) -> None:
     record = records.invocation("FAILED", status_code=503, body="schön\n[bold]no markup[/bold]".encode())
+    record.result.headers.add(name="x-seen", value="[b]twice[/b]")
     record.attempts[0].next_delay.CopyFrom(records.span(0.75))
     record.attempts[0].delay_reason = "BACKOFF"
     delivery = record.deliveries.add(
@@ -53,8 +54,11 @@ def test_get_shows_the_record(scripted_server: ScriptedServer) -> None:
     assert lines[lines.index(["Deliveries"]) + 2] == [
         "d", "CALLBACK", "http://localhost/hook", "DEAD", "1", "500", "it answered 503"
     ]  # fmt: skip
-    assert lines[-3:] == [
+    assert lines[-6:] == [
         ["Result: status 503, 29 bytes of text/plain"],
+        ["x-seen", "yes"],
+        ["x-seen", "[b]twice[/b]"],
+        [""],
         ["schön"],
         ["[bold]no markup[/bold]"],
     ]

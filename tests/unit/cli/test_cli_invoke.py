@@ -78,8 +78,22 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
 
     result = homing(
         *("invoke", "figlet", "x", "--async", "--callback-url", "http://localhost/hook", "--request-id", "r1"),
-        *("--label", "job=7", "-H", "X-One=1", "--attempt-timeout", "5s", "--content-type", "a/b", "--delay", "1h"),
-        *("--callback-header", "X-Job=7", "--on-success", "function:next", "--on-success", "https://example.com/done"),
+        *(
+            "--label",
+            "job=7",
+            "-H",
+            "X-One=1",
+            "-H",
+            "X-One=2=3",
+            "--attempt-timeout",
+            "5s",
+            "--content-type",
+            "a/b",
+            "--delay",
+            "1h",
+        ),
+        *("--callback-header", "X-Job=7", "--callback-header", "X-Job=8"),
+        *("--on-success", "function:next", "--on-success", "https://example.com/done"),
         *("--on-failure", "amqp:failures/figlet"),
     )
 
@@ -92,10 +106,10 @@ def test_invoke_sends_every_option(scripted_server: ScriptedServer) -> None:
     assert request.spec == invocation_pb2.InvocationSpec(
         function="figlet",
         payload=payload_pb2.Payload(content_type="a/b", data=b"x"),
-        http=payload_pb2.HttpOptions(headers=headers_of({"X-One": "1"})),
+        http=payload_pb2.HttpOptions(headers=headers_of([("X-One", "1"), ("X-One", "2=3")])),
         labels={"job": "7"},
         attempt_timeout=records.span(5),
-        callback=policy_pb2.Callback(url="http://localhost/hook", headers=headers_of({"X-Job": "7"})),
+        callback=policy_pb2.Callback(url="http://localhost/hook", headers=headers_of([("X-Job", "7"), ("X-Job", "8")])),
         on_success=[
             policy_pb2.Destination(uri="function:next"),
             policy_pb2.Destination(uri="https://example.com/done"),

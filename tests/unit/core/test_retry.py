@@ -15,6 +15,7 @@ from homing_core.retry import (
     DelayReason,
     FailedAttempt,
     FinalReason,
+    RetryAdvice,
     RetryDecision,
     RetryPolicy,
     parse_retry_after,
@@ -39,9 +40,10 @@ failures = st.builds(
     FailedAttempt,
     status_code=st.sampled_from([0, 400, 404, 429, 500, 503]),
     permanent=st.booleans(),
-    headers=st.dictionaries(
-        st.sampled_from(["retry-after", "x-homing-retry", "content-type"]),
-        st.one_of(st.text(max_size=40), st.sampled_from(["0", "1", "7", "99999999999999999999999", "no", "-1", "nan"])),
+    advice=st.builds(
+        RetryAdvice,
+        after=st.one_of(st.text(max_size=40), st.sampled_from(["0", "1", "7", "99999999999999999999999", "-1", "nan"])),
+        refused=st.booleans(),
     ),
 )
 
@@ -94,7 +96,7 @@ def test_attempt_timeout_of_the_invocation_wins() -> None:
 
 @pytest.mark.parametrize("status", sorted(limits.RETRY_STATUS_CODES))
 def test_statuses_of_the_table_are_retried(status: int) -> None:
-    decision = decide(RetryPolicy(), FailedAttempt(status_code=status, headers={}))
+    decision = decide(RetryPolicy(), FailedAttempt(status_code=status))
 
     assert decision.reason is DelayReason.BACKOFF
     assert decision.delay is not None
@@ -102,23 +104,23 @@ def test_statuses_of_the_table_are_retried(status: int) -> None:
 
 @pytest.mark.parametrize("status", [300, 302, 400, 401, 403, 404, 409, 413, 422, 501, 505])
 def test_other_statuses_are_final(status: int) -> None:
-    decision = decide(RetryPolicy(), FailedAttempt(status_code=status, headers={}))
+    decision = decide(RetryPolicy(), FailedAttempt(status_code=status))
 
     assert decision == RetryDecision(delay=None, reason=FinalReason.NOT_RETRIED)
 
 
 def test_an_attempt_without_an_answer_is_retried_whatever_the_statuses() -> None:
-    decision = decide(RetryPolicy(retry_status_codes=frozenset({418})), FailedAttempt(headers={}))
+    decision = decide(RetryPolicy(retry_status_codes=frozenset({418})), FailedAttempt())
 
     assert decision.reason is DelayReason.BACKOFF
 
 
 def test_a_permanent_failure_is_final() -> None:
-    assert decide(RetryPolicy(), FailedAttempt(permanent=True, headers={})).reason is FinalReason.NOT_RETRIED
+    assert decide(RetryPolicy(), FailedAttempt(permanent=True)).reason is FinalReason.NOT_RETRIED
 
 
 def test_the_last_attempt_is_final() -> None:
-    failed = FailedAttempt(status_code=503, headers={"retry-after": "1"})
+    failed = FailedAttempt(status_code=503, advice=RetryAdvice(after="1"))
 
     assert decide(RetryPolicy(max_attempts=3), failed, attempts=2).delay == 1.0
     assert decide(RetryPolicy(max_attempts=3), failed, attempts=3).reason is FinalReason.ATTEMPTS_USED_UP
@@ -126,7 +128,7 @@ def test_the_last_attempt_is_final() -> None:
 
 
 def test_a_function_can_refuse_retries() -> None:
-    failed = FailedAttempt(status_code=503, headers={"x-homing-retry": " No ", "retry-after": "1"})
+    failed = FailedAttempt(status_code=503, advice=RetryAdvice.of(after="1", retry=["later", " No "]))
 
     assert decide(RetryPolicy(), failed) == RetryDecision(delay=None, reason=FinalReason.FUNCTION_REFUSED)
 
@@ -134,10 +136,10 @@ def test_a_function_can_refuse_retries() -> None:
 def test_retry_after_wins_over_backoff_and_is_capped() -> None:
     policy = RetryPolicy(max_retry_after=10.0)
 
-    assert decide(policy, FailedAttempt(status_code=429, headers={"retry-after": "7"})) == RetryDecision(
+    assert decide(policy, FailedAttempt(status_code=429, advice=RetryAdvice(after="7"))) == RetryDecision(
         delay=7.0, reason=DelayReason.RETRY_AFTER
     )
-    assert decide(policy, FailedAttempt(status_code=429, headers={"retry-after": "3600"})).delay == 10.0
+    assert decide(policy, FailedAttempt(status_code=429, advice=RetryAdvice(after="3600"))).delay == 10.0
 
 
 def test_retry_after_may_be_a_date() -> None:
@@ -150,7 +152,7 @@ def test_retry_after_may_be_a_date() -> None:
 @pytest.mark.parametrize("value", ["", " ", "soon", "-1", "1.5", "nan", "inf", "٣", "Mon, 99 Foo 2020 99:99:99 GMT"])
 def test_senseless_retry_after_is_ignored(value: str) -> None:
     assert parse_retry_after(value, now=NOW) is None
-    assert decide(RetryPolicy(), FailedAttempt(headers={"retry-after": value})).reason is DelayReason.BACKOFF
+    assert decide(RetryPolicy(), FailedAttempt(advice=RetryAdvice(after=value))).reason is DelayReason.BACKOFF
 
 
 def test_bounds_grow_up_to_the_cap() -> None:
@@ -164,7 +166,7 @@ def test_jitter_is_full() -> None:
     policy = RetryPolicy(initial_backoff=8.0)
     rng = random.Random(1)
 
-    delays = [policy.decide(FailedAttempt(headers={}), attempts=1, now=NOW, rng=rng).delay or 0.0 for _ in range(2000)]
+    delays = [policy.decide(FailedAttempt(), attempts=1, now=NOW, rng=rng).delay or 0.0 for _ in range(2000)]
 
     assert min(delays) < 0.1
     assert max(delays) > 7.9

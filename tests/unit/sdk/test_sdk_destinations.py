@@ -59,7 +59,8 @@ def test_they_go_along_with_every_asynchronous_invocation(driver: Driver, client
     driver.do(typed.invoke_batch, ["one"], **options)
 
     assert [
-        (call.callback_url, call.callback_headers, call.on_success, call.on_failure) for call in homing_fake.calls()
+        (call.callback_url, dict(call.callback_headers), call.on_success, call.on_failure)
+        for call in homing_fake.calls()
     ] == 5 * [
         (
             "https://example.com/cb",

@@ -46,13 +46,13 @@ def client(driver: Driver, homing_fake: FakeServer) -> Any:
 def test_a_function_returns_what_it_is_told(
     homing_fake: FakeServer, value: object, data: bytes, content_type: str
 ) -> None:
-    homing_fake.function("f").returns(value, headers={"X-One": "1"})
+    homing_fake.function("f").returns(value, headers={"X-One": "1", "Set-Cookie": ["a=1", "b=2"]})
 
     with Client() as client:
         result = client.invoke("f", "in")
 
     assert (result.status_code, result.data, result.content_type) == (200, data, content_type)
-    assert result.headers == {"x-one": "1"}
+    assert result.headers.pairs == (("x-one", "1"), ("set-cookie", "a=1"), ("set-cookie", "b=2"))
     assert result.invocation.state is InvocationState.SUCCEEDED
 
 
@@ -60,13 +60,14 @@ def test_what_was_asked_for_is_kept(driver: Driver, client: Any, homing_fake: Fa
     homing_fake.function("f")
     homing_fake.function("g")
 
-    driver.do(client.invoke, "f", {"a": 1}, headers={"X-One": "1"}, method="PUT", path="/x", query="q=1")
+    driver.do(client.invoke, "f", {"a": 1}, headers={"X-One": ["1", "2"]}, method="PUT", path="/x", query="q=1")
     handle = driver.do(client.invoke_async, "f", "later", request_id="r1", labels={"job": "7"}, callback_url="http://h")
     driver.do(client.invoke, "g")
 
     first, second = homing_fake.calls("f")
     assert (first.json(), first.sync, first.request_id) == ({"a": 1}, True, None)
-    assert (first.method, first.path, first.query, first.headers) == ("PUT", "/x", "q=1", {"x-one": "1"})
+    assert (first.method, first.path, first.query) == ("PUT", "/x", "q=1")
+    assert first.headers.get_all("X-One") == ("1", "2")
     assert (second.text, second.sync, second.request_id) == ("later", False, "r1")
     assert (second.labels, second.callback_url, second.invocation_id) == ({"job": "7"}, "http://h", handle.id)
     assert [call.function for call in homing_fake.calls()] == ["f", "f", "g"]

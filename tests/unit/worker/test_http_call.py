@@ -12,11 +12,14 @@ import aiohttp
 import pytest
 
 from homing_core import limits
+from homing_core.retry import RetryAdvice
 from homing_worker.runtime import CallFailedError, Request
 from homing_worker.runtime.http_call import exchange, open_session
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
-REQUEST = Request(method="POST", target="/", headers={"X-Mine": "yes"}, body=b"hello", spools=Spools(Path("/nowhere")))
+REQUEST = Request(
+    method="POST", target="/", headers=[("X-Mine", "yes")], body=b"hello", spools=Spools(Path("/nowhere"))
+)
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -59,7 +62,44 @@ async def test_an_answer_is_kept_as_it_came(session: aiohttp.ClientSession) -> N
 
     # What is compressed stays so: unpacking a small answer could fill the memory.
     assert (kept.status_code, kept.content_type, kept.body) == (418, "a/b", b"\x1f\x8b\x00")
-    assert kept.headers == {"content-type": "a/b", "content-encoding": "gzip"}
+    assert kept.headers == [("content-type", "a/b"), ("content-encoding", "gzip")]
+
+
+async def test_headers_of_one_name_go_and_come_each_by_itself(session: aiohttp.ClientSession) -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nX-Other: x\r\nset-cookie: b=2, 3\r\nContent-Length: 0\r\n\r\n"
+        )
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        answer = await exchange(session, origin, replace(REQUEST, headers=[("X-A", "1"), ("X-B", "2"), ("X-A", "3")]))
+
+    lines = seen[0].decode().split("\r\n")
+    assert [line for line in lines if line.startswith("X-")] == ["X-A: 1", "X-B: 2", "X-A: 3"]
+    assert answer.headers == [("set-cookie", "a=1"), ("x-other", "x"), ("set-cookie", "b=2, 3")]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [[b"X-Long: " + b"x" * 9000] * 2, [b"X-%d: v" % number for number in range(70)], [b"X-Same: v"] * 70],
+    ids=["long", "many", "repeated"],
+)
+async def test_what_homing_looks_for_is_found_wherever_it_stands(
+    session: aiohttp.ClientSession, before: list[bytes]
+) -> None:
+    after = [b"X-Homing-Retry: no", b"Retry-After: 7", b"Content-Type: a/b", b"Content-Length: 0", b"", b""]
+
+    async with serving(sending(b"\r\n".join([b"HTTP/1.1 503 x", *before, *after]))) as origin:
+        answer = await exchange(session, origin, REQUEST)
+
+    assert (answer.content_type, answer.advice) == ("a/b", RetryAdvice(after="7", refused=True))
+    assert "x-homing-retry" not in dict(answer.headers)
 
 
 async def test_only_headers_that_were_given_are_sent(session: aiohttp.ClientSession) -> None:

@@ -21,36 +21,52 @@ from homing_worker.control.tombstones import Tombstones
 from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime import Request
-from homing_worker.runtime.headers import clean_headers
+from homing_worker.runtime.headers import joined, kept_headers, overridden, pairs
 from homing_worker.runtime.process import http_variables
 from homing_worker.runtime.spool import Spools
 from homing_worker.settings import WorkerSettings
-from support.http_headers import by_name, headers_of
+from support.http_headers import headers_of, pairs_of
 
 
-def test_headers_of_the_connection_are_dropped_and_values_of_one_name_joined() -> None:
-    pairs = [("X-A", "1"), ("Connection", "close"), ("x-a", "2"), ("Content-Length", "5"), ("Transfer-Encoding", "x")]
+def test_headers_of_the_connection_are_dropped_and_the_others_kept_in_order() -> None:
+    answered = [
+        ("X-A", "1"), ("Connection", "close"), ("X-B", "3"), ("x-a", "2"), ("Content-Length", "5"), ("TE", "x")
+    ]  # fmt: skip
 
-    assert clean_headers(pairs) == {"x-a": "1, 2"}
+    assert kept_headers(answered) == [("x-a", "1"), ("x-b", "3"), ("x-a", "2")]
 
 
-def test_headers_are_bounded() -> None:
-    many = clean_headers((f"x-{number}", "v") for number in range(1000))
-    large = clean_headers((f"x-{number}", "v" * 8000) for number in range(10))
+@pytest.mark.parametrize("name", ["x-{}", "x-same"])
+def test_headers_are_bounded_each_counts(name: str) -> None:
+    many = kept_headers((name.format(number), "v") for number in range(1000))
+    large = kept_headers((name.format(number), "v" * 8000) for number in range(10))
 
     assert len(many) == limits.MAX_HEADERS
-    assert sum(len(name) + len(value) for name, value in large.items()) <= limits.MAX_HEADERS_SIZE
+    assert len(large) == 2
+    assert sum(len(name) + len(value) for name, value in large) <= limits.MAX_HEADERS_SIZE
+
+
+def test_headers_take_the_place_of_those_of_the_same_name_in_whatever_case() -> None:
+    headers = [("X-A", "1"), ("x-b", "2"), ("x-a", "3")]
+
+    assert overridden(headers, by=[("x-A", "4"), ("X-a", "5")]) == [("x-b", "2"), ("x-A", "4"), ("X-a", "5")]
+    assert overridden(headers, by=[]) == headers
+    assert joined(headers) == {"x-a": "1, 3", "x-b": "2"}
+
+
+def test_a_name_is_spelled_as_it_is_first() -> None:
+    assert pairs(headers_of([("X-A", "1"), ("x-b", "2"), ("x-a", "3")])) == [("X-A", "1"), ("x-b", "2"), ("X-A", "3")]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=100))))
-def test_whatever_bytes_headers_hold_messages_can_carry_them(pairs: list[tuple[bytes, bytes]]) -> None:
+def test_whatever_bytes_headers_hold_messages_can_carry_them(answered: list[tuple[bytes, bytes]]) -> None:
     # As aiohttp decodes them.
-    decoded = [(n.decode("utf-8", "surrogateescape"), v.decode("utf-8", "surrogateescape")) for n, v in pairs]
+    decoded = [(n.decode("utf-8", "surrogateescape"), v.decode("utf-8", "surrogateescape")) for n, v in answered]
 
-    kept = clean_headers(decoded)
+    kept = kept_headers(decoded)
 
     sent = Result(headers=headers_of(kept))
-    assert by_name(Result.FromString(sent.SerializeToString()).headers) == kept
+    assert pairs_of(Result.FromString(sent.SerializeToString()).headers) == kept
 
 
 class Moves(AbstractResolver):
@@ -184,7 +200,7 @@ def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
     request = Request(
         method="PUT",
         target="/a/b?c=d",
-        headers={"x-call-id": "1", "Content-Type": "text/plain"},
+        headers=[("x-call-id", "1"), ("Content-Type", "text/plain"), ("X-Mine", "a"), ("x-mine", "b")],
         body=b"four",
         spools=Spools(Path("/nowhere")),
     )
@@ -192,6 +208,7 @@ def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
     assert http_variables(request) == {
         "Http_X_Call_Id": "1",
         "Http_Content_Type": "text/plain",
+        "Http_X_Mine": "a, b",
         "Http_Method": "PUT",
         "Http_Path": "/a/b",
         "Http_Query": "c=d",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from homing._core import check
+from homing._core.headers import Headers, HeaderValues, header_messages
 from homing._core.payload import encode_payload
 from homing._core.types import converter
 from homing.v1 import payload_pb2
@@ -26,7 +27,7 @@ class FakeCall:
     """The body of the request."""
     content_type: str
     """Its media type; empty where there is no payload."""
-    headers: Mapping[str, str]
+    headers: Headers
     """Further headers of the request to the function."""
     method: str
     """Its method, ``POST`` unless another was asked for."""
@@ -38,7 +39,7 @@ class FakeCall:
     """The labels of the invocation."""
     callback_url: str | None
     """Where the output was to go; the fake server calls nobody."""
-    callback_headers: Mapping[str, str]
+    callback_headers: Headers
     """Further headers that the callback was to have."""
     on_success: Sequence[str]
     """Where the envelope was to go on success, as the call itself says; the fake server delivers nothing."""
@@ -72,7 +73,7 @@ class Step:
 
     answer: Callable[[FakeCall], object]
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: HeaderValues = field(default_factory=dict)
     content_type: str | None = None
     retry: bool = True
     timed_out: bool = False
@@ -85,7 +86,7 @@ class Outcome:
 
     status: int
     payload: payload_pb2.Payload
-    headers: Mapping[str, str]
+    headers: HeaderValues
     retry: bool
     timed_out: bool
 
@@ -125,15 +126,17 @@ class FakeFunction:
         self,
         value: object = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: HeaderValues | None = None,
         content_type: str | None = None,
         times: int | None = None,
     ) -> FakeFunction:
         """Answer with a value: str and bytes as they are, all else as JSON, also dataclasses and pydantic models.
 
-        :raises TypeError: The value is none that JSON can carry.
+        :param headers: Further headers of the answer; a list of values is a header for each.
+        :raises TypeError: The value is none that JSON can carry, or the headers are none.
         """
         _encode(value, content_type)
+        header_messages("headers", headers)
         return self._then(Step(answer=lambda _: value, headers=headers or {}, content_type=content_type, times=times))
 
     def answers(self, answer: Callable[[FakeCall], object], *, times: int | None = None) -> FakeFunction:

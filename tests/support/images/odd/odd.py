@@ -20,7 +20,7 @@ def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def read_request(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
+def read_request(connection: socket.socket) -> tuple[str, list[tuple[str, str]], bytes]:
     """Return the path, the headers and the body of the next request; raises EOFError where there is none."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -30,11 +30,11 @@ def read_request(connection: socket.socket) -> tuple[str, dict[str, str], bytes]
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     first, *rest = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-    length = int(headers.get("content-length", "0"))
+    pairs = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in rest)]
+    length = int(dict(pairs).get("content-length", "0"))
     while len(body) < length:
         body += connection.recv(65536)
-    return unquote(first.split()[1]), headers, body
+    return unquote(first.split()[1]), pairs, body
 
 
 def forever(connection: socket.socket, chunk: bytes) -> None:
@@ -44,16 +44,18 @@ def forever(connection: socket.socket, chunk: bytes) -> None:
 
 
 def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
-    connection: socket.socket, path: str, headers: dict[str, str], body: bytes
+    connection: socket.socket, path: str, pairs: list[tuple[str, str]], body: bytes
 ) -> bool:
     """Do what the path says; tell whether the connection goes on."""
+    headers = dict(pairs)
     match path.split("?", maxsplit=1)[0].strip("/").split("/"):
         case ["_", "health"]:
             connection.sendall(answer(b"OK"))
         case [""]:
             connection.sendall(answer(body))
         case ["echo"]:
-            told = {"path": path, "headers": headers, "body": body.decode("latin-1"), "environment": dict(os.environ)}
+            told = {"path": path, "headers": headers, "pairs": pairs, "body": body.decode("latin-1")}
+            told["environment"] = dict(os.environ)
             connection.sendall(answer(json.dumps(told).encode()))
         case ["sleep", seconds]:
             time.sleep(float(seconds))

@@ -12,7 +12,7 @@ from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.execution.request import USER_AGENT
 from homing_worker.metrics import state_name
-from homing_worker.runtime.headers import HOP_BY_HOP, joined
+from homing_worker.runtime.headers import HOP_BY_HOP, Headers, overridden, pairs
 
 _NOT_SENT: Final = HOP_BY_HOP | {"content-length", "host", "expect"}
 _SIGNED: Final = "webhook-"
@@ -42,43 +42,48 @@ def body_of(message: DeliveryMessage) -> bytes:
     return envelope_body(message, wrapped=True)
 
 
-def headers_of(message: DeliveryMessage) -> dict[str, str]:
-    """Return the headers of a delivery, those of its signature apart.
-
-    Of a callback they are the function's own, then those that were asked for, then what homing says.
-    """
-    result = message.result
-    headers: dict[str, str] = {}
+def headers_of(message: DeliveryMessage) -> Headers:
+    """Return the headers of a delivery, those of its signature apart. A name that homing says is never another's."""
     if message.kind == api.DELIVERY_KIND_CALLBACK:
-        headers |= {name: value for name, value in joined(result.headers).items() if name not in _NOT_SENT}
-        if result.payload.content_type:
-            headers["content-type"] = result.payload.content_type
-        headers |= {name.lower(): value for name, value in joined(message.callback.headers).items()}
-        headers = {name: value for name, value in headers.items() if not name.startswith(_SIGNED)}
-    else:
-        headers["content-type"] = "application/json"
+        return overridden(_callback_headers(message), by=_own_headers(message))
+    return [("content-type", "application/json"), *_own_headers(message)]
+
+
+def _callback_headers(message: DeliveryMessage) -> Headers:
+    """Return the function's own headers, those apart that were asked for otherwise."""
+    result = message.result
+    headers: Headers = [header for header in pairs(result.headers) if header[0] not in _NOT_SENT]
+    if result.payload.content_type:
+        headers = overridden(headers, by=[("content-type", result.payload.content_type)])
+    headers = overridden(headers, by=[(name.lower(), value) for name, value in pairs(message.callback.headers)])
+    return [header for header in headers if not header[0].startswith(_SIGNED)]
+
+
+def _own_headers(message: DeliveryMessage) -> Headers:
     seconds = max(0, message.end_us - message.start_us) / 1e6 if message.start_us else 0.0
-    headers |= {
-        "user-agent": USER_AGENT,
-        "x-call-id": message.invocation_id,
-        "x-function-name": message.function,
-        "x-function-status": str(function_status(message)),
-        "x-duration-seconds": f"{seconds:f}",
-        "x-start-time": str(message.start_us * 1000),
-        "x-homing-state": state_name(message.state),
-        "x-homing-delivery-id": message.delivery_id,
-        "x-homing-depth": str(message.depth),
-    }
-    return headers | ({"traceparent": message.traceparent} if message.traceparent else {})
+    headers = [
+        ("user-agent", USER_AGENT),
+        ("x-call-id", message.invocation_id),
+        ("x-function-name", message.function),
+        ("x-function-status", str(function_status(message))),
+        ("x-duration-seconds", f"{seconds:f}"),
+        ("x-start-time", str(message.start_us * 1000)),
+        ("x-homing-state", state_name(message.state)),
+        ("x-homing-delivery-id", message.delivery_id),
+        ("x-homing-depth", str(message.depth)),
+    ]
+    if message.traceparent:
+        headers.append(("traceparent", message.traceparent))
+    return headers
 
 
-def signature_headers(message: DeliveryMessage, timestamp: int, signature: str) -> dict[str, str]:
+def signature_headers(message: DeliveryMessage, timestamp: int, signature: str) -> Headers:
     """Return the headers by which a receiver verifies and deduplicates: the id is the same in each attempt."""
-    return {
-        "webhook-id": message.delivery_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature,
-    }
+    return [
+        ("webhook-id", message.delivery_id),
+        ("webhook-timestamp", str(timestamp)),
+        ("webhook-signature", signature),
+    ]
 
 
 def function_status(message: DeliveryMessage) -> int:

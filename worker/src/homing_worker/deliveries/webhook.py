@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from homing_core.guard import GATEWAY, ForbiddenTargetError, Guard
-from homing_core.limits import KIB, MIB
+from homing_core.limits import KIB, MAX_HEADERS_SIZE, MIB
 from homing_core.reasons import FailureReason
 from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
@@ -22,6 +22,7 @@ from homing_worker.deliveries.request import body_of, headers_of, signature_head
 from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.runtime import Body, CallFailedError
 from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, SpoolError
 
 TIMEOUT: Final = 15.0
@@ -88,12 +89,12 @@ class WebhookClient:
             target = self._guard.check_url(message.uri)
             url = url_of(message, target)
             session = self._to_server if target.host == GATEWAY else self._session
-            headers = headers_of(message) | await _signed(message, body, keys)
+            headers = [*headers_of(message), *await _signed(message, body, keys), ("content-length", str(len(body)))]
             async with asyncio.timeout(timeout):
                 async with session.post(
                     url,
                     data=body.parts() if isinstance(body, Spool) else body or None,
-                    headers={**headers, "content-length": str(len(body))},
+                    headers=headers,
                     allow_redirects=False,
                 ) as response:
                     await _drain(response)
@@ -125,12 +126,13 @@ def _open_session(**connections: Any) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+        max_field_size=MAX_HEADERS_SIZE,
         # The environment's proxies would connect for us, unguarded.
         trust_env=False,
     )
 
 
-async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> dict[str, str]:
+async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -> Headers:
     timestamp = int(time.time())
     signer = Signer(keys, id_=message.delivery_id, timestamp=timestamp)
     if isinstance(body, Spool):

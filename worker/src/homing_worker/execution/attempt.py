@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
-from homing_core.retry import DelayReason, FailedAttempt, RetryDecision
+from homing_core.retry import NO_ADVICE, DelayReason, FailedAttempt, RetryAdvice, RetryDecision
 from homing_core.wire.v1 import AttemptRecord
 from homing_worker.runtime import CallFailedError
 
@@ -27,8 +26,8 @@ class AttemptFailure:
     """The status of the answer; 0 where there was none."""
     permanent: bool = False
     """Whether another attempt never helps."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """The headers of the answer, which may have ``Retry-After``."""
+    advice: RetryAdvice = NO_ADVICE
+    """What the answer says about another attempt."""
     timed_out: bool = False
 
     @classmethod
@@ -39,7 +38,7 @@ class AttemptFailure:
     @property
     def for_policy(self) -> FailedAttempt:
         """What of it the retry policy looks at."""
-        return FailedAttempt(status_code=self.status_code, permanent=self.permanent, headers=self.headers)
+        return FailedAttempt(status_code=self.status_code, permanent=self.permanent, advice=self.advice)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,7 @@ from homing_worker.execution.services import RunServices
 from homing_worker.execution.slots import PoolClosedError, Slot
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
+from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _log = structlog.get_logger(__name__)
@@ -210,7 +211,7 @@ class Attempts:
                 self._services.progress.end(reporter)
         return self._answered(record, answer, payload)
 
-    async def _request(self, headers: dict[str, str], spools: Spools) -> Request:
+    async def _request(self, headers: Headers, spools: Spools) -> Request:
         """Return the request to the function, with its body.
 
         :raises CallFailedError: Its body is stored apart and could not be read.
@@ -232,7 +233,7 @@ class Attempts:
         return Payload(content_type=answer.content_type, blob=blob)
 
     def _answered(self, record: AttemptRecord, answer: Answer, payload: Payload) -> FinishedAttempt:
-        headers = [Header(name=name, value=value) for name, value in answer.headers.items()]
+        headers = [Header(name=name, value=value) for name, value in answer.headers]
         self.result = api.Result(status_code=answer.status_code, headers=headers, payload=payload)
         if 200 <= answer.status_code < 300:
             self.records.append(record)
@@ -241,7 +242,7 @@ class Attempts:
             FailureReason.HTTP_STATUS,
             f"the function answered with status {answer.status_code}",
         )
-        failure = AttemptFailure(reason=reason, message=message, status_code=answer.status_code, headers=answer.headers)
+        failure = AttemptFailure(reason=reason, message=message, status_code=answer.status_code, advice=answer.advice)
         return self._failed(record, failure)
 
     def _failed(self, record: AttemptRecord, failure: AttemptFailure) -> FinishedAttempt:

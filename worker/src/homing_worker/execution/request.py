@@ -9,10 +9,12 @@ from urllib.parse import quote
 from homing_worker import __version__
 from homing_worker.execution.dispatch import Dispatch
 from homing_worker.reporting.progress import PROGRESS_HEADER
-from homing_worker.runtime.headers import joined
+from homing_worker.runtime.headers import Headers, overridden, pairs
 
 USER_AGENT: Final = f"homing-worker/{__version__}"
 
+_OWN: Final = "x-homing-"
+"""Headers that begin so are homing's alone."""
 _SAFE_IN_PATH: Final = "/:@!$&'()*+,;=~%"
 _SAFE_IN_QUERY: Final = _SAFE_IN_PATH + "?"
 
@@ -28,37 +30,31 @@ class RequestHead:
             self.target += "?" + quote(http.query, safe=_SAFE_IN_QUERY)
         self._headers = _common_headers(dispatch)
 
-    def headers(self, *, attempt: int, deadline: float, progress_url: str) -> dict[str, str]:
+    def headers(self, *, attempt: int, deadline: float, progress_url: str) -> Headers:
         """Return the headers of an attempt.
 
         :param attempt: Its number, lost ones counted.
         :param deadline: When it is given up, in seconds since the epoch.
         :param progress_url: Where the function may report progress; empty where it cannot.
         """
-        headers = {
-            **self._headers,
-            "X-Homing-Attempt": str(attempt),
-            "X-Homing-Deadline": datetime.fromtimestamp(deadline, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
-        }
+        deadline_time = datetime.fromtimestamp(deadline, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        headers = [*self._headers, ("X-Homing-Attempt", str(attempt)), ("X-Homing-Deadline", deadline_time)]
         if progress_url:
-            headers[PROGRESS_HEADER] = progress_url
+            headers.append((PROGRESS_HEADER, progress_url))
         return headers
 
 
-def _common_headers(dispatch: Dispatch) -> dict[str, str]:
+def _common_headers(dispatch: Dispatch) -> Headers:
     """Return homing's own headers and those of the invocation, which do not replace them."""
-    own = {
-        "Content-Type": dispatch.spec.payload.content_type or "application/octet-stream",
-        "User-Agent": USER_AGENT,
-        "X-Call-Id": dispatch.invocation_id,
-        "X-Start-Time": str(dispatch.create_us * 1000),
-    }
+    own = [
+        ("Content-Type", dispatch.spec.payload.content_type or "application/octet-stream"),
+        ("User-Agent", USER_AGENT),
+        ("X-Call-Id", dispatch.invocation_id),
+        ("X-Start-Time", str(dispatch.create_us * 1000)),
+    ]
     if dispatch.traceparent:
-        own["traceparent"] = dispatch.traceparent
-    given = joined(dispatch.spec.http.headers)
-    if not given:
+        own.append(("traceparent", dispatch.traceparent))
+    asked = dispatch.spec.http.headers
+    if not asked:
         return own
-    reserved = {name.lower() for name in own}
-    return {**{name: value for name, value in given.items() if name.lower() not in reserved}, **own}
+    return overridden([header for header in pairs(asked) if not header[0].lower().startswith(_OWN)], by=own)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
+from homing_core.retry import NO_ADVICE, RetryAdvice
 from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, Spools
 
 Body = bytes | Spool
@@ -26,7 +28,7 @@ class Request:
     method: str
     target: str
     """The path, with the query where there is one."""
-    headers: Mapping[str, str]
+    headers: Headers
     body: Body
     spools: Spools
     """Where a large answer is kept; its caller closes them."""
@@ -37,10 +39,12 @@ class Answer:
     """What a function answered."""
 
     status_code: int
-    headers: Mapping[str, str]
+    headers: Headers
     """Names in lower case; bounded in number and size."""
     content_type: str
     body: Body
+    advice: RetryAdvice = NO_ADVICE
+    """What it says about another attempt, wherever among its headers."""
     failure: tuple[FailureReason, str] | None = None
     """Why the call failed, where its status code does not say it well."""
 

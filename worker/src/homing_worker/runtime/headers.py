@@ -1,12 +1,15 @@
-"""HTTP headers that come from functions: what of them is kept, and in which bounds."""
+"""HTTP headers: pairs of name and value in their order, in which a name may come more than once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from homing.v1.payload_pb2 import Header
 from homing_core import limits
+
+Headers = Sequence[tuple[str, str]]
+"""Each header of a message by itself, in order."""
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -26,36 +29,49 @@ HOP_BY_HOP: Final = frozenset(
 _DROPPED: Final = HOP_BY_HOP | {"content-length"}
 
 
-def clean_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the headers of an answer as they are kept: names in lower case, values of one name joined.
+def kept_headers(answered: Iterable[tuple[str, str]]) -> Headers:
+    """Return what is kept of the headers of an answer, names in lower case.
 
     Those of the connection and the length are dropped, and so is what exceeds the limits of number and size.
     """
-    kept: dict[str, str] = {}
+    kept: list[tuple[str, str]] = []
     size = 0
-    for raw_name, raw_value in pairs:
-        key, value = _readable(raw_name.lower()), _readable(raw_value)
-        if key in _DROPPED:
+    for raw_name, raw_value in answered:
+        name, value = readable(raw_name.lower()), readable(raw_value)
+        if name in _DROPPED:
             continue
-        size += len(key) + len(value)
-        if size > limits.MAX_HEADERS_SIZE:
+        size += len(name) + len(value)
+        if size > limits.MAX_HEADERS_SIZE or len(kept) == limits.MAX_HEADERS:
             break
-        if key in kept:
-            kept[key] += ", " + value
-        elif len(kept) < limits.MAX_HEADERS:
-            kept[key] = value
+        kept.append((name, value))
     return kept
 
 
-def joined(headers: Iterable[Header]) -> dict[str, str]:
-    """Return the headers of a message by name, several values of one name joined."""
+def pairs(messages: Iterable[Header]) -> Headers:
+    """Return headers that came in a message, a name always spelled as it is first.
+
+    aiohttp takes two spellings of one name for two values of which the last one holds.
+    """
+    spelled: dict[str, str] = {}
+    return [(spelled.setdefault(header.name.lower(), header.name), header.value) for header in messages]
+
+
+def overridden(headers: Headers, by: Headers) -> Headers:
+    """Return headers, those apart whose names others have, followed by the others. Names are case-insensitive."""
+    names = {name.lower() for name, _ in by}
+    return [*(header for header in headers if header[0].lower() not in names), *by]
+
+
+def joined(headers: Headers) -> dict[str, str]:
+    """Return headers by their names in lower case, the values of one name joined by ``, ``."""
     found: dict[str, str] = {}
-    for header in headers:
-        found[header.name] = f"{found[header.name]}, {header.value}" if header.name in found else header.value
+    for name, value in headers:
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
     return found
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Return text without the surrogates that stand for bytes which are not UTF-8: messages cannot carry them."""
     if text.isascii():
         return text

@@ -10,8 +10,9 @@ from yarl import URL
 
 from homing_core import limits
 from homing_core.reasons import FailureReason
+from homing_core.retry import NO_ADVICE, RETRY_HEADER, RetryAdvice
 from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
-from homing_worker.runtime.headers import clean_headers
+from homing_worker.runtime.headers import kept_headers, readable
 from homing_worker.runtime.spool import Spool, Spools
 
 _KEEPALIVE: Final = 1.0
@@ -27,6 +28,7 @@ def open_session() -> aiohttp.ClientSession:
         # What a function compressed stays so: unpacking it could fill the memory.
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        max_field_size=limits.MAX_HEADERS_SIZE,
         trust_env=False,
     )
 
@@ -52,9 +54,9 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
     :raises SpoolError: This worker has no room for a large one.
     """
     url = URL(origin + request.target, encoded=True)
-    headers = dict(request.headers)
+    headers = request.headers
     if isinstance(request.body, Spool):
-        headers["Content-Length"] = str(len(request.body))
+        headers = [*headers, ("Content-Length", str(len(request.body)))]
     try:
         async with session.request(
             request.method,
@@ -65,12 +67,12 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             middlewares=(_once,),
         ) as response:
             body = await _read(response, request.spools)
-            kept = clean_headers(response.headers.items())
             return Answer(
                 status_code=response.status,
-                headers=kept,
-                content_type=kept.get("content-type", ""),
+                headers=kept_headers(response.headers.items()),
+                content_type=readable(response.headers.get("Content-Type", "")),
                 body=body,
+                advice=_advice(response),
             )
     except aiohttp.ClientConnectorError as error:
         raise CallFailedError(
@@ -86,6 +88,13 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
         raise CallFailedError(
             FailureReason.BAD_RESPONSE, f"the answer is not valid HTTP: {_first_line(error)}"
         ) from error
+
+
+def _advice(response: aiohttp.ClientResponse) -> RetryAdvice:
+    if 200 <= response.status < 300:
+        return NO_ADVICE
+    headers = response.headers
+    return RetryAdvice.of(after=headers.get("Retry-After", ""), retry=headers.getall(RETRY_HEADER, ()))
 
 
 def _sent(body: Body) -> bytes | AsyncIterator[bytes] | None:

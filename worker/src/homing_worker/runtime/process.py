@@ -23,7 +23,7 @@ from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Answer, Body, CallFailedError, Instance, Request, Runtime
-from homing_worker.runtime.headers import clean_headers
+from homing_worker.runtime.headers import Headers, joined, kept_headers
 from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
@@ -142,18 +142,18 @@ class ProcessInstance(Instance):
             transport.close()
         status = transport.get_returncode() or 0
         if status == 0:
-            content_type = request.headers.get("Content-Type", "")
+            content_type = joined(request.headers).get("content-type", "")
             duration = f"{time.monotonic() - started:.6f}"
             return Answer(
                 status_code=200,
-                headers=clean_headers([("content-type", content_type), ("x-duration-seconds", duration)]),
+                headers=kept_headers([("content-type", content_type), ("x-duration-seconds", duration)]),
                 content_type=content_type,
                 body=run.body,
             )
         ended = f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
         return Answer(
             status_code=500,
-            headers={"content-type": "text/plain; charset=utf-8"},
+            headers=[("content-type", "text/plain; charset=utf-8")],
             content_type="text/plain; charset=utf-8",
             body=run.body,
             failure=(FailureReason.EXIT_STATUS, "\n".join([ended, *run.last_lines])),
@@ -273,7 +273,10 @@ class _Run(asyncio.SubprocessProtocol):
 
 
 def http_variables(request: Request) -> dict[str, str]:
-    """Return the environment variables in which a command finds its request, named as the classic watchdog does."""
+    """Return the environment variables in which a command finds its request, named as the classic watchdog does.
+
+    A header that comes more than once is one variable, its values joined by ``, ``.
+    """
     parts = urlsplit(request.target)
     variables = {f"Http_{name.replace('-', '_')}": value for name, value in _title(request.headers).items()}
     return variables | {
@@ -285,5 +288,5 @@ def http_variables(request: Request) -> dict[str, str]:
     }
 
 
-def _title(headers: Mapping[str, str]) -> dict[str, str]:
-    return {"-".join(word.capitalize() for word in name.split("-")): value for name, value in headers.items()}
+def _title(headers: Headers) -> dict[str, str]:
+    return {"-".join(word.capitalize() for word in name.split("-")): value for name, value in joined(headers).items()}
