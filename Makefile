@@ -20,7 +20,7 @@ demo:
 	@BROKER='$(BROKER)' RUNTIME='$(RUNTIME)' scripts/demo
 
 test:
-	@scripts/test $(ARGS)
+	@scripts/test $(or $(ARGS),--cov)
 
 soak:
 	@scripts/soak $(ARGS)
@@ -52,5 +52,5 @@ release:
 	@scripts/release
 
 clean:
-	rm -rf .venv .venv-gen .venv-polyglot .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-gen .venv-polyglot .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

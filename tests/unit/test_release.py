@@ -89,7 +89,7 @@ def test_a_release_is_checked_built_tested_as_built_and_tagged(repository: Repos
     assert (repository.folder / "calls").read_text().splitlines() == [
         "check",
         "dist dist",
-        f"test --no-skips --built={repository.folder}/dist",
+        f"test --no-skips --cov --built={repository.folder}/dist",
     ]
     assert repository.git("rev-parse", "v1.2.0^{commit}") == repository.git("rev-parse", "HEAD")
     assert repository.git("tag", "--list", "--format=%(contents)") == "homing 1.2.0\n\n### Added\n\n- Something."
