@@ -130,7 +130,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer
         monkeypatch.setenv("HOMING_TARGET", server.target)
         for function in ("shout", "publish", "billing", "a", "b"):
             server.function(function)
-        server.function("figlet").returns({"art": "_"})
+        server.function("figlet").returns({"art": "_"}, headers={"Content-Type": "application/json"})
         server.function("resize").returns({"size": 7})
         server.function("render").fails(400, "no scene", times=1)  # for those who look for dead letters
         yield server
