@@ -9,7 +9,7 @@ help:
 	@echo 'make soak          what takes longer: runs of 35 minutes, many storms (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
 	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million, --schedules or --fairness)'
-	@echo 'make gen           generate the Python code of proto/ and the synchronous half of the SDK'
+	@echo 'make gen           generate the Python and Go code of proto/ and the synchronous half of the SDK'
 	@echo 'make format        format code and protos'
 	@echo 'make requirements  renew the pinned requirements (ARGS=--upgrade for newer versions)'
 	@echo 'make dist          build wheels and source distributions into dist/'
@@ -33,6 +33,7 @@ bench:
 
 gen:
 	@scripts/gen
+	@scripts/gen-clients
 	@scripts/venv dev
 	@.venv/bin/python scripts/unasync.py
 
