@@ -171,10 +171,26 @@ def test_a_block_is_of_a_kind_that_is_looked_at(document: Path) -> None:
                 pass  # these are run, here and in test_documents_console.py
             case "json":
                 json.loads(block.text)
+            case "go" | "typescript" | "java" | "xml":
+                assert stands_in_source(block), f"{block} stands in none of the programs of other languages"
             case "":
                 assert "$ " not in block.text, f"{block} is a figure, or else a block of `console`"
             case _:
                 assert block.text in NOT_RUN, f"{block} is run by no test: say here why not"
+
+
+def stands_in_source(block: Block) -> bool:
+    """Tell whether a block is a part of what is built and run in tests/polyglot, but for spaces where lines begin."""
+    sources = [
+        *(ROOT / "docs" / "examples" / "clients").rglob("*.*"),
+        *(ROOT / "tests" / "polyglot" / "go").glob("*.go"),
+        *(ROOT / "tests" / "polyglot" / "typescript").glob("*.ts"),
+    ]
+    return any(without_indents(block.text) in without_indents(path.read_text(encoding="utf-8")) for path in sources)
+
+
+def without_indents(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
 
 
 @each_document

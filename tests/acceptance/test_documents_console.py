@@ -135,9 +135,51 @@ def check_pip(_: Place, command: Program, __: bytes | None) -> bytes:
     }
     by_name = projects | {project["name"]: project for project in projects.values()}
     assert command.words[1] == "install"
+    pinned = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
     for word in command.words[2:]:
         wanted = Requirement(word.removeprefix("./"))
+        if wanted.name not in by_name:
+            assert f"\n{wanted} " in pinned, f"{command}: not the version that is tested"
+            continue
         assert wanted.extras <= set(by_name[wanted.name].get("optional-dependencies", {})), command
+    return b""
+
+
+def check_go(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Check that generators are of the versions that are tested, and that our module is where it is said to be."""
+    clients = ROOT / "clients" / "go"
+    match command.words[1:]:
+        case ("install", package):
+            name, version = package.split("@")
+            required = re.findall(
+                r"^\s*(\S+) (v\S+)", (clients / "tools" / "go.mod").read_text(encoding="utf-8"), re.MULTILINE
+            )
+            assert any(name.startswith(module) and version == pin for module, pin in required), command
+        case ("mod", "edit", _, replace):
+            module, folder = replace.removeprefix("-replace=").split("=")
+            assert f"module {module}\n" in (ROOT / folder.removeprefix("../homing/") / "go.mod").read_text(
+                encoding="utf-8"
+            )
+        case _:
+            assert command.words[1:] == ("mod", "tidy"), command
+    return b""
+
+
+def check_npm(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Check that packages are installed in the versions that are tested."""
+    package = json.loads((ROOT / "tests" / "polyglot" / "typescript" / "package.json").read_text(encoding="utf-8"))
+    pinned = [
+        f"{name}@{version}" for kind in ("dependencies", "devDependencies") for name, version in package[kind].items()
+    ]
+    assert command.words[1] == "install"
+    assert {word for word in command.words[2:] if not word.startswith("--")} <= {*pinned}, command
+    return b""
+
+
+def check_generate(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Let pass what tests/polyglot generates its code with."""
+    package = (ROOT / "tests" / "polyglot" / "typescript" / "package.json").read_text(encoding="utf-8")
+    assert f" {command}" in package.replace(".venv/bin/", ""), command
     return b""
 
 
@@ -161,6 +203,10 @@ PROGRAMS = {
     "grpcurl": run_grpcurl,
     "pip": check_pip,
     "make": check_make,
+    "go": check_go,
+    "npm": check_npm,
+    "buf": check_generate,
+    "scripts/googleapis": check_generate,
     "export": check_nothing,
     "homing-server": check_nothing,
     "homing-worker": check_nothing,
