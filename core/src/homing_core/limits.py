@@ -66,7 +66,7 @@ MAX_LOG_SIZE: Final = MIB
 """So many lines, and bytes of text, of an invocation's log are kept, over all its attempts."""
 
 SHORT_RETRY_DELAY: Final = 2.0
-"""Delays up to this one are waited for in the worker, longer ones in the store."""
+"""Backoffs up to this one are waited for in the worker, longer ones in the store."""
 
 POISON_STARTS: Final = 3
 """So many starts without an end make an invocation poison."""
@@ -79,13 +79,13 @@ MAX_BROKER_LOGS: Final = 32 * MIB
 """At most so many bytes of log lines wait at the broker; where more come the oldest are dropped."""
 
 CONTROL_INTERVAL: Final = 2.0
-"""How often servers and workers say that they live."""
+"""Seconds between two heartbeats of a server, and of a worker."""
 
 CONTROL_SILENCE: Final = 10.0
-"""A worker that has not heard a server for so long starts nothing; a worker not heard of for so long is lost."""
+"""A worker that got no heartbeat of a server for so long starts nothing; one that sent none for so long is lost."""
 
 WORKER_LOST: Final = 2 * CONTROL_SILENCE
-"""A worker that was not heard of for so long holds nothing and starts nothing: it has closed its own gate before."""
+"""A worker that sent no heartbeat for so long has nothing and starts nothing: it has closed its own gate before."""
 
 TOMBSTONE_KEPT: Final = 300.0
 """So long after its message was settled the tombstone of an invocation is kept: the broker may have been killed just
