@@ -5,7 +5,7 @@ To redrive is to try again and to forget: an invocation becomes a re-run, a deli
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -85,7 +85,7 @@ class DeadLetters:
 
     def redrive(
         self, request: RedriveDeadLettersRequest, *, caller: Identity, traceparent: str
-    ) -> AsyncIterator[RedriveDeadLettersResponse]:
+    ) -> AsyncGenerator[RedriveDeadLettersResponse, None]:
         """Try again what a filter selects of what there was when the call began; tell how far it is.
 
         Each is tried again and forgotten in one transaction, so that nobody tries it again twice.
@@ -122,7 +122,9 @@ class DeadLetters:
             response=RedriveDeadLettersResponse,
         )
 
-    def purge(self, request: PurgeDeadLettersRequest, *, caller: Identity) -> AsyncIterator[PurgeDeadLettersResponse]:
+    def purge(
+        self, request: PurgeDeadLettersRequest, *, caller: Identity
+    ) -> AsyncGenerator[PurgeDeadLettersResponse, None]:
         """Forget what a filter selects of what there was when the call began; tell how far it is.
 
         :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -67,7 +67,7 @@ class Reruns:
 
     def rerun_all(
         self, request: api.BulkRerunRequest, *, caller: Identity, traceparent: str
-    ) -> AsyncIterator[api.BulkRerunResponse]:
+    ) -> AsyncGenerator[api.BulkRerunResponse, None]:
         """Run again what a filter selects of the invocations that had ended when the call began; tell how far it is.
 
         What a cap on the rate lets wait is scheduled, each by its place among all that match: so a call that goes on

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -92,7 +92,9 @@ class Stops:
             raise invocation_ended(invocation_id, state.name)
         await self._follow(requested)
 
-    def stop_selected(self, request: api.BulkStopRequest, *, caller: Identity) -> AsyncIterator[api.BulkStopResponse]:
+    def stop_selected(
+        self, request: api.BulkStopRequest, *, caller: Identity
+    ) -> AsyncGenerator[api.BulkStopResponse, None]:
         """Stop all that a filter selects and that were accepted before the call began; tell how far it is.
 
         :raises ApiError: INVALID_ARGUMENT; and as BulkCalls says.

@@ -84,6 +84,7 @@ class Services:
     signing_keys: SigningKeyService
     keys: KeyService
 
+
 _COMPRESSION = (("grpc.default_compression_level", 2),)
 """A level and not an algorithm, which would be used for clients too that did not say that they know it."""
 
