@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from homing import Client, PermissionDeniedError, RateLimitedError, Scope, UnauthenticatedError
-from homing.errors import NotFoundError, RequestError
+from homing.errors import InvalidRequestError, NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
     GetInvocationRequest,
@@ -328,11 +328,14 @@ def test_what_is_bulk_keeps_to_the_functions_of_the_key(guarded: Cluster, root: 
     other = root.invoke_async("lower", "x", labels={"bulk": "1"}, delay=3600)
     with pytest.raises(RequestError, match="at least one field"):
         limited.bulk_stop()
-    assert limited.bulk_stop(labels={"bulk": "1"}).matched == 1
+    assert limited.bulk_stop(labels={"bulk": "1"}, request_id="r").matched == 1
+    assert limited.bulk_stop(labels={"bulk": "1"}, request_id="r").stopped == 1
     assert root.get(mine.id).state == "STOPPED"
     assert root.get(mine.id).stop_request is not None
     assert root.get(other.id).state == "SCHEDULED"
-    root.stop(other.id)
+    # The same id of another caller stands for another call, which stops the rest.
+    assert root.bulk_stop(labels={"bulk": "1"}, request_id="r").stopped == 1
+    assert root.get(other.id).state == "STOPPED"
 
 
 def test_a_key_for_one_function_gives_it_no_secret_and_sees_no_further_along_a_chain(
@@ -519,6 +522,12 @@ def test_control_actions_are_audited_and_nothing_secret_is(guarded: Cluster, roo
     with pytest.raises(NotFoundError):
         root.functions.pause("missing")
     root.functions.delete("audited")
+    root.bulk_stop(function="audited")
+    with pytest.raises(InvalidRequestError):
+        root.bulk_rerun()
+    root.dead_letters.redrive(function="audited", dry_run=True)
+    with Client(guarded.target, api_key=key) as reader:
+        denied(lambda: reader.dead_letters.purge(function="audited"), "SCOPE_MISSING")
     for fields in (
         {"action": "DeployFunction", "caller": "root", "function": "audited", "outcome": "OK"},
         {"action": "CreateSecret", "caller": "root", "secret": "audited-secret", "outcome": "OK"},
@@ -526,6 +535,10 @@ def test_control_actions_are_audited_and_nothing_secret_is(guarded: Cluster, roo
         {"action": "DeleteFunction", "caller": "audited-key", "outcome": "PERMISSION_DENIED"},
         {"action": "PauseFunction", "caller": "root", "function": "missing", "outcome": "NOT_FOUND"},
         {"action": "DeleteFunction", "caller": "root", "function": "audited", "outcome": "OK"},
+        {"action": "BulkStop", "caller": "root", "outcome": "OK"},
+        {"action": "BulkRerun", "caller": "root", "outcome": "INVALID_ARGUMENT"},
+        {"action": "RedriveDeadLetters", "caller": "root", "dry_run": True, "outcome": "OK"},
+        {"action": "PurgeDeadLetters", "caller": "audited-key", "outcome": "PERMISSION_DENIED"},
     ):
         guarded.server.wait_for_log("audit", after=before, logger="homing.audit", **fields)
     assert not guarded.server.betrayals

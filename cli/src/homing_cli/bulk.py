@@ -111,9 +111,9 @@ def carry_out(
 
         try:
             return call(request_id, report)
-        except (homing.RequestError, KeyboardInterrupt):
+        except (homing.RequestError, KeyboardInterrupt) as error:
             progress.stop()
-            if begun:
+            if begun and not isinstance(error, homing.AbortedError):
                 same = "".join(f" {option} {time.isoformat()}" for option, time in times.items() if time is not None)
                 output.complain(f"go on with --request-id {request_id}{same}")
             raise

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
+import structlog.testing
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.guard import Guard
+from homing_server.auth.identity import Identity
+from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.errors import (
     ApiError,
     Code,
@@ -23,6 +28,7 @@ from homing_server.errors import (
     unavailable,
 )
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
+from homing_server.front.grpc.caller import serve_for
 from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
 from homing_server.front.http.status import refusal
 from homing_server.rules.validation import Checks, check_spec
@@ -34,6 +40,10 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.holds = False
+        """Whether a stream goes on for ever."""
+        self.ended = asyncio.Event()
+        """Set once a stream is over here."""
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Any) -> api.InvokeAsyncResponse:  # noqa: N802
         checks = Checks()
@@ -55,6 +65,19 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
         if self.error is not None:
             raise self.error
 
+    async def BulkStop(  # noqa: N802
+        self, request: api.BulkStopRequest, context: Any
+    ) -> AsyncIterator[api.BulkStopResponse]:
+        try:
+            yield api.BulkStopResponse(matched=2)
+            if self.error is not None:
+                raise self.error
+            if self.holds:
+                await asyncio.Event().wait()
+            yield api.BulkStopResponse(matched=2, stopped=2, done=True)
+        finally:
+            self.ended.set()
+
 
 @pytest.fixture
 async def failing() -> Failing:
@@ -63,7 +86,15 @@ async def failing() -> Failing:
 
 @pytest.fixture
 async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
-    server = grpc.aio.server(interceptors=[AuthenticationInterceptor(None), ErrorInterceptor()])
+    async with served(failing, AuthenticationInterceptor(None), ErrorInterceptor()) as stub:
+        yield stub
+
+
+@contextlib.asynccontextmanager
+async def served(
+    failing: Failing, *interceptors: grpc.aio.ServerInterceptor
+) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
+    server = grpc.aio.server(interceptors=interceptors)
     invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(failing, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -179,6 +210,58 @@ async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) ->
         await call.read()
     seen = Seen(caught.value)
     assert (seen.code, seen.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+
+
+async def stop_many(stub: Any, *, messages: int | None = None) -> None:
+    """Stop many; after so many messages give up."""
+    call = stub.BulkStop(api.BulkStopRequest(reason="enough"))
+    if messages is None:
+        async for _ in call:
+            pass
+        return
+    for _ in range(messages):
+        await call.read()
+    call.cancel()
+
+
+async def test_streams_that_change_something_are_audited_at_their_ends(failing: Failing, stub: Any) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await stop_many(stub)
+        failing.error = ApiError(code=Code.ABORTED, reason="BULK_CALL_TAKEN_OVER", message="taken over")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stop_many(stub)
+        failing.error = KeyError("unexpected")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stop_many(stub)
+        failing.error, failing.holds = None, True
+        failing.ended.clear()
+        await stop_many(stub, messages=1)
+        async with asyncio.timeout(30):
+            await failing.ended.wait()
+    audited = [line for line in lines if line["event"] == "audit"]
+    assert {line["action"] for line in audited} == {"BulkStop"}
+    assert [line["outcome"] for line in audited] == ["OK", "ABORTED", "INTERNAL", "CANCELLED"]
+
+
+async def test_a_key_that_is_revoked_ends_a_stream_and_what_it_does(failing: Failing) -> None:
+    identity = Identity(name="me", scopes=ALL_SCOPES)
+
+    class Lets(grpc.aio.ServerInterceptor):
+        async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+            serve_for(identity)
+            return await continuation(handler_call_details)
+
+    async with served(failing, Lets(), ErrorInterceptor()) as stub:
+        with structlog.testing.capture_logs() as lines:
+            call = stub.BulkStop(api.BulkStopRequest())
+            await call.read()
+            identity.state.revoked = True
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            async with asyncio.timeout(30):
+                await failing.ended.wait()
+    assert Seen(caught.value).code is grpc.StatusCode.UNAUTHENTICATED
+    assert [line["outcome"] for line in lines if line["event"] == "audit"] == ["UNAUTHENTICATED"]
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
