@@ -40,8 +40,9 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.holds = False
-        """Whether a stream goes on for ever."""
+        self.go_on = asyncio.Event()
+        """Cleared, a stream waits after its first message."""
+        self.go_on.set()
         self.ended = asyncio.Event()
         """Set once a stream is over here."""
 
@@ -72,8 +73,7 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
             yield api.BulkStopResponse(matched=2)
             if self.error is not None:
                 raise self.error
-            if self.holds:
-                await asyncio.Event().wait()
+            await self.go_on.wait()
             yield api.BulkStopResponse(matched=2, stopped=2, done=True)
         finally:
             self.ended.set()
@@ -233,7 +233,8 @@ async def test_streams_that_change_something_are_audited_at_their_ends(failing: 
         failing.error = KeyError("unexpected")
         with pytest.raises(grpc.aio.AioRpcError):
             await stop_many(stub)
-        failing.error, failing.holds = None, True
+        failing.error = None
+        failing.go_on.clear()
         failing.ended.clear()
         await stop_many(stub, messages=1)
         async with asyncio.timeout(30):
@@ -253,9 +254,11 @@ async def test_a_key_that_is_revoked_ends_a_stream_and_what_it_does(failing: Fai
 
     async with served(failing, Lets(), ErrorInterceptor()) as stub:
         with structlog.testing.capture_logs() as lines:
+            failing.go_on.clear()
             call = stub.BulkStop(api.BulkStopRequest())
             await call.read()
             identity.state.revoked = True
+            failing.go_on.set()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             async with asyncio.timeout(30):
