@@ -348,7 +348,9 @@ async def test_the_asynchronous_client_does_the_same(shared_cluster: Cluster, ra
         await client.functions.resume("cat")
         assert (await held.result(PATIENCE)).text == "one"
 
-        edited = await held.rerun(payload="three")
+        edited = await held.rerun(payload="three", request_id="edited")
+        same = await held.rerun(payload="three", request_id="edited")
+        assert (edited.duplicate, same.duplicate, same.id) == (False, True, edited.id)
         assert (await edited.result(PATIENCE)).text == "three"
         assert (await edited.describe()).rerun_of == held.id
         done = await client.bulk_rerun(labels={"job": "8"}, request_id="all", max_per_second=100)

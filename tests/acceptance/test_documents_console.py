@@ -68,6 +68,9 @@ class Place:
             case ("keys", "create", name, *_):
                 with contextlib.suppress(NotFoundError):
                     self.client.keys.revoke(name)
+            case ("deploy", name, *options, "--expected-revision", _):
+                revision = self.client.functions.get(name).revision
+                words = ["deploy", name, *options, "--expected-revision", str(revision)]
             case ("signing-key", "revoke", "ID"):
                 words = [*words[:2], self.client.signing_keys.rotate(function="billing").signing_key.id]
         return [ID.sub(lambda _: self._id_for(words[0]), word) for word in words]

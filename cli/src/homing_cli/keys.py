@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from homing import ApiKey
 from homing.v1 import CreateKeyResponse
 from homing_cli import output
 from homing_cli.filters import complete_function
-from homing_cli.options import Json, Target, connect, duration, wants_json
+from homing_cli.options import Json, Target, connect, end, wants_json
 
 app = typer.Typer(
     name="keys",
@@ -42,8 +43,15 @@ def create(
         float | None, typer.Option(help="How many calls and invocations in a second it allows; by default any number.")
     ] = None,
     expires: Annotated[
-        float | None,
-        typer.Option(parser=duration, metavar="DURATION", help="After how long it ends, as 30d; by default never."),
+        datetime | None,
+        typer.Option(
+            parser=end,
+            metavar="DURATION",
+            help="After how long it ends, as 30d, or when, as 2030-01-01; by default never.",
+        ),
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Makes it safe to say this again within a day, word for word.")
     ] = None,
     target: Target = None,
     json: Json = False,
@@ -58,10 +66,15 @@ def create(
     """  # noqa: D301 - click wants the character
     with connect(ctx, target) as client:
         made = client.keys.create(
-            name, scopes=scope, functions=function, max_per_second=max_per_second, expires=expires
+            name,
+            scopes=scope,
+            functions=function,
+            max_per_second=max_per_second,
+            expires=expires,
+            request_id=request_id,
         )
     if wants_json(ctx, json=json):
-        output.print_json(CreateKeyResponse(key=made.api_key.message, secret=made.secret))
+        output.print_json(CreateKeyResponse(key=made.api_key.message, secret=made.secret, duplicate=made.duplicate))
         return
     # The key alone goes to standard output, so that it can be piped to where it is kept.
     output.complain(f"key {made.api_key.name} is made; it is not shown again")

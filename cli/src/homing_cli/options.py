@@ -138,3 +138,18 @@ def moment(text: str) -> datetime:
         raise typer.BadParameter(
             f"{text!r} is neither a time such as 2026-11-22T08:00 nor so long ago, as 90m"
         ) from None
+
+
+def end(text: str) -> datetime:
+    """Return a time such as ``2030-01-01``, local where it has no zone, or ``30d`` for so long from now.
+
+    :raises typer.BadParameter: It is none.
+    """
+    if _DURATION.fullmatch(text):
+        return datetime.now(UTC) + timedelta(seconds=duration(text))
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time such as 2030-01-01 nor so long from now, as 30d"
+        ) from None

@@ -30,6 +30,7 @@ def rotate(
             autocompletion=complete_function,
         ),
     ] = None,
+    request_id: Annotated[str | None, typer.Option(help="Makes it safe to say this again.")] = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -41,9 +42,11 @@ def rotate(
       homing signing-key rotate --function billing
     """  # noqa: D301 - click wants the character
     with connect(ctx, target) as client:
-        made = client.signing_keys.rotate(function=function)
+        made = client.signing_keys.rotate(function=function, request_id=request_id)
     if wants_json(ctx, json=json):
-        output.print_json(RotateSigningKeyResponse(signing_key=made.signing_key.message, key=made.key))
+        output.print_json(
+            RotateSigningKeyResponse(signing_key=made.signing_key.message, key=made.key, duplicate=made.duplicate)
+        )
         return
     # The key alone goes to standard output, so that it can be piped to where it is kept.
     output.complain(f"key {made.signing_key.id} signs from now on; it is not shown again")

@@ -22,6 +22,7 @@ KEY_SIZE: Final = 32
 _NONCE: Final = 12
 _SEAL: Final = b"homing seal v1"
 _VAULT: Final = b"homing vault v1\0"
+_DERIVED: Final = b"homing derived v1\0"
 _VERSION: Final = b"\x01"
 
 
@@ -74,7 +75,7 @@ def seal(public: bytes, content: bytes, name: str) -> bytes:
 
 
 class Vault:
-    """Encrypts what is kept in the store, with a key that is not in it."""
+    """Encrypts what is kept in the store, and derives what need not be kept, with a key that is not in it."""
 
     def __init__(self, key: bytes) -> None:
         """Take a key of 32 bytes.
@@ -82,6 +83,16 @@ class Vault:
         :raises ValueError: It has another length.
         """
         self._cipher = ChaCha20Poly1305(key)
+        self._key = key
+
+    def derive(self, size: int, *parts: bytes) -> bytes:
+        """Return bytes that follow from the key and these parts.
+
+        The same parts give the same bytes. The bytes tell nothing of the key or the parts, nor the parts of the bytes.
+        """
+        # Each part with its length, so that no two lists of parts are one.
+        framed = b"".join(len(part).to_bytes(8) + part for part in parts)
+        return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=_DERIVED + framed).derive(self._key)
 
     def encrypt(self, content: bytes, name: str) -> bytes:
         """Encrypt the content of the row of a name."""

@@ -113,8 +113,7 @@ class RequestError(HomingError):
     details: Sequence[AnyMessage]
     """All details of the answer, as they came."""
     request_id: str | None
-    """The request id of an ``invoke_async``, a re-run or a call about many that may have had an effect: calling again
-    with it is safe."""
+    """The request id of a call that may have had an effect: calling again with it is safe. None where it had none."""
 
     def __init__(
         self,

@@ -207,7 +207,7 @@ class Server:
                 functions=FunctionService(self._catalog, self._deployment),
                 secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
                 signing_keys=SigningKeyService(self._signing_keys),
-                keys=KeyService(ApiKeys(self._database, self._key_cache, self._control)),
+                keys=KeyService(ApiKeys(self._database, self._key_cache, self._control, self._keyring)),
             ),
             tls=settings.tls,
             compress=settings.compress_responses,

@@ -291,6 +291,16 @@ def key_exists(name: str) -> ApiError:
     )
 
 
+def created_key_revoked(request_id: str, name: str) -> ApiError:
+    """Return the error of a call that is repeated whose API key was revoked since it was made."""
+    return ApiError(
+        code=Code.FAILED_PRECONDITION,
+        reason="KEY_REVOKED",
+        message=f"the key {shown(name)} that request_id {shown(request_id)} stands for was revoked: choose another id",
+        metadata={"request_id": request_id, "key": name},
+    )
+
+
 def scope_missing(what: str, scopes: Sequence[str]) -> ApiError:
     """Return the error of a call that the key does not allow.
 

@@ -80,7 +80,7 @@ class Bench:
         )
         self.invocations = Queries(database, WaitReasons(self.catalog, presence))
         self.dead_letters = DeadLetters(database, admission, BulkCalls(database, tasks), redelivered=lambda: None)
-        self.keys = ApiKeys(database, KeyCache(database, root_key=""), control)
+        self.keys = ApiKeys(database, KeyCache(database, root_key=""), control, keyring)
         self.secrets = Secrets(database, keyring, self.catalog, control)
 
     async def functions(self, request: ListFunctionsRequest, *, caller: Any) -> Message:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from homing.v1 import function_pb2
 from homing.v1 import secret_service_pb2 as api
+from homing.v1.signing_key_service_pb2 import RotateSigningKeyRequest, RotateSigningKeyResponse
 from homing_core import limits
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.guard import Guard
@@ -20,7 +22,7 @@ from homing_core.wire.v1 import FunctionSecrets, FunctionState
 from homing_server.admin.deployment import Deployment
 from homing_server.admin.secrets import Secrets
 from homing_server.admin.signing_keys import SigningKeys
-from homing_server.auth.identity import EVERYBODY
+from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.control import ControlChannel
@@ -67,6 +69,12 @@ class Bench:
 
     def state(self, name: str) -> FunctionState:
         return next(state for state in self.catalog.live() if state.function.name == name)
+
+    async def rotate(
+        self, function: str = "", key: str = "", request_id: str = "", *, caller: Identity = EVERYBODY
+    ) -> RotateSigningKeyResponse:
+        request = RotateSigningKeyRequest(function=function, key=key, request_id=request_id)
+        return await self.signing_keys.rotate(request, caller=caller)
 
     async def told(self, function: str) -> FunctionSecrets:
         """Return what a worker is told of a function."""
@@ -223,7 +231,7 @@ async def test_every_delivery_is_signed_from_the_first_start_on(bench: Bench) ->
 
 async def test_the_newest_two_keys_are_active(bench: Bench) -> None:
     before = await bench.told("f")
-    made = [await bench.signing_keys.rotate("", "", caller=EVERYBODY) for _ in range(3)]
+    made = [await bench.rotate() for _ in range(3)]
 
     told = await bench.told("f")
 
@@ -240,11 +248,41 @@ async def test_the_newest_two_keys_are_active(bench: Bench) -> None:
     assert refused.value.reason == "SIGNING_KEY_NOT_FOUND"
 
 
+async def test_the_same_rotation_is_one_as_long_as_its_key_is_kept(bench: Bench, tmp_path: Path) -> None:
+    await bench.deploy("f")
+    first = await bench.rotate(request_id="once")
+    again = await bench.rotate(request_id="once")
+    assert (first.duplicate, again.duplicate) == (False, True)
+    assert (again.key, again.signing_key) == (first.key, first.signing_key)
+    assert not in_store(tmp_path, b"once")
+    async with bench_in(tmp_path) as other:
+        assert (await other.rotate(request_id="once")).key == first.key
+
+    given = "whsec_" + "c2lnbmluZyBrZXkgb2YgMjQgYnl0" * 2
+    for function, key in (("f", ""), ("", given)):
+        with pytest.raises(ApiError) as refused:
+            await bench.rotate(function, key, "once")
+        assert (refused.value.code, refused.value.reason) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    theirs = await bench.rotate("f", given, "once", caller=replace(EVERYBODY, name="ops"))
+    assert (theirs.key, theirs.duplicate) == (given, False), "an id is its caller's own"
+    assert (await bench.rotate("f", given, "once", caller=replace(EVERYBODY, name="ops"))).duplicate
+
+    # The one before stays kept, the one before that is not.
+    await bench.rotate()
+    assert (await bench.rotate(request_id="once")).key == first.key
+    await bench.rotate()
+    anew = await bench.rotate(request_id="once")
+    assert not anew.duplicate
+    assert anew.key != first.key
+    await bench.signing_keys.revoke(anew.signing_key.id, caller=EVERYBODY)
+    assert (await bench.rotate(request_id="once")).key not in {first.key, anew.key}
+
+
 async def test_a_functions_own_keys_take_the_place_of_the_servers(bench: Bench) -> None:
     await bench.deploy("f")
     of_server = (await bench.told("f")).signing_keys
     given = "whsec_" + "c2lnbmluZyBrZXkgb2YgMjQgYnl0" * 2
-    own = await bench.signing_keys.rotate("f", given, caller=EVERYBODY)
+    own = await bench.rotate("f", given)
 
     assert own.key == given
     assert list((await bench.told("f")).signing_keys) == [read_key(given)]
@@ -269,11 +307,11 @@ async def test_what_is_no_signing_key_is_refused_and_not_shown(
     bench: Bench, function: str, key: str, field: str
 ) -> None:
     with pytest.raises(ApiError) as refused:
-        await bench.signing_keys.rotate(function, key, caller=EVERYBODY)
+        await bench.rotate(function, key)
     assert [violation.field for violation in refused.value.violations] == [field]
     assert not key or key not in str(refused.value)
     with pytest.raises(ApiError, match="there is no function 'f'"):
-        await bench.signing_keys.rotate("f", "", caller=EVERYBODY)
+        await bench.rotate("f")
 
 
 async def test_the_key_file_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

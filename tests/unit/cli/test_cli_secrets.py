@@ -112,3 +112,22 @@ def test_signing_keys_are_rotated_listed_and_revoked(homing_fake: FakeServer, mo
     assert one["id"] == key_id
     assert homing("signing-key", "revoke", key_id).exit_code == 0
     assert homing("signing-key", "revoke", key_id).exit_code == 4
+
+
+def test_what_makes_a_key_may_be_said_again(homing_fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMING_TARGET", homing_fake.target)
+    words = ("keys", "create", "shop", "--scope", "read", "--expires", "2030-01-01", "--request-id", "once")
+
+    first, again = homing(*words), homing(*words, "--json")
+
+    assert first.exit_code == 0, first.stderr
+    (shown,) = objects(again.stdout)
+    assert (shown["secret"], shown["duplicate"]) == (first.stdout.strip(), True)
+    assert shown["key"]["expireTime"].startswith(("2029-12-31T", "2030-01-01T"))
+    assert homing(*words, "--function", "f").exit_code == 5
+    assert homing("keys", "create", "x", "--scope", "read", "--expires", "soon").exit_code == 2
+
+    rotate = ("signing-key", "rotate", "--request-id", "once")
+    first, again = homing(*rotate), homing(*rotate, "--json")
+    (shown,) = objects(again.stdout)
+    assert (shown["key"], shown["duplicate"]) == (first.stdout.strip(), True)

@@ -52,6 +52,18 @@ def test_a_key_is_not_shown_and_no_box_is_like_another() -> None:
     assert repr(key) == f"<SealKey {key.public.hex()}>"
 
 
+def test_what_is_derived_follows_from_the_key_and_each_part() -> None:
+    vault = Vault(bytes(32))
+    parts = [(), (b"",), (b"", b""), (b"a", b"bc"), (b"ab", b"c"), (b"abc",), (b"bc", b"a")]
+
+    derived = [vault.derive(38, *each) for each in parts]
+
+    assert len(set(derived)) == len(parts)
+    assert {len(each) for each in derived} == {38}
+    assert derived == [Vault(bytes(32)).derive(38, *each) for each in parts]
+    assert not set(derived) & {Vault(bytes([1] * 32)).derive(38, *each) for each in parts}
+
+
 @pytest.mark.parametrize("public", [b"", b"short", bytes(32), bytes(33)], ids=["none", "short", "zero", "long"])
 def test_what_is_no_public_key_is_refused(public: bytes) -> None:
     with pytest.raises(SealError):

@@ -96,11 +96,11 @@ def test_a_rerun_sends_what_it_is_given(
     payload: payload_pb2.Payload | None,
 ) -> None:
     rerun = records.invocation("ENQUEUED", number=2)
-    scripted_server.script("RerunInvocation", AWAY, api.RerunInvocationResponse(invocation=rerun))
+    scripted_server.script("RerunInvocation", AWAY, api.RerunInvocationResponse(invocation=rerun, duplicate=True))
 
     handle = driver.do(client.rerun, "some-id", request_id="r1", **options)
 
-    assert (handle.id, handle.function, handle.request_id) == (rerun.id, "figlet", "r1")
+    assert (handle.id, handle.function, handle.request_id, handle.duplicate) == (rerun.id, "figlet", "r1", True)
     expected = api.RerunInvocationRequest(id="some-id", request_id="r1", payload=payload)
     assert scripted_server.requests["RerunInvocation"] == [expected] * 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,16 +75,57 @@ def test_bad_arguments_are_named(
         driver.do(client.keys.create, "a", **arguments)
 
 
-def test_what_would_not_be_the_same_twice_is_not_repeated(
+def test_a_key_is_asked_for_again_under_one_request_id(
     driver: Driver, client: Any, scripted_server: ScriptedServer
 ) -> None:
-    scripted_server.script("CreateKey", AWAY)
-    with pytest.raises(homing.UnavailableError):
+    made = api.CreateKeyResponse(key=api.Key(name="a"), secret="hk_x", duplicate=True)
+    scripted_server.script("CreateKey", AWAY, AWAY, made)
+
+    assert driver.do(client.keys.create, "a", scopes=["read"], expires=60).duplicate
+
+    first, *others = scripted_server.requests["CreateKey"]
+    assert others == [first, first]
+    assert uuid.UUID(first.request_id)
+
+
+def test_who_gives_up_knows_what_to_ask_again_with(
+    driver: Driver, client: Any, scripted_server: ScriptedServer
+) -> None:
+    gone = Refusal(code=grpc.StatusCode.INTERNAL, reason="INTERNAL")
+    scripted_server.script("CreateKey", gone)
+
+    with pytest.raises(homing.ServerError) as caught:
+        driver.do(client.keys.create, "a", scopes=["read"], request_id="mine")
+    assert caught.value.request_id == "mine"
+    with pytest.raises(homing.ServerError) as caught:
         driver.do(client.keys.create, "a", scopes=["read"])
+
+    assert [request.request_id for request in scripted_server.requests["CreateKey"]] == [
+        "mine",
+        caught.value.request_id,
+    ]
+
+
+def test_a_revocation_is_not_retried(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
     scripted_server.script("RevokeKey", AWAY)
     with pytest.raises(homing.UnavailableError):
         driver.do(client.keys.revoke, "a")
-    assert [len(scripted_server.requests[method]) for method in ("CreateKey", "RevokeKey")] == [1, 1]
+    assert len(scripted_server.requests["RevokeKey"]) == 1
+
+
+def test_a_fake_server_makes_a_key_once_under_a_request_id(driver: Driver) -> None:
+    with FakeServer() as fake:
+        client: Any = driver.client(fake.target)
+        made = driver.do(client.keys.create, "a", scopes=["read"], request_id="once")
+        again = driver.do(client.keys.create, "a", scopes=["read"], request_id="once")
+        assert (made.duplicate, again.duplicate) == (False, True)
+        assert (made.secret, made.api_key) == (again.secret, again.api_key)
+        with pytest.raises(homing.AlreadyExistsError) as reused:
+            driver.do(client.keys.create, "b", scopes=["read"], request_id="once")
+        assert reused.value.reason == "REQUEST_ID_REUSED"
+        driver.do(client.keys.revoke, "a")
+        with pytest.raises(homing.FailedPreconditionError, match="revoked"):
+            driver.do(client.keys.create, "a", scopes=["read"], request_id="once")
 
 
 def test_a_fake_server_keeps_keys(driver: Driver) -> None:

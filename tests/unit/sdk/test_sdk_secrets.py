@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,6 @@ def test_what_would_not_be_the_same_twice_is_not_repeated(
     calls: dict[str, Callable[[], Any]] = {
         "CreateSecret": lambda: driver.do(client.secrets.create, "a", "x"),
         "DeleteSecret": lambda: driver.do(client.secrets.delete, "a"),
-        "RotateSigningKey": lambda: driver.do(client.signing_keys.rotate),
         "RevokeSigningKey": lambda: driver.do(client.signing_keys.revoke, "id"),
     }
     for method, call in calls.items():
@@ -50,6 +50,23 @@ def test_what_would_not_be_the_same_twice_is_not_repeated(
         assert len(scripted_server.requests[method]) == 1
     scripted_server.script("UpdateSecret", AWAY, api.UpdateSecretResponse(secret=api.Secret(name="a", version=3)))
     assert driver.do(client.secrets.update, "a", "x").version == 3
+
+
+def test_a_rotation_is_asked_for_again_under_one_request_id(
+    driver: Driver, client: Any, scripted_server: ScriptedServer
+) -> None:
+    made = RotateSigningKeyResponse(signing_key=SigningKey(id="1"), key="whsec_abc", duplicate=True)
+    scripted_server.script("RotateSigningKey", AWAY, made)
+
+    assert driver.do(client.signing_keys.rotate).duplicate
+
+    first, second = scripted_server.requests["RotateSigningKey"]
+    assert first == second
+    assert uuid.UUID(first.request_id)
+    scripted_server.script("RotateSigningKey", Refusal(code=grpc.StatusCode.INTERNAL, reason="INTERNAL"))
+    with pytest.raises(homing.ServerError) as caught:
+        driver.do(client.signing_keys.rotate, request_id="mine")
+    assert caught.value.request_id == "mine"
 
 
 @pytest.mark.parametrize("value", [None, 1, bytearray(b"x"), ["x"]], ids=repr)
@@ -119,3 +136,16 @@ def test_the_fake_server_keeps_two_signing_keys(driver: Driver, homing_fake: Fak
     with pytest.raises(homing.FailedPreconditionError) as last:
         driver.do(client.signing_keys.revoke, made[2].signing_key.id)
     assert last.value.reason == "LAST_SIGNING_KEY"
+
+
+def test_the_fake_server_rotates_once_under_a_request_id(driver: Driver, homing_fake: FakeServer) -> None:
+    client = driver.client(homing_fake.target)
+    first = driver.do(client.signing_keys.rotate, request_id="once")
+    again = driver.do(client.signing_keys.rotate, request_id="once")
+
+    assert (first.duplicate, again.duplicate, again.key) == (False, True, first.key)
+    with pytest.raises(homing.AlreadyExistsError):
+        driver.do(client.signing_keys.rotate, key="whsec_" + "A" * 32, request_id="once")
+    driver.do(client.signing_keys.rotate)
+    driver.do(client.signing_keys.rotate)
+    assert not driver.do(client.signing_keys.rotate, request_id="once").duplicate, "it is not kept any more"

@@ -64,6 +64,7 @@ def test_an_ended_one_runs_again(driver: Driver, client: Any, homing_fake: FakeS
 
     same = driver.do(first.rerun, request_id="r1")
     again = driver.do(first.rerun, request_id="r1")
+    assert (same.duplicate, again.duplicate) == (False, True)
     edited = driver.do(client.rerun, first.id, payload="two")
 
     assert (same.id, driver.do(same.result).text, driver.do(edited.result).text) == (again.id, "ONE", "TWO")

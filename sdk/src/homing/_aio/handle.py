@@ -191,6 +191,7 @@ class AsyncInvocationHandle(Generic[Out]):
             self._decode,
             seen=convert.invocation(response.invocation),
             request_id=request.request_id,
+            duplicate=response.duplicate,
         )
 
     def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> AsyncLogTail:

@@ -8,6 +8,7 @@ from homing._aio.connection import AsyncConnection
 from homing._core import check
 from homing._core.calls import Deadline
 from homing._core.secret import NewSigningKey, SigningKey, rotate_request, signing_key
+from homing.errors import RequestError
 from homing.v1 import signing_key_service_pb2
 
 
@@ -17,21 +18,36 @@ class AsyncSigningKeys:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def rotate(self, *, function: str | None = None, key: str | None = None) -> NewSigningKey:
+    async def rotate(
+        self, *, function: str | None = None, key: str | None = None, request_id: str | None = None
+    ) -> NewSigningKey:
         """Make the key that deliveries are signed with from now on. The one before stays active beside it.
+
+        A request id always goes along, so the call is idempotent and is retried while the server is unavailable.
 
         :param function: Whose deliveries it signs; by default those of all functions that have no key of their own.
         :param key: The key, ``whsec_`` and 24 to 64 bytes in base64; by default the server makes one.
+        :param request_id: The same id with the same arguments is the same key, as long as it is kept. By default a new
+            one.
         :returns: The key, which is shown this one time.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises NotFoundError: There is no such function.
-        :raises RequestError: The call failed. It is not retried: a second key more would end the one before.
+        :raises AlreadyExistsError: The request id was used with other arguments.
+        :raises RequestError: The call failed. Where the key may have been made, the error's ``request_id`` makes
+            another try safe.
         """
-        response = await self._connection.call(
-            self._connection.signing_keys.RotateSigningKey, rotate_request(function, key), deadline=self._deadline()
+        request = rotate_request(function, key, request_id)
+        try:
+            response = await self._connection.call_idempotent(
+                self._connection.signing_keys.RotateSigningKey, request, deadline=self._deadline()
+            )
+        except RequestError as err:
+            err.request_id = request.request_id
+            raise
+        return NewSigningKey(
+            signing_key=signing_key(response.signing_key), key=response.key, duplicate=response.duplicate
         )
-        return NewSigningKey(signing_key=signing_key(response.signing_key), key=response.key)
 
     async def list(self, *, function: str | None = None) -> Sequence[SigningKey]:
         """Return the signing keys by function, the newest of each first, without the keys themselves.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -11,6 +10,7 @@ import grpc
 
 from homing._core import check, convert
 from homing._core.names import InvocationState
+from homing._core.request_id import request_id_of
 from homing.errors import RequestError
 from homing.v1 import invocation_pb2, invocation_service_pb2
 
@@ -111,15 +111,6 @@ def rerun_request(
 def rerun(message: invocation_service_pb2.BulkRerunResponse) -> BulkRerun:
     """Return what came of a bulk re-run as a value."""
     return BulkRerun(matched=message.matched, accepted=message.accepted, refused=message.refused)
-
-
-def request_id_of(given: str | None) -> str:
-    """Return the request id of a call about many. It always has one, so it goes on where it broke off.
-
-    :raises TypeError: What is given is no str.
-    :raises InvalidRequestError: It is no text that can be sent.
-    """
-    return str(uuid.uuid4()) if given is None else check.text("request_id", given)
 
 
 def reporter(on_progress: Callable[[Counts], object] | None) -> Callable[[Counts], object]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
-
 from homing._core import check
 from homing._core.calls import Unset
 from homing._core.names import InvocationState
 from homing._core.payload import encode_payload
+from homing._core.request_id import request_id_of
 from homing.errors import InvocationEndedError
 from homing.v1 import invocation_service_pb2, payload_pb2
 
@@ -37,7 +36,7 @@ def rerun_request(
     """
     request = invocation_service_pb2.RerunInvocationRequest(
         id=invocation_id,
-        request_id=str(uuid.uuid4()) if request_id is None else check.text("request_id", request_id),
+        request_id=request_id_of(request_id),
     )
     if not isinstance(payload, Unset):
         request.payload.CopyFrom(encode_payload(payload, content_type) or payload_pb2.Payload())

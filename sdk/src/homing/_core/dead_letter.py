@@ -10,9 +10,9 @@ from typing import Final, TypedDict
 import grpc
 
 from homing._core import check, convert
-from homing._core.bulk import request_id_of
 from homing._core.filter import several, time_range
 from homing._core.names import DeadLetterKind, InvocationState
+from homing._core.request_id import request_id_of
 from homing._core.values import Delivery, Failure
 from homing.errors import NotFoundError
 from homing.v1 import dead_letter_pb2, dead_letter_service_pb2

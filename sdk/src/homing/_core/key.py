@@ -9,6 +9,7 @@ from typing import Final
 
 from homing._core import check, convert
 from homing._core.names import Scope
+from homing._core.request_id import request_id_of
 from homing.v1 import key_service_pb2
 
 _SCOPES: Final = convert.numbered(Scope, key_service_pb2.DESCRIPTOR.enum_types_by_name["Scope"])
@@ -43,8 +44,10 @@ class NewApiKey:
 
     api_key: ApiKey
     """What is known of it from now on."""
+    duplicate: bool
+    """Whether an earlier call with the same request id made it."""
     secret: str = field(repr=False)
-    """The key itself, for ``Client(api_key=...)``. The server never shows it again."""
+    """The key itself, for ``Client(api_key=...)``. The server never shows it again, but to the same call."""
 
 
 def create_request(
@@ -54,8 +57,9 @@ def create_request(
     functions: Sequence[str] | None,
     max_per_second: float | None,
     expires: datetime | timedelta | float | None,
+    request_id: str | None,
 ) -> key_service_pb2.CreateKeyRequest:
-    """Return the request for a new key.
+    """Return the request for a new key. It always has a request id, so it is idempotent.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
@@ -70,7 +74,7 @@ def create_request(
         if not isinstance(expires, datetime):
             expires = datetime.now(UTC) + timedelta(seconds=check.seconds("expires", expires, zero=False))
         key.expire_time.FromDatetime(check.moment("expires", expires).astimezone(UTC))
-    return key_service_pb2.CreateKeyRequest(key=key)
+    return key_service_pb2.CreateKeyRequest(key=key, request_id=request_id_of(request_id))
 
 
 def api_key(message: key_service_pb2.Key) -> ApiKey:

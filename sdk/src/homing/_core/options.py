@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypedDict
 
-from homing._core import check
 from homing._core.destinations import Destinations
 from homing._core.headers import HeaderValues
 from homing._core.policy import RetryPolicy
+from homing._core.request_id import request_id_of
 from homing._core.spec import Query, Seconds, add_async_options, invocation_spec
 from homing.v1 import invocation_service_pb2
 
@@ -111,5 +110,4 @@ def accept_request(request: InvocationRequest) -> invocation_service_pb2.InvokeA
         schedule_time=request.schedule_time,
         delay=request.delay,
     )
-    chosen = str(uuid.uuid4()) if request.request_id is None else check.text("request_id", request.request_id)
-    return invocation_service_pb2.InvokeAsyncRequest(spec=spec, request_id=chosen)
+    return invocation_service_pb2.InvokeAsyncRequest(spec=spec, request_id=request_id_of(request.request_id))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from homing._core import check, convert
+from homing._core.request_id import request_id_of
 from homing.v1 import secret_service_pb2, signing_key_service_pb2
 
 
@@ -45,8 +46,11 @@ class NewSigningKey:
 
     signing_key: SigningKey
     """What is known of it from now on."""
+    duplicate: bool
+    """Whether an earlier call with the same request id made it."""
     key: str = field(repr=False)
-    """The key itself, ``whsec_`` and base64, for the receivers. The server never shows it again."""
+    """The key itself, ``whsec_`` and base64, for the receivers. The server never shows it again, but to the
+    same call."""
 
 
 def value_of(value: str | bytes) -> bytes:
@@ -67,8 +71,10 @@ def value_of(value: str | bytes) -> bytes:
     raise check.invalid("value", "is not valid Unicode text")
 
 
-def rotate_request(function: str | None, key: str | None) -> signing_key_service_pb2.RotateSigningKeyRequest:
-    """Return the request for a new signing key.
+def rotate_request(
+    function: str | None, key: str | None, request_id: str | None
+) -> signing_key_service_pb2.RotateSigningKeyRequest:
+    """Return the request for a new signing key. It always has a request id, so it is idempotent.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
@@ -76,6 +82,7 @@ def rotate_request(function: str | None, key: str | None) -> signing_key_service
     return signing_key_service_pb2.RotateSigningKeyRequest(
         function="" if function is None else check.text("function", function),
         key="" if key is None else check.text("key", key),
+        request_id=request_id_of(request_id),
     )
 
 

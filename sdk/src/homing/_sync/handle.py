@@ -192,6 +192,7 @@ class InvocationHandle(Generic[Out]):
             self._decode,
             seen=convert.invocation(response.invocation),
             request_id=request.request_id,
+            duplicate=response.duplicate,
         )
 
     def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> LogTail:

@@ -136,8 +136,8 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         earlier = self._store.check_ended(request.id)
         if request.HasField("payload"):
             earlier.spec.payload.CopyFrom(request.payload)
-        record, _ = self.state.rerun(earlier, request.request_id)
-        return api.RerunInvocationResponse(invocation=slim(record))
+        record, duplicate = self.state.rerun(earlier, request.request_id)
+        return api.RerunInvocationResponse(invocation=slim(record), duplicate=duplicate)
 
     @served_stream
     def BulkRerun(  # noqa: N802

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from homing.testing._refusal import Refusal, served
+from homing.testing._refusal import Refusal, request_id_reused, served
 from homing.v1 import key_service_pb2 as api
 from homing.v1 import key_service_pb2_grpc
 
@@ -22,11 +22,14 @@ class Keys(key_service_pb2_grpc.KeyServiceServicer):
     def __init__(self, state: State) -> None:
         self.state = state
         self._keys: dict[str, api.Key] = {}
+        self._requests: dict[str, tuple[api.CreateKeyRequest, api.CreateKeyResponse]] = {}
 
     @served
     def CreateKey(  # noqa: N802
         self, request: api.CreateKeyRequest, _context: grpc.ServicerContext
     ) -> api.CreateKeyResponse:
+        if request.request_id in self._requests:
+            return self._again(request)
         name = request.key.name
         if name in self._keys:
             raise Refusal(
@@ -39,7 +42,10 @@ class Keys(key_service_pb2_grpc.KeyServiceServicer):
         key.CopyFrom(request.key)
         key.id = uuid.uuid4().hex[:12]
         key.create_time.GetCurrentTime()
-        return api.CreateKeyResponse(key=key, secret=f"hk_{key.id}_{os.urandom(16).hex()}{'0' * 11}")
+        response = api.CreateKeyResponse(key=key, secret=f"hk_{key.id}_{os.urandom(16).hex()}{'0' * 11}")
+        if request.request_id:
+            self._requests[request.request_id] = request, response
+        return response
 
     @served
     def ListKeys(  # noqa: N802
@@ -61,3 +67,17 @@ class Keys(key_service_pb2_grpc.KeyServiceServicer):
             message=f"there is no key {request.key!r} in force",
             metadata={"key": request.key},
         )
+
+    def _again(self, request: api.CreateKeyRequest) -> api.CreateKeyResponse:
+        """Return what the same call was answered before."""
+        before, response = self._requests[request.request_id]
+        if request != before:
+            raise request_id_reused(request.request_id)
+        if response.key.name not in self._keys or self._keys[response.key.name].id != response.key.id:
+            raise Refusal(
+                code=grpc.StatusCode.FAILED_PRECONDITION,
+                reason="KEY_REVOKED",
+                message=f"the key that request_id {request.request_id!r} stands for was revoked",
+                metadata={"request_id": request.request_id, "key": response.key.name},
+            )
+        return api.CreateKeyResponse(key=response.key, secret=response.secret, duplicate=True)

@@ -73,6 +73,7 @@ def request_id_reused(request_id: str) -> Refusal:
         code=grpc.StatusCode.ALREADY_EXISTS,
         reason="REQUEST_ID_REUSED",
         message=f"request_id {request_id!r} was used for another request",
+        metadata={"request_id": request_id},
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from homing.testing._refusal import Refusal, served
+from homing.testing._refusal import Refusal, request_id_reused, served
 from homing.v1 import signing_key_service_pb2 as api
 from homing.v1 import signing_key_service_pb2_grpc
 
@@ -26,11 +26,17 @@ class SigningKeys(signing_key_service_pb2_grpc.SigningKeyServiceServicer):
         self.state = state
         self._keys: list[api.SigningKey] = []
         """The newest first."""
+        self._requests: list[tuple[api.RotateSigningKeyRequest, api.RotateSigningKeyResponse]] = []
 
     @served
     def RotateSigningKey(  # noqa: N802
         self, request: api.RotateSigningKeyRequest, _context: grpc.ServicerContext
     ) -> api.RotateSigningKeyResponse:
+        for before, response in self._requests:
+            if request.request_id == before.request_id and response.signing_key in self._keys:
+                if request != before:
+                    raise request_id_reused(request.request_id)
+                return api.RotateSigningKeyResponse(signing_key=response.signing_key, key=response.key, duplicate=True)
         if request.function:
             self.state.find(request.function)
         key = api.SigningKey(id=str(uuid.uuid4()), function=request.function)
@@ -40,7 +46,10 @@ class SigningKeys(signing_key_service_pb2_grpc.SigningKeyServiceServicer):
             self._keys.remove(outdated)
         self._keys.insert(0, key)
         text = request.key or "whsec_" + base64.b64encode(os.urandom(32)).decode()
-        return api.RotateSigningKeyResponse(signing_key=key, key=text)
+        response = api.RotateSigningKeyResponse(signing_key=key, key=text)
+        if request.request_id:
+            self._requests.append((request, response))
+        return response
 
     @served
     def ListSigningKeys(  # noqa: N802

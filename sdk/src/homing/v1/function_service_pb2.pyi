@@ -41,9 +41,9 @@ class DeployFunctionRequest(google.protobuf.message.Message):
     def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
         """Which fields of `function` are to be set: the others stay as they are, or have their defaults in a new function.
         Unset means all: what `function` does not say falls back to its default. A path is the name of a field, such as
-        `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to its
-        default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no function
-        and no source of a new one.
+        `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to
+        its default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no
+        function and no source of a new one.
         """
 
     def __init__(

@@ -116,7 +116,9 @@ class CreateKeyRequest(google.protobuf.message.Message):
     KEY_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call idempotent: the same id with the same content answers with the same key, for a day."""
+    """Makes the call idempotent: the same id with the same content answers with the same key, for a day. Where that was
+    revoked since, the call is refused with FAILED_PRECONDITION.
+    """
     @property
     def key(self) -> Global___Key:
         """The key; `id` and `create_time` are set by the server."""
@@ -142,7 +144,9 @@ class CreateKeyResponse(google.protobuf.message.Message):
     SECRET_FIELD_NUMBER: builtins.int
     DUPLICATE_FIELD_NUMBER: builtins.int
     secret: builtins.str
-    """The key itself, for the metadata `authorization: Bearer KEY`. It is never shown again."""
+    """The key itself, for the metadata `authorization: Bearer KEY`. It is never shown again, but to the same call under
+    the same request_id.
+    """
     duplicate: builtins.bool
     """True where an earlier call with the same request_id made it."""
     @property

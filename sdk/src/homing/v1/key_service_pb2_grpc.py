@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class KeyServiceStub(object):
-    """KeyService manages the API keys that callers show. It never returns a key that was made before.
+    """KeyService manages the API keys that callers show. It returns a key to the call that makes it alone.
     """
 
     def __init__(self, channel):
@@ -53,11 +53,11 @@ class KeyServiceStub(object):
 
 
 class KeyServiceServicer(object):
-    """KeyService manages the API keys that callers show. It never returns a key that was made before.
+    """KeyService manages the API keys that callers show. It returns a key to the call that makes it alone.
     """
 
     def CreateKey(self, request, context):
-        """CreateKey makes a key and returns it this one time; ALREADY_EXISTS where one of that name is in force.
+        """CreateKey makes a key and returns it; ALREADY_EXISTS where one of that name is in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService(object):
-    """KeyService manages the API keys that callers show. It never returns a key that was made before.
+    """KeyService manages the API keys that callers show. It returns a key to the call that makes it alone.
     """
 
     @staticmethod

@@ -74,7 +74,7 @@ _KeyServiceRevokeKeyType = typing_extensions.TypeVar(
 )
 
 class KeyServiceStub(typing.Generic[_KeyServiceCreateKeyType, _KeyServiceListKeysType, _KeyServiceRevokeKeyType]):
-    """KeyService manages the API keys that callers show. It never returns a key that was made before."""
+    """KeyService manages the API keys that callers show. It returns a key to the call that makes it alone."""
 
     @typing.overload
     def __init__(self: KeyServiceStub[
@@ -109,7 +109,7 @@ class KeyServiceStub(typing.Generic[_KeyServiceCreateKeyType, _KeyServiceListKey
     ], channel: grpc.aio.Channel) -> None: ...
 
     CreateKey: _KeyServiceCreateKeyType
-    """CreateKey makes a key and returns it this one time; ALREADY_EXISTS where one of that name is in force."""
+    """CreateKey makes a key and returns it; ALREADY_EXISTS where one of that name is in force."""
 
     ListKeys: _KeyServiceListKeysType
     """ListKeys returns what is known of the keys, page by page."""
@@ -133,7 +133,7 @@ KeyServiceAsyncStub: typing_extensions.TypeAlias = KeyServiceStub[
 ]
 
 class KeyServiceServicer(metaclass=abc.ABCMeta):
-    """KeyService manages the API keys that callers show. It never returns a key that was made before."""
+    """KeyService manages the API keys that callers show. It returns a key to the call that makes it alone."""
 
     @abc.abstractmethod
     def CreateKey(
@@ -141,7 +141,7 @@ class KeyServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.key_service_pb2.CreateKeyRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.key_service_pb2.CreateKeyResponse, collections.abc.Awaitable[homing.v1.key_service_pb2.CreateKeyResponse]]:
-        """CreateKey makes a key and returns it this one time; ALREADY_EXISTS where one of that name is in force."""
+        """CreateKey makes a key and returns it; ALREADY_EXISTS where one of that name is in force."""
 
     @abc.abstractmethod
     def ListKeys(

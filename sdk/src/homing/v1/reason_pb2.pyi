@@ -96,6 +96,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNIMPLEMENTED: this server does not serve the call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 35
     """INTERNAL: the server failed; its log says why."""
+    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused or failed. The `reason` of the google.rpc.ErrorInfo is the name without its
@@ -176,6 +178,8 @@ ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 34
 """UNIMPLEMENTED: this server does not serve the call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 35
 """INTERNAL: the server failed; its log says why."""
+ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 class _FailureReason:

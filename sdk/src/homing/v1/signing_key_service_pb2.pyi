@@ -84,7 +84,7 @@ class RotateSigningKeyResponse(google.protobuf.message.Message):
     KEY_FIELD_NUMBER: builtins.int
     DUPLICATE_FIELD_NUMBER: builtins.int
     key: builtins.str
-    """The key itself, `whsec_` and base64. It is never shown again."""
+    """The key itself, `whsec_` and base64. It is never shown again, but to the same call under the same request_id."""
     duplicate: builtins.bool
     """True where an earlier call with the same request_id made it."""
     @property

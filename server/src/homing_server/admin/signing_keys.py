@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 from sqlalchemy import Connection
 
-from homing.v1.signing_key_service_pb2 import ListSigningKeysResponse, RotateSigningKeyResponse, SigningKey
+from homing.v1.signing_key_service_pb2 import (
+    ListSigningKeysResponse,
+    RotateSigningKeyRequest,
+    RotateSigningKeyResponse,
+    SigningKey,
+)
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.signing import new_key, read_key, show_key
 from homing_server.auth.identity import Identity
-from homing_server.errors import function_not_found, last_signing_key, signing_key_not_found
+from homing_server.errors import function_not_found, last_signing_key, request_id_reused, signing_key_not_found
 from homing_server.rules.validation import Checks
 from homing_server.store import signing_keys as stored
 from homing_server.store.engine import Database
@@ -37,29 +44,43 @@ class SigningKeys:
         if await self._database.write(stored.add_first_key, self._new(OF_SERVER, new_key())):
             _log.info("signing_key_created")
 
-    async def rotate(self, function: str, text: str, *, caller: Identity) -> RotateSigningKeyResponse:
+    async def rotate(self, request: RotateSigningKeyRequest, *, caller: Identity) -> RotateSigningKeyResponse:
         """Make the key that deliveries are signed with from now on, beside the one before.
 
-        :param function: Whose deliveries; empty for those of all functions that have no key of their own.
-        :param text: The key, as receivers know it; empty for a new one.
-        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; NOT_FOUND.
+        Under a request id it is made once, and returned again as long as it is kept.
+
+        :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT; NOT_FOUND; ALREADY_EXISTS: the request id stands for a
+            call with other content.
         """
+        function = request.function
         _check_may_manage(caller, function)
         checks = Checks()
+        checks.request_id(request.request_id)
         if function:
             checks.function_name("function", function)
-        key = new_key()
-        if text:
+        given = b""
+        if request.key:
             try:
-                key = read_key(text)
+                given = read_key(request.key)
             except ValueError as error:
                 checks.add("key", str(error))
         checks.done()
-        added = await self._database.write(_add, self._new(function, key))
-        if added is None:
-            raise function_not_found(function)
-        _log.info("signing_key_rotated", function=function, key=added.id)
-        return RotateSigningKeyResponse(signing_key=_message(added), key=show_key(key))
+        new = self._new(function, given or new_key())
+        if request.request_id:
+            content = function.encode() + b"\0" + given
+            new = replace(
+                new,
+                request=self._keyring.request(
+                    "RotateSigningKey", caller=caller.name, request_id=request.request_id, content=content
+                ),
+            )
+        kept = await self._database.write(_add, new, request_id=request.request_id)
+        duplicate = kept.id != new.id
+        if not duplicate:
+            _log.info("signing_key_rotated", function=function, key=kept.id)
+        return RotateSigningKeyResponse(
+            signing_key=_message(kept), key=show_key(self._keyring.open_signing_key(kept)), duplicate=duplicate
+        )
 
     async def list(self, function: str, *, caller: Identity) -> ListSigningKeysResponse:
         """Return the keys of a function, or all, without the keys themselves.
@@ -101,12 +122,18 @@ def _check_may_manage(caller: Identity, function: str) -> None:
         caller.check_function(function)
 
 
-def _add(connection: Connection, key: StoredKey) -> StoredKey | None:
-    """Add a key; None where its function does not exist."""
+def _add(connection: Connection, key: StoredKey, *, request_id: str) -> StoredKey:
+    """Add a key, unless the same call has made one that is still kept; return what is kept."""
+    if key.request is not None:
+        made = stored.key_made_by(connection, key.request)
+        if made is not None:
+            if made.request != key.request:
+                raise request_id_reused(request_id)
+            return made
     if key.function:
         row = get_function(connection, key.function)
         if row is None or row.deleted:
-            return None
+            raise function_not_found(key.function)
     return stored.add_key(connection, key)
 
 

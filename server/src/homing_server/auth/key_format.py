@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -9,6 +10,9 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
+_ID_BYTES: Final = 6
+MATERIAL_BYTES: Final = _ID_BYTES + 32
+"""What a key is made of: its id and 256 bits."""
 _FORM: Final = re.compile(r"hk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
@@ -23,8 +27,14 @@ class NewKey:
 
 def new_key() -> NewKey:
     """Return a new key: 256 random bits behind an id."""
-    key_id = secrets.token_hex(6)
-    return NewKey(id=key_id, text=f"hk_{key_id}_{secrets.token_urlsafe(32)}")
+    return key_of(secrets.token_bytes(MATERIAL_BYTES))
+
+
+def key_of(material: bytes) -> NewKey:
+    """Return the key that is made of so many bytes, which nobody else may know."""
+    key_id = material[:_ID_BYTES].hex()
+    secret = base64.urlsafe_b64encode(material[_ID_BYTES:]).rstrip(b"=").decode()
+    return NewKey(id=key_id, text=f"hk_{key_id}_{secret}")
 
 
 def id_of(text: str) -> str | None:

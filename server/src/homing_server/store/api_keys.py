@@ -46,6 +46,13 @@ def revoke_key(connection: Connection, key: str, *, now_us: int) -> Key | None:
     return Key.FromString(rows[0].definition)
 
 
+def get_key(connection: Connection, key_id: str) -> tuple[Key, bool]:
+    """Return a key of which there is a record, and whether it is in force."""
+    query = select(_keys.c.definition, _keys.c.revoke_us).where(_keys.c.id == key_id)
+    row = connection.execute(query).one()
+    return Key.FromString(row.definition), row.revoke_us == 0
+
+
 def list_keys(connection: Connection, *, after: str, size: int) -> tuple[list[Key], bool]:
     """Return keys in force by name that come after this one, and whether there are more."""
     query = (

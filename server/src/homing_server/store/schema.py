@@ -187,6 +187,16 @@ api_keys = Table(
     Index("ix_api_keys_name", "name", unique=True, sqlite_where=text("revoke_us = 0")),
 )
 
+key_requests = Table(
+    "key_requests",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True, comment="of the caller and the request id, keyed"),
+    Column("fingerprint", LargeBinary, nullable=False, comment="of the content, keyed"),
+    Column("create_us", BigInteger, nullable=False),
+    Index("ix_key_requests_create_us", "create_us"),
+)
+"""Calls that made API keys under a request id, for a day."""
+
 secrets = Table(
     "secrets",
     metadata,
@@ -205,7 +215,11 @@ signing_keys = Table(
     Column("function", String(63), nullable=False, comment="empty for the server's"),
     Column("value", LargeBinary, nullable=False, comment="encrypted"),
     Column("create_us", BigInteger, nullable=False),
+    # The call that made it, where it had a request id.
+    Column("request", LargeBinary, comment="of the caller and the request id, keyed"),
+    Column("fingerprint", LargeBinary, comment="of the content, keyed"),
     Index("ix_signing_keys_function", "function", "create_us"),
+    Index("ix_signing_keys_request", "request", unique=True, sqlite_where=text("request IS NOT NULL")),
 )
 """The newest two of a function, or of the server, are active."""
 

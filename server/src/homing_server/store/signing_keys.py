@@ -6,12 +6,13 @@ Every change raises one counter. Its value is the version of all keys: what was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from homing_server.store import schema
+from homing_server.store.key_requests import KeyRequest
 from homing_server.store.sequences import raise_counters, read_counters
 
 _keys = schema.signing_keys
@@ -32,6 +33,8 @@ class StoredKey:
     value: bytes
     """The key, encrypted."""
     create_us: int
+    request: KeyRequest | None = None
+    """The call that made it, where it had a request id: it stands for the key as long as that is kept."""
 
 
 def add_key(connection: Connection, key: StoredKey) -> StoredKey:
@@ -39,12 +42,21 @@ def add_key(connection: Connection, key: StoredKey) -> StoredKey:
     others = keys_of(connection, key.function)
     # A clock that was set back makes no new key an old one.
     create_us = max(key.create_us, others[0].create_us + 1 if others else 0)
-    connection.execute(insert(_keys).values(id=key.id, function=key.function, value=key.value, create_us=create_us))
+    connection.execute(
+        insert(_keys).values(
+            id=key.id,
+            function=key.function,
+            value=key.value,
+            create_us=create_us,
+            request=key.request and key.request.digest,
+            fingerprint=key.request and key.request.fingerprint,
+        )
+    )
     outdated = [other.id for other in others[ACTIVE_KEYS - 1 :]]
     if outdated:
         connection.execute(delete(_keys).where(_keys.c.id.in_(outdated)))
     _changed(connection)
-    return StoredKey(id=key.id, function=key.function, value=key.value, create_us=create_us)
+    return replace(key, create_us=create_us)
 
 
 def add_first_key(connection: Connection, key: StoredKey) -> bool:
@@ -58,6 +70,12 @@ def add_first_key(connection: Connection, key: StoredKey) -> bool:
 def get_key(connection: Connection, key_id: str) -> StoredKey | None:
     """Return a key; None where there is none of this id."""
     row = connection.execute(select(_keys).where(_keys.c.id == key_id)).one_or_none()
+    return None if row is None else _stored(row)
+
+
+def key_made_by(connection: Connection, request: KeyRequest) -> StoredKey | None:
+    """Return the key that the call of a request id made; None where it made none, or that is not kept any more."""
+    row = connection.execute(select(_keys).where(_keys.c.request == request.digest)).one_or_none()
     return None if row is None else _stored(row)
 
 
@@ -93,4 +111,5 @@ def _changed(connection: Connection) -> None:
 
 
 def _stored(row: Row[Any]) -> StoredKey:
-    return StoredKey(id=row.id, function=row.function, value=row.value, create_us=row.create_us)
+    request = None if row.request is None else KeyRequest(digest=row.request, fingerprint=row.fingerprint)
+    return StoredKey(id=row.id, function=row.function, value=row.value, create_us=row.create_us, request=request)

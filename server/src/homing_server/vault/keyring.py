@@ -14,10 +14,13 @@ from homing_server.store import secrets as stored_secrets
 from homing_server.store import signing_keys as stored_keys
 from homing_server.store.engine import Database
 from homing_server.store.functions import get_function
+from homing_server.store.key_requests import KeyRequest
 from homing_server.store.secrets import SealedSecrets
 from homing_server.store.signing_keys import StoredKey
 
 _log = structlog.get_logger(__name__)
+
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +57,21 @@ class Keyring:
         """Return a signing key as the store keeps it."""
         return self.vault.encrypt(key, _signing(key_id, function))
 
+    def open_signing_key(self, key: StoredKey) -> bytes:
+        """Return a signing key that the store keeps.
+
+        :raises SealError: It was changed there.
+        """
+        return self.vault.decrypt(key.value, _signing(key.id, key.function))
+
+    def request(self, method: str, *, caller: str, request_id: str, content: bytes) -> KeyRequest:
+        """Return what the store keeps of a call under a request id, so that it is known when it is repeated."""
+        who = (method.encode(), caller.encode(), request_id.encode())
+        return KeyRequest(
+            digest=self.vault.derive(_DIGEST_BYTES, b"request", *who),
+            fingerprint=self.vault.derive(_DIGEST_BYTES, b"fingerprint", *who, content),
+        )
+
     async def sealed(self, functions: Sequence[str], public: bytes) -> list[Sealed]:
         """Return what a worker has to know of each of these functions, encrypted so that it alone can read it.
 
@@ -74,7 +92,7 @@ class Keyring:
 
     def _decrypt(self, kept: _Kept) -> FunctionSecrets:
         secrets = {name: self.vault.decrypt(value, f"secret {name}") for name, value in kept.secrets.values.items()}
-        keys = [self.vault.decrypt(key.value, _signing(key.id, key.function)) for key in kept.signing_keys]
+        keys = [self.open_signing_key(key) for key in kept.signing_keys]
         return FunctionSecrets(
             secrets=secrets,
             secrets_version=kept.secrets.version,

@@ -199,7 +199,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         identity = caller()
         await self._visibility.check_function_of(request.id, identity)
         accepted = await self._reruns.rerun(request, caller=identity, traceparent=traceparent(context))
-        return api.RerunInvocationResponse(invocation=await self._queries.accepted(accepted, caller=identity))
+        invocation = await self._queries.accepted(accepted, caller=identity)
+        return api.RerunInvocationResponse(invocation=invocation, duplicate=accepted.draft is None)
 
     async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
         """Check that all functions of a batch are public.

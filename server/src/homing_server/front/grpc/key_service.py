@@ -17,7 +17,7 @@ class KeyService(key_service_pb2_grpc.KeyServiceServicer):
 
     async def CreateKey(self, request: api.CreateKeyRequest, _context: Context) -> api.CreateKeyResponse:
         """Make a key, and show it this one time."""
-        return await self._keys.create(request.key, caller=caller())
+        return await self._keys.create(request, caller=caller())
 
     async def ListKeys(self, request: api.ListKeysRequest, _context: Context) -> api.ListKeysResponse:
         """Return a page of what is known of the keys."""

@@ -19,7 +19,7 @@ class SigningKeyService(signing_key_service_pb2_grpc.SigningKeyServiceServicer):
         self, request: api.RotateSigningKeyRequest, _context: Context
     ) -> api.RotateSigningKeyResponse:
         """Make the signing key that counts from now on, and show it this one time."""
-        return await self._signing_keys.rotate(request.function, request.key, caller=caller())
+        return await self._signing_keys.rotate(request, caller=caller())
 
     async def ListSigningKeys(
         self, request: api.ListSigningKeysRequest, _context: Context
