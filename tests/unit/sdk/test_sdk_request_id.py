@@ -19,6 +19,9 @@ CALLS: dict[str, Callable[[Any], tuple[Callable[..., Any], dict[str, Any]]]] = {
     "InvokeAsync": lambda client: (client.invoke_async, {"function": "f"}),
     "RerunInvocation": lambda client: (client.rerun, {"invocation_id": "0193"}),
     "BulkRerun": lambda client: (client.bulk_rerun, {"id_prefix": "0193"}),
+    "BulkStop": lambda client: (client.bulk_stop, {"id_prefix": "0193"}),
+    "RedriveDeadLetters": lambda client: (client.dead_letters.redrive, {"function": "f"}),
+    "PurgeDeadLetters": lambda client: (client.dead_letters.purge, {"function": "f"}),
     "CreateKey": lambda client: (client.keys.create, {"name": "k", "scopes": ["read"]}),
     "RotateSigningKey": lambda client: (client.signing_keys.rotate, {}),
 }
