@@ -27,12 +27,14 @@ func (s *Suite) secrets() {
 	refused(err, codes.NotFound, "SECRET_NOT_FOUND")
 }
 
-// signingKeys are rotated, listed and revoked.
+// signingKeys are rotated, once for each request id, listed and revoked.
 func (s *Suite) signingKeys() {
 	function := s.deploy("signed", "cat").Name
-	request := &homingv1.RotateSigningKeyRequest{Function: function}
+	request := &homingv1.RotateSigningKeyRequest{Function: function, RequestId: s.named("rotate")}
 	made := must(s.root.RotateSigningKey(background, request))
 	require(strings.HasPrefix(made.Key, "whsec_"), "the key is none")
+	repeated := must(s.root.RotateSigningKey(background, request))
+	require(repeated.Duplicate && repeated.Key == made.Key, "the same request id made another key")
 	listed := must(s.root.ListSigningKeys(background, &homingv1.ListSigningKeysRequest{Function: function})).SigningKeys
 	equal(len(listed), 1, "the number of keys")
 	equal(listed[0].Id, made.SigningKey.Id, "the id")
@@ -41,12 +43,15 @@ func (s *Suite) signingKeys() {
 	refused(err, codes.NotFound, "SIGNING_KEY_NOT_FOUND")
 }
 
-// apiKeys are made, listed, and good until they are revoked.
+// apiKeys are made, once for each request id, listed, and good until they are revoked.
 func (s *Suite) apiKeys() {
 	request := &homingv1.CreateKeyRequest{
-		Key: &homingv1.Key{Name: s.named("reader"), Scopes: []homingv1.Scope{homingv1.Scope_SCOPE_READ}},
+		Key:       &homingv1.Key{Name: s.named("reader"), Scopes: []homingv1.Scope{homingv1.Scope_SCOPE_READ}},
+		RequestId: s.named("reader"),
 	}
 	made := must(s.root.CreateKey(background, request))
+	repeated := must(s.root.CreateKey(background, request))
+	require(repeated.Duplicate && repeated.Secret == made.Secret, "the same request id made another key")
 	found := false
 	for _, each := range must(s.root.ListKeys(background, &homingv1.ListKeysRequest{PageSize: 1000})).Keys {
 		found = found || each.Id == made.Key.Id

@@ -28,12 +28,14 @@ const (
 func (s *Suite) invokes() {
 	s.deploy("shown", "sh", "-c", `echo "$Http_X_Color"; cat`)
 	shown := spec("shown", []byte("hello"))
-	shown.Http = &homingv1.HttpOptions{Headers: []*homingv1.Header{{Name: "X-Color", Value: "blue"}}}
+	shown.Http = &homingv1.HttpOptions{Headers: []*homingv1.Header{
+		{Name: "X-Color", Value: "blue"}, {Name: "X-Color", Value: "red"},
+	}}
 	var header metadata.MD
 	answer := must(s.root.Invoke(background, &homingv1.InvokeRequest{Spec: shown}, grpc.Header(&header))).Invocation
 	equal(answer.State, succeeded, "the state")
 	equal(answer.Result.StatusCode, 200, "the status code")
-	equal(string(answer.Result.Payload.GetData()), "blue\nhello", "the answer")
+	equal(string(answer.Result.Payload.GetData()), "blue, red\nhello", "the answer")
 	equalAll(header.Get("homing-invocation-id"), []string{answer.Id}, "the ids in the metadata")
 }
 

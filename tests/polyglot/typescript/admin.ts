@@ -21,13 +21,15 @@ export async function secrets(suite: Suite): Promise<void> {
   await refused(secrets.deleteSecret({ name }), Code.NotFound, "SECRET_NOT_FOUND");
 }
 
-/** Signing keys are rotated, listed and revoked. */
+/** Signing keys are rotated, once for each request id, listed and revoked. */
 export async function signingKeys(suite: Suite): Promise<void> {
   const { signingKeys } = suite.root;
   const { name } = await deploy(suite, "signed", "cat");
-  const request = { function: name };
+  const request = { function: name, requestId: suite.named("rotate") };
   const made = await signingKeys.rotateSigningKey(request);
   check(made.key.startsWith("whsec_"), "the key is none");
+  const repeated = await signingKeys.rotateSigningKey(request);
+  check(repeated.duplicate && repeated.key === made.key, "the same request id made another key");
   const listed = (await signingKeys.listSigningKeys({ function: name })).signingKeys;
   equal(listed.map(({ id }) => id).join(), made.signingKey!.id, "the ids");
   const { id } = made.signingKey!;
@@ -35,11 +37,13 @@ export async function signingKeys(suite: Suite): Promise<void> {
   await refused(signingKeys.revokeSigningKey({ id }), Code.NotFound, "SIGNING_KEY_NOT_FOUND");
 }
 
-/** API keys are made, listed, and good until they are revoked. */
+/** API keys are made, once for each request id, listed, and good until they are revoked. */
 export async function apiKeys(suite: Suite): Promise<void> {
   const { keys } = suite.root;
-  const request = { key: { name: suite.named("reader"), scopes: [Scope.READ] } };
+  const request = { key: { name: suite.named("reader"), scopes: [Scope.READ] }, requestId: suite.named("reader") };
   const made = await keys.createKey(request);
+  const repeated = await keys.createKey(request);
+  check(repeated.duplicate && repeated.secret === made.secret, "the same request id made another key");
   const { id } = made.key!;
   const listed = (await keys.listKeys({ pageSize: 1000 })).keys;
   check(

@@ -19,7 +19,8 @@ const MEBI = 1 << 20;
 export async function invokes(suite: Suite): Promise<void> {
   await deploy(suite, "shown", "sh", "-c", 'echo "$Http_X_Color"; cat');
   const shown = spec(suite, "shown", "hello");
-  shown.http = create(HttpOptionsSchema, { headers: [{ name: "X-Color", value: "blue" }] });
+  const headers = ["blue", "red"].map((value) => ({ name: "X-Color", value }));
+  shown.http = create(HttpOptionsSchema, { headers });
   let id: string | null = null;
   const { invocation } = await suite.root.invocations.invoke(
     { spec: shown },
@@ -27,7 +28,7 @@ export async function invokes(suite: Suite): Promise<void> {
   );
   equal(invocation!.state, InvocationState.SUCCEEDED, "the state");
   equal(invocation!.result!.statusCode, 200, "the status code");
-  equal(text(invocation!.result), "blue\nhello", "the answer");
+  equal(text(invocation!.result), "blue, red\nhello", "the answer");
   equal(id, invocation!.id, "the id in the metadata");
 }
 
