@@ -33,7 +33,6 @@ bench:
 
 gen:
 	@scripts/gen
-	@scripts/gen-clients
 	@scripts/venv dev
 	@.venv/bin/python scripts/unasync.py
 

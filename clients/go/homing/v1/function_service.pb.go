@@ -29,9 +29,9 @@ type DeployFunctionRequest struct {
 	Function *Function `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
 	// Which fields of `function` are to be set: the others stay as they are, or have their defaults in a new function.
 	// Unset means all: what `function` does not say falls back to its default. A path is the name of a field, such as
-	// `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to its
-	// default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no function
-	// and no source of a new one.
+	// `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to
+	// its default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no
+	// function and no source of a new one.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The revision that the function must have now, 0 that there must be none: else nothing is changed, and the call is
 	// refused with ABORTED. Unset means any.

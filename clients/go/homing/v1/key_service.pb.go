@@ -192,7 +192,8 @@ type CreateKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key; `id` and `create_time` are set by the server.
 	Key *Key `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// Makes the call idempotent: the same id with the same content answers with the same key, for a day.
+	// Makes the call idempotent: the same id with the same content answers with the same key, for a day. Where that was
+	// revoked since, the call is refused with FAILED_PRECONDITION.
 	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -247,7 +248,8 @@ type CreateKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is known of it from now on.
 	Key *Key `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// The key itself, for the metadata `authorization: Bearer KEY`. It is never shown again.
+	// The key itself, for the metadata `authorization: Bearer KEY`. It is never shown again, but to the same call under
+	// the same request_id.
 	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	// True where an earlier call with the same request_id made it.
 	Duplicate     bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`

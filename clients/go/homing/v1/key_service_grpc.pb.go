@@ -28,9 +28,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// KeyService manages the API keys that callers show. It never returns a key that was made before.
+// KeyService manages the API keys that callers show. It returns a key to the call that makes it alone.
 type KeyServiceClient interface {
-	// CreateKey makes a key and returns it this one time; ALREADY_EXISTS where one of that name is in force.
+	// CreateKey makes a key and returns it; ALREADY_EXISTS where one of that name is in force.
 	CreateKey(ctx context.Context, in *CreateKeyRequest, opts ...grpc.CallOption) (*CreateKeyResponse, error)
 	// ListKeys returns what is known of the keys, page by page.
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
@@ -80,9 +80,9 @@ func (c *keyServiceClient) RevokeKey(ctx context.Context, in *RevokeKeyRequest, 
 // All implementations must embed UnimplementedKeyServiceServer
 // for forward compatibility.
 //
-// KeyService manages the API keys that callers show. It never returns a key that was made before.
+// KeyService manages the API keys that callers show. It returns a key to the call that makes it alone.
 type KeyServiceServer interface {
-	// CreateKey makes a key and returns it this one time; ALREADY_EXISTS where one of that name is in force.
+	// CreateKey makes a key and returns it; ALREADY_EXISTS where one of that name is in force.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
 	// ListKeys returns what is known of the keys, page by page.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)

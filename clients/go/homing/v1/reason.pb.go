@@ -100,6 +100,8 @@ const (
 	ErrorReason_ERROR_REASON_NOT_SERVED ErrorReason = 34
 	// INTERNAL: the server failed; its log says why.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 35
+	// FAILED_PRECONDITION: the API key that the request_id stands for was revoked.
+	ErrorReason_ERROR_REASON_KEY_REVOKED ErrorReason = 37
 )
 
 // Enum value maps for ErrorReason.
@@ -142,6 +144,7 @@ var (
 		33: "ERROR_REASON_SERVER_STOPPING",
 		34: "ERROR_REASON_NOT_SERVED",
 		35: "ERROR_REASON_INTERNAL",
+		37: "ERROR_REASON_KEY_REVOKED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -181,6 +184,7 @@ var (
 		"ERROR_REASON_SERVER_STOPPING":       33,
 		"ERROR_REASON_NOT_SERVED":            34,
 		"ERROR_REASON_INTERNAL":              35,
+		"ERROR_REASON_KEY_REVOKED":           37,
 	}
 )
 
@@ -365,7 +369,8 @@ var File_homing_v1_reason_proto protoreflect.FileDescriptor
 
 const file_homing_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16homing/v1/reason.proto\x12\thoming.v1*\xe5\t\n" +
+	"\x16homing/v1/reason.proto\x12\thoming.v1*\x83\n" +
+	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12#\n" +
@@ -404,7 +409,8 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WORKER_LOST\x10 \x12 \n" +
 	"\x1cERROR_REASON_SERVER_STOPPING\x10!\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_SERVED\x10\"\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10#*\xac\a\n" +
+	"\x15ERROR_REASON_INTERNAL\x10#\x12\x1c\n" +
+	"\x18ERROR_REASON_KEY_REVOKED\x10%*\xac\a\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_HTTP_STATUS\x10\x01\x12\x1a\n" +

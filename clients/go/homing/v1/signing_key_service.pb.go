@@ -155,7 +155,7 @@ type RotateSigningKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is known of it from now on.
 	SigningKey *SigningKey `protobuf:"bytes,1,opt,name=signing_key,json=signingKey,proto3" json:"signing_key,omitempty"`
-	// The key itself, `whsec_` and base64. It is never shown again.
+	// The key itself, `whsec_` and base64. It is never shown again, but to the same call under the same request_id.
 	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// True where an earlier call with the same request_id made it.
 	Duplicate     bool `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
