@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 from homing.v1.function_pb2 import Function
@@ -132,7 +132,13 @@ class FakeServer:
         await self._until(lambda: any(id_ in status.tombstones_acknowledged for status in self.statuses))
         return next(status for status in self.statuses if id_ in status.tombstones_acknowledged)
 
-    async def call(self, spec: InvocationSpec, *, seconds: float = 30.0) -> str:
+    async def dispatch_again(self, id_: str, spec: InvocationSpec, *, generation: int, **fields: Any) -> None:
+        """Hand out an invocation under a later generation."""
+        message = WorkMessage(invocation_id=id_, spec=spec, generation=generation, create_us=now_us(), **fields)
+        outgoing = Outgoing(function=spec.function, body=message.SerializeToString())
+        assert await self.broker.publish_work([outgoing]) == [None]
+
+    async def call(self, spec: InvocationSpec, *, seconds: float = 30.0, requires: Sequence[str] = ()) -> str:
         """Make a synchronous call that may take so long; return its id."""
         id_ = new_id()
         request = SyncRequest(
@@ -141,6 +147,7 @@ class FakeServer:
             reply_to=self._reply_address,
             create_us=now_us(),
             deadline_us=now_us() + round(seconds * 1e6),
+            requires=requires,
         )
         await self.broker.publish_sync(spec.function, request.SerializeToString(), expires_in=seconds)
         return id_

@@ -31,6 +31,7 @@ from homing_worker.deliveries.outcome import Outcome, failed
 from homing_worker.deliveries.receivers import Receivers
 from homing_worker.deliveries.schedule import Schedule
 from homing_worker.deliveries.webhook import WebhookClient
+from homing_worker.execution import features
 from homing_worker.metrics import Metrics
 from homing_worker.reporting.events import EventPublisher
 
@@ -132,7 +133,11 @@ class Deliverer:
 
     async def _deliver(self, delivery: _Delivery) -> None:
         """Deliver, report how it went and acknowledge the message. Cancelled before it has begun, it is requeued."""
+        missing = features.unknown(delivery.message.requires)
         try:
+            if missing:
+                await self._give_back(delivery, missing)
+                return
             outcome: Outcome = await AsyncRetrying(sleep=self._sleep, retry=delivery.goes_on_here, wait=delivery.wait)(
                 self._attempt, delivery
             )
@@ -147,6 +152,16 @@ class Deliverer:
         state = api.DELIVERY_STATE_DELIVERED
         if outcome.failure is not None:
             state = api.DELIVERY_STATE_DEAD if delivery.next_delay is None else api.DELIVERY_STATE_PENDING
+        await self._report(delivery, state)
+
+    async def _give_back(self, delivery: _Delivery, missing: Sequence[str]) -> None:
+        """Give a delivery back to the store for a while, without an attempt: another worker may know what it takes."""
+        _log.warning("work_not_supported", delivery_id=delivery.message.delivery_id, missing=missing)
+        delivery.next_delay = features.RETURN_DELAY_SECONDS
+        await self._report(delivery, api.DELIVERY_STATE_PENDING)
+
+    async def _report(self, delivery: _Delivery, state: api.DeliveryState.ValueType) -> None:
+        """Report how far a delivery is, and acknowledge its message once that is confirmed."""
         self._metrics.delivery(api.DeliveryState.Name(state).removeprefix("DELIVERY_STATE_"))
         await self._events.publish(self._event(delivery, state))
         delivery.received.ack()

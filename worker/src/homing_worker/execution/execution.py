@@ -10,6 +10,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Received
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import Deferred, Ended, Event, Leased, Requeued, Token, WorkMessage
+from homing_worker.execution import features
 from homing_worker.execution.attempt import FinishedAttempt
 from homing_worker.execution.attempts import Attempts, FunctionDeletedError, RequeueError
 from homing_worker.execution.dispatch import Bounds, Dispatch, TooLateError
@@ -35,6 +36,7 @@ class Execution:
         """Whether the message was acknowledged or requeued."""
         self._services = services
         self._received = received
+        self._missing = features.unknown(message.requires)
         self._risk = PoisonRisk(prior_lost_starts=message.prior_lost_starts, redelivery_count=received.redelivery_count)
         dispatch = Dispatch(
             invocation_id=message.invocation_id,
@@ -147,13 +149,23 @@ class Execution:
         """Run the invocation until it is decided how it is reported; stops are decided here."""
         try:
             self._journal.check_stopped()
-            return await self._run()
+            return await (self._give_back() if self._missing else self._run())
         except StoppedError:
             return self._stopped()
         except asyncio.CancelledError:
             if not self._attempts.stopping or self._task is None or self._task.uncancel():
                 raise  # it is to be requeued or handed back, or the worker leaves
             return self._stopped()
+
+    async def _give_back(self) -> Event:
+        """Give the invocation back to the store after a pause.
+
+        It goes by an event, and not to its queue: there each round would count towards the broker's delivery limit.
+        """
+        _log.warning("work_not_supported", invocation_id=self.invocation_id, missing=self._missing)
+        await self._services.sleep(features.RETURN_DELAY_SECONDS)
+        self._services.metrics.execution("async", "REQUEUED")
+        return self._journal.event(requeued=Requeued(reason="UNSUPPORTED"))
 
     async def _run(self) -> Event:
         if self._risk.suspected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -22,6 +23,7 @@ from homing_core.wire.v1 import (
     SyncStarted,
     Token,
 )
+from homing_worker.execution import features
 from homing_worker.execution.attempt import FinishedAttempt
 from homing_worker.execution.attempts import Attempts, FunctionDeletedError, RequeueError
 from homing_worker.execution.dispatch import Bounds, Dispatch, TooLateError
@@ -65,12 +67,16 @@ class SyncCall:
 
     @property
     def waits(self) -> bool:
-        """Whether no attempt has begun, so that its message is requeued where it is cancelled."""
-        return not self._attempts.begun
+        """Whether its message is requeued where it is cancelled: no attempt has begun, or is about to."""
+        return not (self._attempts.begun or self._acked)
 
     async def run(self) -> None:
         """Run the request and answer its caller. The message is requeued where this is cancelled before it began."""
+        missing = features.unknown(self._request.requires)
         try:
+            if missing:
+                await self._pass_on(missing)
+                return
             ended = await self._run()
         except asyncio.CancelledError:
             if not self._acked:
@@ -127,6 +133,27 @@ class SyncCall:
         if not self._acked:
             self._acked = True
             self._received.ack()
+
+    async def _pass_on(self, missing: Sequence[str]) -> None:
+        """Send the request to the end of the queue, after a pause: at its head it would keep others from being taken.
+
+        It is acknowledged before, since it must not run twice. Where it is lost in between it never starts.
+
+        :raises TooLateError: The caller's deadline has passed.
+        """
+        _log.warning("work_not_supported", invocation_id=self.invocation_id, missing=missing)
+        await self._services.sleep(features.SYNC_RETURN_DELAY_SECONDS)
+        self._bounds.check_start(first=True)
+        self._ack()
+        self._services.metrics.execution("sync", "REQUEUED")
+        try:
+            await self._services.broker.publish_sync(
+                self._request.spec.function,
+                self._received.body,
+                expires_in=self._bounds.start_timeout(first=True) or 0.0,
+            )
+        except BrokerError as error:
+            _log.warning("sync_call_lost", invocation_id=self.invocation_id, error=str(error))
 
     async def _run(self) -> Ended:
         self._bounds.check_start(first=True)
