@@ -17,7 +17,7 @@ from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.destinations import receiver_of
 from homing_core.ids import new_id
-from homing_core.lifecycle import Custody, Record, State
+from homing_core.lifecycle import Custody, Record, Refusal, State, Step
 from homing_server.store import schema
 from homing_server.store.accept import label_rows, row_of_spec
 from homing_server.store.invocation_rows import values_of
@@ -98,7 +98,6 @@ def _rows(count: int, counters: dict[str, int], span_us: int) -> Iterator[dict[s
             "id": id_,
             "create_us": create_us,
             "start_by_us": create_us + DAY,
-            "sent_us": create_us,
             "start_us": create_us + run_us // 2 if row["start_us"] else 0,
             "end_us": create_us + run_us if ended else 0,
             "request_id": f"request {number}" if number % 3 == 0 else None,
@@ -119,14 +118,13 @@ def _sample(state: State) -> tuple[Row, bytes, bytes | None]:
     """Return the columns that a state has in all records, the payload and the result."""
     time_us = now_us()
     due_us = time_us + 29 * DAY if state is State.SCHEDULED else time_us
-    record: Any = lifecycle.accepted(time_us=time_us, due_us=due_us)
+    record = lifecycle.invocation.accepted(time_us=time_us, due_us=due_us)
     if state is not State.SCHEDULED:
-        record = lifecycle.handed_over(record, time_us=time_us)
+        record = _after(lifecycle.invocation.dispatched(record, time_us=time_us))
         worker = Reporter(1, time_us=time_us)
         started = state in {State.SUCCEEDED, State.FAILED, State.TIMED_OUT}
         for event in [*([worker.dequeued(), worker.running()] if started else []), worker.ended(state)]:
-            record = lifecycle.reported(record, event)
-    assert isinstance(record, Record)
+            record = _after(lifecycle.invocation.reported(record, event))
     row: Row = values_of(record) | {
         "sync": False,
         "caller": "",
@@ -139,6 +137,11 @@ def _sample(state: State) -> tuple[Row, bytes, bytes | None]:
     return row, payload, None if record.result is None else record.result.SerializeToString()
 
 
+def _after(step: Step[Record] | Refusal) -> Record:
+    assert isinstance(step, Step)
+    return step.after
+
+
 def _delivery(invocation_id: str, spec: api.InvocationSpec, time_us: int) -> Row:
     return {
         "id": new_id(time_us),
@@ -147,11 +150,11 @@ def _delivery(invocation_id: str, spec: api.InvocationSpec, time_us: int) -> Row
         "target": policy_pb2.Callback(url=spec.callback.url).SerializeToString(),
         "state": api.DELIVERY_STATE_DELIVERED,
         "generation": 1,
-        "delivery": 0,
+        "redelivery_count": 0,
         "custody": int(Custody.NONE),
         "receiver": receiver_of(spec.callback.url),
         "due_us": 0,
-        "sent_us": time_us,
+        "sent_us": 0,
         "create_us": time_us,
         "end_us": time_us + 1000,
         "history": b"",

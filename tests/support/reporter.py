@@ -6,7 +6,17 @@ from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
-from homing_core.wire.v1 import AttemptRecord, Deferred, Dequeued, Ended, Event, Leased, Requeued
+from homing_core.wire.v1 import (
+    AttemptRecord,
+    Deferred,
+    DeliveryAttemptRecord,
+    DeliveryReport,
+    Dequeued,
+    Ended,
+    Event,
+    Leased,
+    Requeued,
+)
 from homing_core.wire.v1 import Token as WireToken
 
 NOW: Final = 1_700_000_000_000_000
@@ -19,13 +29,13 @@ class Reporter:
     def __init__(
         self,
         generation: int,
-        delivery: int = 0,
+        redelivery_count: int = 0,
         *,
         invocation_id: str = "i",
         worker: str = "w1",
         time_us: int = NOW,
     ) -> None:
-        self.token = WireToken(generation=generation, redelivery_count=delivery)
+        self.token = WireToken(generation=generation, redelivery_count=redelivery_count)
         self.worker = worker
         self.invocation_id = invocation_id
         self.attempts: list[AttemptRecord] = []
@@ -127,3 +137,39 @@ class Reporter:
             leased=leased,
             progress=progress,
         )
+
+
+class DeliveryReporter:
+    """A worker with one dispatch of a delivery in flight: makes the reports that a worker makes of it."""
+
+    def __init__(self, generation: int, redelivery_count: int = 0, *, worker: str = "w1", time_us: int = NOW) -> None:
+        self.token = WireToken(generation=generation, redelivery_count=redelivery_count)
+        self.worker = worker
+        self.attempts: list[DeliveryAttemptRecord] = []
+        self._time_us = time_us
+
+    def fail(self) -> None:
+        """Make an attempt in vain, and say nothing of it yet."""
+        failure = api.Failure(reason="HTTP_STATUS")
+        self.attempts.append(DeliveryAttemptRecord(start_us=self._tick(), status_code=503, failure=failure))
+
+    def delivering(self) -> Event:
+        return self._report(api.DELIVERY_STATE_DELIVERING)
+
+    def pending(self, *, due_us: int) -> Event:
+        return self._report(api.DELIVERY_STATE_PENDING, due_us=due_us)
+
+    def delivered(self) -> Event:
+        self.attempts.append(DeliveryAttemptRecord(start_us=self._tick(), status_code=204))
+        return self._report(api.DELIVERY_STATE_DELIVERED)
+
+    def dead(self) -> Event:
+        return self._report(api.DELIVERY_STATE_DEAD)
+
+    def _report(self, state: api.DeliveryState.ValueType, *, due_us: int = 0) -> Event:
+        report = DeliveryReport(state=state, attempts=self.attempts, due_us=due_us)
+        return Event(token=self.token, time_us=self._tick(), worker=self.worker, delivery=report)
+
+    def _tick(self) -> int:
+        self._time_us += 1000
+        return self._time_us

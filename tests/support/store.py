@@ -18,7 +18,7 @@ from homing_core import lifecycle
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.ids import new_id
-from homing_core.lifecycle import Record, State
+from homing_core.lifecycle import State, Step
 from homing_core.wire.v1 import DeliveryMessage, Event
 from homing_server.store import delivery_claims, schema
 from homing_server.store.accept import Draft, Verdict, accept
@@ -84,11 +84,11 @@ def make_draft(
     """Return a draft of what a caller asks for, to be kept in the store or, where it says so, to be sent at once."""
     spec = make_spec() if spec is None else spec
     create_us = create_us or now_us()
-    record = lifecycle.accepted(time_us=create_us, due_us=due_us or create_us)
+    record = lifecycle.invocation.accepted(time_us=create_us, due_us=due_us or create_us)
     if sent:
-        handed_over = lifecycle.handed_over(record, time_us=create_us)
-        assert isinstance(handed_over, Record)
-        record = handed_over
+        step = lifecycle.invocation.dispatched(record, time_us=create_us)
+        assert isinstance(step, Step)
+        record = step.after
     return Draft(
         id=new_id(create_us),
         spec=spec,

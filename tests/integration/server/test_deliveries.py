@@ -44,9 +44,8 @@ from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store import dead_letters, delivery_claims, dispatch, schema, stops
+from homing_server.store import dead_letters, delivery_claims, dispatch, outbox, schema, stops
 from homing_server.store.delivery_claims import MAX_OUTSTANDING_DELIVERIES
-from homing_server.store.delivery_rows import take_back
 from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.functions import invalidate_stored, mark_deleted, put_function
 from homing_server.store.read import get_invocations
@@ -218,7 +217,7 @@ async def test_a_delivery_that_is_let_go_comes_again_when_it_is_due(database: Da
     assert not await take(database)
     (again,) = await take(database, at_us=due_us)
     assert (again.generation, again.prior_attempts, again.tried) == (2, 2, True)
-    # What is said of the former hand-over comes too late, unless it has arrived after all.
+    # What is said of the former dispatch comes too late, unless it has arrived after all.
     assert (await record(database, report(message, api.DELIVERY_STATE_DEAD))).refused == 1
     assert (await read(database, key)).deliveries[0].state == api.DELIVERY_STATE_PENDING
 
@@ -228,7 +227,7 @@ async def test_one_that_arrived_after_all_is_not_made_again(database: Database) 
     (message,) = await take(database)
     with database.writing() as connection:
         # Its confirm was lost.
-        take_back(connection, [(message.delivery_id, message.generation)], due_us=now_us())
+        outbox.DELIVERIES.take_back(connection, [(message.delivery_id, message.generation)], due_us=now_us())
     await record(database, report(message, api.DELIVERY_STATE_DELIVERED))
 
     assert (await read(database, key)).deliveries[0].state == api.DELIVERY_STATE_DELIVERED
@@ -264,7 +263,7 @@ async def test_looking_for_what_is_due_costs_what_receivers_there_are(database: 
             "receiver": f"https://r{number % 3}.example:443",
             "state": api.DELIVERY_STATE_PENDING,
             "generation": 0,
-            "delivery": 0,
+            "redelivery_count": 0,
             "custody": int(Custody.STORE),
             "due_us": number,
             "sent_us": 0,

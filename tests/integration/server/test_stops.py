@@ -85,7 +85,7 @@ async def test_a_stopped_invocations_message_counts_until_a_worker_lets_it_go(da
     effects = await record(database, Reporter(1, invocation_id=keys[0]).ended(State.STOPPED))
     assert effects.refused == 1
     assert at_broker(database) == 2
-    # The message of an earlier hand-over is not the one that counts.
+    # The message of an earlier dispatch is not the one that counts.
     await record(database, Reporter(0, invocation_id=keys[1]).ended(State.STOPPED))
     assert at_broker(database) == 2
     # Its tombstone outlives the message for a while.

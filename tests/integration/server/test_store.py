@@ -27,7 +27,7 @@ from homing_core.wire.v1 import (
 )
 from homing_core.wire.v1 import Token as WireToken
 from homing_server.errors import ApiError
-from homing_server.store import delivery_rows, dispatch, engine, schema
+from homing_server.store import dispatch, engine, outbox, schema
 from homing_server.store.accept import Outcome, accept
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
@@ -536,7 +536,7 @@ async def test_p3_what_is_taken_back_goes_under_a_new_generation(database: Datab
     (work,) = await claim(database)
     assert work.key == (key, 2)
     await take_back(database, (key, 1))
-    assert (await row_of(database, key)).custody == Custody.SENT, "that was another hand-over"
+    assert (await row_of(database, key)).custody == Custody.SENT, "that was another dispatch"
 
 
 async def test_what_a_worker_has_is_not_taken_back(database: Database) -> None:
@@ -546,12 +546,12 @@ async def test_what_a_worker_has_is_not_taken_back(database: Database) -> None:
     assert (await row_of(database, key)).custody == Custody.BROKER
 
 
-async def test_confirm_is_noted_of_this_hand_over_only(database: Database) -> None:
+async def test_confirm_is_noted_of_this_dispatch_only(database: Database) -> None:
     one, two, three = await accept_sent(database, 3)
     await take_back(database, (two, 1))
     await record(database, *life(three))
     with database.writing() as connection:
-        dispatch.confirm_work(connection, [(one, 1), (two, 1), (three, 1)])
+        outbox.INVOCATIONS.confirm(connection, [(one, 1), (two, 1), (three, 1)])
     assert [(await row_of(database, key)).custody for key in (one, two, three)] == [
         Custody.BROKER,
         Custody.STORE,
@@ -567,13 +567,13 @@ async def test_forgotten_is_what_was_sent_long_ago_and_never_confirmed(database:
     )
     await accept_all(database, sent, confirmed, young, make_draft(create_us=now_us() - MINUTE))
     with database.writing() as connection:
-        dispatch.confirm_work(connection, [(confirmed.id, 1)])
+        outbox.INVOCATIONS.confirm(connection, [(confirmed.id, 1)])
     with database.reading() as connection:
-        forgotten = dispatch.forgotten_work(connection, sent_before_us=now_us() - MINUTE // 2)
+        forgotten = outbox.INVOCATIONS.forgotten(connection, sent_before_us=now_us() - MINUTE // 2)
     assert forgotten == [(sent.id, 1)]
     (waiting,) = await claim(database)
     with database.reading() as connection:
-        forgotten = dispatch.forgotten_work(connection, sent_before_us=now_us() + 1)
+        forgotten = outbox.INVOCATIONS.forgotten(connection, sent_before_us=now_us() + 1)
     assert set(forgotten) == {(sent.id, 1), (young.id, 1), waiting.key}
 
 
@@ -607,14 +607,14 @@ async def test_deliveries_are_claimed_and_settled(database: Database) -> None:
         soon = now_us() + MINUTE
         (first,) = claimed(connection, now_us=soon)
         assert not claimed(connection, now_us=soon)
-        forgotten = delivery_rows.forgotten(connection, sent_before_us=soon + 1)
+        forgotten = outbox.DELIVERIES.forgotten(connection, sent_before_us=soon + 1)
         assert forgotten == [(first.delivery_id, 1)]
-        delivery_rows.take_back(connection, forgotten, due_us=2000)
+        outbox.DELIVERIES.take_back(connection, forgotten, due_us=2000)
         (second,) = claimed(connection, now_us=soon)
         assert second.generation == 2
-        delivery_rows.confirm(connection, [(first.delivery_id, 1)], now_us=4000)
+        outbox.DELIVERIES.confirm(connection, [(first.delivery_id, 1)])
     (row,) = await deliveries_of(database, key)
-    assert row.custody == Custody.SENT, "the confirm was of an earlier hand-over"
+    assert row.custody == Custody.SENT, "the confirm was of an earlier dispatch"
 
 
 # --- The line of events

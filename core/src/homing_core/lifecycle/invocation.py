@@ -1,110 +1,44 @@
-"""The life of an invocation as data and pure functions: given a record and an event, the next record or a refusal.
+"""The life of an invocation: given its record and what happens to it, the next record or a refusal.
 
-An invocation is handed over under a fencing token: the store raises its generation before every publish, the broker
-raises its delivery count at every redelivery. Events of a lower token than the record's are stale, events of an ended
-invocation come too late, and an event that tells nothing new is a duplicate; all three are refused and change nothing.
-So events may come twice and in any order, and exactly one end is ever recorded.
+Events of a lower token than the record's are stale, events of an ended invocation come too late, and an event that
+tells nothing new is a duplicate; all three are refused and change nothing. So events may come twice and in any order,
+and exactly one end is ever recorded.
 
 Attempts and history entries are the wire's own messages. They are values here: nothing changes one after it was made.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core import limits
+from homing_core.lifecycle import custody
+from homing_core.lifecycle.attempts import close_lost, find, key_of, merge
+from homing_core.lifecycle.custody import Changes, Custody, Held, Token, Transfer
+from homing_core.lifecycle.states import DEAD_STATES, ENDS, ENDS_OF_RUNS, State
+from homing_core.lifecycle.step import Effect, Refusal, Step
 from homing_core.wire.v1 import AttemptRecord, Event, HistoryEntry
-from homing_core.wire.v1 import Token as WireToken
 
+BEGUN_ANEW: Final = State.ENQUEUED
+"""The state of what the store has back from a broker that lost it."""
 
-class State(enum.IntEnum):
-    """A step in the life of an invocation; the numbers are those of ``homing.v1.InvocationState``."""
+WITHDRAWN: Final = State.STOPPING
+"""What is in this state is not published again: it stays with the broker until nobody can have it in flight."""
 
-    SCHEDULED = api.INVOCATION_STATE_SCHEDULED
-    ENQUEUED = api.INVOCATION_STATE_ENQUEUED
-    DEQUEUED = api.INVOCATION_STATE_DEQUEUED
-    RUNNING = api.INVOCATION_STATE_RUNNING
-    RETRYING = api.INVOCATION_STATE_RETRYING
-    STOPPING = api.INVOCATION_STATE_STOPPING
-    SUCCEEDED = api.INVOCATION_STATE_SUCCEEDED
-    FAILED = api.INVOCATION_STATE_FAILED
-    TIMED_OUT = api.INVOCATION_STATE_TIMED_OUT
-    STOPPED = api.INVOCATION_STATE_STOPPED
-    EXPIRED = api.INVOCATION_STATE_EXPIRED
-    INVALID = api.INVOCATION_STATE_INVALID
-
-
-ENDS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.STOPPED, State.EXPIRED, State.INVALID})
-"""The states that are final."""
-
-ENDS_OF_RUNS: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.STOPPED})
-"""The ends that an invocation may have which has started."""
-
-TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.SCHEDULED: frozenset({State.ENQUEUED, State.STOPPING, State.STOPPED, State.EXPIRED, State.INVALID}),
-    State.ENQUEUED: frozenset(
-        {State.DEQUEUED, State.RUNNING, State.RETRYING, State.STOPPING, State.EXPIRED, State.INVALID} | ENDS_OF_RUNS
-    ),
-    State.DEQUEUED: frozenset(
-        {State.ENQUEUED, State.RUNNING, State.RETRYING, State.STOPPING, State.EXPIRED, State.INVALID} | ENDS_OF_RUNS
-    ),
-    State.RUNNING: frozenset({State.ENQUEUED, State.DEQUEUED, State.RETRYING, State.STOPPING} | ENDS_OF_RUNS),
-    State.RETRYING: frozenset({State.ENQUEUED, State.DEQUEUED, State.RUNNING, State.STOPPING} | ENDS_OF_RUNS),
-    State.STOPPING: ENDS_OF_RUNS,
-    **dict.fromkeys(ENDS, frozenset[State]()),
-}
-"""Which state may follow which. Events that were overtaken by later ones make the leaps, ENQUEUED to SUCCEEDED say."""
-
-
-class Custody(enum.IntEnum):
-    """Who holds an invocation that has not ended."""
-
-    NONE = 0
-    """Nobody: it has ended."""
-    STORE = 1
-    """The store: it is to be published when it is due."""
-    SENT = 2
-    """A dispatcher has published it, or is about to, and has not seen it confirmed."""
-    BROKER = 3
-    """The broker: waiting in a queue, or in the hand of a worker."""
-    LEASE = 4
-    """Its worker, for as long as it renews its lease; the broker has no message of it any more."""
-
-
-class Refusal(enum.Enum):
-    """Why an event changes nothing."""
-
-    ENDED = "the invocation has ended"
-    STALE = "the event belongs to an earlier hand-over"
-    DUPLICATE = "the event tells nothing new"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Token:
-    """Orders the hand-overs of one invocation: the greater one wins."""
-
-    generation: int
-    delivery: int
-
-    @classmethod
-    def of(cls, token: WireToken) -> Token:
-        """Read a token from a message."""
-        return cls(generation=token.generation, delivery=token.redelivery_count)
+_DISPATCHED: Final = frozenset({Effect.PUBLISH})
+_STOP_REQUESTED: Final = frozenset({Effect.WRITE_TOMBSTONE})
+_ENDED: Final = frozenset({Effect.MAKE_DELIVERIES})
+_ENDED_IN_VAIN: Final = frozenset({Effect.MAKE_DELIVERIES, Effect.MAKE_DEAD_LETTER})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class Record(Held):
     """What the life cycle knows of an invocation. Times are microseconds since the epoch, 0 where unset."""
 
     state: State
-    token: Token
-    custody: Custody
-    due_us: int
-    """When the next hand-over is due, while the store holds the invocation."""
     start_us: int = 0
     end_us: int = 0
     attempts: tuple[AttemptRecord, ...] = ()
@@ -136,44 +70,101 @@ def accepted(*, time_us: int, due_us: int) -> Record:
     """Return the record of an invocation that has just been accepted and is held by the store."""
     return Record(
         state=State.SCHEDULED if due_us > time_us else State.ENQUEUED,
-        token=Token(generation=0, delivery=0),
+        token=Token(generation=0, redelivery_count=0),
         custody=Custody.STORE,
         due_us=due_us,
         entries=(HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_ACCEPTED),),
     )
 
 
-def handed_over(record: Record, *, time_us: int) -> Record | Refusal:
+def dispatched(record: Record, *, time_us: int) -> Step[Record] | Refusal:
     """Return the record as it must be stored before its work message is published under the new generation."""
-    if record.ended:
-        return Refusal.ENDED
-    return replace(
+    if refusal := custody.CLAIM.refuses(record):
+        return refusal
+    after = replace(
         record,
         state=State.ENQUEUED,
-        token=Token(generation=record.token.generation + 1, delivery=0),
-        custody=Custody.SENT,
-        due_us=0,
         progress=None,
-        attempts=_close_lost(record.attempts, time_us),
+        attempts=close_lost(record.attempts, time_us),
         entries=(*record.entries, HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_ENQUEUED)),
+        **custody.CLAIM.changes(record, time_us=time_us),
     )
+    return Step(after=after, effects=_DISPATCHED)
 
 
-def ended(record: Record, *, state: State, failure: api.Failure, time_us: int) -> Record | Refusal:
-    """Return the record of an invocation that ends without its worker's word: expired, invalid, poison or lost."""
-    if record.ended:
-        return Refusal.ENDED
-    if record.state is State.STOPPING:
-        return _stop(record, time_us)
-    return _end(record, state, failure, None, time_us, worker="")
+def taken_back(record: Record, *, generation: int, due_us: int) -> Step[Record] | Refusal:
+    """Return the record after a dispatch whose message was not, or perhaps not, published."""
+    if record.state is WITHDRAWN:
+        return custody.confirmed(record, generation=generation)
+    if refusal := custody.TAKE_BACK.refuses(record, generation=generation):
+        return refusal
+    return Step(after=replace(record, **custody.TAKE_BACK.changes(record, time_us=due_us)))
 
 
-def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) -> Record | Refusal:
+def broker_lost(record: Record, *, due_us: int) -> Step[Record] | Refusal:
+    """Return the record after its broker has lost all messages, and its worker what it ran.
+
+    What is STOPPING is not dispatched again: :func:`stopped` ends it.
+    """
+    if record.state is WITHDRAWN:
+        return Refusal.ELSEWHERE
+    if refusal := custody.LOSE.refuses(record):
+        return refusal
+    return Step(after=replace(record, state=BEGUN_ANEW, **custody.LOSE.changes(record, time_us=due_us)))
+
+
+def expired(record: Record, *, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of an invocation that has waited for its first start longer than its max_age."""
+    failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
+    return _end_by_server(record, state=State.EXPIRED, failure=failure, time_us=time_us)
+
+
+def function_deleted(record: Record, *, function: str, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of an invocation whose function is gone: INVALID, or FAILED where it has been started."""
+    state = State.FAILED if record.attempts else State.INVALID
+    return _end_by_server(record, state=state, failure=deleted(function), time_us=time_us)
+
+
+def deleted(function: str) -> api.Failure:
+    """Return why an invocation failed whose function is gone."""
+    return api.Failure(reason="FUNCTION_DELETED", message=f"function {function!r} was deleted")
+
+
+def given_up(record: Record, *, why: str, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of an invocation whose message the broker redelivers no more.
+
+    :param why: The broker's word for it.
+    """
+    words = f"the broker gave up redelivering it ({why}): too many workers were lost while they had it in flight"
+    failure = api.Failure(reason="POISON", message=words)
+    return _end_by_server(record, state=State.FAILED, failure=failure, time_us=time_us)
+
+
+def dropped(record: Record, *, generation: int, why: str, function: str, time_us: int) -> Step[Record] | Refusal:
+    """Return the record after the broker has dropped its work message, which no worker will get any more.
+
+    :param generation: The generation of the message.
+    :param why: The broker's word for it; empty where the message was in the queue of a deleted function.
+    """
+    if record.token.generation != generation:
+        return Refusal.STALE
+    if not why:
+        return function_deleted(record, function=function, time_us=time_us)
+    if why != "expired":
+        return given_up(record, why=why, time_us=time_us)
+    if not record.start_us:
+        return expired(record, time_us=time_us)
+    # It was started in time, and its worker was lost: it goes on.
+    refusal = custody.RETURN.refuses(record)
+    return refusal or _let_go(record, custody.RETURN, time_us=time_us, worker="", reason="EXPIRED_AFTER_START")
+
+
+def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) -> Step[Record] | Refusal:
     """Return the record after a request to stop it.
 
-    It is STOPPED where it was never handed over. Else it is STOPPING: whoever has it in hand decides between stop and
+    It is STOPPED where it was never dispatched. Else it is STOPPING: whoever has it in flight decides between stop and
     finish, and :func:`stopped` ends it where it turns out that nobody has. What came back to the store is among those:
-    a message of an earlier hand-over may linger, and a worker may be about to start it.
+    a message of an earlier dispatch may linger, and a worker may be about to start it.
     """
     if record.ended:
         return Refusal.ENDED
@@ -183,32 +174,29 @@ def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) ->
     request.time.FromMicroseconds(time_us)
     entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_STOP_REQUESTED, detail=reason)
     asked = replace(record, stop_request=request, entries=(*record.entries, entry))
-    if record.custody is not Custody.STORE:
-        return replace(asked, state=State.STOPPING)
     if not record.token.generation:
-        return _stop(asked, time_us)
-    return replace(asked, state=State.STOPPING, custody=Custody.SENT, due_us=0)
+        return _stop(asked, time_us=time_us)
+    held_back = custody.HOLD_BACK.changes(record) if record.custody is Custody.STORE else Changes()
+    return Step(after=replace(asked, state=State.STOPPING, **held_back), effects=_STOP_REQUESTED)
 
 
-def stopped(record: Record, *, time_us: int) -> Record | Refusal:
-    """Return the record of an invocation that is STOPPING and that nobody has in hand, or ever will."""
+def stopped(record: Record, *, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of an invocation that is STOPPING and that nobody has in flight, or ever will."""
     if record.ended:
         return Refusal.ENDED
     if record.state is not State.STOPPING:
         return Refusal.DUPLICATE
-    return _stop(record, time_us)
+    return _stop(record, time_us=time_us)
 
 
-def lease_ended(record: Record, *, time_us: int) -> Record | Refusal:
+def lease_expired(record: Record, *, time_us: int) -> Step[Record] | Refusal:
     """Return the record of an invocation whose worker has not renewed its lease: it is lost."""
-    if record.ended:
-        return Refusal.ENDED
-    if record.custody is not Custody.LEASE:
-        return Refusal.DUPLICATE
-    return _let_go(record, time_us=time_us, worker="", reason="LEASE_ENDED")
+    if refusal := custody.EXPIRE_LEASE.refuses(record):
+        return refusal
+    return _let_go(record, custody.EXPIRE_LEASE, time_us=time_us, worker="", reason="LEASE_ENDED")
 
 
-def reported(record: Record, event: Event) -> Record | Refusal:
+def reported(record: Record, event: Event) -> Step[Record] | Refusal:
     """Return the record after what a worker reported of it."""
     token = Token.of(event.token)
     if record.ended:
@@ -220,161 +208,157 @@ def reported(record: Record, event: Event) -> Record | Refusal:
         record = replace(
             record,
             state=_unless_stopping(record, State.ENQUEUED),
-            token=token,
-            custody=Custody.BROKER,
-            due_us=0,
             progress=None,
-            attempts=_close_lost(record.attempts, event.time_us),
+            attempts=close_lost(record.attempts, event.time_us),
+            **custody.REDELIVER.changes(record, token=token),
         )
     elif record.custody is Custody.STORE and kind != "ended":
         # The worker let it go: what it said before that comes too late to matter.
         return Refusal.DUPLICATE
-    reaction = _REACTIONS.get(kind or "")
+    reaction = _REACTIONS.get(kind)
     if reaction is None:
         raise ValueError(f"an event of kind {kind!r} does not belong to the life of an invocation")
     return reaction(record, event)
 
 
-def _dequeued(record: Record, event: Event) -> Record | Refusal:
+def lets_go(event: Event) -> bool:
+    """Tell whether the worker lets its message go once this event is confirmed, whatever the event changes."""
+    return event.WhichOneof("kind") in _LAST_KINDS or event.leased.term_us > 0
+
+
+def _dequeued(record: Record, event: Event) -> Step[Record] | Refusal:
     if record.state is not State.ENQUEUED:
         return Refusal.DUPLICATE
     entries = [_entry(event, api.INVOCATION_EVENT_TYPE_DEQUEUED)]
     if event.dequeued.cold_start:
         entries.append(_entry(event, api.INVOCATION_EVENT_TYPE_INSTANCE_STARTING))
-    return replace(record, state=State.DEQUEUED, custody=_in_hand(record), entries=(*record.entries, *entries))
+    after = replace(record, state=State.DEQUEUED, entries=(*record.entries, *entries), **_received(record))
+    return Step(after=after)
 
 
-def _running(record: Record, event: Event) -> Record | Refusal:
-    if _find(record.attempts, event.running) is not None:
+def _running(record: Record, event: Event) -> Step[Record] | Refusal:
+    if find(record.attempts, event.running) is not None:
         return Refusal.DUPLICATE
     merged = _merge(record, [event.running], event.worker)
-    if _key(merged.attempts[-1]) > _key(event.running):
-        return merged  # overtaken by a later attempt
-    return replace(merged, state=_unless_stopping(record, State.RUNNING), custody=_in_hand(record))
+    if key_of(merged.attempts[-1]) > key_of(event.running):
+        return Step(after=merged)  # overtaken by a later attempt
+    return Step(after=replace(merged, state=_unless_stopping(record, State.RUNNING), **_received(record)))
 
 
-def _attempt_ended(record: Record, event: Event) -> Record | Refusal:
-    known = _find(record.attempts, event.attempt_ended)
+def _attempt_ended(record: Record, event: Event) -> Step[Record] | Refusal:
+    known = find(record.attempts, event.attempt_ended)
     if known is not None and known.end_us:
         return Refusal.DUPLICATE
     merged = _merge(record, [event.attempt_ended], event.worker)
-    if _key(merged.attempts[-1]) > _key(event.attempt_ended):
-        return merged  # overtaken by a later attempt
+    if key_of(merged.attempts[-1]) > key_of(event.attempt_ended):
+        return Step(after=merged)  # overtaken by a later attempt
     if record.state is State.STOPPING:
-        return merged
+        return Step(after=merged)
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
-    return replace(merged, state=State.RETRYING, custody=_in_hand(record), entries=(*merged.entries, entry))
+    after = replace(merged, state=State.RETRYING, entries=(*merged.entries, entry), **_received(record))
+    return Step(after=after)
 
 
-def _deferred(record: Record, event: Event) -> Record:
+def _deferred(record: Record, event: Event) -> Step[Record]:
     merged = _merge(record, event.deferred.attempts, event.worker)
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
-    result = event.deferred.result if event.deferred.HasField("result") else record.result
-    return replace(_keep(merged, event.deferred.due_us, entry), result=result)
+    if event.deferred.HasField("result"):
+        merged = replace(merged, result=event.deferred.result)
+    return _keep(merged, custody.RETURN, due_us=event.deferred.due_us, entry=entry)
 
 
-def _handed_back(record: Record, event: Event) -> Record:
+def _requeued(record: Record, event: Event) -> Step[Record]:
     merged = _merge(record, event.requeued.attempts, event.worker)
-    return _let_go(merged, time_us=event.time_us, worker=event.worker, reason=event.requeued.reason)
+    reason = event.requeued.reason
+    return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=reason)
 
 
-def _leased(record: Record, event: Event) -> Record | Refusal:
+def _leased(record: Record, event: Event) -> Step[Record] | Refusal:
     leased = record.custody is Custody.LEASE
     if not event.leased.term_us:
         if not leased:
             return Refusal.DUPLICATE
-        return _let_go(record, time_us=event.time_us, worker=event.worker, reason="LEASE_RETURNED")
+        return _let_go(record, custody.RETURN, time_us=event.time_us, worker=event.worker, reason="LEASE_RETURNED")
     if leased:
         return Refusal.DUPLICATE  # a renewal: the record does not age, whoever watches over the lease does
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_LEASED, attempt=len(record.attempts))
-    return replace(record, custody=Custody.LEASE, entries=(*record.entries, entry))
+    return Step(after=replace(record, entries=(*record.entries, entry), **custody.LEND.changes(record)))
 
 
-def _progressed(record: Record, event: Event) -> Record | Refusal:
+def _progressed(record: Record, event: Event) -> Step[Record] | Refusal:
     told = event.progress
     if record.progress is not None and record.progress.time.ToMicroseconds() >= told.time.ToMicroseconds():
         return Refusal.DUPLICATE
-    return replace(record, progress=told)
+    return Step(after=replace(record, progress=told))
 
 
-def _let_go(record: Record, *, time_us: int, worker: str, reason: str) -> Record:
-    """Return the record of an invocation that its worker has not finished and does not hold any more."""
-    record = replace(record, attempts=_close_lost(record.attempts, time_us))
-    if record.lost_starts >= limits.POISON_STARTS and record.state is not State.STOPPING:
-        failure = api.Failure(
-            reason="POISON",
-            message=f"{record.lost_starts} workers were lost while they ran it; it is not started again",
-        )
-        return _end(record, State.FAILED, failure, None, time_us, worker)
-    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_REQUEUED, worker=worker, detail=reason)
-    return _keep(record, time_us, entry)
-
-
-def _keep(record: Record, due_us: int, entry: HistoryEntry) -> Record:
-    """Return the record back in the store's custody, to be handed over again when it is due, or stopped there."""
-    if record.state is State.STOPPING:
-        return _stop(replace(record, entries=(*record.entries, entry)), entry.time_us)
-    return replace(
-        record,
-        state=State.RETRYING if record.attempts else State.ENQUEUED,
-        custody=Custody.STORE,
-        due_us=due_us,
-        entries=(*record.entries, entry),
-    )
-
-
-def _ended_by_worker(record: Record, event: Event) -> Record | Refusal:
+def _ended_by_worker(record: Record, event: Event) -> Step[Record] | Refusal:
     end = event.ended
     state = State(end.state)
     if state not in ENDS:
         raise ValueError(f"an event says that the invocation ended {state.name}, which is no end")
     merged = _merge(record, end.attempts, event.worker)
+    result = end.result if end.HasField("result") else None
     if merged.attempts and state is State.EXPIRED:
         # It was started in time and its worker was lost: it is late, not expired.
         if record.custody is Custody.STORE:
             return Refusal.DUPLICATE
-        return _let_go(merged, time_us=event.time_us, worker=event.worker, reason="STARTED")
+        return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason="STARTED")
     if state is State.STOPPED or (record.state is State.STOPPING and state not in ENDS_OF_RUNS):
-        return replace(
-            _stop(merged, event.time_us, event.worker),
-            result=end.result if end.HasField("result") else record.result,
-        )
+        return _stop(merged, time_us=event.time_us, worker=event.worker, result=result)
     if merged.attempts and state is State.INVALID:
         state = State.FAILED
-    return _end(
-        merged,
-        state,
-        end.failure if end.HasField("failure") else None,
-        end.result if end.HasField("result") else None,
-        event.time_us,
-        event.worker,
-    )
+    failure = end.failure if end.HasField("failure") else None
+    return _end(merged, state, time_us=event.time_us, worker=event.worker, failure=failure, result=result)
 
 
-def _stop(record: Record, time_us: int, worker: str = "") -> Record:
+def _end_by_server(record: Record, *, state: State, failure: api.Failure, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of an invocation that ends without its worker's word."""
+    if record.ended:
+        return Refusal.ENDED
+    if record.state is State.STOPPING:
+        return _stop(record, time_us=time_us)
+    return _end(record, state, time_us=time_us, failure=failure)
+
+
+def _let_go(record: Record, transfer: Transfer, *, time_us: int, worker: str, reason: str) -> Step[Record]:
+    """Return the record of an invocation that its worker has not finished and does not hold any more."""
+    record = replace(record, attempts=close_lost(record.attempts, time_us))
+    if record.lost_starts >= limits.POISON_STARTS and record.state is not State.STOPPING:
+        failure = api.Failure(
+            reason="POISON",
+            message=f"{record.lost_starts} workers were lost while they ran it; it is not started again",
+        )
+        return _end(record, State.FAILED, time_us=time_us, worker=worker, failure=failure)
+    entry = HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_REQUEUED, worker=worker, detail=reason)
+    return _keep(record, transfer, due_us=time_us, entry=entry)
+
+
+def _keep(record: Record, transfer: Transfer, *, due_us: int, entry: HistoryEntry) -> Step[Record]:
+    """Return the record back in the store's custody, to be dispatched again when it is due, or stopped there."""
+    record = replace(record, entries=(*record.entries, entry))
+    if record.state is State.STOPPING:
+        return _stop(record, time_us=entry.time_us)
+    state = State.RETRYING if record.attempts else State.ENQUEUED
+    return Step(after=replace(record, state=state, **transfer.changes(record, time_us=due_us)))
+
+
+def _stop(record: Record, *, time_us: int, worker: str = "", result: api.Result | None = None) -> Step[Record]:
     reason = record.stop_request.reason if record.stop_request is not None else ""
     message = f"stopped by request: {reason}" if reason else "stopped by request"
-    return _end(record, State.STOPPED, api.Failure(reason="STOPPED", message=message), None, time_us, worker)
+    failure = api.Failure(reason="STOPPED", message=message)
+    return _end(record, State.STOPPED, time_us=time_us, worker=worker, failure=failure, result=result)
 
 
-def _in_hand(record: Record) -> Custody:
-    """Return who has the invocation that a worker speaks of: the broker, unless the worker answers for it."""
-    return Custody.LEASE if record.custody is Custody.LEASE else Custody.BROKER
-
-
-def _unless_stopping(record: Record, state: State) -> State:
-    """Return the state that follows, unless a stop is under way: that one stays until an end."""
-    return State.STOPPING if record.state is State.STOPPING else state
-
-
-def _end(  # noqa: PLR0917 private, and every argument is needed
+def _end(
     record: Record,
     state: State,
-    failure: api.Failure | None,
-    result: api.Result | None,
+    *,
     time_us: int,
-    worker: str,
-) -> Record:
+    worker: str = "",
+    failure: api.Failure | None = None,
+    result: api.Result | None = None,
+) -> Step[Record]:
     entry = HistoryEntry(
         time_us=time_us,
         type=api.INVOCATION_EVENT_TYPE_ENDED,
@@ -382,96 +366,51 @@ def _end(  # noqa: PLR0917 private, and every argument is needed
         worker=worker,
         detail=state.name,
     )
-    return replace(
+    after = replace(
         record,
         state=state,
-        custody=Custody.NONE,
-        due_us=0,
         end_us=time_us,
-        attempts=_close_lost(record.attempts, time_us),
+        attempts=close_lost(record.attempts, time_us),
         entries=(*record.entries, entry),
         failure=failure,
         result=record.result if result is None else result,
+        **custody.END.changes(record),
     )
+    return Step(after=after, effects=_ENDED_IN_VAIN if state in DEAD_STATES else _ENDED)
 
 
-def _merge(record: Record, attempts: Iterable[AttemptRecord], worker: str) -> Record:
+def _received(record: Record) -> Changes:
+    """Return what changes when a worker speaks of an invocation: the broker had its message, unless it was leased."""
+    return Changes() if record.custody is Custody.LEASE else custody.RECEIVE.changes(record)
+
+
+def _unless_stopping(record: Record, state: State) -> State:
+    """Return the state that follows, unless a stop is under way: that one stays until an end."""
+    return State.STOPPING if record.state is State.STOPPING else state
+
+
+def _merge(record: Record, told: Iterable[AttemptRecord], worker: str) -> Record:
     """Return the record with what is told of attempts, and with history entries for what is new in it."""
-    merged = {_key(attempt): attempt for attempt in record.attempts}
-    fresh: list[tuple[int, api.InvocationEventType.ValueType, AttemptRecord]] = []
-    for attempt in attempts:
-        known = merged.get(_key(attempt))
-        if known is not None and (known.end_us or not attempt.end_us):
-            continue
-        if known is None:
-            fresh.append((attempt.start_us, api.INVOCATION_EVENT_TYPE_RUNNING, attempt))
-        if attempt.end_us:
-            fresh.append((attempt.end_us, api.INVOCATION_EVENT_TYPE_ATTEMPT_ENDED, attempt))
-        merged[_key(attempt)] = attempt
-    if not fresh:
+    attempts, entries = merge(record.attempts, told, worker=worker)
+    if not entries:
         return record
-    keys = sorted(merged)
-    entries = tuple(
-        HistoryEntry(
-            time_us=time_us,
-            type=kind,
-            attempt=_number(keys, attempt),
-            worker=worker,
-            detail=attempt.failure.reason if kind == api.INVOCATION_EVENT_TYPE_ATTEMPT_ENDED else "",
-        )
-        for time_us, kind, attempt in fresh
-    )
-    return replace(
-        record,
-        attempts=tuple(merged[key] for key in keys),
-        start_us=merged[keys[0]].start_us,
-        entries=record.entries + entries,
-    )
+    return replace(record, attempts=attempts, start_us=attempts[0].start_us, entries=record.entries + entries)
 
 
-def _number(keys: Sequence[tuple[int, int, int]], attempt: AttemptRecord) -> int:
-    """Return the place of an attempt among all, even where earlier ones of its hand-over are not known yet."""
-    token = _key(attempt)[:2]
-    return sum(1 for key in keys if key[:2] < token) + attempt.ordinal
+def _entry(event: Event, kind: api.InvocationEventType.ValueType, *, attempt: int = 0) -> HistoryEntry:
+    return HistoryEntry(time_us=event.time_us, type=kind, attempt=attempt, worker=event.worker)
 
 
-def _close_lost(attempts: Sequence[AttemptRecord], time_us: int) -> tuple[AttemptRecord, ...]:
-    """Return the attempts with those that have no end marked as lost."""
-    return tuple(attempt if attempt.end_us else _lost(attempt, time_us) for attempt in attempts)
-
-
-def _lost(attempt: AttemptRecord, time_us: int) -> AttemptRecord:
-    lost = AttemptRecord()
-    lost.CopyFrom(attempt)
-    lost.end_us = max(time_us, attempt.start_us)
-    lost.outcome = api.ATTEMPT_OUTCOME_LOST
-    lost.failure.reason = "WORKER_LOST"
-    lost.failure.message = "the worker was not heard of again; whether the attempt finished is unknown"
-    lost.failure.retryable = True
-    return lost
-
-
-def _find(attempts: Sequence[AttemptRecord], wanted: AttemptRecord) -> AttemptRecord | None:
-    return next((attempt for attempt in attempts if _key(attempt) == _key(wanted)), None)
-
-
-def _key(attempt: AttemptRecord) -> tuple[int, int, int]:
-    return attempt.token.generation, attempt.token.redelivery_count, attempt.ordinal
-
-
-def _entry(
-    event: Event, kind: api.InvocationEventType.ValueType, *, attempt: int = 0, detail: str = ""
-) -> HistoryEntry:
-    return HistoryEntry(time_us=event.time_us, type=kind, attempt=attempt, worker=event.worker, detail=detail)
-
-
-_REACTIONS: Final[dict[str, Callable[[Record, Event], Record | Refusal]]] = {
+_REACTIONS: Final[dict[str | None, Callable[[Record, Event], Step[Record] | Refusal]]] = {
     "dequeued": _dequeued,
     "running": _running,
     "attempt_ended": _attempt_ended,
     "deferred": _deferred,
-    "requeued": _handed_back,
+    "requeued": _requeued,
     "ended": _ended_by_worker,
     "leased": _leased,
     "progress": _progressed,
 }
+
+_LAST_KINDS: Final = frozenset({"ended", "deferred", "requeued"})
+"""What a worker says of an invocation last."""

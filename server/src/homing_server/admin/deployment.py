@@ -15,8 +15,8 @@ from homing_core import lifecycle
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
 from homing_core.guard import Guard
-from homing_core.lifecycle import Record, State
-from homing_core.wire.v1 import Event, FunctionState, SyncReply, SyncRequest, WorkMessage
+from homing_core.lifecycle import Step
+from homing_core.wire.v1 import FunctionState, SyncReply, SyncRequest, WorkMessage
 from homing_server.control import ControlChannel
 from homing_server.errors import Violation, function_not_found, invalid_request, revision_mismatch, shown
 from homing_server.functions.catalog import Catalog
@@ -243,7 +243,7 @@ class Deployment:
         request = SyncRequest.FromString(message.body)
         reply = SyncReply(invocation_id=request.invocation_id)
         reply.ended.state = api.INVOCATION_STATE_INVALID
-        reply.ended.failure.CopyFrom(_function_deleted(request.spec.function))
+        reply.ended.failure.CopyFrom(lifecycle.invocation.deleted(request.spec.function))
         message.ack()
         await self._broker.publish_reply(request.reply_to, reply.SerializeToString())
 
@@ -305,46 +305,16 @@ def _end_all(connection: Connection, work: Mapping[str, tuple[WorkMessage, Recei
         item, message = work[row.id]
         if before.stop_request is not None:
             gone.append((row.id, item.generation))
-        after = _end_of(before, item, message.dead_reason)
-        if after is not None:
-            changes.append(Change(row=row, before=before, after=after))
+        step = lifecycle.invocation.dropped(
+            before,
+            generation=item.generation,
+            why=message.dead_reason,
+            function=item.spec.function,
+            time_us=now_us(),
+        )
+        if isinstance(step, Step):
+            changes.append(Change.of(row, before, step))
     effects = CommitEffects()
     store_changes(connection, changes, effects)
     tombstones.note_gone(connection, gone, now_us=now_us())
     return effects
-
-
-def _end_of(record: Record, work: WorkMessage, dead_reason: str) -> Record | None:
-    """Return the end of an invocation whose work message came here, or None where it is not for this message to say."""
-    if record.ended or record.token.generation != work.generation:
-        return None
-    match dead_reason:
-        case "expired" if record.start_us:
-            # Started in time, and its worker was lost: it goes on.
-            after = lifecycle.reported(record, _handed_back(record, work))
-        case "expired":
-            failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
-            after = lifecycle.ended(record, state=State.EXPIRED, failure=failure, time_us=now_us())
-        case "":
-            state = State.FAILED if record.attempts else State.INVALID
-            failure = _function_deleted(work.spec.function)
-            after = lifecycle.ended(record, state=state, failure=failure, time_us=now_us())
-        case reason:
-            message = (
-                f"the broker gave up redelivering it ({reason}): too many workers were lost while they had it in flight"
-            )
-            failure = api.Failure(reason="POISON", message=message)
-            after = lifecycle.ended(record, state=State.FAILED, failure=failure, time_us=now_us())
-    return after if isinstance(after, Record) else None
-
-
-def _handed_back(record: Record, work: WorkMessage) -> Event:
-    event = Event(invocation_id=work.invocation_id, time_us=now_us())
-    event.token.generation = record.token.generation
-    event.token.redelivery_count = record.token.delivery
-    event.requeued.reason = "EXPIRED_AFTER_START"
-    return event
-
-
-def _function_deleted(name: str) -> api.Failure:
-    return api.Failure(reason="FUNCTION_DELETED", message=f"function {name!r} was deleted")

@@ -20,9 +20,10 @@ from homing_core.wire.v1 import DeliveryMessage
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store import delivery_claims, delivery_rows
+from homing_server.store import delivery_claims, outbox
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
+from homing_server.store.outbox import Dispatch
 
 _log = structlog.get_logger(__name__)
 
@@ -100,10 +101,10 @@ class DeliveryDispatcher:
         """Take back what nobody has seen confirmed, and look for what others left. One step of a loop."""
         await asyncio.sleep(_POLL_SECONDS)
         before = now_us() - self._resend_after_us
-        forgotten = await self._database.read(delivery_rows.forgotten, sent_before_us=before)
+        forgotten = await self._database.read(outbox.DELIVERIES.forgotten, sent_before_us=before)
         if forgotten:
             _log.info("unconfirmed_deliveries_taken_back", deliveries=len(forgotten))
-            await self._database.write(delivery_rows.take_back, forgotten, due_us=now_us())
+            await self._database.write(outbox.DELIVERIES.take_back, forgotten, due_us=now_us())
         due = await self._database.read(delivery_claims.due_by_receiver)
         if due and min(due.values()) <= now_us():
             self._woken.set()
@@ -125,11 +126,11 @@ class DeliveryDispatcher:
         sent = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is None]
         failed = [_key(message) for message, outcome in zip(messages, outcomes, strict=True) if outcome is not None]
         if sent:
-            await self._database.write(delivery_rows.confirm, sent, now_us=now_us())
+            await self._database.write(outbox.DELIVERIES.confirm, sent)
         if failed:
             due_us = now_us() + _TAKE_BACK_DELAY_US
             _log.warning("not_confirmed", deliveries=len(failed))
-            await self._database.write(delivery_rows.take_back, failed, due_us=due_us)
+            await self._database.write(outbox.DELIVERIES.take_back, failed, due_us=due_us)
             self._next_due_us = min(due_us, self._next_due_us or due_us)
 
     def _count(self, *, delivered: int, dead: int) -> None:
@@ -146,5 +147,5 @@ class DeliveryDispatcher:
             return b""
 
 
-def _key(message: DeliveryMessage) -> tuple[str, int]:
+def _key(message: DeliveryMessage) -> Dispatch:
     return message.delivery_id, message.generation

@@ -21,6 +21,7 @@ from homing_core.clock import now_us
 from homing_core.destinations import function_of
 from homing_core.guard import Guard
 from homing_core.ids import new_id
+from homing_core.lifecycle import Custody
 from homing_server.auth.identity import Identity
 from homing_server.errors import (
     ApiError,
@@ -200,7 +201,7 @@ class Admission:
         for draft, verdict in zip(drafts, verdicts, strict=True):
             if verdict.outcome is not Outcome.ACCEPTED:
                 self._dispatcher.release(draft)
-            elif draft.record.custody is lifecycle.Custody.SENT:
+            elif draft.record.custody is Custody.SENT:
                 message = work_of(
                     draft.id,
                     draft.record,
@@ -256,7 +257,7 @@ class Admission:
         return Draft(
             id=new_id(time_us),
             spec=spec,
-            record=lifecycle.accepted(time_us=time_us, due_us=due_us),
+            record=lifecycle.invocation.accepted(time_us=time_us, due_us=due_us),
             caller=caller.name,
             request_id=request_id,
             fingerprint=_fingerprint(spec, rerun_of) if request_id else b"",

@@ -24,14 +24,15 @@ import structlog
 from homing_core import lifecycle, limits
 from homing_core.broker import Broker, BrokerError, Outgoing, UnroutableError
 from homing_core.clock import now_us
-from homing_core.lifecycle import Custody, Record
+from homing_core.lifecycle import Custody, Step
 from homing_server.functions.catalog import Catalog
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store import dispatch, functions, stops
+from homing_server.store import dispatch, functions, outbox, stops
 from homing_server.store.accept import Draft
 from homing_server.store.dispatch import Work
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
+from homing_server.store.outbox import Dispatch
 
 _log = structlog.get_logger(__name__)
 
@@ -44,8 +45,6 @@ _CONFIRM_PAUSE_SECONDS = 0.25
 _POLL_SECONDS = 1.0
 """How often, in seconds, the store is asked for work that another server put there."""
 _TAKE_BACK_DELAY_US = 500_000
-
-Key = tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -113,7 +112,7 @@ class Dispatcher:
         self._outbox_filled = asyncio.Event()
         self._publishing: set[str] = set()
         """The functions of which a batch is on its way: the queue of one may hang without holding up the others."""
-        self._in_flight: dict[Key, Work] = {}
+        self._in_flight: dict[Dispatch, Work] = {}
         """Committed as sent by this server and not yet seen confirmed."""
         self._confirmed: dict[str, int] = {}
         """Confirmed by the broker and not yet noted in the store: id and generation."""
@@ -153,11 +152,11 @@ class Dispatcher:
             or not self._broker.connected
         ):
             return draft
-        sent = lifecycle.handed_over(record, time_us=draft.create_us)
-        assert isinstance(sent, Record), "a draft has not ended"
+        sent = lifecycle.invocation.dispatched(record, time_us=draft.create_us)
+        assert isinstance(sent, Step), "the store holds a draft"
         load.add(draft.size)
         self._reserved[draft.id] = draft
-        return replace(draft, record=sent)
+        return replace(draft, record=sent.after)
 
     def release(self, draft: Draft) -> None:
         """Undo the reservation of a draft that was not accepted."""
@@ -207,7 +206,7 @@ class Dispatcher:
         await asyncio.sleep(_CONFIRM_PAUSE_SECONDS)
         noted = list(self._confirmed.items())[:5000]
         if noted:
-            await self._database.write(dispatch.confirm_work, noted)
+            await self._database.write(outbox.INVOCATIONS.confirm, noted)
             for invocation_id, generation in noted:
                 if self._confirmed.get(invocation_id) == generation:
                     del self._confirmed[invocation_id]
@@ -226,7 +225,7 @@ class Dispatcher:
         """Take back what nobody has seen confirmed. One step of a loop."""
         await asyncio.sleep(_POLL_SECONDS)
         before = now_us() - self._resend_after_us
-        work = await self._database.read(dispatch.forgotten_work, sent_before_us=before)
+        work = await self._database.read(outbox.INVOCATIONS.forgotten, sent_before_us=before)
         forgotten = [key for key in work if key not in self._in_flight and self._confirmed.get(key[0]) != key[1]]
         if forgotten:
             _log.info("unconfirmed_work_taken_back", invocations=len(forgotten))

@@ -70,6 +70,6 @@ class Leases:
 
     async def _end(self, ids: list[str], epoch: int) -> None:
         if ids and await self._recorder.write(
-            epoch, lambda connection: dispatch.end_leases(connection, ids, now_us=now_us())
+            epoch, lambda connection: dispatch.expire_leases(connection, ids, now_us=now_us())
         ):
             _log.warning("leases_ended", count=len(ids))

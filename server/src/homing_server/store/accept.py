@@ -150,7 +150,6 @@ def insert_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
             "fingerprint": draft.fingerprint if draft.request_id else None,
             "create_us": draft.create_us,
             "start_by_us": draft.start_by_us,
-            "sent_us": draft.create_us,
             "size": draft.size,
             "traceparent": draft.traceparent,
             "rerun_of": draft.rerun_of or None,

@@ -18,10 +18,8 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    update,
 )
 
-from homing.v1 import invocation_pb2 as api
 from homing.v1.dead_letter_pb2 import (
     DEAD_LETTER_KIND_DELIVERY,
     DEAD_LETTER_KIND_INVOCATION,
@@ -29,31 +27,19 @@ from homing.v1.dead_letter_pb2 import (
     DeadLetter,
     DeadLetterFilter,
 )
-from homing_core.lifecycle import Custody, State
-from homing_core.wire.v1 import DeliveryHistory
+from homing_core import lifecycle
+from homing_core.lifecycle import Delivery, Step
 from homing_server.store import schema
+from homing_server.store.delivery_rows import LIFE, read_delivery, store_deliveries
 from homing_server.store.invocation_rows import Change, delivery_of, record_of, timestamp
 
 _dead_letters = schema.dead_letters
 _deliveries = schema.deliveries
 _invocations = schema.invocations
 
-DEAD_STATES = frozenset({State.FAILED, State.TIMED_OUT, State.EXPIRED, State.INVALID})
-"""What ends so came to nothing; what was stopped was meant to."""
-
 _insert = insert(_dead_letters)
-_revive = (
-    update(_deliveries)
-    .where(_deliveries.c.id == bindparam("key"))
-    .values(
-        state=api.DELIVERY_STATE_PENDING,
-        custody=int(Custody.STORE),
-        due_us=bindparam("due"),
-        end_us=0,
-        history=bindparam("told"),
-    )
-)
 _select_deliveries = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
+_select_lives = select(_deliveries.c.id, *LIFE).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
 _select_invocations = select(_invocations).where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -74,8 +60,8 @@ class Page:
     """Where the next page begins; None at the end."""
 
 
-def bury_invocations(connection: Connection, ends: Sequence[Change], *, now_us: int) -> None:
-    """Make the dead letters of asynchronous invocations that end in vain.
+def bury_invocations(connection: Connection, dead: Sequence[Change], *, now_us: int) -> None:
+    """Make the dead letters of asynchronous invocations that came to nothing.
 
     :param now_us: The server's time, which orders them: that of the worker may be another.
     """
@@ -87,11 +73,9 @@ def bury_invocations(connection: Connection, ends: Sequence[Change], *, now_us: 
             "function": change.row.function,
             "time_us": now_us,
         }
-        for change in ends
-        if change.after.state in DEAD_STATES
+        for change in dead
     ]
-    if rows:
-        connection.execute(_insert, rows)
+    connection.execute(_insert, rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,17 +162,13 @@ def revive(connection: Connection, due_us: dict[str, int]) -> int:
     """
     forgotten = delete(_dead_letters).where(_dead_letters.c.id.in_(list(due_us))).returning(_dead_letters.c.id)
     keys = connection.execute(forgotten).scalars().all()
-    rows = [
-        row for row in connection.execute(_select_deliveries, {"ids": keys}) if row.state == api.DELIVERY_STATE_DEAD
-    ]
-    revived = []
-    for row in rows:
-        history = DeliveryHistory.FromString(row.history)
-        history.before_redrive = len(history.attempts)
-        revived.append({"key": row.id, "due": due_us[row.id], "told": history.SerializeToString()})
-    if revived:
-        connection.execute(_revive, revived)
-    return len(rows)
+    revived: dict[str, Delivery] = {}
+    for key, *life in connection.execute(_select_lives, {"ids": keys}):
+        step = lifecycle.delivery.redriven(read_delivery(life), due_us=due_us[key])
+        if isinstance(step, Step):
+            revived[key] = step.after
+    store_deliveries(connection, revived)
+    return len(revived)
 
 
 def _selected(selection: DeadLetterFilter, until_us: int) -> ColumnElement[bool]:

@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, case, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, func, select
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Payload
 from homing.v1.policy_pb2 import Callback
-from homing_core import limits
+from homing_core import lifecycle, limits
 from homing_core.destinations import FUNCTION
-from homing_core.lifecycle import Custody
-from homing_core.reasons import FailureReason
-from homing_core.wire.v1 import DeliveryHistory, DeliveryMessage, EnvelopeBody
+from homing_core.lifecycle import Delivery, Step
+from homing_core.lifecycle.custody import AT_BROKER, CLAIM
+from homing_core.wire.v1 import DeliveryMessage, EnvelopeBody
 from homing_server.store import function_deliveries, schema
+from homing_server.store.delivery_rows import LIFE, read_delivery, store_deliveries
 from homing_server.store.invocation_rows import record_of, uri_of
+from homing_server.store.outbox import held_by
 from homing_server.store.sequences import read_counters
 
 _deliveries = schema.deliveries
@@ -29,14 +31,14 @@ MAX_OUTSTANDING_DELIVERIES: Final = 64
 MAX_CLAIM_BYTES: Final = 16 * limits.MIB
 """Bodies of about so many bytes are taken at a time, and one at least."""
 
-_waiting = (schema.live(_deliveries), _deliveries.c.custody == int(Custody.STORE))
+_waiting = (schema.live(_deliveries), held_by(_deliveries, CLAIM.sources))
 _columns = (
+    # These come first, and by other names than those of the invocation.
+    *(column.label(f"delivery_{column.name}") for column in LIFE),
     _deliveries.c.id.label("delivery_id"),
     _deliveries.c.kind,
     _deliveries.c.target,
     _deliveries.c.receiver,
-    _deliveries.c.generation.label("last_generation"),
-    _deliveries.c.history.label("delivery_history"),
 )
 _select_due = (
     # A callback carries the result alone.
@@ -54,13 +56,8 @@ _select_due = (
 )
 _select_outstanding = (
     select(_deliveries.c.receiver, func.count())
-    .where(schema.live(_deliveries), _deliveries.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
+    .where(schema.live(_deliveries), held_by(_deliveries, AT_BROKER))
     .group_by(_deliveries.c.receiver)
-)
-_mark_sent = (
-    update(_deliveries)
-    .where(_deliveries.c.id == bindparam("key"))
-    .values(generation=bindparam("claimed"), delivery=0, custody=int(Custody.SENT), sent_us=bindparam("now_us"))
 )
 
 Head = Callable[[str], bytes]
@@ -132,21 +129,18 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
             break
         asked = min(room, most - claimed.taken)
         rows = _take(connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": asked}), claimed)
-        messages = [_message(row, head, signing_version) for row in rows]
+        deliveries = [read_delivery(row[: len(LIFE)]) for row in rows]
+        sent = [_dispatched(delivery, now_us=now_us) for delivery in deliveries]
+        messages = [_message(row, delivery, head, signing_version) for row, delivery in zip(rows, sent, strict=True)]
         if to_function:
-            function_deliveries.carry_out(connection, rows, messages, claimed.chained, now_us=now_us)
+            function_deliveries.carry_out(connection, rows, deliveries, messages, claimed.chained, now_us=now_us)
         else:
             claimed.messages += messages
+            store_deliveries(connection, {row.delivery_id: each for row, each in zip(rows, sent, strict=True)})
         if len(rows) == room and not to_function:
             claimed.full = True
         elif len(rows) == asked or claimed.size >= MAX_CLAIM_BYTES:
             claimed.more = True
-    if claimed.messages:
-        sent = [
-            {"key": message.delivery_id, "claimed": message.generation, "now_us": now_us}
-            for message in claimed.messages
-        ]
-        connection.execute(_mark_sent, sent)
     return claimed
 
 
@@ -162,13 +156,18 @@ def _take(due: Iterable[Row[Any]], claimed: Claim) -> list[Row[Any]]:
     return rows
 
 
-def _message(row: Row[Any], head: Head, signing_version: int) -> DeliveryMessage:
+def _dispatched(delivery: Delivery, *, now_us: int) -> Delivery:
+    step = lifecycle.delivery.dispatched(delivery, time_us=now_us)
+    assert isinstance(step, Step), "what the store holds can be claimed"
+    return step.after
+
+
+def _message(row: Row[Any], delivery: Delivery, head: Head, signing_version: int) -> DeliveryMessage:
     record = record_of(row)
-    history = DeliveryHistory.FromString(row.delivery_history)
     result = None if row.result is None else api.Result.FromString(row.result)
     message = DeliveryMessage(
         delivery_id=row.delivery_id,
-        generation=row.last_generation + 1,
+        generation=delivery.token.generation,
         kind=row.kind,
         uri=uri_of(row),
         invocation_id=row.id,
@@ -178,13 +177,13 @@ def _message(row: Row[Any], head: Head, signing_version: int) -> DeliveryMessage
         failure=record.failure,
         start_us=row.start_us,
         end_us=row.end_us,
-        prior_attempts=len(history.attempts) - history.before_redrive,
+        prior_attempts=delivery.counted_attempts,
         attempt_count=len(record.attempts),
         function_revision=record.attempts[-1].function_revision if record.attempts else 0,
         depth=row.depth,
         traceparent=row.traceparent,
         signing_version=signing_version,
-        tried=any(attempt.failure.reason != FailureReason.RECEIVER_DOWN for attempt in history.attempts),
+        tried=delivery.tried,
     )
     if row.kind == api.DELIVERY_KIND_CALLBACK:
         message.callback.CopyFrom(Callback.FromString(row.target))

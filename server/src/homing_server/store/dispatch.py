@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, func, select
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2
 from homing_core import lifecycle
-from homing_core.lifecycle import Custody, Record, State
+from homing_core.lifecycle import Record, Step
+from homing_core.lifecycle.custody import AT_BROKER, CLAIM, EXPIRE_LEASE
 from homing_core.wire.v1 import WorkMessage
-from homing_server.store import schema, tombstones
+from homing_server.store import outbox, schema, tombstones
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
+from homing_server.store.outbox import Dispatch, held_by
 from homing_server.store.record import select_invocations, store_changes
 
 _invocations = schema.invocations
-_deliveries = schema.deliveries
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,7 @@ class Work:
     size: int
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Dispatch:
         """Return what tells this dispatch from all others."""
         return self.message.invocation_id, self.message.generation
 
@@ -52,7 +53,7 @@ def work_of(
     traceparent: str,
     depth: int,
 ) -> WorkMessage:
-    """Return the message that hands an invocation over."""
+    """Return the message that dispatches an invocation."""
     message = WorkMessage(
         invocation_id=invocation_id,
         generation=record.token.generation,
@@ -75,7 +76,7 @@ def next_due(connection: Connection) -> dict[str, int]:
         select(func.min(_invocations.c.due_us))
         .where(
             schema.live(_invocations),
-            _invocations.c.custody == int(Custody.STORE),
+            held_by(_invocations, CLAIM.sources),
             _invocations.c.function == schema.functions.c.name,
         )
         .scalar_subquery()
@@ -95,7 +96,7 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
         .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
         .where(
             schema.live(_invocations),
-            _invocations.c.custody == int(Custody.STORE),
+            held_by(_invocations, CLAIM.sources),
             _invocations.c.function == function,
             _invocations.c.due_us <= now_us,
         )
@@ -108,19 +109,18 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
     for row in connection.execute(query).all():
         before = record_of(row)
         if not before.start_us and now_us > row.start_by_us:
-            failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
-            after = lifecycle.ended(before, state=State.EXPIRED, failure=failure, time_us=now_us)
+            step = lifecycle.invocation.expired(before, time_us=now_us)
         else:
             if work and size + row.size > most_bytes:
                 break
             size += row.size
-            after = lifecycle.handed_over(before, time_us=now_us)
-            assert isinstance(after, Record), "what the store holds has not ended"
+            step = lifecycle.invocation.dispatched(before, time_us=now_us)
+            assert isinstance(step, Step), "what the store holds can be claimed"
             spec = api.InvocationSpec.FromString(row.spec)
             spec.payload.CopyFrom(payload_pb2.Payload.FromString(row.request))
             message = work_of(
                 row.id,
-                after,
+                step.after,
                 spec,
                 create_us=row.create_us,
                 start_by_us=row.start_by_us,
@@ -128,99 +128,45 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
                 depth=row.depth,
             )
             work.append(Work(message=message, size=row.size))
-        assert isinstance(after, Record), "what the store holds has not ended"
-        changes.append(Change(row=row, before=before, after=after))
+        assert isinstance(step, Step), "what the store holds has not ended"
+        changes.append(Change.of(row, before, step))
     effects = CommitEffects()
     store_changes(connection, changes, effects)
-    if work:
-        sent = update(_invocations).where(_invocations.c.id == bindparam("key")).values(sent_us=now_us)
-        connection.execute(sent, [{"key": item.message.invocation_id} for item in work])
     return Claim(work=work, effects=effects)
 
 
-def confirm_work(connection: Connection, keys: Collection[tuple[str, int]]) -> None:
-    """Note that the broker has confirmed these dispatches, unless they have gone further since."""
-    statement = (
-        update(_invocations)
-        .where(
-            _invocations.c.id == bindparam("key"),
-            _invocations.c.generation == bindparam("claimed"),
-            _invocations.c.custody == int(Custody.SENT),
-        )
-        .values(custody=int(Custody.BROKER))
-    )
-    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
-
-
-def take_back_work(connection: Connection, keys: Collection[tuple[str, int]], *, due_us: int) -> None:
+def take_back_work(connection: Connection, dispatches: Collection[Dispatch], *, due_us: int) -> None:
     """Return dispatches that were not, or perhaps not, published to the store's custody.
 
     What is STOPPING is not published again: it stays with the broker until it is certain that nobody has it.
     """
-    stopping = _invocations.c.state == int(State.STOPPING)
-    statement = (
-        update(_invocations)
-        .where(
-            _invocations.c.id == bindparam("key"),
-            _invocations.c.generation == bindparam("claimed"),
-            _invocations.c.custody == int(Custody.SENT),
-        )
-        .values(
-            custody=case((stopping, int(Custody.BROKER)), else_=int(Custody.STORE)),
-            due_us=case((stopping, 0), else_=due_us),
-        )
-    )
-    connection.execute(statement, [{"key": key, "claimed": generation} for key, generation in keys])
-    tombstones.note_gone(connection, keys, now_us=due_us)
-
-
-def forgotten_work(connection: Connection, *, sent_before_us: int) -> list[tuple[str, int]]:
-    """Return dispatches that were committed so long ago that their dispatcher should have seen them confirmed."""
-    query = (
-        select(_invocations.c.id, _invocations.c.generation)
-        .where(
-            schema.live(_invocations),
-            _invocations.c.custody == int(Custody.SENT),
-            _invocations.c.sent_us < sent_before_us,
-        )
-        .limit(1000)
-    )
-    return [(key, generation) for key, generation in connection.execute(query)]
+    outbox.INVOCATIONS.take_back(connection, dispatches, due_us=due_us)
+    # That concerns the message, whatever has become of the record.
+    tombstones.note_gone(connection, dispatches, now_us=due_us)
 
 
 def take_back_all(connection: Connection, *, due_us: int) -> int:
-    """Return what was at a broker which kept nothing, or leased by its workers, to the store's custody; count it.
+    """Return what was at a broker which kept nothing, or with its workers, to the store's custody; count it.
 
-    What is STOPPING must have been stopped before.
+    What is STOPPING is left to be stopped.
     """
-    gone = [int(Custody.SENT), int(Custody.BROKER), int(Custody.LEASE)]
-    work = connection.execute(
-        update(_invocations)
-        .where(schema.live(_invocations), _invocations.c.custody.in_(gone))
-        .values(custody=int(Custody.STORE), due_us=due_us)
-    )
-    deliveries = connection.execute(
-        update(_deliveries)
-        .where(schema.live(_deliveries), _deliveries.c.custody.in_(gone))
-        .values(custody=int(Custody.STORE), due_us=due_us)
-    )
-    return work.rowcount + deliveries.rowcount
+    return sum(each.take_back_all(connection, due_us=due_us) for each in (outbox.INVOCATIONS, outbox.DELIVERIES))
 
 
 def leased(connection: Connection) -> list[str]:
     """Return the invocations that their workers answer for."""
-    query = select(_invocations.c.id).where(schema.live(_invocations), _invocations.c.custody == int(Custody.LEASE))
+    query = select(_invocations.c.id).where(schema.live(_invocations), held_by(_invocations, EXPIRE_LEASE.sources))
     return list(connection.execute(query).scalars())
 
 
-def end_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> CommitEffects:
-    """Take invocations back whose workers are lost, to hand them over again, unless they have gone further since."""
+def expire_leases(connection: Connection, ids: Collection[str], *, now_us: int) -> CommitEffects:
+    """Take invocations back whose workers are lost, to dispatch them again, unless they have gone further since."""
     changes = []
     for row in select_invocations(connection, ids):
         before = record_of(row)
-        after = lifecycle.lease_ended(before, time_us=now_us)
-        if isinstance(after, Record):
-            changes.append(Change(row=row, before=before, after=after))
+        step = lifecycle.invocation.lease_expired(before, time_us=now_us)
+        if isinstance(step, Step):
+            changes.append(Change.of(row, before, step))
     effects = CommitEffects()
     store_changes(connection, changes, effects)
     return effects
@@ -230,7 +176,7 @@ def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
     """Return by function how many invocations, of how many bytes in all, the store believes to be at the broker."""
     query = (
         select(_invocations.c.function, func.count(), func.coalesce(func.sum(_invocations.c.size), 0))
-        .where(schema.live(_invocations), _invocations.c.custody.in_([int(Custody.SENT), int(Custody.BROKER)]))
+        .where(schema.live(_invocations), held_by(_invocations, AT_BROKER))
         .group_by(_invocations.c.function)
     )
     loads = {name: (count, size) for name, count, size in connection.execute(query)}

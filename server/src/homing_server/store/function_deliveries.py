@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, select
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Function
@@ -15,26 +15,13 @@ from homing_core import lifecycle, limits
 from homing_core.destinations import function_of
 from homing_core.envelope import envelope_body
 from homing_core.ids import new_id
-from homing_core.lifecycle import Custody
+from homing_core.lifecycle import Delivery, Effect, Step
 from homing_core.reasons import FailureReason
-from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryHistory, DeliveryMessage
+from homing_core.wire.v1 import DeliveryMessage
 from homing_server.store import schema
 from homing_server.store.accept import Draft, insert_drafts, max_age_us
 from homing_server.store.dead_letters import GivenUp, bury_deliveries
-
-_deliveries = schema.deliveries
-
-_update = (
-    update(_deliveries)
-    .where(_deliveries.c.id == bindparam("key"))
-    .values(
-        state=bindparam("to"),
-        generation=bindparam("claimed"),
-        custody=int(Custody.NONE),
-        end_us=bindparam("now_us"),
-        history=bindparam("told"),
-    )
-)
+from homing_server.store.delivery_rows import store_deliveries
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +37,7 @@ class Chained:
 def carry_out(
     connection: Connection,
     rows: Sequence[Row[Any]],
+    deliveries: Sequence[Delivery],
     messages: Sequence[DeliveryMessage],
     chained: Chained,
     *,
@@ -57,40 +45,32 @@ def carry_out(
 ) -> None:
     """Invoke the function that deliveries go to, with the envelopes as payloads.
 
-    :param rows: The deliveries, all to one function.
+    :param rows: The invocations whose outcome is delivered, all to one function.
+    :param deliveries: The deliveries, which the store holds.
     :param messages: What a worker would be told of them.
     """
     name = function_of(messages[0].uri)
     function = _function(connection, name)
     drafts: list[Draft] = []
-    settled: list[dict[str, Any]] = []
+    settled: dict[str, Delivery] = {}
     dead: list[GivenUp] = []
-    for row, message in zip(rows, messages, strict=True):
-        history = DeliveryHistory.FromString(row.delivery_history)
-        attempt = DeliveryAttemptRecord(start_us=now_us)
+    for row, delivery, message in zip(rows, deliveries, messages, strict=True):
         failure = _obstacle(name, function, message)
         if failure is None:
             assert function is not None, "its absence is an obstacle"
             draft = _draft(row, message, function, now_us=now_us)
-            history.caused = draft.id
             drafts.append(draft)
+            step = lifecycle.delivery.invoked(delivery, invocation_id=draft.id, time_us=now_us)
         else:
-            attempt.failure.CopyFrom(failure)
+            step = lifecycle.delivery.not_invoked(delivery, failure=failure, time_us=now_us)
+        assert isinstance(step, Step), "what the store holds can be carried out"
+        settled[message.delivery_id] = step.after
+        if Effect.MAKE_DEAD_LETTER in step.effects:
             dead.append(GivenUp(id=message.delivery_id, invocation_id=row.id, function=row.function))
-        history.attempts.append(attempt)
-        settled.append(
-            {
-                "key": message.delivery_id,
-                "to": api.DELIVERY_STATE_DELIVERED if failure is None else api.DELIVERY_STATE_DEAD,
-                "claimed": message.generation,
-                "now_us": now_us,
-                "told": history.SerializeToString(),
-            }
-        )
     if drafts:
         insert_drafts(connection, drafts)
         chained.caused += [name] * len(drafts)
-    connection.execute(_update, settled)
+    store_deliveries(connection, settled)
     chained.dead += len(dead)
     bury_deliveries(connection, dead, now_us=now_us)
 
@@ -121,7 +101,7 @@ def _draft(row: Row[Any], message: DeliveryMessage, function: Function, *, now_u
     return Draft(
         id=new_id(now_us),
         spec=spec,
-        record=lifecycle.accepted(time_us=now_us, due_us=now_us),
+        record=lifecycle.invocation.accepted(time_us=now_us, due_us=now_us),
         caller=row.caller,
         request_id="",
         fingerprint=b"",

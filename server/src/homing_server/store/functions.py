@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from homing.v1 import function_pb2
-from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
-from homing_core.lifecycle import Custody, Record, State
+from homing_core.lifecycle import Custody, Step
 from homing_server.store import schema, tombstones
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
@@ -157,11 +156,9 @@ def invalidate_deleted(connection: Connection, name: str, *, now_us: int) -> Com
 def invalidated(row: Row[Any], *, now_us: int) -> Change:
     """Return the end of a waiting invocation whose function is gone: INVALID, or FAILED where it has run before."""
     before = record_of(row)
-    failure = api.Failure(reason="FUNCTION_DELETED", message=f"function {row.function!r} was deleted")
-    state = State.FAILED if before.attempts else State.INVALID
-    after = lifecycle.ended(before, state=state, failure=failure, time_us=now_us)
-    assert isinstance(after, Record), "what waits has not ended"
-    return Change(row=row, before=before, after=after)
+    step = lifecycle.invocation.function_deleted(before, function=row.function, time_us=now_us)
+    assert isinstance(step, Step), "what waits has not ended"
+    return Change.of(row, before, step)
 
 
 def _stored(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredFunction]:

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
 from homing_core import lifecycle
-from homing_core.lifecycle import Custody, Record, State, Token
+from homing_core.lifecycle import Custody, Effect, Record, State, Step, Token
 from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, HistoryEntry, SyncRequest
 
 Values = dict[str, Any]
@@ -25,6 +25,13 @@ class Change:
     row: Row[Any]
     before: Record
     after: Record
+    effects: frozenset[Effect] = frozenset()
+    """What is to be done besides, in the transaction that stores it."""
+
+    @classmethod
+    def of(cls, row: Row[Any], before: Record, step: Step[Record]) -> Change:
+        """Return the change that one transition makes."""
+        return cls(row=row, before=before, after=step.after, effects=step.effects)
 
     @property
     def told(self) -> bool:
@@ -43,9 +50,10 @@ def record_of(row: Row[Any]) -> Record:
     history = History.FromString(row.history)
     return Record(
         state=State(row.state),
-        token=Token(generation=row.generation, delivery=row.delivery),
+        token=Token(generation=row.generation, redelivery_count=row.redelivery_count),
         custody=Custody(row.custody),
         due_us=row.due_us,
+        sent_us=row.sent_us,
         start_us=row.start_us,
         end_us=row.end_us,
         attempts=tuple(history.attempts),
@@ -68,9 +76,10 @@ def values_of(record: Record) -> Values:
     return {
         "state": int(record.state),
         "generation": record.token.generation,
-        "delivery": record.token.delivery,
+        "redelivery_count": record.token.redelivery_count,
         "custody": int(record.custody),
         "due_us": record.due_us,
+        "sent_us": record.sent_us,
         "start_us": record.start_us,
         "end_us": record.end_us,
         "history": history.SerializeToString(),
@@ -159,10 +168,10 @@ def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
 
 def record_of_call(request: SyncRequest, event: Event) -> Record:
     """Return the record of a synchronous call whose end an event tells."""
-    accepted = lifecycle.accepted(time_us=request.create_us, due_us=request.create_us)
-    record = lifecycle.reported(accepted, event)
-    assert isinstance(record, Record), "an end is never refused by a record that has just been accepted"
-    return record
+    accepted = lifecycle.invocation.accepted(time_us=request.create_us, due_us=request.create_us)
+    step = lifecycle.invocation.reported(accepted, event)
+    assert isinstance(step, Step), "an end is never refused by a record that has just been accepted"
+    return step.after
 
 
 def _show_record(invocation: api.Invocation, record: Record) -> None:

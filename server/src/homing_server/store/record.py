@@ -9,9 +9,11 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from homing_core import lifecycle
 from homing_core.clock import now_us
-from homing_core.lifecycle import Custody, Record, Refusal
+from homing_core.lifecycle import Custody, Effect, Refusal, Step
+from homing_core.lifecycle.custody import left_broker
+from homing_core.lifecycle.invocation import lets_go
 from homing_core.wire.v1 import Event
-from homing_server.store import dead_letters, delivery_rows, schema, tombstones
+from homing_server.store import dead_letters, delivery_reports, delivery_rows, schema, tombstones
 from homing_server.store.accept import (
     insert_invocation,
     insert_label,
@@ -21,10 +23,20 @@ from homing_server.store.accept import (
 )
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, Values, record_of, record_of_call, values_of
+from homing_server.store.outbox import Dispatch
 from homing_server.store.sequences import raise_counters
 
-_LAST = frozenset({"ended", "deferred", "requeued"})
-_RECORD_COLUMNS = ("state", "generation", "delivery", "custody", "due_us", "start_us", "end_us", "history")
+_RECORD_COLUMNS = (
+    "state",
+    "generation",
+    "redelivery_count",
+    "custody",
+    "due_us",
+    "sent_us",
+    "start_us",
+    "end_us",
+    "history",
+)
 
 _select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
 _update_invocation = (
@@ -56,19 +68,19 @@ def record_events(connection: Connection, events: Sequence[Event]) -> CommitEffe
     changes = _live(connection, lives, effects)
     store_changes(connection, changes, effects)
     _record_sync(connection, sync, effects)
-    delivery_rows.record_reports(connection, reports, effects)
+    delivery_reports.record_reports(connection, reports, effects)
     return effects
 
 
 def store_changes(connection: Connection, changes: Sequence[Change], effects: CommitEffects) -> None:
-    """Write changed records, number those that ended and make their deliveries."""
+    """Write changed records, number those that ended, and do what else their transitions ask for."""
     if not changes:
         return
-    ends = [change for change in changes if change.after.ended]
+    ends = sum(1 for change in changes if change.after.ended)
     told = sum(1 for change in changes if change.told)
-    counted = raise_counters(connection, {schema.CHANGE_SEQ: told, schema.RESULT_SEQ: len(ends)})
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: told, schema.RESULT_SEQ: ends})
     change_seq = counted[schema.CHANGE_SEQ] - told
-    result_seq = counted[schema.RESULT_SEQ] - len(ends)
+    result_seq = counted[schema.RESULT_SEQ] - ends
     rows: list[Values] = []
     for change in changes:
         after = change.after
@@ -97,17 +109,31 @@ def store_changes(connection: Connection, changes: Sequence[Change], effects: Co
         effects.change_seq = change_seq
     if ends:
         effects.result_seq = result_seq
-        delivery_rows.make(connection, ends, effects)
-        dead_letters.bury_invocations(connection, ends, now_us=now_us())
+    _carry_out(connection, changes, effects)
+
+
+def _carry_out(connection: Connection, changes: Sequence[Change], effects: CommitEffects) -> None:
+    """Do what transitions ask for besides storing the record; to publish is for after the commit."""
+    asked: dict[Effect, list[Change]] = {}
+    for change in changes:
+        for effect in change.effects:
+            asked.setdefault(effect, []).append(change)
+    now = now_us()
+    if stopping := asked.get(Effect.WRITE_TOMBSTONE):
+        tombstones.insert_all(connection, stopping, now_us=now)
+    if ended := asked.get(Effect.MAKE_DELIVERIES):
+        delivery_rows.make(connection, ended, effects)
+    if dead := asked.get(Effect.MAKE_DEAD_LETTER):
+        dead_letters.bury_invocations(connection, dead, now_us=now)
 
 
 def _note_custody(change: Change, effects: CommitEffects) -> None:
-    before, after = change.before.custody, change.after.custody
-    if before in {Custody.SENT, Custody.BROKER} and after in {Custody.NONE, Custody.STORE, Custody.LEASE}:
-        effects.left_broker.append((change.row.id, change.row.function, change.row.size))
-    if after is Custody.STORE:
-        due = effects.due.get(change.row.function)
-        effects.due[change.row.function] = min(due or change.after.due_us, change.after.due_us)
+    before, after, row = change.before, change.after, change.row
+    if left_broker(before, after):
+        effects.left_broker.append((row.id, row.function, row.size))
+    if after.custody is Custody.STORE:
+        due_us = effects.due.get(row.function, after.due_us)
+        effects.due[row.function] = min(due_us, after.due_us)
 
 
 def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
@@ -119,28 +145,25 @@ def _live(connection: Connection, lives: dict[str, list[Event]], effects: Commit
     if not lives:
         return []
     changes = []
-    let_go: list[tuple[str, int]] = []
+    let_go: list[Dispatch] = []
     for row in select_invocations(connection, lives):
         before = record = record_of(row)
         if before.stop_request is not None:
-            let_go.extend((row.id, each.token.generation) for each in lives[row.id] if _lets_go(each))
+            let_go.extend((row.id, each.token.generation) for each in lives[row.id] if lets_go(each))
+        asked = frozenset[Effect]()
         for event in lives[row.id]:
-            after = lifecycle.reported(record, event)
-            if isinstance(after, Record):
-                record = after
-            if event.HasField("leased") and record.custody is Custody.LEASE and after is not Refusal.STALE:
+            step = lifecycle.invocation.reported(record, event)
+            if isinstance(step, Step):
+                record = step.after
+                asked |= step.effects
+            if event.HasField("leased") and record.custody is Custody.LEASE and step is not Refusal.STALE:
                 effects.leases[row.id] = event.leased.term_us / 1e6
-            elif isinstance(after, Refusal):
+            elif isinstance(step, Refusal):
                 effects.refused += 1
         if record is not before:
-            changes.append(Change(row=row, before=before, after=record))
+            changes.append(Change(row=row, before=before, after=record, effects=asked))
     tombstones.note_gone(connection, let_go, now_us=now_us())
     return changes
-
-
-def _lets_go(event: Event) -> bool:
-    """Tell whether the worker lets the work message go, which it does once its event is confirmed."""
-    return event.WhichOneof("kind") in _LAST or (event.HasField("leased") and event.leased.term_us > 0)
 
 
 def _record_sync(connection: Connection, events: dict[str, Event], effects: CommitEffects) -> None:
@@ -165,7 +188,6 @@ def _record_sync(connection: Connection, events: dict[str, Event], effects: Comm
                 "caller": request.caller,
                 "create_us": request.create_us,
                 "start_by_us": 0,
-                "sent_us": 0,
                 "size": 0,
                 "traceparent": request.traceparent,
                 "depth": 0,

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from homing.v1 import invocation_pb2 as api
 from homing_core import lifecycle
-from homing_core.lifecycle import ENDS, Record, State
+from homing_core.lifecycle import ENDS, Effect, State, Step
 from homing_core.wire.v1 import Tombstone
 from homing_server.store import schema, tombstones
 from homing_server.store.effects import CommitEffects
@@ -135,9 +135,9 @@ def stop_all(connection: Connection, ids: Iterable[str], *, now_us: int) -> Comm
     changes = []
     for row in select_invocations(connection, ids):
         before = record_of(row)
-        after = lifecycle.stopped(before, time_us=now_us)
-        if isinstance(after, Record):
-            changes.append(Change(row=row, before=before, after=after))
+        step = lifecycle.invocation.stopped(before, time_us=now_us)
+        if isinstance(step, Step):
+            changes.append(Change.of(row, before, step))
     effects = CommitEffects()
     store_changes(connection, changes, effects)
     return effects
@@ -159,12 +159,12 @@ def _request(connection: Connection, rows: Sequence[Row[Any]], *, caller: str, r
     changes = []
     for row in rows:
         before = record_of(row)
-        after = lifecycle.stop_requested(before, caller=caller, reason=reason, time_us=now_us)
-        if isinstance(after, Record):
-            changes.append(Change(row=row, before=before, after=after))
-        requested.states[row.id] = (after if isinstance(after, Record) else before).state
+        step = lifecycle.invocation.stop_requested(before, caller=caller, reason=reason, time_us=now_us)
+        requested.states[row.id] = before.state
+        if isinstance(step, Step):
+            changes.append(Change.of(row, before, step))
+            requested.states[row.id] = step.after.state
+            if Effect.WRITE_TOMBSTONE in step.effects:
+                requested.stops.append(Tombstone(invocation_id=row.id, generation=row.generation))
     store_changes(connection, changes, requested.effects)
-    in_flight = [change for change in changes if change.after.state is State.STOPPING]
-    tombstones.insert_all(connection, in_flight, now_us=now_us)
-    requested.stops = [Tombstone(invocation_id=each.row.id, generation=each.row.generation) for each in in_flight]
     return requested

@@ -6,21 +6,21 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 
-from homing_core.lifecycle import Custody, State
+from homing_core.lifecycle import State
+from homing_core.lifecycle.custody import AT_BROKER
 from homing_core.wire.v1 import Tombstone
 from homing_server.store import schema
 from homing_server.store.invocation_rows import Change
+from homing_server.store.outbox import Dispatch, held_by
 
 _tombstones = schema.tombstones
 _invocations = schema.invocations
-
-_AT_BROKER = (int(Custody.SENT), int(Custody.BROKER))
 
 _note_gone = (
     update(_tombstones)
     .where(
         _tombstones.c.invocation_id == bindparam("key"),
-        _tombstones.c.generation == bindparam("told"),
+        _tombstones.c.generation == bindparam("dispatch"),
     )
     .values(gone_us=bindparam("time_us"))
 )
@@ -36,7 +36,7 @@ def insert_all(connection: Connection, stopping: Sequence[Change], *, now_us: in
             "size": change.row.size,
             "create_us": now_us,
             # What has a lease, or came back to the store, does not count as a message at the broker.
-            "gone_us": 0 if change.before.custody in _AT_BROKER else now_us,
+            "gone_us": 0 if change.before.custody in AT_BROKER else now_us,
         }
         for change in stopping
     ]
@@ -50,13 +50,14 @@ def all_stops(connection: Connection) -> list[Tombstone]:
     return [Tombstone(invocation_id=key, generation=generation) for key, generation in connection.execute(query)]
 
 
-def note_gone(connection: Connection, keys: Collection[tuple[str, int]], *, now_us: int) -> None:
-    """Note that the messages of these dispatches, by id and generation, were let go.
+def note_gone(connection: Connection, dispatches: Collection[Dispatch], *, now_us: int) -> None:
+    """Note that the messages of these dispatches were let go.
 
     Whoever let them go may have died before the broker knew: so the tombstones stay for a while.
     """
-    if keys:
-        connection.execute(_note_gone, [{"key": key, "told": told, "time_us": now_us} for key, told in keys])
+    if dispatches:
+        gone = [{"key": key, "dispatch": generation, "time_us": now_us} for key, generation in dispatches]
+        connection.execute(_note_gone, gone)
 
 
 def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
@@ -72,7 +73,7 @@ def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
     )
     counted = (
         select(_invocations.c.function, func.count(), func.sum(_invocations.c.size))
-        .where(_invocations.c.state == int(State.STOPPING), _invocations.c.custody.in_(_AT_BROKER))
+        .where(_invocations.c.state == int(State.STOPPING), held_by(_invocations, AT_BROKER))
         .group_by(_invocations.c.function)
     )
     loads: dict[str, tuple[int, int]] = {}
