@@ -12,7 +12,11 @@ import pytest
 
 from homing.v1 import function_pb2
 from homing.v1 import secret_service_pb2 as api
-from homing.v1.signing_key_service_pb2 import RotateSigningKeyRequest, RotateSigningKeyResponse
+from homing.v1.signing_key_service_pb2 import (
+    ListSigningKeysRequest,
+    RotateSigningKeyRequest,
+    RotateSigningKeyResponse,
+)
 from homing_core import limits
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.guard import Guard
@@ -221,7 +225,7 @@ async def test_secrets_are_made_once_and_listed_without_their_values(bench: Benc
 async def test_every_delivery_is_signed_from_the_first_start_on(bench: Bench) -> None:
     await bench.signing_keys.open()
 
-    (key,) = (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys
+    (key,) = (await bench.signing_keys.list(ListSigningKeysRequest(), caller=EVERYBODY)).signing_keys
     told = await bench.told("gone")
     assert (key.function, [len(value) for value in told.signing_keys]) == ("", [32])
     with pytest.raises(ApiError, match="rotate first") as refused:
@@ -235,7 +239,7 @@ async def test_the_newest_two_keys_are_active(bench: Bench) -> None:
 
     told = await bench.told("f")
 
-    listed = (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys
+    listed = (await bench.signing_keys.list(ListSigningKeysRequest(), caller=EVERYBODY)).signing_keys
     assert [key.id for key in listed] == [made[2].signing_key.id, made[1].signing_key.id]
     assert list(told.signing_keys) == [read_key(made[2].key), read_key(made[1].key)]
     assert told.signing_version > before.signing_version
@@ -287,9 +291,11 @@ async def test_a_functions_own_keys_take_the_place_of_the_servers(bench: Bench) 
     assert own.key == given
     assert list((await bench.told("f")).signing_keys) == [read_key(given)]
     assert (await bench.told("g")).signing_keys == of_server
-    kept = await bench.signing_keys.list("f", caller=EVERYBODY)
+    kept = await bench.signing_keys.list(ListSigningKeysRequest(function="f"), caller=EVERYBODY)
     assert [key.id for key in kept.signing_keys] == [own.signing_key.id]
-    assert [key.function for key in (await bench.signing_keys.list("", caller=EVERYBODY)).signing_keys] == ["", "f"]
+    assert [
+        key.function for key in (await bench.signing_keys.list(ListSigningKeysRequest(), caller=EVERYBODY)).signing_keys
+    ] == ["", "f"]
     await bench.signing_keys.revoke(own.signing_key.id, caller=EVERYBODY)
     assert (await bench.told("f")).signing_keys == of_server
 
@@ -303,6 +309,31 @@ async def test_a_functions_own_keys_take_the_place_of_the_servers(bench: Bench) 
         ("", "whsec_aG9yc2U=", "key"),
     ],
 )
+async def test_signing_keys_are_listed_page_by_page(bench: Bench) -> None:
+    for name in ("f", "g"):
+        await bench.deploy(name)
+        for _ in range(2):
+            await bench.signing_keys.rotate(RotateSigningKeyRequest(function=name), caller=EVERYBODY)
+    whole = (await bench.signing_keys.list(ListSigningKeysRequest(), caller=EVERYBODY)).signing_keys
+    assert [key.function for key in whole] == ["", "f", "f", "g", "g"]
+
+    request, pages = ListSigningKeysRequest(page_size=2), []
+    while True:
+        page = await bench.signing_keys.list(request, caller=EVERYBODY)
+        pages.append(list(page.signing_keys))
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            break
+
+    assert pages == [list(whole[:2]), list(whole[2:4]), list(whole[4:])]
+    request = ListSigningKeysRequest(function="f", page_size=1)
+    first = await bench.signing_keys.list(request, caller=EVERYBODY)
+    request.page_token = first.next_page_token
+    second = await bench.signing_keys.list(request, caller=EVERYBODY)
+    assert [*first.signing_keys, *second.signing_keys] == list(whole[1:3])
+    assert not second.next_page_token
+
+
 async def test_what_is_no_signing_key_is_refused_and_not_shown(
     bench: Bench, function: str, key: str, field: str
 ) -> None:

@@ -218,7 +218,11 @@ func (x *RotateSigningKeyResponse) GetDuplicate() bool {
 type ListSigningKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose; empty means those of all functions and of the server.
-	Function      string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	Function string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// How many at the most, up to 1,000; 0 means 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,11 +264,27 @@ func (x *ListSigningKeysRequest) GetFunction() string {
 	return ""
 }
 
+func (x *ListSigningKeysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSigningKeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // ListSigningKeysResponse tells of the signing keys.
 type ListSigningKeysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By function, the newest first; at most two of each.
-	SigningKeys   []*SigningKey `protobuf:"bytes,1,rep,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	SigningKeys []*SigningKey `protobuf:"bytes,1,rep,name=signing_keys,json=signingKeys,proto3" json:"signing_keys,omitempty"`
+	// Asks for the next page; empty at the end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +324,13 @@ func (x *ListSigningKeysResponse) GetSigningKeys() []*SigningKey {
 		return x.SigningKeys
 	}
 	return nil
+}
+
+func (x *ListSigningKeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // RevokeSigningKeyRequest names a signing key.
@@ -409,11 +436,15 @@ const file_homing_v1_signing_key_service_proto_rawDesc = "" +
 	"\vsigning_key\x18\x01 \x01(\v2\x15.homing.v1.SigningKeyR\n" +
 	"signingKey\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1c\n" +
-	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"4\n" +
+	"\tduplicate\x18\x03 \x01(\bR\tduplicate\"p\n" +
 	"\x16ListSigningKeysRequest\x12\x1a\n" +
-	"\bfunction\x18\x01 \x01(\tR\bfunction\"S\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"{\n" +
 	"\x17ListSigningKeysResponse\x128\n" +
-	"\fsigning_keys\x18\x01 \x03(\v2\x15.homing.v1.SigningKeyR\vsigningKeys\")\n" +
+	"\fsigning_keys\x18\x01 \x03(\v2\x15.homing.v1.SigningKeyR\vsigningKeys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
 	"\x17RevokeSigningKeyRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1a\n" +
 	"\x18RevokeSigningKeyResponse2\xac\x02\n" +

@@ -56,14 +56,18 @@ class AsyncSigningKeys:
         :raises TypeError: An argument is of the wrong type.
         :raises RequestError: The call failed.
         """
-        response = await self._connection.call_idempotent(
-            self._connection.signing_keys.ListSigningKeys,
-            signing_key_service_pb2.ListSigningKeysRequest(
-                function="" if function is None else check.text("function", function)
-            ),
-            deadline=self._deadline(),
+        request = signing_key_service_pb2.ListSigningKeysRequest(
+            function="" if function is None else check.text("function", function)
         )
-        return tuple(map(signing_key, response.signing_keys))
+        keys: list[SigningKey] = []
+        while True:
+            response = await self._connection.call_idempotent(
+                self._connection.signing_keys.ListSigningKeys, request, deadline=self._deadline()
+            )
+            keys.extend(map(signing_key, response.signing_keys))
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return keys
 
     async def revoke(self, key_id: str) -> None:
         """Remove a signing key: deliveries are not signed with it any more.

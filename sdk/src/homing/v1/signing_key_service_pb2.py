@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#homing/v1/signing_key_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\nSigningKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x17RotateSigningKeyRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"f\n\x18RotateSigningKeyResponse\x12*\n\x0bsigning_key\x18\x01 \x01(\x0b\x32\x15.homing.v1.SigningKey\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"*\n\x16ListSigningKeysRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"F\n\x17ListSigningKeysResponse\x12+\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x15.homing.v1.SigningKey\"%\n\x17RevokeSigningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1a\n\x18RevokeSigningKeyResponse2\xac\x02\n\x11SigningKeyService\x12[\n\x10RotateSigningKey\x12\".homing.v1.RotateSigningKeyRequest\x1a#.homing.v1.RotateSigningKeyResponse\x12]\n\x0fListSigningKeys\x12!.homing.v1.ListSigningKeysRequest\x1a\".homing.v1.ListSigningKeysResponse\"\x03\x90\x02\x01\x12[\n\x10RevokeSigningKey\x12\".homing.v1.RevokeSigningKeyRequest\x1a#.homing.v1.RevokeSigningKeyResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#homing/v1/signing_key_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\nSigningKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x17RotateSigningKeyRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"f\n\x18RotateSigningKeyResponse\x12*\n\x0bsigning_key\x18\x01 \x01(\x0b\x32\x15.homing.v1.SigningKey\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"Q\n\x16ListSigningKeysRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x17ListSigningKeysResponse\x12+\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x15.homing.v1.SigningKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x17RevokeSigningKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1a\n\x18RevokeSigningKeyResponse2\xac\x02\n\x11SigningKeyService\x12[\n\x10RotateSigningKey\x12\".homing.v1.RotateSigningKeyRequest\x1a#.homing.v1.RotateSigningKeyResponse\x12]\n\x0fListSigningKeys\x12!.homing.v1.ListSigningKeysRequest\x1a\".homing.v1.ListSigningKeysResponse\"\x03\x90\x02\x01\x12[\n\x10RevokeSigningKey\x12\".homing.v1.RevokeSigningKeyRequest\x1a#.homing.v1.RevokeSigningKeyResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_start=254
   _globals['_ROTATESIGNINGKEYRESPONSE']._serialized_end=356
   _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=358
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=400
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=402
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=472
-  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_start=474
-  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_end=511
-  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_start=513
-  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_end=539
-  _globals['_SIGNINGKEYSERVICE']._serialized_start=542
-  _globals['_SIGNINGKEYSERVICE']._serialized_end=842
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=439
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=441
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=536
+  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_start=538
+  _globals['_REVOKESIGNINGKEYREQUEST']._serialized_end=575
+  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_start=577
+  _globals['_REVOKESIGNINGKEYRESPONSE']._serialized_end=603
+  _globals['_SIGNINGKEYSERVICE']._serialized_start=606
+  _globals['_SIGNINGKEYSERVICE']._serialized_end=906
 # @@protoc_insertion_point(module_scope)

@@ -110,14 +110,22 @@ class ListSigningKeysRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTION_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     function: builtins.str
     """Whose; empty means those of all functions and of the server."""
+    page_size: builtins.int
+    """How many at the most, up to 1,000; 0 means 100."""
+    page_token: builtins.str
+    """The next_page_token of the page before."""
     def __init__(
         self,
         *,
         function: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 Global___ListSigningKeysRequest: typing_extensions.TypeAlias = ListSigningKeysRequest
 
@@ -128,6 +136,9 @@ class ListSigningKeysResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SIGNING_KEYS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Asks for the next page; empty at the end."""
     @property
     def signing_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
         """By function, the newest first; at most two of each."""
@@ -136,8 +147,9 @@ class ListSigningKeysResponse(google.protobuf.message.Message):
         self,
         *,
         signing_keys: collections.abc.Iterable[Global___SigningKey] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["signing_keys", b"signing_keys"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "signing_keys", b"signing_keys"]) -> None: ...
 
 Global___ListSigningKeysResponse: typing_extensions.TypeAlias = ListSigningKeysResponse
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
 from homing.v1.signing_key_service_pb2 import (
+    ListSigningKeysRequest,
     ListSigningKeysResponse,
     RotateSigningKeyRequest,
     RotateSigningKeyResponse,
@@ -18,15 +20,18 @@ from homing_core.ids import new_id
 from homing_core.signing import new_key, read_key, show_key
 from homing_server.auth.identity import Identity
 from homing_server.errors import function_not_found, last_signing_key, request_id_reused, signing_key_not_found
+from homing_server.rules.paging import Cursor, Paging, Place
 from homing_server.rules.validation import Checks
 from homing_server.store import signing_keys as stored
 from homing_server.store.engine import Database
 from homing_server.store.functions import get_function
 from homing_server.store.invocation_rows import timestamp
-from homing_server.store.signing_keys import OF_SERVER, StoredKey
+from homing_server.store.signing_keys import OF_SERVER, KeyPlace, StoredKey
 from homing_server.vault.keyring import Keyring
 
 _log = structlog.get_logger(__name__)
+
+_PAGING: Final = Paging(kind="signing_keys", place={"function": str, "create_us": int, "id": str})
 
 
 class SigningKeys:
@@ -82,20 +87,22 @@ class SigningKeys:
             signing_key=_message(kept), key=show_key(self._keyring.open_signing_key(kept)), duplicate=duplicate
         )
 
-    async def list(self, function: str, *, caller: Identity) -> ListSigningKeysResponse:
-        """Return the keys of a function, or all, without the keys themselves.
+    async def list(self, request: ListSigningKeysRequest, *, caller: Identity) -> ListSigningKeysResponse:
+        """Return a page of the keys of a function, or of all, without the keys themselves.
 
         :raises ApiError: PERMISSION_DENIED; INVALID_ARGUMENT.
         """
-        _check_may_manage(caller, function)
-        if not function:
-            keys = await self._database.read(stored.all_keys)
-        else:
-            checks = Checks()
-            checks.function_name("function", function)
-            checks.done()
-            keys = await self._database.read(stored.keys_of, function)
-        return ListSigningKeysResponse(signing_keys=map(_message, keys))
+        _check_may_manage(caller, request.function)
+        checks = Checks()
+        if request.function:
+            checks.function_name("function", request.function)
+        cursor = _PAGING.cursor(checks, request)
+        checks.done()
+        keys, more = await self._database.read(
+            stored.list_keys, function=request.function, after=_place(cursor), size=cursor.size
+        )
+        page = cursor.page(map(_message, keys), more=more, place_of=_place_of)
+        return ListSigningKeysResponse(signing_keys=page.items, next_page_token=page.next_page_token)
 
     async def revoke(self, key_id: str, *, caller: Identity) -> None:
         """Remove a key.
@@ -150,3 +157,14 @@ def _revoke(connection: Connection, key_id: str, caller: Identity) -> StoredKey:
 
 def _message(key: StoredKey) -> SigningKey:
     return SigningKey(id=key.id, function=key.function, create_time=timestamp(key.create_us))
+
+
+def _place(cursor: Cursor) -> KeyPlace | None:
+    """Return where the last key of the page before is; None for the first page."""
+    if cursor.after is None:
+        return None
+    return str(cursor.after["function"]), int(cursor.after["create_us"]), str(cursor.after["id"])
+
+
+def _place_of(key: SigningKey) -> Place:
+    return {"function": key.function, "create_us": key.create_time.ToMicroseconds(), "id": key.id}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_
 
 from homing_server.store import schema
 from homing_server.store.key_requests import KeyRequest
@@ -17,6 +17,9 @@ from homing_server.store.sequences import raise_counters, read_counters
 
 _keys = schema.signing_keys
 _NEWEST_FIRST = (_keys.c.create_us.desc(), _keys.c.id.desc())
+
+KeyPlace = tuple[str, int, str]
+"""Where a key is in the list of all: its function, when it was made, and its id."""
 
 ACTIVE_KEYS = 2
 """So many keys of a function, or of the server, are active: the newest ones."""
@@ -91,9 +94,30 @@ def keys_of(connection: Connection, function: str) -> list[StoredKey]:
     return [_stored(row) for row in connection.execute(query)]
 
 
-def all_keys(connection: Connection) -> list[StoredKey]:
-    """Return all keys: by function, the server's first, the newest of each first."""
-    return [_stored(row) for row in connection.execute(select(_keys).order_by(_keys.c.function, *_NEWEST_FIRST))]
+def list_keys(
+    connection: Connection, *, function: str, after: KeyPlace | None, size: int
+) -> tuple[list[StoredKey], bool]:
+    """Return a page of keys by function, the server's first, the newest of each first; and whether others follow.
+
+    :param function: Whose; empty for all.
+    :param after: Where the last one of the page before is; None for the first page.
+    """
+    query = select(_keys).order_by(_keys.c.function, *_NEWEST_FIRST).limit(size + 1)
+    if function:
+        query = query.where(_keys.c.function == function)
+    if after is not None:
+        its_function, create_us, key_id = after
+        query = query.where(
+            or_(
+                _keys.c.function > its_function,
+                and_(
+                    _keys.c.function == its_function,
+                    tuple_(_keys.c.create_us, _keys.c.id) < tuple_(create_us, key_id),
+                ),
+            )
+        )
+    found = [_stored(row) for row in connection.execute(query)]
+    return found[:size], len(found) > size
 
 
 def keys_that_sign(connection: Connection, function: str) -> tuple[Sequence[StoredKey], int]:

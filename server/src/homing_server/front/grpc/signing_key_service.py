@@ -24,8 +24,8 @@ class SigningKeyService(signing_key_service_pb2_grpc.SigningKeyServiceServicer):
     async def ListSigningKeys(
         self, request: api.ListSigningKeysRequest, _context: Context
     ) -> api.ListSigningKeysResponse:
-        """Return the signing keys, without the keys themselves."""
-        return await self._signing_keys.list(request.function, caller=caller())
+        """Return a page of signing keys, without the keys themselves."""
+        return await self._signing_keys.list(request, caller=caller())
 
     async def RevokeSigningKey(
         self, request: api.RevokeSigningKeyRequest, _context: Context
