@@ -184,6 +184,8 @@ def controlled(client: Client) -> None:
 
     conditions: FilterOptions = {"function": ["a"], "labels": {"a": "b"}}
     assert_type(client.bulk_stop(reason="enough", dry_run=True, **conditions), BulkStopped)
+    client.bulk_stop(function="f", request_id="r", on_progress=lambda progress: assert_type(progress, BulkStopped))
+    client.bulk_rerun(function="f", on_progress=lambda progress: assert_type(progress, BulkRerun))
     assert_type(client.bulk_rerun(max_per_second=5, states=[InvocationState.FAILED]), BulkRerun)
     counts = client.count(id_prefix="0193")
     assert_type(counts, InvocationCounts)
@@ -305,6 +307,8 @@ def dead_letters(client: Client) -> None:
     assert_type(client.dead_letters.get("id"), DeadLetter)
     where: DeadLetterOptions = {"ids": ["a"], "since": datetime.now().astimezone()}
     assert_type(client.dead_letters.redrive(**where, max_per_second=5), Redriven)
+    client.dead_letters.redrive(**where, on_progress=lambda progress: assert_type(progress, Redriven))
+    client.dead_letters.purge(ids="a", on_progress=lambda progress: assert_type(progress, Purged), request_id="r")
     assert_type(client.dead_letters.purge(**where, dry_run=True), Purged)
 
 

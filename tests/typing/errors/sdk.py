@@ -49,6 +49,7 @@ def controlled(client: Client) -> None:
     client.count(state=InvocationState.FAILED)  # error: call-arg
     client.bulk_stop(labels={"a": 1})  # error: dict-item
     client.bulk_rerun(max_per_second="5")  # error: arg-type
+    client.bulk_stop(function="f", on_progress=lambda counts: counts.accepted)  # error: attr-defined
     client.functions.scale("f", 1, 5)  # error: call-arg
 
 
