@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from homing import AsyncClient
+from homing import AsyncClient, RetryPolicy
 from homing.v1 import invocation_pb2 as api
 from support.fixtures import running_cluster
 from support.gauges import settled_gauges
@@ -90,7 +90,8 @@ async def test_p4_stopped_in_each_state_and_never_started_though_everything_is_k
     ledger = Ledger()
     async with AsyncClient(system.server.target, timeout=60) as client, Stops.at(system.server.target) as stops:
         await client.functions.deploy(name="hold", command=hold.command, max_instances=1)
-        await client.functions.deploy(name="sad", command=["false"])
+        # It goes on failing for as long as this takes.
+        await client.functions.deploy(name="sad", command=["false"], retry_policy=RetryPolicy(max_attempts=100))
         async with ledger.watching(client):
             queued = await ledger.accept(client, "hold", 30)
             await until(lambda: len(hold.runs()) == 1)
@@ -103,9 +104,9 @@ async def test_p4_stopped_in_each_state_and_never_started_though_everything_is_k
             for each in (scheduled, retrying):
                 await ledger.note(each, "")
 
-            # What was never handed over is stopped at once.
+            # What was never dispatched is stopped at once.
             assert (await stops.stop(scheduled, "no more")).state == STOPPED
-            # What may be in a worker's hand, or at the broker, soon.
+            # What may be in flight, or at the broker, soon.
             for each in waiting[:10]:
                 await stops.stop(each)
             assert (await stops.stop(retrying)).state in {STOPPED, api.INVOCATION_STATE_STOPPING}
