@@ -54,7 +54,9 @@ function retryDelay(error: ConnectError, backoff: number): number | undefined {
   for (const { retryDelay } of error.findDetails(RetryInfoSchema)) {
     return Number(retryDelay?.seconds ?? 0) * 1000 + (retryDelay?.nanos ?? 0) / 1e6;
   }
-  return error.code === Code.Unavailable ? Math.random() * backoff : undefined;
+  // A connection that was lost may be ABORTED or CANCELED with Connect, then without a reason.
+  const lost = reason(error) === undefined && [Code.Aborted, Code.Canceled].includes(error.code);
+  return lost || error.code === Code.Unavailable ? Math.random() * backoff : undefined;
 }
 
 /**
@@ -71,9 +73,7 @@ async function* results(client: Client<typeof InvocationService>, functions: str
       }
     } catch (caught) {
       const error = ConnectError.from(caught);
-      // A connection that is lost looks to Connect as if somebody had cancelled.
-      const lost = error.code === Code.Canceled || reason(error) === "SLOW_CONSUMER";
-      const delay = retryDelay(error, 1000) ?? (lost ? 100 : undefined);
+      const delay = retryDelay(error, 1000) ?? (reason(error) === "SLOW_CONSUMER" ? 100 : undefined);
       if (delay === undefined) {
         throw error;
       }
