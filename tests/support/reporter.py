@@ -24,7 +24,7 @@ NOW: Final = 1_700_000_000_000_000
 
 
 class Reporter:
-    """A worker with one hand-over in hand: makes the events that a worker makes of it, each a millisecond later."""
+    """A worker with one dispatch in flight: makes the events that a worker makes of it, each a millisecond later."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class Reporter:
         return self._event(leased=Leased(term_us=term_us))
 
     def progress(self, text: str = "on its way") -> Event:
-        told = api.Progress(text=text)
-        told.time.FromMicroseconds(self._tick())
-        return self._event(progress=told)
+        progress = api.Progress(text=text)
+        progress.time.FromMicroseconds(self._tick())
+        return self._event(progress=progress)
 
     def requeued(self, reason: str = "DRAINING") -> Event:
         return self._event(requeued=Requeued(reason=reason, attempts=self.attempts))

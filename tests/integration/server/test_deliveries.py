@@ -1,4 +1,4 @@
-"""Deliveries in the store and on their way: made, claimed, reported, chained, dead and revived."""
+"""Deliveries in the store and on their way: made, claimed, reported, chained, dead and redriven."""
 
 from __future__ import annotations
 

@@ -310,12 +310,12 @@ async def test_what_waits_for_a_deleted_function_ends(database: Database) -> Non
 async def test_redriven(database: Database) -> None:
     lives = await store_deliveries(database, deliveries(every=True))
     with database.writing() as connection:
-        buried = [
-            dead_letters.GivenUp(id=key, invocation_id=owner, function="resize")
+        dead = [
+            dead_letters.DeadDelivery(id=key, invocation_id=owner, function="resize")
             for key, owner in connection.execute(select(schema.deliveries.c.id, schema.deliveries.c.invocation_id))
         ]
-        dead_letters.bury_deliveries(connection, buried, now_us=NOW)
-        count = dead_letters.revive(connection, dict.fromkeys(lives, LATER))
+        dead_letters.add_deliveries(connection, dead, now_us=NOW)
+        count = dead_letters.redrive(connection, dict.fromkeys(lives, LATER))
         assert connection.execute(select(func.count()).select_from(schema.dead_letters)).scalar_one() == 0
     pure = expected(lives, lambda one: delivery.redriven(one, due_us=LATER))
     assert stored_deliveries(database) == pure

@@ -1,4 +1,4 @@
-"""What is known of an invocation's attempts: merged from what workers tell of them, in whatever order it comes.
+"""What is known of an invocation's attempts: merged from what workers report of them, in whatever order it comes.
 
 Attempts and history entries are the wire's own messages. They are values here: nothing changes one after it was made.
 """
@@ -25,12 +25,12 @@ def find(attempts: Sequence[AttemptRecord], wanted: AttemptRecord) -> AttemptRec
 
 
 def merge(
-    known: Sequence[AttemptRecord], told: Iterable[AttemptRecord], *, worker: str
+    known: Sequence[AttemptRecord], reported: Iterable[AttemptRecord], *, worker: str
 ) -> tuple[tuple[AttemptRecord, ...], tuple[HistoryEntry, ...]]:
-    """Return all attempts in their order, and history entries for what is new in what was told."""
+    """Return all attempts in their order, and history entries for what is new in what a worker reported."""
     merged = {key_of(attempt): attempt for attempt in known}
     fresh: list[tuple[int, api.InvocationEventType.ValueType, AttemptRecord]] = []
-    for attempt in told:
+    for attempt in reported:
         before = merged.get(key_of(attempt))
         if before is not None and before.end_us:
             continue

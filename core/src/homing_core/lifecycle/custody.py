@@ -130,7 +130,7 @@ RECEIVE: Final = Transfer(sources=AT_BROKER, target=Custody.BROKER)
 REDELIVER: Final = Transfer(sources=LIVE, target=Custody.BROKER)
 """A worker speaks of it under a later token: the broker has redelivered its message."""
 
-LEND: Final = Transfer(sources=AT_BROKER, target=Custody.LEASE)
+GRANT_LEASE: Final = Transfer(sources=AT_BROKER, target=Custody.LEASE)
 """Its worker answers for it from now on, and lets its message go."""
 
 RETURN: Final = Transfer(sources=AT_BROKER | {Custody.LEASE}, target=Custody.STORE)
@@ -148,7 +148,7 @@ LOSE: Final = Transfer(sources=AT_BROKER | {Custody.LEASE}, target=Custody.STORE
 END: Final = Transfer(sources=LIVE, target=Custody.NONE)
 """It has ended."""
 
-REVIVE: Final = Transfer(sources=frozenset({Custody.NONE}), target=Custody.STORE)
+REDRIVE: Final = Transfer(sources=frozenset({Custody.NONE}), target=Custody.STORE)
 """It had come to nothing, and is tried again."""
 
 

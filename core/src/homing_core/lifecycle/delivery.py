@@ -141,16 +141,16 @@ def reported(delivery: Delivery, event: Event) -> Step[Delivery] | Refusal:
         # The worker let it go: what it said before that comes too late to matter.
         return Refusal.DUPLICATE
     attempts = _merge(delivery.attempts, event.delivery.attempts)
-    told = replace(delivery, state=state, attempts=attempts)
+    current = replace(delivery, state=state, attempts=attempts)
     match state:
         case DeliveryState.PENDING:
-            returned = custody.RETURN.changes(told, time_us=event.delivery.due_us, token=token)
-            return Step(after=replace(told, **returned))
+            returned = custody.RETURN.changes(current, time_us=event.delivery.due_us, token=token)
+            return Step(after=replace(current, **returned))
         case DeliveryState.DELIVERING:
-            after = replace(told, **custody.RECEIVE.changes(told, token=token))
+            after = replace(current, **custody.RECEIVE.changes(current, token=token))
             return Refusal.DUPLICATE if after == delivery else Step(after=after)
         case _:
-            return _end(told, time_us=event.time_us, token=token)
+            return _end(current, time_us=event.time_us, token=token)
 
 
 def invoked(delivery: Delivery, *, invocation_id: str, time_us: int) -> Step[Delivery] | Refusal:
@@ -172,7 +172,7 @@ def redriven(delivery: Delivery, *, due_us: int) -> Step[Delivery] | Refusal:
         state=DeliveryState.PENDING,
         end_us=0,
         before_redrive=len(delivery.attempts),
-        **custody.REVIVE.changes(delivery, time_us=due_us),
+        **custody.REDRIVE.changes(delivery, time_us=due_us),
     )
     return Step(after=after)
 
@@ -184,8 +184,8 @@ def _carried_out(
     claimed = dispatched(delivery, time_us=attempt.start_us)
     if isinstance(claimed, Refusal):
         return claimed
-    told = replace(claimed.after, state=state, attempts=(*delivery.attempts, attempt), caused=caused)
-    return _end(told, time_us=attempt.start_us, token=told.token)
+    current = replace(claimed.after, state=state, attempts=(*delivery.attempts, attempt), caused=caused)
+    return _end(current, time_us=attempt.start_us, token=current.token)
 
 
 def _end(delivery: Delivery, *, time_us: int, token: Token) -> Step[Delivery]:
@@ -194,8 +194,8 @@ def _end(delivery: Delivery, *, time_us: int, token: Token) -> Step[Delivery]:
 
 
 def _merge(
-    known: Sequence[DeliveryAttemptRecord], told: Sequence[DeliveryAttemptRecord]
+    known: Sequence[DeliveryAttemptRecord], reported: Sequence[DeliveryAttemptRecord]
 ) -> tuple[DeliveryAttemptRecord, ...]:
     """Return all attempts by the time of their start; a report tells of those of one dispatch alone."""
-    attempts = {attempt.start_us: attempt for attempt in (*known, *told)}
+    attempts = {attempt.start_us: attempt for attempt in (*known, *reported)}
     return tuple(attempts[start_us] for start_us in sorted(attempts))

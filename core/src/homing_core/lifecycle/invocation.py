@@ -282,14 +282,14 @@ def _leased(record: Record, event: Event) -> Step[Record] | Refusal:
     if leased:
         return Refusal.DUPLICATE  # a renewal: the record does not age, whoever watches over the lease does
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_LEASED, attempt=len(record.attempts))
-    return Step(after=replace(record, entries=(*record.entries, entry), **custody.LEND.changes(record)))
+    return Step(after=replace(record, entries=(*record.entries, entry), **custody.GRANT_LEASE.changes(record)))
 
 
 def _progressed(record: Record, event: Event) -> Step[Record] | Refusal:
-    told = event.progress
-    if record.progress is not None and record.progress.time.ToMicroseconds() >= told.time.ToMicroseconds():
+    progress = event.progress
+    if record.progress is not None and record.progress.time.ToMicroseconds() >= progress.time.ToMicroseconds():
         return Refusal.DUPLICATE
-    return Step(after=replace(record, progress=told))
+    return Step(after=replace(record, progress=progress))
 
 
 def _ended_by_worker(record: Record, event: Event) -> Step[Record] | Refusal:
@@ -389,9 +389,9 @@ def _unless_stopping(record: Record, state: State) -> State:
     return State.STOPPING if record.state is State.STOPPING else state
 
 
-def _merge(record: Record, told: Iterable[AttemptRecord], worker: str) -> Record:
-    """Return the record with what is told of attempts, and with history entries for what is new in it."""
-    attempts, entries = merge(record.attempts, told, worker=worker)
+def _merge(record: Record, reported: Iterable[AttemptRecord], worker: str) -> Record:
+    """Return the record with what is reported of attempts, and with history entries for what is new in it."""
+    attempts, entries = merge(record.attempts, reported, worker=worker)
     if not entries:
         return record
     return replace(record, attempts=attempts, start_us=attempts[0].start_us, entries=record.entries + entries)

@@ -178,7 +178,7 @@ class DeadLetters:
                 raise _SeenToError
             noted = call.counted(
                 rerun=len(rerun),
-                redelivered=stored.revive(connection, deliveries),
+                redelivered=stored.redrive(connection, deliveries),
                 refused=len(reruns) - len(rerun),
             )
             noted = replace(noted, place=(letters[-1].time.ToMicroseconds(), letters[-1].id))

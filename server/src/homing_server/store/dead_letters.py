@@ -60,7 +60,7 @@ class Page:
     """Where the next page begins; None at the end."""
 
 
-def bury_invocations(connection: Connection, dead: Sequence[Change], *, now_us: int) -> None:
+def add_invocations(connection: Connection, dead: Sequence[Change], *, now_us: int) -> None:
     """Make the dead letters of asynchronous invocations that came to nothing.
 
     :param now_us: The server's time, which orders them: that of the worker may be another.
@@ -79,7 +79,7 @@ def bury_invocations(connection: Connection, dead: Sequence[Change], *, now_us: 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GivenUp:
+class DeadDelivery:
     """A delivery that came to nothing."""
 
     id: str
@@ -87,7 +87,7 @@ class GivenUp:
     function: str
 
 
-def bury_deliveries(connection: Connection, deliveries: Sequence[GivenUp], *, now_us: int) -> None:
+def add_deliveries(connection: Connection, deliveries: Sequence[DeadDelivery], *, now_us: int) -> None:
     """Make the dead letters of deliveries that are given up."""
     rows = [
         {
@@ -155,20 +155,20 @@ def purge(connection: Connection, selection: DeadLetterFilter, *, until_us: int,
     return connection.execute(delete(_dead_letters).where(_dead_letters.c.id.in_(some))).rowcount
 
 
-def revive(connection: Connection, due_us: dict[str, int]) -> int:
+def redrive(connection: Connection, due_us: dict[str, int]) -> int:
     """Let dead deliveries be made again, where their dead letters are still there; return how many are.
 
     :param due_us: When each is due.
     """
     forgotten = delete(_dead_letters).where(_dead_letters.c.id.in_(list(due_us))).returning(_dead_letters.c.id)
     keys = connection.execute(forgotten).scalars().all()
-    revived: dict[str, Delivery] = {}
+    redriven: dict[str, Delivery] = {}
     for key, *life in connection.execute(_select_lives, {"ids": keys}):
         step = lifecycle.delivery.redriven(read_delivery(life), due_us=due_us[key])
         if isinstance(step, Step):
-            revived[key] = step.after
-    store_deliveries(connection, revived)
-    return len(revived)
+            redriven[key] = step.after
+    store_deliveries(connection, redriven)
+    return len(redriven)
 
 
 def _selected(selection: DeadLetterFilter, until_us: int) -> ColumnElement[bool]:

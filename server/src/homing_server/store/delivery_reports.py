@@ -11,7 +11,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Delivery, DeliveryState, Effect, Refusal
 from homing_core.wire.v1 import Event
 from homing_server.store import dead_letters, schema
-from homing_server.store.dead_letters import GivenUp
+from homing_server.store.dead_letters import DeadDelivery
 from homing_server.store.delivery_rows import LIFE, read_delivery, store_deliveries
 from homing_server.store.effects import CommitEffects
 
@@ -33,7 +33,7 @@ def record_reports(connection: Connection, reports: Sequence[Event], effects: Co
     rows = {row.id: row for row in connection.execute(_select, asked)}
     deliveries = {key: read_delivery(row[: len(LIFE)]) for key, row in rows.items()}
     changed: dict[str, Delivery] = {}
-    dead: list[GivenUp] = []
+    dead: list[DeadDelivery] = []
     for event in reports:
         key = event.delivery.delivery_id
         step = lifecycle.delivery.reported(deliveries[key], event) if key in deliveries else Refusal.ENDED
@@ -42,10 +42,10 @@ def record_reports(connection: Connection, reports: Sequence[Event], effects: Co
             continue
         deliveries[key] = changed[key] = step.after
         if Effect.MAKE_DEAD_LETTER in step.effects:
-            dead.append(GivenUp(id=key, invocation_id=rows[key].invocation_id, function=rows[key].function))
+            dead.append(DeadDelivery(id=key, invocation_id=rows[key].invocation_id, function=rows[key].function))
         effects.delivery_reports += step.after.state is not DeliveryState.DELIVERING
         effects.put_off += step.after.state is DeliveryState.PENDING
         effects.delivered += step.after.state is DeliveryState.DELIVERED
     effects.given_up += len(dead)
     store_deliveries(connection, changed)
-    dead_letters.bury_deliveries(connection, dead, now_us=now_us())
+    dead_letters.add_deliveries(connection, dead, now_us=now_us())

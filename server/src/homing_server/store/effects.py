@@ -14,7 +14,7 @@ class CommitEffects:
     result_seq: int = 0
     """The highest number given to a result; 0 where none ended."""
     change_seq: int = 0
-    """The highest number given to a change; 0 where none was told."""
+    """The highest number given to a change; 0 where watchers are notified of none."""
     ended: dict[str, State] = field(default_factory=dict)
     """The invocations that ended."""
     left_broker: list[tuple[str, str, int]] = field(default_factory=list)

@@ -20,7 +20,7 @@ from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryMessage
 from homing_server.store import schema
 from homing_server.store.accept import Draft, insert_drafts, max_age_us
-from homing_server.store.dead_letters import GivenUp, bury_deliveries
+from homing_server.store.dead_letters import DeadDelivery, add_deliveries
 from homing_server.store.delivery_rows import store_deliveries
 
 
@@ -47,13 +47,13 @@ def carry_out(
 
     :param rows: The invocations whose outcome is delivered, all to one function.
     :param deliveries: The deliveries, which the store holds.
-    :param messages: What a worker would be told of them.
+    :param messages: What a worker would get of them.
     """
     name = function_of(messages[0].uri)
     function = _function(connection, name)
     drafts: list[Draft] = []
     settled: dict[str, Delivery] = {}
-    dead: list[GivenUp] = []
+    dead: list[DeadDelivery] = []
     for row, delivery, message in zip(rows, deliveries, messages, strict=True):
         failure = _obstacle(name, function, message)
         if failure is None:
@@ -66,13 +66,13 @@ def carry_out(
         assert isinstance(step, Step), "what the store holds can be carried out"
         settled[message.delivery_id] = step.after
         if Effect.MAKE_DEAD_LETTER in step.effects:
-            dead.append(GivenUp(id=message.delivery_id, invocation_id=row.id, function=row.function))
+            dead.append(DeadDelivery(id=message.delivery_id, invocation_id=row.id, function=row.function))
     if drafts:
         insert_drafts(connection, drafts)
         chained.caused += [name] * len(drafts)
     store_deliveries(connection, settled)
     chained.dead += len(dead)
-    bury_deliveries(connection, dead, now_us=now_us)
+    add_deliveries(connection, dead, now_us=now_us)
 
 
 def _function(connection: Connection, name: str) -> Function | None:

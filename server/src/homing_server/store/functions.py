@@ -104,7 +104,7 @@ def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | N
     if row is None or row.deleted:
         return None
     last = function_pb2.Function.FromString(row.definition)
-    # What waits ends, and that is told where it was said when the function was there.
+    # What waits ends, and is delivered where the function asked for it while it was there.
     left = function_pb2.Function(
         name=name, revision=row.revision + 1, on_success=last.on_success, on_failure=last.on_failure
     )

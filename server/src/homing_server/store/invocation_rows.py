@@ -34,8 +34,8 @@ class Change:
         return cls(row=row, before=before, after=step.after, effects=step.effects)
 
     @property
-    def told(self) -> bool:
-        """Whether watchers are told of it: not of a lease that was renewed."""
+    def notifies(self) -> bool:
+        """Whether watchers are notified of it: not of a lease that was renewed."""
         before, after = self.before, self.after
         return not (
             after.state is before.state
@@ -213,8 +213,8 @@ def _detail_of(entry: HistoryEntry, record: Record) -> str:
 
 def _show_deliveries(invocation: api.Invocation) -> None:
     """Go on with the line of events: deliveries begin when all else has ended."""
-    told = [event for delivery in invocation.deliveries for event in _events_of(delivery)]
-    invocation.events.extend(sorted(told, key=lambda event: event.time.ToNanoseconds()))
+    reported = [event for delivery in invocation.deliveries for event in _events_of(delivery)]
+    invocation.events.extend(sorted(reported, key=lambda event: event.time.ToNanoseconds()))
 
 
 def _events_of(delivery: api.Delivery) -> Iterator[api.InvocationEvent]:

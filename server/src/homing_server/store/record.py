@@ -77,14 +77,14 @@ def store_changes(connection: Connection, changes: Sequence[Change], effects: Co
     if not changes:
         return
     ends = sum(1 for change in changes if change.after.ended)
-    told = sum(1 for change in changes if change.told)
-    counted = raise_counters(connection, {schema.CHANGE_SEQ: told, schema.RESULT_SEQ: ends})
-    change_seq = counted[schema.CHANGE_SEQ] - told
+    news = sum(1 for change in changes if change.notifies)
+    counted = raise_counters(connection, {schema.CHANGE_SEQ: news, schema.RESULT_SEQ: ends})
+    change_seq = counted[schema.CHANGE_SEQ] - news
     result_seq = counted[schema.RESULT_SEQ] - ends
     rows: list[Values] = []
     for change in changes:
         after = change.after
-        change_seq += change.told
+        change_seq += change.notifies
         if after.ended:
             result_seq += 1
             effects.ended[change.row.id] = after.state
@@ -93,7 +93,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], effects: Co
             {
                 "key": change.row.id,
                 **values_of(after),
-                "change_seq": change_seq if change.told else change.row.change_seq,
+                "change_seq": change_seq if change.notifies else change.row.change_seq,
                 "result_seq": result_seq if after.ended else None,
             }
         )
@@ -105,7 +105,7 @@ def store_changes(connection: Connection, changes: Sequence[Change], effects: Co
     ]
     if results:
         connection.execute(_update_result, results)
-    if told:
+    if news:
         effects.change_seq = change_seq
     if ends:
         effects.result_seq = result_seq
@@ -124,7 +124,7 @@ def _carry_out(connection: Connection, changes: Sequence[Change], effects: Commi
     if ended := asked.get(Effect.MAKE_DELIVERIES):
         delivery_rows.make(connection, ended, effects)
     if dead := asked.get(Effect.MAKE_DEAD_LETTER):
-        dead_letters.bury_invocations(connection, dead, now_us=now)
+        dead_letters.add_invocations(connection, dead, now_us=now)
 
 
 def _note_custody(change: Change, effects: CommitEffects) -> None:

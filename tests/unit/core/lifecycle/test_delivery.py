@@ -274,13 +274,13 @@ def test_what_is_dead_may_be_made_again_by_its_whole_schedule() -> None:
     assert step == Step(
         after=replace(dead, state=PENDING, custody=Custody.STORE, due_us=LATER, end_us=0, before_redrive=2)
     )
-    revived = after(step)
-    assert revived.counted_attempts == 0
+    redriven = after(step)
+    assert redriven.counted_attempts == 0
     # The report that it is dead may come again.
-    assert delivery.reported(revived, says(DEAD, attempts(1, 2))) is Refusal.DUPLICATE
-    dead = report_delivery(dispatch(revived), says(DEAD, attempts(3), generation=2))
+    assert delivery.reported(redriven, says(DEAD, attempts(1, 2))) is Refusal.DUPLICATE
+    dead = report_delivery(dispatch(redriven), says(DEAD, attempts(3), generation=2))
     assert (len(dead.attempts), dead.counted_attempts) == (3, 1)
-    assert effects(delivery.reported(dispatch(revived), says(DEAD, generation=2))) == {Effect.MAKE_DEAD_LETTER}
+    assert effects(delivery.reported(dispatch(redriven), says(DEAD, generation=2))) == {Effect.MAKE_DEAD_LETTER}
 
 
 def test_nothing_else_is_redriven() -> None:

@@ -162,7 +162,7 @@ class Lives(RuleBasedStateMachine):
         self.counted_at_broker = False
         """Whether the message of the tombstone counts as one at the broker."""
         self.stop_is_certain = False
-        """Whether STOPPED was answered: every worker obeys by now, and every one that comes is told."""
+        """Whether STOPPED was answered: every worker obeys by now, and every one that comes."""
         self.messages: list[Message] = []
         self.dispatches: list[tuple[Key, int]] = []
         """Every dispatch that was committed."""
@@ -447,9 +447,9 @@ class Lives(RuleBasedStateMachine):
             self._redeliver(holder.message)
         if not holder.last:
             for event in holder.said:
-                told = holder.message.key, event
-                if told in self.events and event not in self.heard and data.draw(st.booleans()):
-                    self.events.remove(told)
+                published = holder.message.key, event
+                if published in self.events and event not in self.heard and data.draw(st.booleans()):
+                    self.events.remove(published)
 
     @precondition(lambda self: any(holder.holds for holder in self.holders))
     @rule(data=st.data())
@@ -525,10 +525,10 @@ class Lives(RuleBasedStateMachine):
             if life.state is State.STOPPING and key == INVOCATION:
                 continue  # the servers see to it until all workers obey
             held = any((each.key, each.generation) == (key, life.token.generation) for each in self.messages)
-            told = any(
+            reported = any(
                 to == key and _lets_go(event) and Token.of(event.token) >= life.token for to, event in self.events
             )
-            assert held or told, "nobody holds it"
+            assert held or reported, "nobody holds it"
 
     @invariant()
     def p5_nothing_has_two_owners(self) -> None:

@@ -638,7 +638,7 @@ def test_a_stop_outlasts_a_redelivery_and_an_attempt_that_ends() -> None:
 
 
 def test_a_stop_that_the_invocation_is_too_young_for_counts_nonetheless() -> None:
-    """Workers say STOPPED of what they were told of before its request was recorded."""
+    """Workers heed tombstones, whatever the record says."""
     worker = Reporter(1)
     record = report(dispatch(accept()), worker.ended(State.STOPPED))
     assert (record.state, record.failure and record.failure.message) == (State.STOPPED, "stopped by request")
