@@ -46,7 +46,7 @@ def stop(
 ) -> None:
     """Stop invocations that have not ended, by their ids or all that match a filter.
 
-    What a worker has in hand is STOPPING first; it may still finish. With a filter the number is told and confirmed
+    What is in flight is STOPPING first; it may still finish. With a filter the number is told and confirmed
     on the terminal first, and on a terminal it shows how far it is. One that broke off goes on by its request id.
 
     \b

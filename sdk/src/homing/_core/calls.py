@@ -38,7 +38,7 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which a caller's patience ends."""
+    """The moment until which a caller waits."""
 
     at: float | None
     """By the monotonic clock; None for never."""

@@ -69,8 +69,8 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.WaitInvocationRequest, context: grpc.ServicerContext
     ) -> api.WaitInvocationResponse:
         self._store.get(request.id)
-        patience = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else 60.0
-        self._wait_ended(request.id, patience, context)
+        timeout = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else 60.0
+        self._wait_ended(request.id, timeout, context)
         return api.WaitInvocationResponse(invocation=slim(self._store.get(request.id)))
 
     @served
