@@ -14,7 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+import homing
 from homing import Client, RevisionMismatchError
+from homing.v1 import InvokeResponse
+from support.grpc_errors import error_info
 from support.processes import Cluster, Server
 
 INVOCATIONS = "homing.v1.InvocationService"
@@ -74,6 +77,15 @@ def test_a_server_describes_itself_so_that_anybody_can_call_it(cluster: Cluster)
         with pytest.raises(grpc.RpcError) as caught:
             described.call(FUNCTIONS, "DeployFunction", {"function": wanted} | mask)
         assert cast("grpc.Call", caught.value).code() is grpc.StatusCode.ABORTED
+
+        # What it does not know, as a client may that is newer, it refuses as it refuses everything.
+        unknown: Any = channel.unary_unary(
+            f"/{INVOCATIONS}/Later", lambda m: m.SerializeToString(), InvokeResponse.FromString
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            unknown(InvokeResponse(), timeout=30)
+        assert cast("grpc.Call", caught.value).code() is grpc.StatusCode.UNIMPLEMENTED
+        assert error_info(caught.value).reason == homing.ErrorReason.NOT_SERVED
 
         health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", INVOCATIONS, FUNCTIONS):

@@ -1,10 +1,10 @@
-"""The stable, machine-readable reasons of failures that workers report."""
+"""The stable, machine-readable reasons of failures, and of what is requeued."""
 
 from enum import StrEnum
 
 
 class FailureReason(StrEnum):
-    """Why an attempt, a delivery or an invocation failed."""
+    """Why an attempt, a delivery or an invocation failed; homing.v1.FailureReason tells it to users."""
 
     HTTP_STATUS = "HTTP_STATUS"
     """The function, or the receiver of a callback, answered with a status that is not a success."""
@@ -51,6 +51,12 @@ class FailureReason(StrEnum):
     STOPPED = "STOPPED"
     """The invocation was stopped by request."""
 
+    POISON = "POISON"
+    """The invocation was started again and again and its workers were lost each time."""
+
+    WORKER_LOST = "WORKER_LOST"
+    """The worker was lost during the attempt; whether the function finished is unknown."""
+
     TARGET_FORBIDDEN = "TARGET_FORBIDDEN"
     """A callback or destination is, or leads to, where deliveries may not go."""
 
@@ -72,8 +78,30 @@ class FailureReason(StrEnum):
     DEPTH_EXCEEDED = "DEPTH_EXCEEDED"
     """The chain of invocations that cause each other is as long as it may be."""
 
-    WORKER_STOPPED = "WORKER_STOPPED"
-    """The worker was stopped before the invocation ended."""
-
     WORKER_ERROR = "WORKER_ERROR"
     """The worker itself failed; its log says how."""
+
+
+class RequeueReason(StrEnum):
+    """Why an invocation that has not ended goes back to the store; its history shows it as the detail of an event."""
+
+    WAITED = "WAITED"
+    """Its message was in the hands of a worker for so long that the broker would lose its patience."""
+
+    REDELIVERED = "REDELIVERED"
+    """Its message was redelivered so often that it may be poison."""
+
+    UNSUPPORTED = "UNSUPPORTED"
+    """It requires what the worker that took it does not know; another one may."""
+
+    LEASE_RETURNED = "LEASE_RETURNED"
+    """Its worker leaves, and gives its lease back."""
+
+    LEASE_ENDED = "LEASE_ENDED"
+    """Its worker did not renew its lease, and is lost."""
+
+    STARTED = "STARTED"
+    """A worker took it for expired that had started in time, under a worker that was lost."""
+
+    EXPIRED_AFTER_START = "EXPIRED_AFTER_START"
+    """Its message expired at the broker after it had started in time, under a worker that was lost."""

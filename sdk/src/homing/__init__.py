@@ -48,6 +48,7 @@ from homing._core.names import (
 from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
 from homing._core.payload import MAX_PAYLOAD
 from homing._core.policy import RetryPolicy
+from homing._core.reasons import ErrorReason, FailureReason
 from homing._core.secret import NewSigningKey, Secret, SigningKey
 from homing._core.values import (
     Answer,
@@ -156,10 +157,12 @@ __all__ = [
     "DeliveryState",
     "Envelope",
     "EnvelopePayload",
+    "ErrorReason",
     "Event",
     "EventType",
     "FailedPreconditionError",
     "Failure",
+    "FailureReason",
     "FilterOptions",
     "ForkedClientError",
     "Function",

@@ -70,6 +70,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from homing._core.names import InvocationState
+from homing._core.reasons import ErrorReason
 from homing._core.values import Answer, Attempt, Failure, Invocation, Result
 
 
@@ -101,7 +102,7 @@ class RequestError(HomingError):
     code: grpc.StatusCode
     """The gRPC status of the call."""
     reason: str
-    """What went wrong, stable and machine-readable, in UPPER_SNAKE case; empty where the server did not say."""
+    """What went wrong, for programs, as a rule an ErrorReason; empty where the server did not say."""
     domain: str
     """Whose reason it is: ``homing.dev``, or empty."""
     metadata: Mapping[str, str]
@@ -158,7 +159,7 @@ class PayloadTooLargeError(InvalidRequestError):
         super().__init__(
             f"{field}: {rule}",
             code=grpc.StatusCode.INVALID_ARGUMENT,
-            reason="PAYLOAD_TOO_LARGE",
+            reason=ErrorReason.INVALID_REQUEST,
             violations=(Violation(field, rule),),
         )
         self.size = size

@@ -42,10 +42,59 @@ class Code(enum.Enum):
     RESOURCE_EXHAUSTED = enum.auto()
     """The caller asks for too much at a time, or reads too slowly."""
     DEADLINE_EXCEEDED = enum.auto()
+    UNIMPLEMENTED = enum.auto()
+    """This server does not know the call."""
     UNAVAILABLE = enum.auto()
     """It cannot be carried out now; trying again may help."""
     INTERNAL = enum.auto()
     """The server has a fault."""
+
+
+class ErrorReason(enum.StrEnum):
+    """Why a call was refused or failed, as callers are told: homing.v1.ErrorReason says what each of them means."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, _start: int, _count: int, _last_values: list[str]) -> str:
+        """Return the name itself as the value."""
+        return name
+
+    INVALID_REQUEST = enum.auto()
+    FUNCTION_NOT_FOUND = enum.auto()
+    INVOCATION_NOT_FOUND = enum.auto()
+    BLOB_NOT_FOUND = enum.auto()
+    SECRET_NOT_FOUND = enum.auto()
+    SIGNING_KEY_NOT_FOUND = enum.auto()
+    KEY_NOT_FOUND = enum.auto()
+    SECRET_EXISTS = enum.auto()
+    KEY_EXISTS = enum.auto()
+    REQUEST_ID_REUSED = enum.auto()
+    SECRET_IN_USE = enum.auto()
+    LAST_SIGNING_KEY = enum.auto()
+    INVOCATION_ENDED = enum.auto()
+    INVOCATION_NOT_ENDED = enum.auto()
+    REVISION_MISMATCH = enum.auto()
+    BULK_CALL_TAKEN_OVER = enum.auto()
+    RESUME_TOKEN_EXPIRED = enum.auto()
+    DEADLINE_EXCEEDED = enum.auto()
+    SLOW_CONSUMER = enum.auto()
+    RATE_LIMITED = enum.auto()
+    KEY_MISSING = enum.auto()
+    KEY_INVALID = enum.auto()
+    KEY_EXPIRED = enum.auto()
+    SCOPE_MISSING = enum.auto()
+    FUNCTION_NOT_ALLOWED = enum.auto()
+    KEY_LIMITED = enum.auto()
+    ACCEPT_FAILED = enum.auto()
+    STORE_UNAVAILABLE = enum.auto()
+    BLOB_UNAVAILABLE = enum.auto()
+    DISK_FULL = enum.auto()
+    BROKER_UNAVAILABLE = enum.auto()
+    BROKER_LOST = enum.auto()
+    WORKER_LOST = enum.auto()
+    SERVER_STOPPING = enum.auto()
+    NOT_SERVED = enum.auto()
+    INTERNAL = enum.auto()
+    KEY_REVOKED = enum.auto()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,8 +102,7 @@ class ApiError(Exception):
     """A call that is refused or cannot be carried out, with what its caller needs to know."""
 
     code: Code
-    reason: str
-    """Stable and machine-readable, in UPPER_SNAKE case."""
+    reason: ErrorReason
     message: str
     violations: Sequence[Violation] = ()
     retry_after: float | None = None
@@ -79,14 +127,16 @@ def invalid_request(violations: Sequence[Violation], *, more: int = 0) -> ApiErr
     message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
     if more:
         message += f"; and {more} more"
-    return ApiError(code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, violations=violations)
+    return ApiError(
+        code=Code.INVALID_ARGUMENT, reason=ErrorReason.INVALID_REQUEST, message=message, violations=violations
+    )
 
 
 def function_not_found(name: str) -> ApiError:
     """Return the error of a call that names a function which does not exist."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="FUNCTION_NOT_FOUND",
+        reason=ErrorReason.FUNCTION_NOT_FOUND,
         message=f"there is no function {shown(name)}",
         metadata={"function": name[:_SHOWN_CHARACTERS]},
     )
@@ -102,7 +152,7 @@ def revision_mismatch(name: str, *, expected: int, actual: int) -> ApiError:
     wanted = f"revision {expected}" if expected else "none of this name"
     return ApiError(
         code=Code.ABORTED,
-        reason="REVISION_MISMATCH",
+        reason=ErrorReason.REVISION_MISMATCH,
         message=f"function {shown(name)} {stands}, expected was {wanted}: nothing was changed",
         metadata={"function": name[:_SHOWN_CHARACTERS], "expected": str(expected), "actual": str(actual)},
     )
@@ -112,7 +162,7 @@ def invocation_not_found(invocation_id: str) -> ApiError:
     """Return the error of a call that names an invocation which does not exist."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="INVOCATION_NOT_FOUND",
+        reason=ErrorReason.INVOCATION_NOT_FOUND,
         message=f"there is no invocation {shown(invocation_id)}; records are removed when their retention is over",
         metadata={"invocation": invocation_id[:_SHOWN_CHARACTERS]},
     )
@@ -122,7 +172,7 @@ def blob_not_found(blob_id: str) -> ApiError:
     """Return the error of a call that names a stored body which does not exist."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="BLOB_NOT_FOUND",
+        reason=ErrorReason.BLOB_NOT_FOUND,
         message=f"there is no stored body {shown(blob_id)}; one that no invocation refers to is removed after an hour",
         metadata={"blob": blob_id[:_SHOWN_CHARACTERS]},
     )
@@ -132,7 +182,7 @@ def secret_not_found(name: str) -> ApiError:
     """Return the error of a call that names a secret which does not exist."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="SECRET_NOT_FOUND",
+        reason=ErrorReason.SECRET_NOT_FOUND,
         message=f"there is no secret {shown(name)}",
         metadata={"secret": name[:_SHOWN_CHARACTERS]},
     )
@@ -142,7 +192,7 @@ def secret_exists(name: str) -> ApiError:
     """Return the error of a call that makes a secret which exists."""
     return ApiError(
         code=Code.ALREADY_EXISTS,
-        reason="SECRET_EXISTS",
+        reason=ErrorReason.SECRET_EXISTS,
         message=f"there is a secret {shown(name)}; UpdateSecret gives it another value",
         metadata={"secret": name},
     )
@@ -155,7 +205,7 @@ def secret_in_use(name: str, functions: Sequence[str]) -> ApiError:
         users += f" and {len(functions) - _NAMED_FUNCTIONS} more"
     return ApiError(
         code=Code.FAILED_PRECONDITION,
-        reason="SECRET_IN_USE",
+        reason=ErrorReason.SECRET_IN_USE,
         message=f"secret {shown(name)} is seen by {users}: deploy without it, or remove them, first",
         metadata={"secret": name, "functions": ",".join(functions[:_NAMED_FUNCTIONS])},
     )
@@ -165,7 +215,7 @@ def signing_key_not_found(key_id: str) -> ApiError:
     """Return the error of a call that names a signing key which does not exist."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="SIGNING_KEY_NOT_FOUND",
+        reason=ErrorReason.SIGNING_KEY_NOT_FOUND,
         message=f"there is no signing key {shown(key_id)}; of each function and of the server two are kept",
         metadata={"signing_key": key_id[:_SHOWN_CHARACTERS]},
     )
@@ -175,7 +225,7 @@ def last_signing_key(key_id: str) -> ApiError:
     """Return the error of a call that would leave deliveries without a signature."""
     return ApiError(
         code=Code.FAILED_PRECONDITION,
-        reason="LAST_SIGNING_KEY",
+        reason=ErrorReason.LAST_SIGNING_KEY,
         message="it is the only signing key of the server: rotate first, so that deliveries stay signed",
         metadata={"signing_key": key_id},
     )
@@ -185,7 +235,7 @@ def invocation_ended(invocation_id: str, state: str) -> ApiError:
     """Return the error of a request that only an invocation can take which has not ended."""
     return ApiError(
         code=Code.FAILED_PRECONDITION,
-        reason="INVOCATION_ENDED",
+        reason=ErrorReason.INVOCATION_ENDED,
         message=f"invocation {invocation_id!r} has ended: it is {state}",
         metadata={"invocation": invocation_id, "state": state},
     )
@@ -195,7 +245,7 @@ def invocation_not_ended(invocation_id: str, state: str) -> ApiError:
     """Return the error of a request that only an invocation can take which has ended."""
     return ApiError(
         code=Code.FAILED_PRECONDITION,
-        reason="INVOCATION_NOT_ENDED",
+        reason=ErrorReason.INVOCATION_NOT_ENDED,
         message=f"invocation {invocation_id!r} has not ended: it is {state}",
         metadata={"invocation": invocation_id, "state": state},
     )
@@ -211,14 +261,14 @@ def request_id_reused(request_id: str, *, invocation_id: str = "") -> ApiError:
     if invocation_id:
         message += f"; its invocation is {invocation_id}"
         metadata["invocation"] = invocation_id
-    return ApiError(code=Code.ALREADY_EXISTS, reason="REQUEST_ID_REUSED", message=message, metadata=metadata)
+    return ApiError(code=Code.ALREADY_EXISTS, reason=ErrorReason.REQUEST_ID_REUSED, message=message, metadata=metadata)
 
 
 def bulk_call_taken_over(request_id: str) -> ApiError:
     """Return the error that ends a call about many once a later one with its request id goes on."""
     return ApiError(
         code=Code.ABORTED,
-        reason="BULK_CALL_TAKEN_OVER",
+        reason=ErrorReason.BULK_CALL_TAKEN_OVER,
         message=f"a later call with the request_id {shown(request_id)} goes on with the work",
         metadata={"request_id": request_id},
     )
@@ -228,21 +278,31 @@ def resume_token_expired(why: str) -> ApiError:
     """Return the error of a watch that cannot go on from where its token says."""
     return ApiError(
         code=Code.OUT_OF_RANGE,
-        reason="RESUME_TOKEN_EXPIRED",
+        reason=ErrorReason.RESUME_TOKEN_EXPIRED,
         message=f"resume_token cannot be resumed from: {why}",
     )
 
 
-def unavailable(reason: str, message: str, *, retry_after: float = 1.0) -> ApiError:
+def unavailable(reason: ErrorReason, message: str, *, retry_after: float = 1.0) -> ApiError:
     """Return the error of a call that cannot be carried out now; trying again may help."""
     return ApiError(code=Code.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)
+
+
+def not_served(method: str) -> ApiError:
+    """Return the error of a call that this server does not know, which a later one may."""
+    return ApiError(
+        code=Code.UNIMPLEMENTED,
+        reason=ErrorReason.NOT_SERVED,
+        message=f"this server does not serve {shown(method)}",
+        metadata={"method": method[:_SHOWN_CHARACTERS]},
+    )
 
 
 def key_missing() -> ApiError:
     """Return the error of a call without a key."""
     return ApiError(
         code=Code.UNAUTHENTICATED,
-        reason="KEY_MISSING",
+        reason=ErrorReason.KEY_MISSING,
         message="this server wants an API key: send the metadata `authorization: Bearer KEY`",
     )
 
@@ -251,21 +311,23 @@ def key_invalid() -> ApiError:
     """Return the error of a call with a key that is none of this server's. It does not show what was sent."""
     return ApiError(
         code=Code.UNAUTHENTICATED,
-        reason="KEY_INVALID",
+        reason=ErrorReason.KEY_INVALID,
         message="the API key is not one of this server's: it has a slip in it, or was revoked",
     )
 
 
 def key_revoked() -> ApiError:
     """Return the error that ends a stream whose key was revoked."""
-    return ApiError(code=Code.UNAUTHENTICATED, reason="KEY_INVALID", message="the API key was revoked meanwhile")
+    return ApiError(
+        code=Code.UNAUTHENTICATED, reason=ErrorReason.KEY_INVALID, message="the API key was revoked meanwhile"
+    )
 
 
 def key_expired(name: str) -> ApiError:
     """Return the error of a call with a key that has ended."""
     return ApiError(
         code=Code.UNAUTHENTICATED,
-        reason="KEY_EXPIRED",
+        reason=ErrorReason.KEY_EXPIRED,
         message=f"the API key {shown(name)} has expired",
         metadata={"key": name},
     )
@@ -275,7 +337,7 @@ def key_not_found(key: str) -> ApiError:
     """Return the error of a call that names an API key which is not in force."""
     return ApiError(
         code=Code.NOT_FOUND,
-        reason="KEY_NOT_FOUND",
+        reason=ErrorReason.KEY_NOT_FOUND,
         message=f"there is no key {shown(key)} in force",
         metadata={"key": key[:_SHOWN_CHARACTERS]},
     )
@@ -285,7 +347,7 @@ def key_exists(name: str) -> ApiError:
     """Return the error of a call that makes an API key of a name which one in force has."""
     return ApiError(
         code=Code.ALREADY_EXISTS,
-        reason="KEY_EXISTS",
+        reason=ErrorReason.KEY_EXISTS,
         message=f"there is a key {shown(name)} in force: revoke it first, or choose another name",
         metadata={"key": name},
     )
@@ -295,7 +357,7 @@ def created_key_revoked(request_id: str, name: str) -> ApiError:
     """Return the error of a call that is repeated whose API key was revoked since it was made."""
     return ApiError(
         code=Code.FAILED_PRECONDITION,
-        reason="KEY_REVOKED",
+        reason=ErrorReason.KEY_REVOKED,
         message=f"the key {shown(name)} that request_id {shown(request_id)} stands for was revoked: choose another id",
         metadata={"request_id": request_id, "key": name},
     )
@@ -304,12 +366,12 @@ def created_key_revoked(request_id: str, name: str) -> ApiError:
 def scope_missing(what: str, scopes: Sequence[str]) -> ApiError:
     """Return the error of a call that the key does not allow.
 
-    :param scopes: Any of these would allow it; empty where none would.
+    :param scopes: Any of these would allow it.
     """
     return ApiError(
         code=Code.PERMISSION_DENIED,
-        reason="SCOPE_MISSING",
-        message=f"{what} needs a key with the scope {' or '.join(scopes) or 'that no key has'}",
+        reason=ErrorReason.SCOPE_MISSING,
+        message=f"{what} needs a key with the scope {' or '.join(scopes)}",
         metadata={"scope": ",".join(scopes)},
     )
 
@@ -318,7 +380,7 @@ def function_not_allowed(function: str) -> ApiError:
     """Return the error of a call that has to do with a function which the key is not for."""
     return ApiError(
         code=Code.PERMISSION_DENIED,
-        reason="FUNCTION_NOT_ALLOWED",
+        reason=ErrorReason.FUNCTION_NOT_ALLOWED,
         message=f"the API key is limited to functions, and {shown(function)} is none of them",
         metadata={"function": function[:_SHOWN_CHARACTERS]},
     )
@@ -328,7 +390,7 @@ def key_limited(what: str) -> ApiError:
     """Return the error of a call that concerns all functions, with a key that is not for all."""
     return ApiError(
         code=Code.PERMISSION_DENIED,
-        reason="KEY_LIMITED",
+        reason=ErrorReason.KEY_LIMITED,
         message=f"the API key is limited to functions, and {what} for all of them",
     )
 
@@ -340,7 +402,7 @@ def rate_limited(name: str, per_second: float, wait: float) -> ApiError:
     """
     return ApiError(
         code=Code.RESOURCE_EXHAUSTED,
-        reason="RATE_LIMITED",
+        reason=ErrorReason.RATE_LIMITED,
         message=f"the API key {shown(name)} allows {per_second:g} calls and invocations in a second",
         # In whole milliseconds, as it is told, and not too early.
         retry_after=math.ceil(wait * 1000) / 1000,

@@ -332,7 +332,7 @@ async def test_draining_goes_on_over_the_next_connection(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("dead_reason", "end"),
-    [("expired", (State.EXPIRED, "MAX_AGE")), ("delivery_limit", (State.FAILED, "POISON"))],
+    [("expired", (State.EXPIRED, "EXPIRED")), ("delivery_limit", (State.FAILED, "POISON"))],
 )
 async def test_dead_work_ends_its_invocation(bench: Bench, dead_reason: str, end: tuple[State, str]) -> None:
     (key,) = await accept_sent(bench.database, 1, callback="http://127.0.0.1/")
@@ -394,7 +394,7 @@ async def test_dead_work_is_given_back_while_the_store_is_away(bench: Bench, mon
     again = bench.hand_dead(key, reason="expired")
     (garbage,) = bench.broker.dead[0].hand(b"\xff")
     await until(lambda: again.fate == garbage.fate == "acked")
-    assert await bench.end_of(key) == (State.EXPIRED, "MAX_AGE")
+    assert await bench.end_of(key) == (State.EXPIRED, "EXPIRED")
 
 
 # --- Reconciliation

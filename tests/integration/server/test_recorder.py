@@ -17,7 +17,7 @@ from homing_core.broker.rabbitmq import RabbitBroker
 from homing_core.clock import now_us
 from homing_core.lifecycle import State
 from homing_core.wire.v1 import Event, EventBatch
-from homing_server.errors import unavailable
+from homing_server.errors import ErrorReason, unavailable
 from homing_server.invocations import recorder as recorder_module
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
@@ -312,7 +312,7 @@ async def test_only_a_store_that_is_away_is_waited_for(
     (key,) = await accept_sent(database, 1)
 
     def refuse(connection: Connection, events: Sequence[Event]) -> CommitEffects:
-        raise unavailable("BROKER_UNAVAILABLE", "away")
+        raise unavailable(ErrorReason.BROKER_UNAVAILABLE, "away")
 
     with monkeypatch.context() as patched:
         patched.setattr(recorder_module, "record_events", refuse)

@@ -587,7 +587,7 @@ async def test_what_waited_too_long_expires_and_never_goes(database: Database) -
     assert [item.message.invocation_id for item in taken.work] == [young.id]
     assert taken.effects.ended == {old.id: State.EXPIRED, scheduled.id: State.EXPIRED}
     invocation = await read(database, old.id)
-    assert (invocation.state, invocation.failure.reason) == (api.INVOCATION_STATE_EXPIRED, "MAX_AGE")
+    assert (invocation.state, invocation.failure.reason) == (api.INVOCATION_STATE_EXPIRED, "EXPIRED")
     assert not invocation.attempts
 
 

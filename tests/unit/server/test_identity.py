@@ -11,7 +11,7 @@ from homing_server.auth.identity import ANONYMOUS, EVERYBODY, Identity, KeyState
 from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
 from homing_server.auth.rate_limit import TokenBucket
 from homing_server.auth.scopes import SCOPES
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 
 
 def reason(error: pytest.ExceptionInfo[ApiError]) -> str:
@@ -47,7 +47,8 @@ def test_without_authentication_everything_is_allowed() -> None:
 def test_a_method_that_nobody_thought_of_is_refused_to_everybody() -> None:
     with pytest.raises(ApiError) as error:
         EVERYBODY.check_call("/homing.v1.InvocationService/New")
-    assert reason(error) == "SCOPE_MISSING"
+    assert (error.value.code, reason(error)) == (Code.UNIMPLEMENTED, "NOT_SERVED")
+    assert error.value.metadata == {"method": "/homing.v1.InvocationService/New"}
 
 
 def test_the_missing_scope_is_named() -> None:

@@ -21,6 +21,7 @@ from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.errors import (
     ApiError,
     Code,
+    ErrorReason,
     Violation,
     function_not_found,
     invalid_request,
@@ -134,7 +135,7 @@ async def see(stub: Any, **fields: Any) -> Seen:
 async def test_every_error_says_its_reason(failing: Failing, stub: Any) -> None:
     failing.error = ApiError(
         code=Code.ALREADY_EXISTS,
-        reason="REQUEST_ID_REUSED",
+        reason=ErrorReason.REQUEST_ID_REUSED,
         message="it was used",
         metadata={"request_id": "7"},
     )
@@ -161,7 +162,7 @@ async def test_bad_fields_are_told_one_by_one(failing: Failing, stub: Any) -> No
 
 
 async def test_what_may_be_tried_again_says_when(failing: Failing, stub: Any) -> None:
-    failing.error = unavailable("STORE_UNAVAILABLE", "the store is away", retry_after=1.5)
+    failing.error = unavailable(ErrorReason.STORE_UNAVAILABLE, "the store is away", retry_after=1.5)
     seen = await see(stub)
     assert seen.code is grpc.StatusCode.UNAVAILABLE
     assert seen.retry is not None
@@ -174,7 +175,7 @@ async def test_what_may_be_tried_again_says_when(failing: Failing, stub: Any) ->
         (function_not_found("resize"), grpc.StatusCode.NOT_FOUND, "FUNCTION_NOT_FOUND"),
         (StoreUnavailableError("the store is away"), grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
         (
-            ApiError(code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message="late"),
+            ApiError(code=Code.DEADLINE_EXCEEDED, reason=ErrorReason.DEADLINE_EXCEEDED, message="late"),
             grpc.StatusCode.DEADLINE_EXCEEDED,
             "DEADLINE_EXCEEDED",
         ),
@@ -190,7 +191,7 @@ async def test_codes_are_those_of_the_errors(
 
 @pytest.mark.parametrize("code", Code)
 async def test_every_kind_of_error_is_one_of_grpc_s_and_of_http_s(failing: Failing, stub: Any, code: Code) -> None:
-    failing.error = ApiError(code=code, reason="BECAUSE", message="no")
+    failing.error = ApiError(code=code, reason=ErrorReason.INTERNAL, message="no")
     assert (await see(stub)).code is grpc.StatusCode[code.name]
     assert 400 <= refusal(failing.error).status < 600
 
@@ -203,7 +204,7 @@ async def test_unexpected_errors_keep_their_text_to_themselves(failing: Failing,
 
 
 async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) -> None:
-    failing.error = ApiError(code=Code.RESOURCE_EXHAUSTED, reason="SLOW_CONSUMER", message="too slow")
+    failing.error = ApiError(code=Code.RESOURCE_EXHAUSTED, reason=ErrorReason.SLOW_CONSUMER, message="too slow")
     call = stub.WatchResults(api.WatchResultsRequest())
     assert (await call.read()).resume_token == "1"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -227,7 +228,7 @@ async def stop_many(stub: Any, *, messages: int | None = None) -> None:
 async def test_streams_that_change_something_are_audited_at_their_ends(failing: Failing, stub: Any) -> None:
     with structlog.testing.capture_logs() as lines:
         await stop_many(stub)
-        failing.error = ApiError(code=Code.ABORTED, reason="BULK_CALL_TAKEN_OVER", message="taken over")
+        failing.error = ApiError(code=Code.ABORTED, reason=ErrorReason.BULK_CALL_TAKEN_OVER, message="taken over")
         with pytest.raises(grpc.aio.AioRpcError):
             await stop_many(stub)
         failing.error = KeyError("unexpected")

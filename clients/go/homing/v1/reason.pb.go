@@ -52,6 +52,8 @@ const (
 	ErrorReason_ERROR_REASON_SECRET_IN_USE ErrorReason = 11
 	// FAILED_PRECONDITION: it is the only signing key of the server.
 	ErrorReason_ERROR_REASON_LAST_SIGNING_KEY ErrorReason = 12
+	// FAILED_PRECONDITION: the API key that the request_id stands for was revoked.
+	ErrorReason_ERROR_REASON_KEY_REVOKED ErrorReason = 37
 	// FAILED_PRECONDITION: the invocation has ended.
 	ErrorReason_ERROR_REASON_INVOCATION_ENDED ErrorReason = 13
 	// FAILED_PRECONDITION: the invocation has not ended.
@@ -100,8 +102,6 @@ const (
 	ErrorReason_ERROR_REASON_NOT_SERVED ErrorReason = 34
 	// INTERNAL: the server failed; its log says why.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 35
-	// FAILED_PRECONDITION: the API key that the request_id stands for was revoked.
-	ErrorReason_ERROR_REASON_KEY_REVOKED ErrorReason = 37
 )
 
 // Enum value maps for ErrorReason.
@@ -120,6 +120,7 @@ var (
 		10: "ERROR_REASON_REQUEST_ID_REUSED",
 		11: "ERROR_REASON_SECRET_IN_USE",
 		12: "ERROR_REASON_LAST_SIGNING_KEY",
+		37: "ERROR_REASON_KEY_REVOKED",
 		13: "ERROR_REASON_INVOCATION_ENDED",
 		14: "ERROR_REASON_INVOCATION_NOT_ENDED",
 		15: "ERROR_REASON_REVISION_MISMATCH",
@@ -144,7 +145,6 @@ var (
 		33: "ERROR_REASON_SERVER_STOPPING",
 		34: "ERROR_REASON_NOT_SERVED",
 		35: "ERROR_REASON_INTERNAL",
-		37: "ERROR_REASON_KEY_REVOKED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -160,6 +160,7 @@ var (
 		"ERROR_REASON_REQUEST_ID_REUSED":     10,
 		"ERROR_REASON_SECRET_IN_USE":         11,
 		"ERROR_REASON_LAST_SIGNING_KEY":      12,
+		"ERROR_REASON_KEY_REVOKED":           37,
 		"ERROR_REASON_INVOCATION_ENDED":      13,
 		"ERROR_REASON_INVOCATION_NOT_ENDED":  14,
 		"ERROR_REASON_REVISION_MISMATCH":     15,
@@ -184,7 +185,6 @@ var (
 		"ERROR_REASON_SERVER_STOPPING":       33,
 		"ERROR_REASON_NOT_SERVED":            34,
 		"ERROR_REASON_INTERNAL":              35,
-		"ERROR_REASON_KEY_REVOKED":           37,
 	}
 )
 
@@ -256,8 +256,6 @@ const (
 	FailureReason_FAILURE_REASON_POISON FailureReason = 16
 	// The worker was lost during the attempt; whether the function finished is unknown.
 	FailureReason_FAILURE_REASON_WORKER_LOST FailureReason = 17
-	// The worker was stopped before the invocation ended.
-	FailureReason_FAILURE_REASON_WORKER_STOPPED FailureReason = 18
 	// The worker itself failed; its log says how.
 	FailureReason_FAILURE_REASON_WORKER_ERROR FailureReason = 19
 	// A callback or destination is, or leads to, where deliveries may not go.
@@ -297,7 +295,6 @@ var (
 		15: "FAILURE_REASON_STOPPED",
 		16: "FAILURE_REASON_POISON",
 		17: "FAILURE_REASON_WORKER_LOST",
-		18: "FAILURE_REASON_WORKER_STOPPED",
 		19: "FAILURE_REASON_WORKER_ERROR",
 		20: "FAILURE_REASON_TARGET_FORBIDDEN",
 		21: "FAILURE_REASON_TARGET_INVALID",
@@ -326,7 +323,6 @@ var (
 		"FAILURE_REASON_STOPPED":             15,
 		"FAILURE_REASON_POISON":              16,
 		"FAILURE_REASON_WORKER_LOST":         17,
-		"FAILURE_REASON_WORKER_STOPPED":      18,
 		"FAILURE_REASON_WORKER_ERROR":        19,
 		"FAILURE_REASON_TARGET_FORBIDDEN":    20,
 		"FAILURE_REASON_TARGET_INVALID":      21,
@@ -385,7 +381,8 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\n" +
 	"\x12\x1e\n" +
 	"\x1aERROR_REASON_SECRET_IN_USE\x10\v\x12!\n" +
-	"\x1dERROR_REASON_LAST_SIGNING_KEY\x10\f\x12!\n" +
+	"\x1dERROR_REASON_LAST_SIGNING_KEY\x10\f\x12\x1c\n" +
+	"\x18ERROR_REASON_KEY_REVOKED\x10%\x12!\n" +
 	"\x1dERROR_REASON_INVOCATION_ENDED\x10\r\x12%\n" +
 	"!ERROR_REASON_INVOCATION_NOT_ENDED\x10\x0e\x12\"\n" +
 	"\x1eERROR_REASON_REVISION_MISMATCH\x10\x0f\x12%\n" +
@@ -409,8 +406,7 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WORKER_LOST\x10 \x12 \n" +
 	"\x1cERROR_REASON_SERVER_STOPPING\x10!\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_SERVED\x10\"\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10#\x12\x1c\n" +
-	"\x18ERROR_REASON_KEY_REVOKED\x10%*\xac\a\n" +
+	"\x15ERROR_REASON_INTERNAL\x10#*\x89\a\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_HTTP_STATUS\x10\x01\x12\x1a\n" +
@@ -430,8 +426,7 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x16FAILURE_REASON_EXPIRED\x10\x0e\x12\x1a\n" +
 	"\x16FAILURE_REASON_STOPPED\x10\x0f\x12\x19\n" +
 	"\x15FAILURE_REASON_POISON\x10\x10\x12\x1e\n" +
-	"\x1aFAILURE_REASON_WORKER_LOST\x10\x11\x12!\n" +
-	"\x1dFAILURE_REASON_WORKER_STOPPED\x10\x12\x12\x1f\n" +
+	"\x1aFAILURE_REASON_WORKER_LOST\x10\x11\x12\x1f\n" +
 	"\x1bFAILURE_REASON_WORKER_ERROR\x10\x13\x12#\n" +
 	"\x1fFAILURE_REASON_TARGET_FORBIDDEN\x10\x14\x12!\n" +
 	"\x1dFAILURE_REASON_TARGET_INVALID\x10\x15\x12 \n" +

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from homing.v1 import invocation_pb2 as api
+from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import AttemptRecord, HistoryEntry
 
 Key = tuple[int, int, int]
@@ -71,7 +72,7 @@ def _lost(attempt: AttemptRecord, time_us: int) -> AttemptRecord:
     lost.CopyFrom(attempt)
     lost.end_us = max(time_us, attempt.start_us)
     lost.outcome = api.ATTEMPT_OUTCOME_LOST
-    lost.failure.reason = "WORKER_LOST"
+    lost.failure.reason = FailureReason.WORKER_LOST
     lost.failure.message = "the worker was not heard of again; whether the attempt finished is unknown"
     lost.failure.retryable = True
     return lost

@@ -20,6 +20,7 @@ from homing_core.lifecycle.attempts import close_lost, find, key_of, merge
 from homing_core.lifecycle.custody import Changes, Custody, Held, Token, Transfer
 from homing_core.lifecycle.states import DEAD_STATES, ENDS, ENDS_OF_RUNS, State
 from homing_core.lifecycle.step import Effect, Refusal, Step
+from homing_core.reasons import FailureReason, RequeueReason
 from homing_core.wire.v1 import AttemptRecord, Event, HistoryEntry
 
 BEGUN_ANEW: Final = State.ENQUEUED
@@ -115,7 +116,7 @@ def broker_lost(record: Record, *, due_us: int) -> Step[Record] | Refusal:
 
 def expired(record: Record, *, time_us: int) -> Step[Record] | Refusal:
     """Return the record of an invocation that has waited for its first start longer than its max_age."""
-    failure = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
+    failure = api.Failure(reason=FailureReason.EXPIRED, message="max_age passed before it started")
     return _end_by_server(record, state=State.EXPIRED, failure=failure, time_us=time_us)
 
 
@@ -127,7 +128,7 @@ def function_deleted(record: Record, *, function: str, time_us: int) -> Step[Rec
 
 def deleted(function: str) -> api.Failure:
     """Return why an invocation failed whose function is gone."""
-    return api.Failure(reason="FUNCTION_DELETED", message=f"function {function!r} was deleted")
+    return api.Failure(reason=FailureReason.FUNCTION_DELETED, message=f"function {function!r} was deleted")
 
 
 def given_up(record: Record, *, why: str, time_us: int) -> Step[Record] | Refusal:
@@ -136,7 +137,7 @@ def given_up(record: Record, *, why: str, time_us: int) -> Step[Record] | Refusa
     :param why: The broker's word for it.
     """
     words = f"the broker gave up redelivering it ({why}): too many workers were lost while they had it in flight"
-    failure = api.Failure(reason="POISON", message=words)
+    failure = api.Failure(reason=FailureReason.POISON, message=words)
     return _end_by_server(record, state=State.FAILED, failure=failure, time_us=time_us)
 
 
@@ -156,7 +157,9 @@ def dropped(record: Record, *, generation: int, why: str, function: str, time_us
         return expired(record, time_us=time_us)
     # It was started in time, and its worker was lost: it goes on.
     refusal = custody.RETURN.refuses(record)
-    return refusal or _let_go(record, custody.RETURN, time_us=time_us, worker="", reason="EXPIRED_AFTER_START")
+    return refusal or _let_go(
+        record, custody.RETURN, time_us=time_us, worker="", reason=RequeueReason.EXPIRED_AFTER_START
+    )
 
 
 def stop_requested(record: Record, *, caller: str, reason: str, time_us: int) -> Step[Record] | Refusal:
@@ -193,7 +196,7 @@ def lease_expired(record: Record, *, time_us: int) -> Step[Record] | Refusal:
     """Return the record of an invocation whose worker has not renewed its lease: it is lost."""
     if refusal := custody.EXPIRE_LEASE.refuses(record):
         return refusal
-    return _let_go(record, custody.EXPIRE_LEASE, time_us=time_us, worker="", reason="LEASE_ENDED")
+    return _let_go(record, custody.EXPIRE_LEASE, time_us=time_us, worker="", reason=RequeueReason.LEASE_ENDED)
 
 
 def reported(record: Record, event: Event) -> Step[Record] | Refusal:
@@ -278,7 +281,9 @@ def _leased(record: Record, event: Event) -> Step[Record] | Refusal:
     if not event.leased.term_us:
         if not leased:
             return Refusal.DUPLICATE
-        return _let_go(record, custody.RETURN, time_us=event.time_us, worker=event.worker, reason="LEASE_RETURNED")
+        return _let_go(
+            record, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=RequeueReason.LEASE_RETURNED
+        )
     if leased:
         return Refusal.DUPLICATE  # a renewal: the record does not age, whoever watches over the lease does
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_LEASED, attempt=len(record.attempts))
@@ -303,7 +308,7 @@ def _ended_by_worker(record: Record, event: Event) -> Step[Record] | Refusal:
         # It was started in time and its worker was lost: it is late, not expired.
         if record.custody is Custody.STORE:
             return Refusal.DUPLICATE
-        return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason="STARTED")
+        return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=RequeueReason.STARTED)
     if state is State.STOPPED or (record.state is State.STOPPING and state not in ENDS_OF_RUNS):
         return _stop(merged, time_us=event.time_us, worker=event.worker, result=result)
     if merged.attempts and state is State.INVALID:
@@ -326,7 +331,7 @@ def _let_go(record: Record, transfer: Transfer, *, time_us: int, worker: str, re
     record = replace(record, attempts=close_lost(record.attempts, time_us))
     if record.lost_starts >= limits.POISON_STARTS and record.state is not State.STOPPING:
         failure = api.Failure(
-            reason="POISON",
+            reason=FailureReason.POISON,
             message=f"{record.lost_starts} workers were lost while they ran it; it is not started again",
         )
         return _end(record, State.FAILED, time_us=time_us, worker=worker, failure=failure)
@@ -346,7 +351,7 @@ def _keep(record: Record, transfer: Transfer, *, due_us: int, entry: HistoryEntr
 def _stop(record: Record, *, time_us: int, worker: str = "", result: api.Result | None = None) -> Step[Record]:
     reason = record.stop_request.reason if record.stop_request is not None else ""
     message = f"stopped by request: {reason}" if reason else "stopped by request"
-    failure = api.Failure(reason="STOPPED", message=message)
+    failure = api.Failure(reason=FailureReason.STOPPED, message=message)
     return _end(record, State.STOPPED, time_us=time_us, worker=worker, failure=failure, result=result)
 
 

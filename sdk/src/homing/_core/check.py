@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import grpc
 
+from homing._core.reasons import ErrorReason
 from homing.errors import InvalidRequestError, Violation
 
 _LONGEST = 315_576_000_000.0  # about 10,000 years, the largest google.protobuf.Duration
@@ -18,7 +19,7 @@ def invalid(name: str, rule: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"{name}: {rule}",
         code=grpc.StatusCode.INVALID_ARGUMENT,
-        reason="INVALID_REQUEST",
+        reason=ErrorReason.INVALID_REQUEST,
         violations=(Violation(name, rule),),
     )
 

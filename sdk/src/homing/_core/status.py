@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from homing import errors
+from homing._core.reasons import ErrorReason
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 INVOCATION_ID_KEY: Final = "homing-invocation-id"
@@ -33,9 +34,9 @@ _BY_CODE: Final[Mapping[grpc.StatusCode, type[errors.RequestError]]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceededError,
 }
 _BY_REASON: Final[Mapping[str, type[errors.RequestError]]] = {
-    "INVOCATION_ENDED": errors.InvocationEndedError,
-    "INVOCATION_NOT_ENDED": errors.InvocationNotEndedError,
-    "REVISION_MISMATCH": errors.RevisionMismatchError,
+    ErrorReason.INVOCATION_ENDED: errors.InvocationEndedError,
+    ErrorReason.INVOCATION_NOT_ENDED: errors.InvocationNotEndedError,
+    ErrorReason.REVISION_MISMATCH: errors.RevisionMismatchError,
 }
 """What is told apart further than by its status."""
 _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}

@@ -27,7 +27,7 @@ class Failure:
     """Why an attempt, a delivery or an invocation failed."""
 
     reason: str
-    """Stable and machine-readable, in UPPER_SNAKE case, for example ``HTTP_STATUS``."""
+    """Why, for programs: a FailureReason, or what a later server says."""
     message: str
     """The same in words."""
     retryable: bool

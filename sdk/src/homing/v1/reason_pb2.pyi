@@ -48,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: functions name the secret."""
     ERROR_REASON_LAST_SIGNING_KEY: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: it is the only signing key of the server."""
+    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
     ERROR_REASON_INVOCATION_ENDED: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION: the invocation has ended."""
     ERROR_REASON_INVOCATION_NOT_ENDED: _ErrorReason.ValueType  # 14
@@ -96,8 +98,6 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNIMPLEMENTED: this server does not serve the call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 35
     """INTERNAL: the server failed; its log says why."""
-    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 37
-    """FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused or failed. The `reason` of the google.rpc.ErrorInfo is the name without its
@@ -130,6 +130,8 @@ ERROR_REASON_SECRET_IN_USE: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: functions name the secret."""
 ERROR_REASON_LAST_SIGNING_KEY: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: it is the only signing key of the server."""
+ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
 ERROR_REASON_INVOCATION_ENDED: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION: the invocation has ended."""
 ERROR_REASON_INVOCATION_NOT_ENDED: ErrorReason.ValueType  # 14
@@ -178,8 +180,6 @@ ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 34
 """UNIMPLEMENTED: this server does not serve the call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 35
 """INTERNAL: the server failed; its log says why."""
-ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 37
-"""FAILED_PRECONDITION: the API key that the request_id stands for was revoked."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 class _FailureReason:
@@ -224,8 +224,6 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The invocation was started again and again and its workers were lost each time."""
     FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 17
     """The worker was lost during the attempt; whether the function finished is unknown."""
-    FAILURE_REASON_WORKER_STOPPED: _FailureReason.ValueType  # 18
-    """The worker was stopped before the invocation ended."""
     FAILURE_REASON_WORKER_ERROR: _FailureReason.ValueType  # 19
     """The worker itself failed; its log says how."""
     FAILURE_REASON_TARGET_FORBIDDEN: _FailureReason.ValueType  # 20
@@ -284,8 +282,6 @@ FAILURE_REASON_POISON: FailureReason.ValueType  # 16
 """The invocation was started again and again and its workers were lost each time."""
 FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 17
 """The worker was lost during the attempt; whether the function finished is unknown."""
-FAILURE_REASON_WORKER_STOPPED: FailureReason.ValueType  # 18
-"""The worker was stopped before the invocation ended."""
 FAILURE_REASON_WORKER_ERROR: FailureReason.ValueType  # 19
 """The worker itself failed; its log says how."""
 FAILURE_REASON_TARGET_FORBIDDEN: FailureReason.ValueType  # 20

@@ -23,6 +23,7 @@ from homing_server.errors import (
     key_limited,
     key_missing,
     key_revoked,
+    not_served,
     rate_limited,
     scope_missing,
 )
@@ -77,9 +78,11 @@ class Identity:
     def check_call(self, method: str) -> None:
         """Check that it has one of the scopes that a method needs.
 
-        :raises ApiError: PERMISSION_DENIED.
+        :raises ApiError: PERMISSION_DENIED; UNIMPLEMENTED: there is no such method.
         """
         needed = scopes_of(method)
+        if not needed:
+            raise not_served(method)
         if not (needed & self.scopes):
             raise scope_missing(method.rpartition("/")[2], [shown_scope(scope) for scope in sorted(needed)])
 

@@ -26,6 +26,7 @@ from homing_server.auth.identity import Identity
 from homing_server.errors import (
     ApiError,
     Code,
+    ErrorReason,
     blob_not_found,
     function_not_found,
     request_id_reused,
@@ -187,7 +188,11 @@ class Admission:
         try:
             verdicts = await self.commit([draft for draft, _ in group], lambda _, verdicts: verdicts)
         except BaseException as error:
-            failure = error if isinstance(error, ApiError) else unavailable("ACCEPT_FAILED", "the outcome is unknown")
+            failure = (
+                error
+                if isinstance(error, ApiError)
+                else unavailable(ErrorReason.ACCEPT_FAILED, "the outcome is unknown")
+            )
             for _, decided in group:
                 if not decided.done():
                     decided.set_exception(failure)

@@ -19,7 +19,7 @@ from homing.v1 import dead_letter_service_pb2, invocation_service_pb2
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
-from homing_server.errors import unavailable
+from homing_server.errors import ErrorReason, unavailable
 from homing_server.store import bulk_calls as stored
 from homing_server.store import schema
 from homing_server.store.bulk_calls import BulkCall
@@ -90,7 +90,9 @@ class BulkCalls:
                     yield response(**call.counts, done=False)
                     reported = time.monotonic()
                 if self._closed:
-                    raise unavailable("SERVER_STOPPING", "the server stops; call again with the same request_id")
+                    raise unavailable(
+                        ErrorReason.SERVER_STOPPING, "the server stops; call again with the same request_id"
+                    )
                 caller.check_in_force()
         call = replace(call, done=True)
         await self._database.write(stored.advance, call, now_us=now_us())

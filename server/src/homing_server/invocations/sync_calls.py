@@ -15,7 +15,7 @@ from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import WaitReasons
-from homing_server.errors import ApiError, Code, unavailable
+from homing_server.errors import ApiError, Code, ErrorReason, unavailable
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
 
@@ -84,19 +84,23 @@ class SyncCalls:
         await asyncio.sleep(_LOST_WORKER_POLL_SECONDS)
         for call in self._calls.values():
             if call.worker and not self._presence.lives(call.worker) and not call.answer.done():
-                call.answer.set_exception(unavailable("WORKER_LOST", "the worker that ran the invocation was lost"))
+                call.answer.set_exception(
+                    unavailable(ErrorReason.WORKER_LOST, "the worker that ran the invocation was lost")
+                )
 
     async def _publish(self, request: SyncRequest, timeout: float) -> None:  # noqa: ASYNC109
         if not self._address:
-            raise unavailable("BROKER_UNAVAILABLE", "there is no connection to the broker")
+            raise unavailable(ErrorReason.BROKER_UNAVAILABLE, "there is no connection to the broker")
         try:
             await self._broker.publish_sync(request.spec.function, request.SerializeToString(), expires_in=timeout)
         except UnroutableError:
             # The queue of a function that exists was removed by hand.
             await self._broker.open_function(request.spec.function)
-            raise unavailable("BROKER_UNAVAILABLE", "the function's queue was missing and is made anew") from None
+            raise unavailable(
+                ErrorReason.BROKER_UNAVAILABLE, "the function's queue was missing and is made anew"
+            ) from None
         except BrokerError as error:
-            raise unavailable("BROKER_UNAVAILABLE", f"the broker did not take the call: {error}") from error
+            raise unavailable(ErrorReason.BROKER_UNAVAILABLE, f"the broker did not take the call: {error}") from error
 
     def _too_late(self, function: str, call: _Call) -> ApiError:
         if call.worker:
@@ -109,7 +113,7 @@ class SyncCalls:
                     message = f"the deadline passed and no live worker serves {function!r}; the invocation never starts"
                 case _:
                     message = "the deadline passed before the invocation started; it never starts"
-        return ApiError(code=Code.DEADLINE_EXCEEDED, reason="DEADLINE_EXCEEDED", message=message)
+        return ApiError(code=Code.DEADLINE_EXCEEDED, reason=ErrorReason.DEADLINE_EXCEEDED, message=message)
 
     async def consume(self) -> None:
         """Take the answers of workers over a new connection."""
@@ -121,7 +125,9 @@ class SyncCalls:
         for call in self._calls.values():
             if not call.answer.done():
                 call.answer.set_exception(
-                    unavailable("BROKER_LOST", "the connection to the broker was lost; the outcome is unknown")
+                    unavailable(
+                        ErrorReason.BROKER_LOST, "the connection to the broker was lost; the outcome is unknown"
+                    )
                 )
 
     def _hear(self, received: Received) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from homing.v1.log_service_pb2 import TailLogsRequest, TailLogsResponse
 from homing_core.clock import now_us
 from homing_core.wire.v1 import LogLine
-from homing_server.errors import invocation_not_found, unavailable
+from homing_server.errors import ErrorReason, invocation_not_found, unavailable
 from homing_server.logs.ingest import LogIngest
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import timestamp
@@ -61,7 +61,7 @@ class LogTails:
                 if page.complete and (late or not request.follow):
                     return
                 if self._closed:
-                    raise unavailable("SERVER_STOPPING", "the server stops; tail again")
+                    raise unavailable(ErrorReason.SERVER_STOPPING, "the server stops; tail again")
                 if not page.complete:
                     continue
                 if page.end_us and last_look is None:

@@ -15,7 +15,7 @@ from homing.v1.payload_pb2 import Blob, Payload
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.limits import MAX_PART
-from homing_server.errors import ApiError, Violation, blob_not_found, invalid_request, unavailable
+from homing_server.errors import ApiError, ErrorReason, Violation, blob_not_found, invalid_request, unavailable
 from homing_server.payloads.files import BlobFiles
 from homing_server.store import blobs as stored
 from homing_server.store.engine import Database
@@ -163,5 +163,7 @@ async def _run(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) ->
 
 def _refused(error: OSError) -> ApiError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return unavailable("DISK_FULL", "the server has no room for the body: its disk is full", retry_after=10.0)
-    return unavailable("BLOB_UNAVAILABLE", f"the server cannot reach the body: {error.strerror}")
+        return unavailable(
+            ErrorReason.DISK_FULL, "the server has no room for the body: its disk is full", retry_after=10.0
+        )
+    return unavailable(ErrorReason.BLOB_UNAVAILABLE, f"the server cannot reach the body: {error.strerror}")

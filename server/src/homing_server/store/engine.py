@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from homing_server.errors import ApiError, Code
+from homing_server.errors import ApiError, Code, ErrorReason
 from homing_server.store.meta import get_or_set
 
 _BUSY_TIMEOUT_MS = 10_000
@@ -37,7 +37,10 @@ class StoreUnavailableError(ApiError):
     def __init__(self, message: str) -> None:
         """Say what could not be done."""
         super().__init__(
-            code=Code.UNAVAILABLE, reason="STORE_UNAVAILABLE", message=message, retry_after=_RETRY_AFTER_SECONDS
+            code=Code.UNAVAILABLE,
+            reason=ErrorReason.STORE_UNAVAILABLE,
+            message=message,
+            retry_after=_RETRY_AFTER_SECONDS,
         )
 
 

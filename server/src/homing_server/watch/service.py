@@ -9,7 +9,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import WaitReasons
-from homing_server.errors import ApiError, Code, resume_token_expired, unavailable
+from homing_server.errors import ApiError, Code, ErrorReason, resume_token_expired, unavailable
 from homing_server.metrics import Metrics
 from homing_server.rules.filters import check_filter, matcher
 from homing_server.rules.tokens import decode_token, encode_token
@@ -56,7 +56,7 @@ class WatchService:
             sent_at = time.monotonic()
             async for page in feed.pages(seq, functions):
                 if feed.closed:
-                    raise unavailable("SERVER_STOPPING", "the server stops; resume after the last token")
+                    raise unavailable(ErrorReason.SERVER_STOPPING, "the server stops; resume after the last token")
                 for item in page:
                     seq = item.seq
                     if matches(item.invocation):
@@ -104,7 +104,7 @@ class WatchService:
 def _slow() -> ApiError:
     return ApiError(
         code=Code.RESOURCE_EXHAUSTED,
-        reason="SLOW_CONSUMER",
+        reason=ErrorReason.SLOW_CONSUMER,
         message=f"the watch was not read for {_SLOW_READER_SECONDS:g} s; resume after the last token",
         retry_after=1.0,
     )

@@ -216,7 +216,7 @@ def ended_by_server(before: Record, state: State, failure: api.Failure) -> Recor
 
 
 IN_VAIN = {Effect.MAKE_DELIVERIES, Effect.MAKE_DEAD_LETTER}
-EXPIRED = api.Failure(reason="MAX_AGE", message="max_age passed before it started")
+EXPIRED = api.Failure(reason="EXPIRED", message="max_age passed before it started")
 DELETED = api.Failure(reason="FUNCTION_DELETED", message="function 'f' was deleted")
 GIVEN_UP = api.Failure(
     reason="POISON",

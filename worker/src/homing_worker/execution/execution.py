@@ -8,7 +8,7 @@ import structlog
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Received
-from homing_core.reasons import FailureReason
+from homing_core.reasons import FailureReason, RequeueReason
 from homing_core.wire.v1 import Deferred, Ended, Event, Leased, Requeued, Token, WorkMessage
 from homing_worker.execution import features
 from homing_worker.execution.attempt import FinishedAttempt
@@ -81,7 +81,7 @@ class Execution:
                     self._settle(requeue=True)
                 raise
             self._services.metrics.execution("async", "REQUEUED")
-            last = self._journal.event(requeued=Requeued(reason="WAITED", attempts=self._attempts.records))
+            last = self._journal.event(requeued=Requeued(reason=RequeueReason.WAITED, attempts=self._attempts.records))
         except RequeueError:
             self._settle(requeue=True)
             return
@@ -165,12 +165,12 @@ class Execution:
         _log.warning("work_not_supported", invocation_id=self.invocation_id, missing=self._missing)
         await self._services.sleep(features.RETURN_DELAY_SECONDS)
         self._services.metrics.execution("async", "REQUEUED")
-        return self._journal.event(requeued=Requeued(reason="UNSUPPORTED"))
+        return self._journal.event(requeued=Requeued(reason=RequeueReason.UNSUPPORTED))
 
     async def _run(self) -> Event:
         if self._risk.suspected:
             self._services.metrics.execution("async", "REQUEUED")
-            return self._journal.event(requeued=Requeued(reason="REDELIVERED"))
+            return self._journal.event(requeued=Requeued(reason=RequeueReason.REDELIVERED))
         try:
             last = await self._make_attempts()
         except TooLateError:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from homing_server.auth import audit
-from homing_server.auth.identity import EVERYBODY
+from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.scopes import BATCH_METHOD, PUBLIC_METHODS
 from homing_server.errors import ApiError, key_missing
@@ -44,15 +44,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details)
 
     def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
-        if self._keys is None:
-            serve_for(EVERYBODY)
-            return
-        shown = next((value for name, value in metadata or () if name == "authorization"), None)
-        identity = self._keys.identify(shown)
-        if not identity.known and method not in PUBLIC_METHODS:
-            raise key_missing()
-        if method != BATCH_METHOD:
-            identity.take()
+        identity = EVERYBODY if self._keys is None else self._known(self._keys, method, metadata)
         if method.startswith(_OURS):
             try:
                 identity.check_call(method)
@@ -61,6 +53,16 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
                     audit.log_action(method, caller=identity.name, request=None, outcome=error.code.name)
                 raise
         serve_for(identity)
+
+    @staticmethod
+    def _known(keys: KeyCache, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
+        shown = next((value for name, value in metadata or () if name == "authorization"), None)
+        identity = keys.identify(shown)
+        if not identity.known and method not in PUBLIC_METHODS:
+            raise key_missing()
+        if method != BATCH_METHOD:
+            identity.take()
+        return identity
 
 
 def _refuse(error: ApiError, method: str) -> grpc.RpcMethodHandler[Any, Any]:

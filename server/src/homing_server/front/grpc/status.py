@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from homing_server.auth import audit
-from homing_server.errors import ApiError, Code
+from homing_server.errors import ApiError, Code, ErrorReason
 from homing_server.front.grpc.caller import caller
 
 _log = structlog.get_logger(__name__)
@@ -175,7 +175,7 @@ def traceparent(context: Context) -> str:
 def _status(error: Exception, method: str) -> Any:
     if not isinstance(error, ApiError):
         _log.error("call_failed", method=method, exc_info=error)
-        error = ApiError(code=Code.INTERNAL, reason="INTERNAL", message="the server failed; its log says why")
+        error = ApiError(code=Code.INTERNAL, reason=ErrorReason.INTERNAL, message="the server failed; its log says why")
     return rpc_status.to_status(status_of(error))
 
 

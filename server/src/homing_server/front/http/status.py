@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from homing_server.errors import ApiError, Code
+from homing_server.errors import ApiError, Code, ErrorReason
 
 _STATUSES: Final[Mapping[Code, int]] = {
     Code.INVALID_ARGUMENT: 400,
@@ -21,6 +21,7 @@ _STATUSES: Final[Mapping[Code, int]] = {
     Code.OUT_OF_RANGE: 400,
     Code.RESOURCE_EXHAUSTED: 429,
     Code.DEADLINE_EXCEEDED: 504,
+    Code.UNIMPLEMENTED: 501,
     Code.UNAVAILABLE: 503,
     Code.INTERNAL: 500,
 }
@@ -30,7 +31,7 @@ _INSUFFICIENT_STORAGE: Final = 507
 
 def refusal(error: ApiError) -> web.Response:
     """Return the answer that tells of an error."""
-    status = _INSUFFICIENT_STORAGE if error.reason == "DISK_FULL" else _STATUSES[error.code]
+    status = _INSUFFICIENT_STORAGE if error.reason is ErrorReason.DISK_FULL else _STATUSES[error.code]
     response = web.Response(status=status, text=f"{error}\n")
     if error.code is Code.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"
