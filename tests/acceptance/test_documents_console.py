@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,12 +49,15 @@ STAND_INS: dict[str, Callable[[bytes], bytes]] = {
 class Place:
     """A `homing dev` with functions that answer what they get."""
 
-    def __init__(self, client: Client, target: str) -> None:
+    def __init__(self, client: Client, target: str, data: Path) -> None:
         self.client = client
         self.target = target
+        self.data = data
+        """The folder of its data."""
         for name in FUNCTIONS:
             self.restore(name)
         client.functions.deploy(name="broken", command=["false"], retry_policy=RetryPolicy(max_attempts=1))
+        client.invoke("report", b"large" * 100_000)  # so that there is a folder of blobs
 
     def restore(self, name: str) -> None:
         """Make a function as it was, whatever a command did to it."""
@@ -195,6 +200,14 @@ def check_make(_: Place, command: Program, __: bytes | None) -> bytes:
     return b""
 
 
+def run_program(_: Place, command: Program, piped: bytes | None) -> bytes:
+    """Run what is on every machine; python3 is the one that runs the tests."""
+    name = sys.executable if command.name == "python3" else command.name
+    done = subprocess.run([name, *command.words[1:]], input=piped, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr.decode()}"
+    return done.stdout
+
+
 def check_nothing(_: Place, command: Program, __: bytes | None) -> bytes:
     """Let pass what has only settings, which are looked up wherever they are named."""
     assert command.name == "export" or len(command.words) == 1, command
@@ -213,16 +226,19 @@ PROGRAMS = {
     "export": check_nothing,
     "homing-server": check_nothing,
     "homing-worker": check_nothing,
+    "cp": run_program,
+    "python3": run_program,
 }
 """What is done with each program that may be typed; one that is not here fails its document."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    dev = Dev(tmp_path_factory.mktemp("dev"))
+    data = tmp_path_factory.mktemp("dev")
+    dev = Dev(data)
     dev.start()
     with Client(dev.target) as client:
-        yield Place(client, dev.target)
+        yield Place(client, dev.target, data)
     assert dev.terminate() == 0
 
 
@@ -243,6 +259,8 @@ def test_what_is_typed_works(document: Path, place: Place, tmp_path: Path, monke
     monkeypatch.setenv("HOMING_TARGET", place.target)
     for name in FILES:
         Path(name).write_text('"a line"\n')
+    Path("data").symlink_to(place.data)
+    Path("backup").mkdir()
     for block in blocks_of(document):
         for command in commands_of(block) if block.language == "console" else ():
             run_command(place, command)

@@ -71,20 +71,21 @@ def test_a_program_tells_its_version(program: str) -> None:
     assert ours.stdout == f"{program} {VERSION}\n"
 
 
-def modules_of(name: str) -> set[str]:
-    """Return the modules and packages at the top of a distribution's package."""
+@each_distribution
+def test_a_module_map_names_all_that_stands_at_the_top_and_nothing_that_is_not_there(name: str) -> None:
     package = ROOT / FOLDERS[name] / "src" / name.replace("-", "_")
-    return {
-        path.stem
-        for path in package.iterdir()
-        if path.name != "__init__.py" and (path.suffix == ".py" or (path / "__init__.py").exists())
+    modules = {
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
+        for path in package.rglob("*.py")
+        if path.parent != package or path.stem != "__init__"
     }
-
-
-@pytest.mark.parametrize("name", ["homing", "homing-core", "homing-cli"])
-def test_a_module_map_names_every_module_and_no_other(name: str) -> None:
     readme = (ROOT / FOLDERS[name] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`.+?) \|", readme.partition("## Module map")[2], flags=re.MULTILINE)
-    named = {module.removeprefix(f"{name}.") for row in rows for module in re.findall(r"`([\w.]+)`", row)}
+    rows = re.findall(r"^\| \**(`.+?)\** \|", readme.partition("## Module map")[2], flags=re.MULTILINE)
+    named = {
+        module.removeprefix(f"{name}.").strip("/").replace("/", ".")
+        for row in rows
+        for module in re.findall(r"`([\w./]+)`", row)
+    } - {name}
 
-    assert named - {name} == modules_of(name)
+    assert named <= modules
+    assert {module.partition(".")[0] for module in named} == {module.partition(".")[0] for module in modules}
