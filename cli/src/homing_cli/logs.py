@@ -11,7 +11,7 @@ from homing import LogLine, LogStream
 from homing_cli import output
 from homing_cli.options import Json, Target, connect, wants_json
 
-_CONNECT_TIMEOUT_SECONDS = 60.0
+_AWAY_SECONDS = 60.0
 """How long a server may be away, in seconds."""
 
 
@@ -35,7 +35,7 @@ def logs(
       homing logs --json 01935000-0000-7000-8000-000000000001 | jq -r 'select(.stream == "LOG_STREAM_STDERR").text'
     """  # noqa: D301 - click wants the character
     as_json = wants_json(ctx, json=json)
-    with connect(ctx, target) as client, client.logs(invocation_id, follow=follow, timeout=_CONNECT_TIMEOUT_SECONDS) as lines:
+    with connect(ctx, target) as client, client.logs(invocation_id, follow=follow, timeout=_AWAY_SECONDS) as lines:
         for line in lines:
             if as_json:
                 output.print_json(_object(line))
