@@ -24,6 +24,7 @@ from support.cli import homing, program
 from support.console import Command, Program, commands_of
 from support.documents import DOCUMENTS, ROOT, blocks_of
 from support.processes import Dev
+from support.rabbitmq import RabbitError, RabbitNode
 
 ID = re.compile(r"019[34]…|01935000-0000-7000-8000-000000000001")
 """How the documents write the id of an invocation."""
@@ -49,11 +50,12 @@ STAND_INS: dict[str, Callable[[bytes], bytes]] = {
 class Place:
     """A `homing dev` with functions that answer what they get."""
 
-    def __init__(self, client: Client, target: str, data: Path) -> None:
+    def __init__(self, client: Client, target: str, data: Path, node: RabbitNode) -> None:
         self.client = client
         self.target = target
         self.data = data
         """The folder of its data."""
+        self.node = node
         for name in FUNCTIONS:
             self.restore(name)
         client.functions.deploy(name="broken", command=["false"], retry_policy=RetryPolicy(max_attempts=1))
@@ -208,6 +210,11 @@ def run_program(_: Place, command: Program, piped: bytes | None) -> bytes:
     return done.stdout
 
 
+def run_rabbitmqctl(place: Place, command: Program, _: bytes | None) -> bytes:
+    """Run it on the node of the tests."""
+    return place.node.ctl(*command.words[1:]).encode()
+
+
 def check_nothing(_: Place, command: Program, __: bytes | None) -> bytes:
     """Let pass what has only settings, which are looked up wherever they are named."""
     assert command.name == "export" or len(command.words) == 1, command
@@ -223,6 +230,7 @@ PROGRAMS = {
     "npm": check_npm,
     "buf": check_generate,
     "scripts/googleapis": check_generate,
+    "rabbitmqctl": run_rabbitmqctl,
     "export": check_nothing,
     "homing-server": check_nothing,
     "homing-worker": check_nothing,
@@ -233,13 +241,16 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, rabbit_node: RabbitNode) -> Iterator[Place]:
     data = tmp_path_factory.mktemp("dev")
     dev = Dev(data)
     dev.start()
     with Client(dev.target) as client:
-        yield Place(client, dev.target, data)
+        yield Place(client, dev.target, data, rabbit_node)
     assert dev.terminate() == 0
+    with contextlib.suppress(RabbitError):  # there is none where no document made one
+        rabbit_node.ctl("delete_vhost", "shop")
+        rabbit_node.ctl("delete_user", "shop")
 
 
 def run_command(place: Place, command: Command) -> None:
