@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = "proto/homing/v1/function_service.proto"
+WIRE = "proto/homing_core/wire/v1/messages.proto"
 FIELD = "  int64 invalidated = 1;\n"
 Step = Callable[[str], subprocess.CompletedProcess[str]]
 
@@ -19,7 +20,7 @@ Step = Callable[[str], subprocess.CompletedProcess[str]]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Return a copy of the API, frozen as it is without a release so far, and what looks after it."""
-    for name in ("check-api", "api-image", "freeze-api"):
+    for name in ("check-api", "api-images", "freeze-api"):
         (tmp_path / "scripts").mkdir(exist_ok=True)
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
     # What the true one gets from an environment of its own is among the test's own packages too.
@@ -53,8 +54,8 @@ def step(root: Path) -> Step:
     return run
 
 
-def change(root: Path, old: str, new: str) -> None:
-    path = root / FUNCTIONS
+def change(root: Path, old: str, new: str, *, file: str = FUNCTIONS) -> None:
+    path = root / file
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -101,6 +102,15 @@ def test_what_breaks_a_client_is_refused(root: Path, step: Step, old: str, new: 
     assert complaint in done.stdout
 
 
+def test_what_is_on_the_wire_may_be_renamed_and_not_renumbered(root: Path, step: Step) -> None:
+    change(root, "  repeated Tombstone tombstones = 1;", "  repeated Tombstone stops = 1;", file=WIRE)
+    assert step("scripts/check-api").returncode == 0
+    change(root, "  repeated Tombstone stops = 1;", "  repeated Tombstone stops = 2;", file=WIRE)
+    done = step("scripts/check-api")
+    assert done.returncode != 0
+    assert 'field "1" with name "tombstones" on message "Tombstones" was deleted' in done.stdout
+
+
 def test_what_is_added_breaks_nobody(root: Path, step: Step) -> None:
     change(root, FIELD, f"{FIELD}  // One more.\n  int64 more = 2;\n")
     assert step("scripts/check-api").returncode == 0
@@ -138,13 +148,13 @@ def test_an_image_of_something_else_than_the_tag_is_refused(root: Path, step: St
     step("scripts/freeze-api v0.1.0")
     change(root, FIELD, f"{FIELD}  // One more.\n  int64 more = 2;\n")
     commit(step, "v0.1.0")
-    assert "it is not the API of v0.1.0, as its tag has it" in step("scripts/check-api").stderr
+    assert "homing-v1.binpb is not what v0.1.0 has, as its tag says" in step("scripts/check-api").stderr
 
 
 def test_a_release_whose_api_was_not_frozen_is_told(root: Path, step: Step) -> None:
     commit(step, "v0.1.0")
-    assert "v0.1.0 was released, and its API was not frozen" in step("scripts/check-api").stderr
+    assert "v0.1.0 was released, and what it has was not frozen" in step("scripts/check-api").stderr
     step("scripts/freeze-api v0.1.0")
     change(root, FIELD, f"{FIELD}  // One more.\n  int64 more = 2;\n")
     commit(step, "v0.2.0")
-    assert "it is the API of v0.1.0, and the last release is v0.2.0" in step("scripts/check-api").stderr
+    assert "it is of v0.1.0, and the last release is v0.2.0" in step("scripts/check-api").stderr

@@ -31,7 +31,7 @@ class Repository:
         (folder / "scripts").mkdir(parents=True)
         for name in ("release", "version"):
             shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
-        for name in ("check", "dist", "test"):
+        for name in ("check", "freeze-api", "dist", "test"):
             self.stand_in(name)
         self.write("VERSION", "1.2.0\n")
         self.write("CHANGELOG.md", CHANGELOG)
@@ -88,6 +88,7 @@ def test_a_release_is_checked_built_tested_as_built_and_tagged(repository: Repos
     assert done.returncode == 0, done.stderr
     assert (repository.folder / "calls").read_text().splitlines() == [
         "check",
+        "freeze-api v1.2.0",
         "dist dist",
         f"test --no-skips --cov --built={repository.folder}/dist",
     ]
@@ -117,12 +118,23 @@ def test_a_release_has_its_section_in_the_changelog(repository: Repository, chan
     assert repository.refusal().startswith(why)
 
 
-@pytest.mark.parametrize("step", ["check", "dist", "test"])
+@pytest.mark.parametrize("step", ["check", "freeze-api", "dist", "test"])
 def test_what_fails_is_not_released(repository: Repository, step: str) -> None:
     repository.stand_in(step, status=1)
     repository.commit()
 
     repository.refusal()
+
+
+def test_a_release_has_its_api_in_what_is_tagged(repository: Repository) -> None:
+    freeze = repository.folder / "scripts" / "freeze-api"
+    freeze.write_text("#!/bin/sh\nmkdir -p proto/released\necho $1 >proto/released/release\n")
+    repository.commit()
+
+    assert repository.refusal() == "proto/released has now the API of v1.2.0: commit it"
+    repository.commit()
+    assert repository.run("release").returncode == 0
+    assert repository.git("show", "v1.2.0:proto/released/release") == "v1.2.0"
 
 
 def test_a_version_is_released_once(repository: Repository) -> None:
