@@ -34,7 +34,7 @@ def dev(
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error; warning.")
     ] = None,
 ) -> None:
-    r"""Run a server, a worker and a broker in this one process, on loopback, until Ctrl-C.
+    """Run a server, a worker and a broker in this one process, on loopback, until Ctrl-C.
 
     Nothing needs to be installed or started besides. What was accepted and has not ended when it stops,
     however it stops, goes on at the next start with the same data folder. Each option can be given as an
@@ -45,7 +45,7 @@ def dev(
       homing dev &
       homing deploy shout -- tr a-z A-Z
       homing invoke shout hello
-    """
+    """  # noqa: D301 - click wants the character
     try:
         from homing_cli import dev_host  # noqa: PLC0415 its needs are an extra
     except ImportError as error:

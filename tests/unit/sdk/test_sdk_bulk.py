@@ -122,7 +122,9 @@ def test_the_time_bounds_the_whole(driver: Driver, client: Any, scripted_server:
         yield api.BulkStopResponse(matched=2)
         ended.wait(PATIENCE)
 
-    scripted_server.script("BulkStop", streamed(api.BulkStopResponse(matched=2), AWAY), hangs)
+    # Well apart: gRPC tells a server of a deadline that is up to 3 % later than it is.
+    later = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE", retry_after=0.5)
+    scripted_server.script("BulkStop", streamed(api.BulkStopResponse(matched=2), later), hangs)
 
     with pytest.raises(homing.DeadlineExceededError) as caught:
         driver.do(client.bulk_stop, function="f", request_id="mine", timeout=1)
@@ -132,7 +134,7 @@ def test_the_time_bounds_the_whole(driver: Driver, client: Any, scripted_server:
     first, second = scripted_server.deadlines["BulkStop"]
     assert first is not None
     assert second is not None
-    assert second < first <= 1
+    assert second < 0.6 < first <= 1
 
 
 def test_who_is_told_may_end_it(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
