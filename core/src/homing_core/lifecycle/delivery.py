@@ -141,16 +141,17 @@ def reported(delivery: Delivery, event: Event) -> Step[Delivery] | Refusal:
         # The worker let it go: what it said before that comes too late to matter.
         return Refusal.DUPLICATE
     attempts = _merge(delivery.attempts, event.delivery.attempts)
-    current = replace(delivery, state=state, attempts=attempts)
     match state:
         case DeliveryState.PENDING:
-            returned = custody.RETURN.changes(current, time_us=event.delivery.due_us, token=token)
-            return Step(after=replace(current, **returned))
+            due_us = event.delivery.due_us
+            returned = custody.RETURN.changes(delivery, time_us=due_us, token=token)
+            return Step(after=replace(delivery, state=state, attempts=attempts, **returned))
         case DeliveryState.DELIVERING:
-            after = replace(current, **custody.RECEIVE.changes(current, token=token))
+            received = custody.RECEIVE.changes(delivery, token=token)
+            after = replace(delivery, state=state, attempts=attempts, **received)
             return Refusal.DUPLICATE if after == delivery else Step(after=after)
         case _:
-            return _end(current, time_us=event.time_us, token=token)
+            return _end(delivery, state, attempts, time_us=event.time_us, token=token)
 
 
 def invoked(delivery: Delivery, *, invocation_id: str, time_us: int) -> Step[Delivery] | Refusal:
@@ -184,13 +185,21 @@ def _carried_out(
     claimed = dispatched(delivery, time_us=attempt.start_us)
     if isinstance(claimed, Refusal):
         return claimed
-    current = replace(claimed.after, state=state, attempts=(*delivery.attempts, attempt), caused=caused)
-    return _end(current, time_us=attempt.start_us, token=current.token)
+    sent = replace(claimed.after, caused=caused)
+    return _end(sent, state, (*delivery.attempts, attempt), time_us=attempt.start_us, token=sent.token)
 
 
-def _end(delivery: Delivery, *, time_us: int, token: Token) -> Step[Delivery]:
-    after = replace(delivery, end_us=time_us, **custody.END.changes(delivery, token=token))
-    return Step(after=after, effects=_GIVEN_UP if after.state is DeliveryState.DEAD else _ARRIVED)
+def _end(
+    delivery: Delivery,
+    state: DeliveryState,
+    attempts: tuple[DeliveryAttemptRecord, ...],
+    *,
+    time_us: int,
+    token: Token,
+) -> Step[Delivery]:
+    ended = custody.END.changes(delivery, token=token)
+    after = replace(delivery, state=state, end_us=time_us, attempts=attempts, **ended)
+    return Step(after=after, effects=_GIVEN_UP if state is DeliveryState.DEAD else _ARRIVED)
 
 
 def _merge(

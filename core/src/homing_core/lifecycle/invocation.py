@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypedDict
 
 from homing.v1 import invocation_pb2 as api
 from homing_core import limits
@@ -65,6 +65,14 @@ class Record(Held):
     def counted_attempts(self) -> int:
         """How many attempts count against the retry policy: lost ones do not."""
         return sum(1 for attempt in self.attempts if attempt.end_us and attempt.outcome != api.ATTEMPT_OUTCOME_LOST)
+
+
+class Merged(TypedDict):
+    """The fields that a report of attempts changes."""
+
+    attempts: tuple[AttemptRecord, ...]
+    start_us: int
+    entries: tuple[HistoryEntry, ...]
 
 
 def accepted(*, time_us: int, due_us: int) -> Record:
@@ -243,16 +251,17 @@ def _running(record: Record, event: Event) -> Step[Record] | Refusal:
     if find(record.attempts, event.running) is not None:
         return Refusal.DUPLICATE
     merged = _merge(record, [event.running], event.worker)
-    if key_of(merged.attempts[-1]) > key_of(event.running):
-        return Step(after=merged)  # overtaken by a later attempt
-    return Step(after=replace(merged, state=_unless_stopping(record, State.RUNNING), **_received(record)))
+    if key_of(merged["attempts"][-1]) > key_of(event.running):
+        return Step(after=replace(record, **merged))  # overtaken by a later attempt
+    state = _unless_stopping(record, State.RUNNING)
+    return Step(after=replace(record, state=state, **merged, **_received(record)))
 
 
 def _attempt_ended(record: Record, event: Event) -> Step[Record] | Refusal:
     known = find(record.attempts, event.attempt_ended)
     if known is not None and known.end_us:
         return Refusal.DUPLICATE
-    merged = _merge(record, [event.attempt_ended], event.worker)
+    merged = replace(record, **_merge(record, [event.attempt_ended], event.worker))
     if key_of(merged.attempts[-1]) > key_of(event.attempt_ended):
         return Step(after=merged)  # overtaken by a later attempt
     if record.state is State.STOPPING:
@@ -263,7 +272,7 @@ def _attempt_ended(record: Record, event: Event) -> Step[Record] | Refusal:
 
 
 def _deferred(record: Record, event: Event) -> Step[Record]:
-    merged = _merge(record, event.deferred.attempts, event.worker)
+    merged = replace(record, **_merge(record, event.deferred.attempts, event.worker))
     entry = _entry(event, api.INVOCATION_EVENT_TYPE_RETRYING, attempt=len(merged.attempts))
     if event.deferred.HasField("result"):
         merged = replace(merged, result=event.deferred.result)
@@ -271,7 +280,7 @@ def _deferred(record: Record, event: Event) -> Step[Record]:
 
 
 def _requeued(record: Record, event: Event) -> Step[Record]:
-    merged = _merge(record, event.requeued.attempts, event.worker)
+    merged = replace(record, **_merge(record, event.requeued.attempts, event.worker))
     reason = event.requeued.reason
     return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=reason)
 
@@ -303,18 +312,23 @@ def _ended_by_worker(record: Record, event: Event) -> Step[Record] | Refusal:
     if state not in ENDS:
         raise ValueError(f"an event says that the invocation ended {state.name}, which is no end")
     merged = _merge(record, end.attempts, event.worker)
+    started = bool(merged["attempts"])
     result = end.result if end.HasField("result") else None
-    if merged.attempts and state is State.EXPIRED:
+    if started and state is State.EXPIRED:
         # It was started in time and its worker was lost: it is late, not expired.
         if record.custody is Custody.STORE:
             return Refusal.DUPLICATE
-        return _let_go(merged, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=RequeueReason.STARTED)
+        known = replace(record, **merged)
+        return _let_go(known, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=RequeueReason.STARTED)
     if state is State.STOPPED or (record.state is State.STOPPING and state not in ENDS_OF_RUNS):
-        return _stop(merged, time_us=event.time_us, worker=event.worker, result=result)
-    if merged.attempts and state is State.INVALID:
+        known = replace(record, **merged)
+        return _stop(known, time_us=event.time_us, worker=event.worker, result=result)
+    if started and state is State.INVALID:
         state = State.FAILED
     failure = end.failure if end.HasField("failure") else None
-    return _end(merged, state, time_us=event.time_us, worker=event.worker, failure=failure, result=result)
+    return _end(
+        record, state, time_us=event.time_us, worker=event.worker, failure=failure, result=result, merged=merged
+    )
 
 
 def _end_by_server(record: Record, *, state: State, failure: api.Failure, time_us: int) -> Step[Record] | Refusal:
@@ -363,20 +377,23 @@ def _end(
     worker: str = "",
     failure: api.Failure | None = None,
     result: api.Result | None = None,
+    merged: Merged | None = None,
 ) -> Step[Record]:
+    known = merged or Merged(attempts=record.attempts, start_us=record.start_us, entries=record.entries)
     entry = HistoryEntry(
         time_us=time_us,
         type=api.INVOCATION_EVENT_TYPE_ENDED,
-        attempt=len(record.attempts),
+        attempt=len(known["attempts"]),
         worker=worker,
         detail=state.name,
     )
     after = replace(
         record,
         state=state,
+        start_us=known["start_us"],
         end_us=time_us,
-        attempts=close_lost(record.attempts, time_us),
-        entries=(*record.entries, entry),
+        attempts=close_lost(known["attempts"], time_us),
+        entries=(*known["entries"], entry),
         failure=failure,
         result=record.result if result is None else result,
         **custody.END.changes(record),
@@ -385,8 +402,8 @@ def _end(
 
 
 def _received(record: Record) -> Changes:
-    """Return what changes when a worker speaks of an invocation: the broker had its message, unless it was leased."""
-    return Changes() if record.custody is Custody.LEASE else custody.RECEIVE.changes(record)
+    """Return what changes when a worker speaks of an invocation: the broker had its message, confirmed or not."""
+    return custody.RECEIVE.changes(record) if record.custody is Custody.SENT else Changes()
 
 
 def _unless_stopping(record: Record, state: State) -> State:
@@ -394,12 +411,11 @@ def _unless_stopping(record: Record, state: State) -> State:
     return State.STOPPING if record.state is State.STOPPING else state
 
 
-def _merge(record: Record, reported: Iterable[AttemptRecord], worker: str) -> Record:
-    """Return the record with what is reported of attempts, and with history entries for what is new in it."""
+def _merge(record: Record, reported: Iterable[AttemptRecord], worker: str) -> Merged:
+    """Return what a record knows with what is reported of attempts, with history entries for what is new in it."""
     attempts, entries = merge(record.attempts, reported, worker=worker)
-    if not entries:
-        return record
-    return replace(record, attempts=attempts, start_us=attempts[0].start_us, entries=record.entries + entries)
+    start_us = attempts[0].start_us if attempts else 0
+    return Merged(attempts=attempts, start_us=start_us, entries=record.entries + entries)
 
 
 def _entry(event: Event, kind: api.InvocationEventType.ValueType, *, attempt: int = 0) -> HistoryEntry:

@@ -17,7 +17,7 @@ from homing_core.lifecycle import Delivery, Step
 from homing_core.lifecycle.custody import AT_BROKER, CLAIM
 from homing_core.wire.v1 import DeliveryMessage, EnvelopeBody
 from homing_server.store import function_deliveries, schema
-from homing_server.store.delivery_rows import LIFE, read_delivery, store_deliveries
+from homing_server.store.delivery_rows import LIFE, read_delivery, store_dispatched
 from homing_server.store.invocation_rows import record_of, uri_of
 from homing_server.store.outbox import held_by
 from homing_server.store.sequences import read_counters
@@ -136,7 +136,7 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
             function_deliveries.carry_out(connection, rows, deliveries, messages, claimed.chained, now_us=now_us)
         else:
             claimed.messages += messages
-            store_deliveries(connection, {row.delivery_id: each for row, each in zip(rows, sent, strict=True)})
+            store_dispatched(connection, {row.delivery_id: each for row, each in zip(rows, sent, strict=True)})
         if len(rows) == room and not to_function:
             claimed.full = True
         elif len(rows) == asked or claimed.size >= MAX_CLAIM_BYTES:

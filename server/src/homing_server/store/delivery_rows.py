@@ -38,6 +38,11 @@ _update = (
     .where(_deliveries.c.id == bindparam("key"))
     .values({column.name: bindparam(column.name) for column in LIFE})
 )
+_update_dispatched = (
+    update(_deliveries)
+    .where(_deliveries.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("generation", "redelivery_count", "custody", "due_us", "sent_us")})
+)
 
 
 def read_delivery(values: Sequence[Any]) -> Delivery:
@@ -72,6 +77,23 @@ def columns_of(delivery: Delivery) -> Values:
         "end_us": delivery.end_us,
         "history": history.SerializeToString(),
     }
+
+
+def store_dispatched(connection: Connection, sent: dict[str, Delivery]) -> None:
+    """Write deliveries that were dispatched, by id: of what else is known of them nothing changes."""
+    rows = [
+        {
+            "key": key,
+            "generation": delivery.token.generation,
+            "redelivery_count": delivery.token.redelivery_count,
+            "custody": int(delivery.custody),
+            "due_us": delivery.due_us,
+            "sent_us": delivery.sent_us,
+        }
+        for key, delivery in sent.items()
+    ]
+    if rows:
+        connection.execute(_update_dispatched, rows)
 
 
 def store_deliveries(connection: Connection, changed: dict[str, Delivery]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, case, literal_column, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from homing_core import lifecycle
@@ -85,10 +85,11 @@ def held_by(table: Table, holders: Collection[Custody]) -> ColumnElement[bool]:
 def _assigned(transfer: Transfer) -> Assignments:
     """Return what a transfer sets; the statement's parameter ``time_us`` is its time."""
     time: ColumnElement[int] = bindparam("time_us")
+    # What is the same for all rows is part of the statement: parameters cost more.
     return {
-        "custody": literal(int(transfer.target)),
-        "due_us": time if transfer.target is Custody.STORE else literal(0),
-        "sent_us": time if transfer.target is Custody.SENT else literal(0),
+        "custody": literal_column(str(int(transfer.target))),
+        "due_us": time if transfer.target is Custody.STORE else literal_column("0"),
+        "sent_us": time if transfer.target is Custody.SENT else literal_column("0"),
     }
 
 

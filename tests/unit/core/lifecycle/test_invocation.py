@@ -410,6 +410,11 @@ def test_started_in_time_and_lost_is_not_expired() -> None:
     assert outcomes(record) == ["LOST"]
     assert record.entries == (*begun.entries, entry("REQUEUED", late, detail="STARTED"))
     assert invocation.reported(record, late) is Refusal.DUPLICATE
+    # Of the start only the end tells.
+    worker = Reporter(1)
+    worker.attempt_ended()
+    record = report(dispatch(accept()), worker.ended(State.EXPIRED))
+    assert (record.state, outcomes(record)) == (State.RETRYING, ["FAILED"])
 
 
 def test_started_and_its_function_then_deleted_is_failed() -> None:
@@ -735,6 +740,7 @@ def test_running_after_the_end_of_all() -> None:
     running, ended = worker.running(), worker.ended(State.SUCCEEDED)
     record = report(dispatch(accept()), ended)
     assert (record.state, outcomes(record)) == (State.SUCCEEDED, ["SUCCEEDED"])
+    assert record.start_us == running.running.start_us
     assert invocation.reported(record, running) is Refusal.ENDED
 
 
