@@ -88,7 +88,7 @@ invocations = Table(
     Column("generation", Integer, nullable=False),
     Column("redelivery_count", Integer, nullable=False),
     Column("custody", SmallInteger, nullable=False),
-    Column("sent_us", BigInteger, nullable=False, comment="when custody became SENT"),
+    Column("sent_us", BigInteger, nullable=False, comment="when custody became SENT, while it is"),
     Column("size", Integer, nullable=False, comment="bytes of the work message, roughly"),
     Column("spec", LargeBinary, nullable=False, comment="homing.v1.InvocationSpec without the payload's body"),
     Column("history", LargeBinary, nullable=False, comment="homing_core.wire.v1.History"),
