@@ -16,6 +16,8 @@ from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.sealing import seal
 from homing_core.wire.v1 import (
+    CancelledCall,
+    CancelledCalls,
     Control,
     DeliveryMessage,
     Ended,
@@ -53,6 +55,8 @@ class FakeServer:
         """By invocation, the lines that it wrote."""
         self.stops: dict[str, Tombstone] = {}
         """By invocation, the tombstones that snapshots have."""
+        self.cancelled: list[CancelledCall] = []
+        """The cancelled calls that snapshots have."""
         self.signing_keys = [b"the key of the fake server, 32 B"]
         self.signing_version = 1
         self.secrets: dict[str, bytes] = {}
@@ -138,9 +142,11 @@ class FakeServer:
         outgoing = Outgoing(function=spec.function, body=message.SerializeToString())
         assert await self.broker.publish_work([outgoing]) == [None]
 
-    async def call(self, spec: InvocationSpec, *, seconds: float = 30.0, requires: Sequence[str] = ()) -> str:
+    async def call(
+        self, spec: InvocationSpec, *, seconds: float = 30.0, requires: Sequence[str] = (), id_: str = ""
+    ) -> str:
         """Make a synchronous call that may take so long; return its id."""
-        id_ = new_id()
+        id_ = id_ or new_id()
         request = SyncRequest(
             invocation_id=id_,
             spec=spec,
@@ -151,6 +157,14 @@ class FakeServer:
         )
         await self.broker.publish_sync(spec.function, request.SerializeToString(), expires_in=seconds)
         return id_
+
+    async def cancel(self, id_: str) -> None:
+        """Tell that the caller of a synchronous call went away."""
+        await self._control(Control(cancelled_calls=CancelledCalls(calls=[self.cancelled_call(id_)])))
+
+    def cancelled_call(self, id_: str, *, seconds: float = 30.0) -> CancelledCall:
+        """Return what tells that the caller of a call went away which may take so long."""
+        return CancelledCall(invocation_id=id_, deadline_us=now_us() + round(seconds * 1e6))
 
     async def reply(self, id_: str, kind: str = "ended") -> SyncReply:
         """Return the reply of that kind to a synchronous call once it is there."""
@@ -249,8 +263,10 @@ class FakeServer:
         self.statuses.append(status)
         self._notify()
         if status.hello and not self.silent:
-            snapshot = Control(snapshot=Snapshot(functions=self.functions.values(), tombstones=self.stops.values()))
-            self._spawn(self._control(snapshot, status.control_address))
+            snapshot = Snapshot(
+                functions=self.functions.values(), tombstones=self.stops.values(), cancelled_calls=self.cancelled
+            )
+            self._spawn(self._control(Control(snapshot=snapshot), status.control_address))
         for function in status.secrets_wanted if not self.silent else ():
             known = FunctionSecrets(
                 secrets=self.secrets,

@@ -15,7 +15,7 @@ from homing_core.broker import (
     Handler,
     Outgoing,
 )
-from homing_core.wire.v1 import DeliveryMessage, Event, EventBatch, WorkMessage
+from homing_core.wire.v1 import DeliveryMessage, Event, EventBatch, SyncRequest, WorkMessage
 
 
 @dataclass(eq=False)
@@ -71,6 +71,10 @@ class ScriptedBroker(Broker):
     up: bool = True
     work: list[WorkMessage] = field(default_factory=list)
     """The work that was confirmed."""
+    sync: list[SyncRequest] = field(default_factory=list)
+    """The synchronous calls that were published."""
+    replies: list[Consumption] = field(default_factory=list)
+    """The consumers of replies, the latest last."""
     deliveries: list[DeliveryMessage] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
     events: list[Consumption] = field(default_factory=list)
@@ -83,6 +87,8 @@ class ScriptedBroker(Broker):
     taken: dict[str, Consumption] = field(default_factory=dict)
     """By function, who consumes its work, where it is the server."""
     control: list[bytes] = field(default_factory=list)
+    statuses: list[Consumption] = field(default_factory=list)
+    """The consumers of workers' statuses, the latest last."""
     depths: dict[str, int] = field(default_factory=dict)
     """By function, how many work messages wait, where that is not the number of those that were published."""
     fail_work: Callable[[WorkMessage], BrokerError | None] = lambda _: None
@@ -153,7 +159,7 @@ class ScriptedBroker(Broker):
         return self.events[-1]
 
     async def publish_sync(self, function: str, body: bytes, *, expires_in: float) -> None:
-        raise NotImplementedError
+        self.sync.append(SyncRequest.FromString(body))
 
     async def publish_reply(self, address: str, body: bytes) -> None:
         raise NotImplementedError
@@ -173,7 +179,7 @@ class ScriptedBroker(Broker):
         self.control.append(body)
 
     async def publish_control_to(self, address: str, body: bytes) -> None:
-        raise NotImplementedError
+        await self.publish_control(body)
 
     async def publish_status(self, body: bytes) -> None:
         raise NotImplementedError
@@ -197,10 +203,11 @@ class ScriptedBroker(Broker):
         return self.dead[-1]
 
     async def consume_replies(self, handler: Handler) -> str:
-        raise NotImplementedError
+        self.replies.append(Consumption(handler))
+        return "replies"
 
     async def consume_control(self, handler: Handler) -> str:
         return "control"
 
     async def consume_status(self, handler: Handler) -> None:
-        """Hear nothing."""
+        self.statuses.append(Consumption(handler))

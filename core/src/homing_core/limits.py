@@ -94,6 +94,9 @@ then, and redeliver the message."""
 MAX_STOPS: Final = 1000
 """At most so many tombstones are in one message."""
 
+MAX_CANCELLED_CALLS: Final = 10_000
+"""At most so many synchronous calls whose callers went away are remembered, so that they do not start."""
+
 MAX_DESTINATIONS: Final = 8
 """So many places at most get the envelope of one end."""
 

@@ -49,7 +49,7 @@ class FailureReason(StrEnum):
     """The invocation waited for its first start longer than it may."""
 
     STOPPED = "STOPPED"
-    """The invocation was stopped by request."""
+    """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
 
     POISON = "POISON"
     """The invocation was started again and again and its workers were lost each time."""

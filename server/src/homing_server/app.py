@@ -160,7 +160,14 @@ class Server:
             calls=self._bulk_calls,
             announce=self._announce,
         )
-        self._sync_calls = SyncCalls(self._broker, self._presence, wait_reasons, self._urls)
+        self._sync_calls = SyncCalls(
+            self._broker,
+            self._presence,
+            wait_reasons,
+            self._urls,
+            control=self._control,
+            tasks=tasks,
+        )
         self._logs = LogIngest(self._database, self._broker)
         self._log_tails = LogTails(self._database, self._logs)
         self._recorder = Recorder(self._database, self._broker, self._metrics, announce=self._announce)
@@ -324,6 +331,7 @@ class Server:
         await self._set_serving(serving=False)
         self._log_tails.close()
         self._bulk_calls.close()
+        self._sync_calls.drain()
         await self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()

@@ -11,9 +11,12 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from homing_core.broker import Broker, BrokerUnavailableError, Received
+from homing_core.cancelled_calls import CancelledCalls
 from homing_core.clock import now_us
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE, MAX_STOPS
+from homing_core.wire import v1 as wire
 from homing_core.wire.v1 import (
+    CancelledCall,
     Control,
     FunctionState,
     KeysChanged,
@@ -59,6 +62,8 @@ class ControlChannel:
         self._presence = presence
         self._registry = registry
         self._tasks = tasks
+        self.cancelled_calls = CancelledCalls()
+        """The synchronous calls of this server whose callers went away; snapshots have them."""
         self._others: dict[str, float] = {}
         self._unannounced: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
@@ -107,6 +112,17 @@ class ControlChannel:
         with contextlib.suppress(BrokerUnavailableError):
             for start in range(0, len(stops), MAX_STOPS):
                 await self._publish(Control(tombstones=Tombstones(tombstones=stops[start : start + MAX_STOPS])))
+
+    async def announce_cancelled_calls(self, calls: Sequence[CancelledCall]) -> None:
+        """Announce to all workers that the callers of synchronous calls went away.
+
+        Where the broker is away nobody hears of it before the next snapshot.
+        """
+        self.cancelled_calls.add(calls)
+        with contextlib.suppress(BrokerUnavailableError):
+            for start in range(0, len(calls), MAX_STOPS):
+                part = wire.CancelledCalls(calls=calls[start : start + MAX_STOPS])
+                await self._publish(Control(cancelled_calls=part))
 
     async def announce_keys_changed(self) -> None:
         """Announce that API keys were made or revoked; without the broker the other servers see it by themselves."""
@@ -176,7 +192,7 @@ class ControlChannel:
         time_us = now_us()
         stops = await self._registry.enroll(status.worker)
         _log.info("worker_connected", worker=status.worker, version=status.version or "unknown")
-        snapshot = Snapshot(functions=self._catalog.live(), tombstones=stops)
+        snapshot = Snapshot(functions=self._catalog.live(), tombstones=stops, cancelled_calls=self.cancelled_calls)
         message = Control(server=self._name, version=__version__, time_us=time_us, snapshot=snapshot)
         await self._broker.publish_control_to(status.control_address, message.SerializeToString())
 

@@ -19,6 +19,7 @@ from homing_worker.control import gate
 from support.docker import FunctionImages, docker
 from support.fake_server import FakeServer
 from support.ledger import until
+from support.sleeper import runs, sleeper, sleepers
 from support.workers import running_worker
 
 SOON = 2.0
@@ -31,23 +32,7 @@ def python(name: str, code: str, **fields: Any) -> Function:
 
 def sleeping(marker: Path, **fields: Any) -> Function:
     """Return a function that tells its process and its child's, and never ends."""
-    code = (
-        "import os, subprocess, time\n"
-        "child = subprocess.Popen(['sleep', '3600'])\n"
-        f"open({str(marker)!r} + '.new', 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
-        f"os.rename({str(marker)!r} + '.new', {str(marker)!r})\n"
-        "time.sleep(3600)\n"
-    )
-    return python("sleep", code, **fields)
-
-
-def runs(pid: int) -> bool:
-    """Tell whether a process is there, and no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False  # it ended before it was looked up, or while its line was read
-    return state != "Z"
+    return Function(name="sleep", command=Command(args=sleeper(marker)), **fields)
 
 
 def check_stopped(end: Ended, *outcomes: str) -> None:
@@ -66,7 +51,7 @@ async def test_a_running_command_is_killed_with_what_it_started(
     async with running_worker(server, broker_url, tmp_path):
         id_ = await server.send(InvocationSpec(function="sleep"))
         await until(marker.exists)
-        pids = [int(pid) for pid in marker.read_text(encoding="utf-8").split()]
+        pids = sleepers(marker)
         assert all(map(runs, pids))
         await server.stop(id_)
         async with asyncio.timeout(SOON):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from google.protobuf.duration_pb2 import Duration
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
 from homing.v1.invocation_pb2 import InvocationSpec
-from homing.v1.payload_pb2 import Payload
+from homing.v1.payload_pb2 import HttpOptions, Payload
 from homing.v1.policy_pb2 import RetryPolicy
+from homing_core.ids import new_id
 from support.fake_server import FakeServer
+from support.ledger import until
+from support.sleeper import runs, sleeper, sleepers
 from support.workers import running_worker
 
 UPPER = "import sys; sys.stdout.write(sys.stdin.read().upper())"
@@ -109,3 +113,126 @@ async def test_what_has_not_started_by_the_deadline_never_starts(
 
     assert not server.of(late)
     assert not server.replies(late)
+
+
+CALLER_GONE = "it was stopped, since its caller went away"
+
+
+async def test_what_runs_is_stopped_when_its_caller_goes_away(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    marker = tmp_path / "marker"
+    await server.deploy(Function(name="sleep", command=Command(args=sleeper(marker))))
+
+    async with running_worker(server, broker_url, tmp_path):
+        id_ = await server.call(InvocationSpec(function="sleep"))
+        await until(marker.exists)
+        await server.cancel(id_)
+        async with asyncio.timeout(2.0):
+            end = (await server.event(id_, "sync_ended")).sync_ended.ended
+        assert not any(map(runs, sleepers(marker)))
+        # Said again it changes nothing.
+        await server.cancel(id_)
+
+    assert (end.state, end.failure.reason, end.failure.message) == (
+        api.INVOCATION_STATE_STOPPED, "STOPPED", CALLER_GONE
+    )  # fmt: skip
+    (attempt,) = end.attempts
+    assert (attempt.outcome, attempt.failure.message) == (api.ATTEMPT_OUTCOME_STOPPED, CALLER_GONE)
+    assert len(server.of(id_)) == 1
+
+
+async def test_a_retry_is_not_made_for_a_caller_that_went_away(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    await server.deploy(python("sad", f"open({str(seen)!r}, 'a').write('x'); raise SystemExit(1)"))
+    slow = RetryPolicy(max_attempts=9, initial_backoff=Duration(seconds=3600), max_backoff=Duration(seconds=3600))
+
+    async with running_worker(server, broker_url, tmp_path):
+        id_ = await server.call(InvocationSpec(function="sad", retry_policy=slow), seconds=7200.0)
+        await until(seen.exists)
+        await server.status(lambda status: True)
+        await server.cancel(id_)
+        end = (await server.event(id_, "sync_ended")).sync_ended.ended
+
+    assert end.state == api.INVOCATION_STATE_STOPPED
+    assert [attempt.outcome for attempt in end.attempts] == [api.ATTEMPT_OUTCOME_FAILED]
+    assert seen.read_text(encoding="utf-8") == "x"
+
+
+async def test_a_call_that_waits_for_an_instance_is_dropped_with_its_caller(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    gate, seen = tmp_path / "gate", tmp_path / "seen"
+    code = (
+        "import os, sys, time\n"
+        f"open({str(seen)!r}, 'a').write(sys.stdin.read())\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+    )
+    await server.deploy(python("hold", code, max_instances=1))
+
+    def said(text: str) -> InvocationSpec:
+        return InvocationSpec(function="hold", payload=Payload(data=text.encode()))
+
+    async with running_worker(server, broker_url, tmp_path):
+        await server.reply(await server.call(said("first ")), "started")
+        # The one is at the worker, the other still at the broker.
+        gone = [await server.call(said("gone ")) for _ in range(2)]
+        await until_sync_depth(server, "hold", 1)
+        for id_ in gone:
+            await server.cancel(id_)
+        gate.touch()
+        assert (await server.reply(await server.call(said("last")))).ended.state == api.INVOCATION_STATE_SUCCEEDED
+        await until_sync_depth(server, "hold", 0)
+
+    assert seen.read_text(encoding="utf-8") == "first last"
+    for id_ in gone:
+        assert not server.of(id_)
+        assert not server.replies(id_)
+
+
+async def test_a_call_that_comes_after_the_news_never_starts(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    await server.deploy(python("upper", UPPER))
+    known, told = new_id(), new_id()
+    server.cancelled.append(server.cancelled_call(known))
+
+    async with running_worker(server, broker_url, tmp_path):
+        await server.cancel(told)
+        # Control messages come in order: this one tells that the former has come.
+        await server.stop("nobody")
+        await server.obeyed("nobody")
+        for id_ in (known, told):
+            await server.call(InvocationSpec(function="upper"), id_=id_)
+        assert (await server.reply(await server.call(InvocationSpec(function="upper")))).HasField("ended")
+
+    for id_ in (known, told):
+        assert not server.of(id_)
+        assert not server.replies(id_)
+
+
+async def test_a_call_in_a_container_that_serves_others_is_abandoned_and_says_so(
+    server: FakeServer, broker_url: str, tmp_path: Path, odd_image: str
+) -> None:
+    await server.deploy(Function(name="odd", image=odd_image, max_instances=1, concurrency=2))
+    long = InvocationSpec(function="odd", http=HttpOptions(path="/sleep/600"))
+
+    async with running_worker(server, broker_url, tmp_path, runtime="docker"):
+        id_ = await server.call(long)
+        await server.reply(id_, "started")
+        await server.cancel(id_)
+        end = (await server.event(id_, "sync_ended")).sync_ended.ended
+        other = await server.call(InvocationSpec(function="odd", payload=Payload(data=b"x")))
+        assert (await server.reply(other)).ended.result.payload.data == b"x"
+
+    assert end.state == api.INVOCATION_STATE_STOPPED
+    (attempt,) = end.attempts
+    assert attempt.failure.message.startswith(f"{CALLER_GONE}: its call was abandoned")
+
+
+async def until_sync_depth(server: FakeServer, function: str, calls: int) -> None:
+    async with asyncio.timeout(60):
+        while (await server.broker.depth(function)).sync != calls:  # noqa: ASYNC110 nobody tells of it
+            await asyncio.sleep(0.05)

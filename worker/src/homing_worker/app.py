@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 
 from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
+from homing_core.cancelled_calls import CancelledCalls
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.settings import settings_of_process
@@ -80,6 +81,7 @@ class Worker:
             broker=self._broker,
             gate=self._gate,
             tombstones=tombstones,
+            cancelled_calls=CancelledCalls(),
             secrets=self._secrets,
             events=self._events,
             logs=self._logs,
@@ -111,6 +113,7 @@ class Worker:
             sources=list(self._runtimes),
             loads=lambda: self._lanes.loads,
             stop=self._lanes.stop,
+            cancel_calls=self._lanes.cancel_calls,
             consume=self._consume,
         )
         self._metrics.watch(lambda: self._lanes)

@@ -47,7 +47,7 @@ const (
 	InvocationState_INVOCATION_STATE_FAILED InvocationState = 8
 	// Ended: the last attempt ran past its attempt time-out.
 	InvocationState_INVOCATION_STATE_TIMED_OUT InvocationState = 9
-	// Ended: stopped by request.
+	// Ended: stopped by request; or its caller, for which it ran synchronously, went away.
 	InvocationState_INVOCATION_STATE_STOPPED InvocationState = 10
 	// Ended: max_age passed before it started.
 	InvocationState_INVOCATION_STATE_EXPIRED InvocationState = 11

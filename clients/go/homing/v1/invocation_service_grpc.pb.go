@@ -54,8 +54,9 @@ type InvocationServiceClient interface {
 	// Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
 	// `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
 	// DEADLINE_EXCEEDED, and what has not started by then never starts.
-	// Cancelling the call, or losing its connection, gives up the answer and nothing else: what has not started may still
-	// start until the deadline, and what runs goes on, until it ends or the deadline passes. Its record tells how it went.
+	// A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
+	// not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
+	// function keeps those of synchronous calls, ends STOPPED with a failure that says so.
 	// A failed invocation is an answer, not an RPC error: look at its state.
 	Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error)
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
@@ -268,8 +269,9 @@ type InvocationServiceServer interface {
 	// Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
 	// `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
 	// DEADLINE_EXCEEDED, and what has not started by then never starts.
-	// Cancelling the call, or losing its connection, gives up the answer and nothing else: what has not started may still
-	// start until the deadline, and what runs goes on, until it ends or the deadline passes. Its record tells how it went.
+	// A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
+	// not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
+	// function keeps those of synchronous calls, ends STOPPED with a failure that says so.
 	// A failed invocation is an answer, not an RPC error: look at its state.
 	Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error)
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:

@@ -250,7 +250,7 @@ const (
 	FailureReason_FAILURE_REASON_FUNCTION_DELETED FailureReason = 13
 	// The invocation waited for its first start longer than max_age.
 	FailureReason_FAILURE_REASON_EXPIRED FailureReason = 14
-	// The invocation was stopped by request.
+	// The invocation was stopped: by request, or since the caller that it ran for synchronously went away.
 	FailureReason_FAILURE_REASON_STOPPED FailureReason = 15
 	// The invocation was started again and again and its workers were lost each time.
 	FailureReason_FAILURE_REASON_POISON FailureReason = 16

@@ -322,7 +322,9 @@ def _ended_by_worker(record: Record, event: Event) -> Step[Record] | Refusal:
         return _let_go(known, custody.RETURN, time_us=event.time_us, worker=event.worker, reason=RequeueReason.STARTED)
     if state is State.STOPPED or (record.state is State.STOPPING and state not in ENDS_OF_RUNS):
         known = replace(record, **merged)
-        return _stop(known, time_us=event.time_us, worker=event.worker, result=result)
+        # Where nobody asked for it the worker says why: the caller of a synchronous invocation went away.
+        why = end.failure.message if record.stop_request is None else ""
+        return _stop(known, time_us=event.time_us, worker=event.worker, result=result, why=why)
     if started and state is State.INVALID:
         state = State.FAILED
     failure = end.failure if end.HasField("failure") else None
@@ -362,9 +364,11 @@ def _keep(record: Record, transfer: Transfer, *, due_us: int, entry: HistoryEntr
     return Step(after=replace(record, state=state, **transfer.changes(record, time_us=due_us)))
 
 
-def _stop(record: Record, *, time_us: int, worker: str = "", result: api.Result | None = None) -> Step[Record]:
+def _stop(
+    record: Record, *, time_us: int, worker: str = "", result: api.Result | None = None, why: str = ""
+) -> Step[Record]:
     reason = record.stop_request.reason if record.stop_request is not None else ""
-    message = f"stopped by request: {reason}" if reason else "stopped by request"
+    message = why or (f"stopped by request: {reason}" if reason else "stopped by request")
     failure = api.Failure(reason=FailureReason.STOPPED, message=message)
     return _end(record, State.STOPPED, time_us=time_us, worker=worker, failure=failure, result=result)
 

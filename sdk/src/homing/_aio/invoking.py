@@ -51,7 +51,8 @@ class AsyncInvoking:
     ) -> Result:
         """Run a function and wait for its answer.
 
-        The call is never retried by itself: when the server is lost meanwhile, the outcome is unknown.
+        The call is never retried by itself: when the server is lost meanwhile, the outcome is unknown. Breaking the
+        wait off stops the function.
 
         :param function: The name of the function.
         :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.

@@ -116,7 +116,7 @@ class FailureReason(StrEnum):
     EXPIRED = "EXPIRED"
     """The invocation waited for its first start longer than max_age."""
     STOPPED = "STOPPED"
-    """The invocation was stopped by request."""
+    """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
     POISON = "POISON"
     """The invocation was started again and again and its workers were lost each time."""
     WORKER_LOST = "WORKER_LOST"

@@ -50,7 +50,7 @@ class _InvocationStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     INVOCATION_STATE_TIMED_OUT: _InvocationState.ValueType  # 9
     """Ended: the last attempt ran past its attempt time-out."""
     INVOCATION_STATE_STOPPED: _InvocationState.ValueType  # 10
-    """Ended: stopped by request."""
+    """Ended: stopped by request; or its caller, for which it ran synchronously, went away."""
     INVOCATION_STATE_EXPIRED: _InvocationState.ValueType  # 11
     """Ended: max_age passed before it started."""
     INVOCATION_STATE_INVALID: _InvocationState.ValueType  # 12
@@ -80,7 +80,7 @@ INVOCATION_STATE_FAILED: InvocationState.ValueType  # 8
 INVOCATION_STATE_TIMED_OUT: InvocationState.ValueType  # 9
 """Ended: the last attempt ran past its attempt time-out."""
 INVOCATION_STATE_STOPPED: InvocationState.ValueType  # 10
-"""Ended: stopped by request."""
+"""Ended: stopped by request; or its caller, for which it ran synchronously, went away."""
 INVOCATION_STATE_EXPIRED: InvocationState.ValueType  # 11
 """Ended: max_age passed before it started."""
 INVOCATION_STATE_INVALID: InvocationState.ValueType  # 12

@@ -219,7 +219,7 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     FAILURE_REASON_EXPIRED: _FailureReason.ValueType  # 14
     """The invocation waited for its first start longer than max_age."""
     FAILURE_REASON_STOPPED: _FailureReason.ValueType  # 15
-    """The invocation was stopped by request."""
+    """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
     FAILURE_REASON_POISON: _FailureReason.ValueType  # 16
     """The invocation was started again and again and its workers were lost each time."""
     FAILURE_REASON_WORKER_LOST: _FailureReason.ValueType  # 17
@@ -277,7 +277,7 @@ FAILURE_REASON_FUNCTION_DELETED: FailureReason.ValueType  # 13
 FAILURE_REASON_EXPIRED: FailureReason.ValueType  # 14
 """The invocation waited for its first start longer than max_age."""
 FAILURE_REASON_STOPPED: FailureReason.ValueType  # 15
-"""The invocation was stopped by request."""
+"""The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
 FAILURE_REASON_POISON: FailureReason.ValueType  # 16
 """The invocation was started again and again and its workers were lost each time."""
 FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 17

@@ -1,8 +1,14 @@
-"""Synchronous calls: their callers wait at this server for the answer of a worker."""
+"""Synchronous calls: their callers wait at this server for the answer of a worker.
+
+A caller that goes away stops its call. That is announced to all workers, since the call may still wait in its queue, or
+be on the way to any of them. A worker remembers it until its deadline, and one that connects has it in its snapshot.
+One that starts it all the same reports the start, and it is announced again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -11,18 +17,24 @@ from google.protobuf.message import DecodeError
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Ended, Event, SyncReply, SyncRequest
+from homing_core.wire.v1 import CancelledCall, Ended, Event, SyncReply, SyncRequest
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import WaitReasons
+from homing_server.control import ControlChannel
 from homing_server.errors import ApiError, Code, ErrorReason, unavailable
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
+from homing_server.tasks import Tasks
 
 _log = structlog.get_logger(__name__)
 
 _LOST_WORKER_POLL_SECONDS = 1.0
 """How often, in seconds, is looked for workers that were lost."""
+_DEADLINE_MARGIN_SECONDS = 0.5
+"""A call that is cancelled so shortly before its deadline was cancelled for that: clients cut calls off at it."""
+_GATHER_SECONDS = 0.01
+"""For so many seconds cancelled calls gather, to go in one message: those of one connection end together."""
 
 
 @dataclass(slots=True)
@@ -35,13 +47,26 @@ class _Call:
 class SyncCalls:
     """Sends calls to workers and brings their answers back."""
 
-    def __init__(self, broker: Broker, presence: Presence, wait_reasons: WaitReasons, urls: SignedUrls) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        presence: Presence,
+        wait_reasons: WaitReasons,
+        urls: SignedUrls,
+        *,
+        control: ControlChannel,
+        tasks: Tasks,
+    ) -> None:
         self._broker = broker
+        self._control = control
+        self._tasks = tasks
         self._presence = presence
         self._wait_reasons = wait_reasons
         self._urls = urls
         self._address = ""
         self._calls: dict[str, _Call] = {}
+        self._unannounced: list[CancelledCall] = []
+        self._draining = False
 
     async def call(
         self,
@@ -52,7 +77,7 @@ class SyncCalls:
         caller: Identity,
         traceparent: str,
     ) -> api.Invocation:
-        """Run an invocation, wait for its end and return it.
+        """Run an invocation, wait for its end and return it. Where this is cancelled the invocation is stopped.
 
         :param timeout: Seconds after which the caller waits no more; what has not started by then never starts.
         :raises ApiError: DEADLINE_EXCEEDED; UNAVAILABLE where the worker, or the way to it, was lost.
@@ -76,6 +101,11 @@ class SyncCalls:
                 return invocation_of_call(request, _end_event(await call.answer))
         except TimeoutError:
             raise self._too_late(spec.function, call) from None
+        except asyncio.CancelledError:
+            # Where it was waited for, the answer is cancelled with this.
+            if call.answer.cancelled() or not call.answer.done():
+                self._on_caller_gone(request)
+            raise
         finally:
             del self._calls[invocation_id]
 
@@ -118,6 +148,12 @@ class SyncCalls:
     async def consume(self) -> None:
         """Take the answers of workers over a new connection."""
         self._address = await self._broker.consume_replies(self._hear)
+        # Of what was announced without a connection nobody has heard.
+        self._announce(self._control.cancelled_calls)
+
+    def drain(self) -> None:
+        """Note that this server shuts down: what is cancelled from now on goes on, since no caller went away."""
+        self._draining = True
 
     def lost(self) -> None:
         """End all calls: their answers went to an address that is no more."""
@@ -139,13 +175,35 @@ class SyncCalls:
         finally:
             received.ack()
         call = self._calls.get(reply.invocation_id)
-        if call is None or call.answer.done():
+        if call is None:
+            cancelled = self._control.cancelled_calls.get(reply.invocation_id)
+            if cancelled is not None and reply.HasField("started"):
+                self._announce([cancelled])
+            return
+        if call.answer.done():
             return
         match reply.WhichOneof("kind"):
             case "started":
                 call.worker = reply.started.worker
             case "ended":
                 call.answer.set_result(reply.ended)
+
+    def _on_caller_gone(self, request: SyncRequest) -> None:
+        """Stop a call, without keeping who cancels it waiting."""
+        if self._draining or now_us() >= request.deadline_us - _DEADLINE_MARGIN_SECONDS * 1e6:
+            return
+        self._announce([CancelledCall(invocation_id=request.invocation_id, deadline_us=request.deadline_us)])
+
+    def _announce(self, cancelled: Iterable[CancelledCall]) -> None:
+        first = not self._unannounced
+        self._unannounced.extend(cancelled)
+        if first and self._unannounced:
+            self._tasks.run(self._announce_gathered(), "announce cancelled calls")
+
+    async def _announce_gathered(self) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        gathered, self._unannounced = self._unannounced, []
+        await self._control.announce_cancelled_calls(gathered)
 
 
 def _end_event(ended: Ended) -> Event:

@@ -649,6 +649,18 @@ def test_a_stop_that_the_invocation_is_too_young_for_counts_nonetheless() -> Non
     assert (record.state, record.failure and record.failure.message) == (State.STOPPED, "stopped by request")
 
 
+def test_a_worker_says_why_it_has_stopped_what_nobody_asked_to_stop() -> None:
+    """The caller of a synchronous invocation went away."""
+    event = Reporter(1).ended(State.STOPPED)
+    event.ended.failure.message = "its caller went away"
+    record = report(dispatch(accept()), event)
+    assert (record.state, record.failure and record.failure.message) == (State.STOPPED, "its caller went away")
+
+    asked = after(invocation.stop_requested(dispatch(accept()), caller="me", reason="enough", time_us=NOW))
+    asked = report(asked, event)
+    assert (asked.state, asked.failure and asked.failure.message) == (State.STOPPED, "stopped by request: enough")
+
+
 def test_when_a_worker_lets_its_message_go() -> None:
     worker = Reporter(1)
     assert invocation.lets_go(worker.deferred(due_us=NOW))

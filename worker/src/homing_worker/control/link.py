@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from homing_core import limits
 from homing_core.broker import Broker, BrokerError, Received
 from homing_core.clock import now_us
-from homing_core.wire.v1 import Control, FunctionLoad, Snapshot, Tombstone, WorkerStatus
+from homing_core.wire.v1 import CancelledCall, Control, FunctionLoad, Snapshot, Tombstone, WorkerStatus
 from homing_worker import __version__
 from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
@@ -50,12 +50,14 @@ class ControlLink:
         sources: Sequence[str],
         loads: Callable[[], list[FunctionLoad]],
         stop: Callable[[Sequence[Tombstone]], set[str]],
+        cancel_calls: Callable[[Sequence[CancelledCall]], None],
         consume: Callable[[], Awaitable[None]],
     ) -> None:
         """Prepare to connect.
 
         :param loads: Returns what this worker does for each function.
         :param stop: Stops what this worker has of these; returns the ids of what it has.
+        :param cancel_calls: Stops what this worker has of these, and lets it start no other.
         :param consume: Begins to consume work.
         """
         self._broker = broker
@@ -67,6 +69,7 @@ class ControlLink:
         self._sources = sources
         self._loads = loads
         self._stop = stop
+        self._cancel_calls = cancel_calls
         self._consume = consume
         self._address = ""
         self._servers: set[str] = set()
@@ -129,6 +132,8 @@ class ControlLink:
             self._catalog.apply(control.function, control.time_us)
         elif kind == "tombstones":
             self._apply_stops(control.tombstones.tombstones)
+        elif kind == "cancelled_calls":
+            self._cancel_calls(control.cancelled_calls.calls)
         elif kind is None:
             # What a later version announces and this one does not know: nothing durable is announced.
             _log.debug("control_message_unknown", server=control.server, version=control.version)
@@ -146,6 +151,7 @@ class ControlLink:
             return
         self._tombstones.merge(snapshot.tombstones)
         self._stop(snapshot.tombstones)
+        self._cancel_calls(snapshot.cancelled_calls)
         self._catalog.merge(snapshot, time_us)
         self._gate.reopen(age)
         self._snapshot_at = asyncio.get_running_loop().time()

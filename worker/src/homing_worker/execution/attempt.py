@@ -12,6 +12,11 @@ from homing_core.retry import NO_ADVICE, DelayReason, FailedAttempt, RetryAdvice
 from homing_core.wire.v1 import AttemptRecord
 from homing_worker.runtime import CallFailedError
 
+BY_REQUEST: Final = "it was stopped by request"
+"""Why an asynchronous invocation is stopped."""
+CALLER_GONE: Final = "it was stopped, since its caller went away"
+"""Why a synchronous invocation is stopped."""
+
 _MAX_MESSAGE: Final = 4000
 """Characters of a failure's message that are kept."""
 
@@ -91,16 +96,13 @@ def fail(
     return FinishedAttempt(record=record, decision=decision)
 
 
-def stop(record: AttemptRecord, *, ended: bool) -> None:
+def stop(record: AttemptRecord, why: str, *, ended: bool) -> None:
     """Complete the record of an attempt that was stopped.
 
+    :param why: In words.
     :param ended: Whether the function surely does not go on with it.
     """
     record.end_us = now_us()
     record.outcome = api.ATTEMPT_OUTCOME_STOPPED
     record.failure.reason = FailureReason.STOPPED
-    record.failure.message = (
-        "it was stopped by request"
-        if ended
-        else "it was stopped by request: its call was abandoned, and the function may go on with it"
-    )
+    record.failure.message = why if ended else f"{why}: its call was abandoned, and the function may go on with it"

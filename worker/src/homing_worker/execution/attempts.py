@@ -65,8 +65,8 @@ class Attempts:
         """The last answer of the function."""
         self.begun = False
         """Whether an attempt was let start: from then on the dispatch is not requeued."""
-        self.stopping = False
-        """Set before this is cancelled because the invocation is to be stopped: the attempt ends STOPPED then."""
+        self.stopping = ""
+        """Why, set before this is cancelled because the invocation is to be stopped: the attempt ends STOPPED then."""
         self._services = services
         self._pool = pool
         self._dispatch = dispatch
@@ -145,7 +145,7 @@ class Attempts:
         except asyncio.CancelledError:
             if self.stopping and record.instance:
                 slot.retire = slot.exclusive
-                attempt.stop(record, ended=await slot.abandon())
+                attempt.stop(record, self.stopping, ended=await slot.abandon())
                 self.records.append(record)
             raise
         finally:

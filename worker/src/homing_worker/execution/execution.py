@@ -11,7 +11,7 @@ from homing_core.broker import Received
 from homing_core.reasons import FailureReason, RequeueReason
 from homing_core.wire.v1 import Deferred, Ended, Event, Leased, Requeued, Token, WorkMessage
 from homing_worker.execution import features
-from homing_worker.execution.attempt import FinishedAttempt
+from homing_worker.execution.attempt import BY_REQUEST, FinishedAttempt
 from homing_worker.execution.attempts import Attempts, FunctionDeletedError, RequeueError
 from homing_worker.execution.dispatch import Bounds, Dispatch, TooLateError
 from homing_worker.execution.journal import EventJournal, StoppedError
@@ -101,7 +101,7 @@ class Execution:
         """
         if self._done or self._attempts.stopping or self._handing_back:
             return
-        self._attempts.stopping = True
+        self._attempts.stopping = BY_REQUEST
         if self._task is not None:
             self._task.cancel()
 
@@ -193,7 +193,7 @@ class Execution:
             return await self._attempts.make()
 
     def _stopped(self) -> Event:
-        failure = api.Failure(reason=FailureReason.STOPPED, message="it was stopped by request")
+        failure = api.Failure(reason=FailureReason.STOPPED, message=BY_REQUEST)
         return self._ended(api.INVOCATION_STATE_STOPPED, failure)
 
     def _ended(self, state: api.InvocationState.ValueType, failure: api.Failure | None) -> Event:

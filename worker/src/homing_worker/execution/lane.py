@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from homing_core.broker import BrokerError, Consumer, Received
 from homing_core.limits import MAX_BROKER_MESSAGES
-from homing_core.wire.v1 import FunctionState, SyncRequest, WorkMessage
+from homing_core.wire.v1 import CancelledCall, FunctionState, SyncRequest, WorkMessage
 from homing_worker.execution.execution import Execution
 from homing_worker.execution.pool import Pool
 from homing_worker.execution.services import RunServices
@@ -62,6 +62,8 @@ class Lane:
         self._runs: dict[asyncio.Task[None], Run] = {}
         self._in_flight: dict[tuple[str, int], InFlight] = {}
         """By invocation and generation."""
+        self._calls: dict[str, SyncCall] = {}
+        """The synchronous calls, by invocation."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -168,6 +170,13 @@ class Lane:
                 found.add(invocation_id)
         return found
 
+    def cancel_calls(self, calls: Iterable[CancelledCall]) -> None:
+        """Stop what this worker has of these synchronous calls, whose callers went away."""
+        for cancelled in calls:
+            call = self._calls.get(cancelled.invocation_id)
+            if call is not None:
+                call.stop()
+
     async def finish(self) -> None:
         """Wait until everything that runs has ended."""
         while self._runs:
@@ -228,8 +237,13 @@ class Lane:
             _log.error("sync_call_unreadable", function=self.name, size=len(received.body))
             received.reject()
             return
-        call = SyncCall(self._services, self.pool, received, request)
-        self._begin(call.run(), call)
+        call = self._calls[request.invocation_id] = SyncCall(self._services, self.pool, received, request)
+        self._begin(call.run(), call).add_done_callback(lambda _: self._forget(call))
+
+    def _forget(self, call: SyncCall) -> None:
+        # One that was passed on may have come back here before its first run was over.
+        if self._calls.get(call.invocation_id) is call:
+            del self._calls[call.invocation_id]
 
     def _begin(self, work: Coroutine[Any, Any, None], run: Run) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

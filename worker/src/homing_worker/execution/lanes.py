@@ -10,7 +10,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from homing_core.broker import BrokerError
-from homing_core.wire.v1 import FunctionLoad, FunctionState, Tombstone
+from homing_core.wire.v1 import CancelledCall, FunctionLoad, FunctionState, Tombstone
 from homing_worker.execution.lane import Lane
 from homing_worker.execution.services import RunServices
 from homing_worker.runtime import Runtime
@@ -84,6 +84,12 @@ class Lanes:
         """Stop what this worker has of these; return the ids of what it has."""
         wanted = {stop.invocation_id: stop.generation for stop in stops}
         return set[str]().union(*(lane.stop(wanted) for lane in self._all())) if wanted else set()
+
+    def cancel_calls(self, calls: Sequence[CancelledCall]) -> None:
+        """Stop what this worker has of these synchronous calls, and remember not to start the others."""
+        self._services.cancelled_calls.add(calls)
+        for lane in self._all():
+            lane.cancel_calls(calls)
 
     def on_connection_lost(self) -> None:
         """Give up what has not begun; the rest goes on."""

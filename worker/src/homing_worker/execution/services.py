@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from homing_core.broker import Broker
+from homing_core.cancelled_calls import CancelledCalls
 from homing_worker.control.gate import Gate
 from homing_worker.control.secrets import SecretLink
 from homing_worker.control.tombstones import Tombstones
@@ -27,6 +28,7 @@ class RunServices:
     broker: Broker
     gate: Gate
     tombstones: Tombstones
+    cancelled_calls: CancelledCalls
     secrets: SecretLink
     events: EventPublisher
     logs: LogPublisher

@@ -11,6 +11,7 @@ import structlog
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import BrokerError, Received
 from homing_core.clock import now_us
+from homing_core.reasons import FailureReason
 from homing_core.retry import FinalReason, RetryDecision
 from homing_core.wire.v1 import (
     AttemptRecord,
@@ -24,7 +25,7 @@ from homing_core.wire.v1 import (
     Token,
 )
 from homing_worker.execution import features
-from homing_worker.execution.attempt import FinishedAttempt
+from homing_worker.execution.attempt import CALLER_GONE, FinishedAttempt
 from homing_worker.execution.attempts import Attempts, FunctionDeletedError, RequeueError
 from homing_worker.execution.dispatch import Bounds, Dispatch, TooLateError
 from homing_worker.execution.pool import Pool
@@ -34,6 +35,10 @@ from homing_worker.metrics import state_name
 _log = structlog.get_logger(__name__)
 
 _NO_MORE: Final = RetryDecision(delay=None, reason=FinalReason.ATTEMPTS_USED_UP)
+
+
+class CallerGoneError(Exception):
+    """The caller went away before the call started: it never starts."""
 
 
 class SyncCall:
@@ -64,20 +69,20 @@ class SyncCall:
         self._bounds = Bounds(deadline_us=request.deadline_us)
         log = services.logs.open(request.invocation_id) if self._recorded else None
         self._attempts = Attempts(services, pool, dispatch, self._bounds, self, log)
+        self._decided = False
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> bool:
         """Whether its message is requeued where it is cancelled: no attempt has begun, or is about to."""
-        return not (self._attempts.begun or self._acked)
+        return not (self._attempts.begun or self._attempts.stopping or self._acked)
 
     async def run(self) -> None:
         """Run the request and answer its caller. The message is requeued where this is cancelled before it began."""
+        self._task = asyncio.current_task()
         missing = features.unknown(self._request.requires)
         try:
-            if missing:
-                await self._pass_on(missing)
-                return
-            ended = await self._run()
+            ended = await self._until_decided(missing)
         except asyncio.CancelledError:
             if not self._acked:
                 self._received.requeue()
@@ -85,6 +90,10 @@ class SyncCall:
         except TooLateError:
             self._ack()
             self._services.metrics.execution("sync", "TOO_LATE")
+            return
+        except CallerGoneError:
+            self._ack()
+            self._services.metrics.execution("sync", "CALLER_GONE")
             return
         except RequeueError:
             self._received.requeue()
@@ -94,7 +103,19 @@ class SyncCall:
             self._ack()
             return
         self._ack()
-        await self._report(ended)
+        if ended is not None:
+            await self._report(ended)
+
+    def stop(self) -> None:
+        """Heed that the caller went away: what runs is stopped, and what has not begun never starts.
+
+        Where the end is decided already, that one counts.
+        """
+        if self._decided or self._attempts.stopping:
+            return
+        self._attempts.stopping = CALLER_GONE
+        if self._task is not None:
+            self._task.cancel()
 
     def cold_start(self) -> None:
         """Report nothing."""
@@ -134,6 +155,29 @@ class SyncCall:
             self._acked = True
             self._received.ack()
 
+    async def _until_decided(self, missing: Sequence[str]) -> Ended | None:
+        """Run the request until its end is decided, and return it; None where it was passed on.
+
+        :raises TooLateError: The caller's deadline has passed.
+        :raises CallerGoneError: The caller went away before it began.
+        """
+        try:
+            if self._services.cancelled_calls.get(self.invocation_id) is not None:
+                raise CallerGoneError
+            if missing:
+                await self._pass_on(missing)
+                return None
+            return await self._run()
+        except asyncio.CancelledError:
+            if not self._attempts.stopping or self._task is None or self._task.uncancel():
+                raise  # it is to be requeued, or the worker leaves
+            if not self._attempts.begun:
+                raise CallerGoneError from None
+            failure = api.Failure(reason=FailureReason.STOPPED, message=CALLER_GONE)
+            return self._ended(api.INVOCATION_STATE_STOPPED, failure)
+        finally:
+            self._decided = True
+
     async def _pass_on(self, missing: Sequence[str]) -> None:
         """Send the request to the end of the queue, after a pause: at its head it would keep others from being taken.
 
@@ -161,13 +205,16 @@ class SyncCall:
         try:
             last = await attempts.make()
         except FunctionDeletedError as error:
-            return Ended(state=api.INVOCATION_STATE_INVALID, attempts=attempts.records, failure=error.failure)
+            return self._ended(api.INVOCATION_STATE_INVALID, error.failure)
         except TooLateError:
             if not attempts.records:
                 raise
             # The deadline passed before an attempt that was to follow: the last one that was made is the last.
             last = FinishedAttempt(record=attempts.records[-1], decision=_NO_MORE)
-        state, failure = last.end
+        return self._ended(*last.end)
+
+    def _ended(self, state: api.InvocationState.ValueType, failure: api.Failure | None) -> Ended:
+        attempts = self._attempts
         return Ended(state=state, attempts=attempts.records, result=attempts.result, failure=failure)
 
     async def _report(self, ended: Ended) -> None:

@@ -2,6 +2,8 @@
 
 from homing_core.wire.v1.messages_pb2 import (
     BodyAccess,
+    CancelledCall,
+    CancelledCalls,
     Control,
     Deferred,
     DeliveryMessage,
@@ -45,6 +47,8 @@ from homing_core.wire.v1.record_pb2 import (
 __all__ = [
     "AttemptRecord",
     "BodyAccess",
+    "CancelledCall",
+    "CancelledCalls",
     "Control",
     "Deferred",
     "DeliveryAttemptRecord",

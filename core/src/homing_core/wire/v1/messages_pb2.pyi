@@ -699,6 +699,7 @@ class Control(google.protobuf.message.Message):
     TOMBSTONES_FIELD_NUMBER: builtins.int
     SEALED_FIELD_NUMBER: builtins.int
     KEYS_CHANGED_FIELD_NUMBER: builtins.int
+    CANCELLED_CALLS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     server: builtins.str
     """The server that says it."""
@@ -734,6 +735,10 @@ class Control(google.protobuf.message.Message):
     def keys_changed(self) -> Global___KeysChanged:
         """API keys were made or revoked: servers read them anew."""
 
+    @property
+    def cancelled_calls(self) -> Global___CancelledCalls:
+        """The callers of synchronous calls went away."""
+
     def __init__(
         self,
         *,
@@ -746,13 +751,56 @@ class Control(google.protobuf.message.Message):
         tombstones: Global___Tombstones | None = ...,
         sealed: Global___Sealed | None = ...,
         keys_changed: Global___KeysChanged | None = ...,
+        cancelled_calls: Global___CancelledCalls | None = ...,
         version: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "tombstones", b"tombstones"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones", "version", b"version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "tombstones", "sealed", "keys_changed"] | None: ...
+    def HasField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "tombstones", b"tombstones"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "tombstones", "sealed", "keys_changed", "cancelled_calls"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
+
+@typing.final
+class CancelledCalls(google.protobuf.message.Message):
+    """CancelledCalls says that the callers of synchronous calls went away: workers stop what runs of them, and start no other."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: builtins.int
+    @property
+    def calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CancelledCall]:
+        """One for each call."""
+
+    def __init__(
+        self,
+        *,
+        calls: collections.abc.Iterable[Global___CancelledCall] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calls", b"calls"]) -> None: ...
+
+Global___CancelledCalls: typing_extensions.TypeAlias = CancelledCalls
+
+@typing.final
+class CancelledCall(google.protobuf.message.Message):
+    """CancelledCall is a synchronous call whose caller went away."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INVOCATION_ID_FIELD_NUMBER: builtins.int
+    DEADLINE_US_FIELD_NUMBER: builtins.int
+    invocation_id: builtins.str
+    """The id of the invocation."""
+    deadline_us: builtins.int
+    """Until when it could have been started."""
+    def __init__(
+        self,
+        *,
+        invocation_id: builtins.str = ...,
+        deadline_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deadline_us", b"deadline_us", "invocation_id", b"invocation_id"]) -> None: ...
+
+Global___CancelledCall: typing_extensions.TypeAlias = CancelledCall
 
 @typing.final
 class KeysChanged(google.protobuf.message.Message):
@@ -887,6 +935,7 @@ class Snapshot(google.protobuf.message.Message):
 
     FUNCTIONS_FIELD_NUMBER: builtins.int
     TOMBSTONES_FIELD_NUMBER: builtins.int
+    CANCELLED_CALLS_FIELD_NUMBER: builtins.int
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FunctionState]:
         """Every function that is not deleted."""
@@ -895,13 +944,18 @@ class Snapshot(google.protobuf.message.Message):
     def tombstones(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Tombstone]:
         """Every invocation that is stopped and may still be at the broker or in flight."""
 
+    @property
+    def cancelled_calls(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CancelledCall]:
+        """The synchronous calls of this server whose callers went away, until their deadlines."""
+
     def __init__(
         self,
         *,
         functions: collections.abc.Iterable[Global___FunctionState] | None = ...,
         tombstones: collections.abc.Iterable[Global___Tombstone] | None = ...,
+        cancelled_calls: collections.abc.Iterable[Global___CancelledCall] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["functions", b"functions", "tombstones", b"tombstones"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "functions", b"functions", "tombstones", b"tombstones"]) -> None: ...
 
 Global___Snapshot: typing_extensions.TypeAlias = Snapshot
 
