@@ -23,6 +23,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     # A dead peer is noticed within 40 s even when nothing is being sent.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by itself, whatever the former says
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC would wait up to two minutes between its own tries to connect, far longer than a server's restart takes.
     ("grpc.initial_reconnect_backoff_ms", 250),
