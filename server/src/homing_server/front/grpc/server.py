@@ -65,8 +65,8 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # a minute by itself, whatever the former says
     ("grpc.http2.max_pings_without_data", 0),
-    # Connections end now and then, so that clients spread over servers that came later. Calls under way may go on for an
-    # hour: the end of its connection would stop a synchronous invocation.
+    # Connections end now and then, so that clients spread over servers that came later. Calls under way may go on for
+    # an hour: the end of its connection would stop a synchronous invocation.
     ("grpc.max_connection_age_ms", 30 * 60 * 1000),
     ("grpc.max_connection_age_grace_ms", 60 * 60 * 1000),
     # Two servers on one port would each get half of the calls without anybody having asked for it.
