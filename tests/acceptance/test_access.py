@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from homing import Client, PermissionDeniedError, RateLimitedError, Scope, UnauthenticatedError
+from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy, Scope, UnauthenticatedError
 from homing.errors import InvalidRequestError, NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
@@ -407,9 +407,41 @@ def test_public_functions_need_no_key(guarded: Cluster) -> None:
             work()
         assert caught.value.reason == "KEY_MISSING"
     assert guarded.client(api_key=ROOT_KEY).handle(accepted.id).result(timeout=60).text == "later"
+    nobody.invoke("door", "x", path="/a", query={"b": "c"}, headers={"X-Mine": "y"})
     with pytest.raises(UnauthenticatedError) as caught:
         guarded.client(api_key="hk_wrong").invoke("door", "x")
     assert caught.value.reason == "KEY_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("callback", {"callback_url": "https://example.org/hook"}),
+        ("on_success", {"on_success": "function:upper"}),
+        ("on_failure", {"on_failure": "amqp:orders/x"}),
+        ("labels", {"labels": {"a": "b"}}),
+        ("retry_policy", {"retry_policy": RetryPolicy(max_attempts=50)}),
+        ("attempt_timeout", {"attempt_timeout": 3600}),
+        ("max_age", {"max_age": 3600}),
+        ("schedule_time", {"schedule_time": datetime.now(UTC)}),
+    ],
+)
+def test_without_a_key_a_call_has_its_payload_and_http_options_alone(
+    guarded: Cluster, field: str, options: dict[str, Any]
+) -> None:
+    nobody = guarded.client()
+    calls: list[Callable[..., object]] = [nobody.invoke_async]
+    if field in ("labels", "retry_policy", "attempt_timeout"):
+        calls.append(nobody.invoke)
+    refusals: list[object] = [*nobody.invoke_batch("door", ["x"], **options)]
+    for call in calls:
+        with pytest.raises(UnauthenticatedError) as caught:
+            call("door", "x", **options)
+        refusals.append(caught.value)
+    for refusal in refusals:
+        assert isinstance(refusal, UnauthenticatedError)
+        assert refusal.reason == "KEY_MISSING"
+        assert f"spec.{field}: " in str(refusal)
 
 
 def test_a_key_has_its_rate(guarded: Cluster, root: Client) -> None:

@@ -41,7 +41,11 @@ def check_destination(uri: str, guard: Guard) -> None:
         if not limits.FUNCTION_NAME.fullmatch(function_of(uri)):
             raise DestinationError(f"must be {FUNCTION}NAME with a name that matches {limits.FUNCTION_NAME.pattern}")
     elif uri.startswith(AMQP):
-        exchange_of(uri)
+        exchange = exchange_of(uri)
+        try:
+            guard.check_exchange(exchange.exchange, exchange.routing_key)
+        except ForbiddenTargetError as error:
+            raise DestinationError(str(error)) from None
     elif uri.startswith(("http://", "https://")):
         try:
             guard.check_url(uri)

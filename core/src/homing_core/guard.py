@@ -98,16 +98,29 @@ class Guard:
         networks: Collection[Network] = (),
         hosts: Collection[str] = (),
         ports: Collection[int] = DEFAULT_PORTS,
+        exchanges: Collection[str] = (),
     ) -> None:
         """Prepare to decide.
 
         :param networks: Allowed besides what is public, at any port.
         :param hosts: Names, or suffixes as in ``*.example.org``, that are allowed at any port and wherever they lead.
         :param ports: Where else deliveries may go.
+        :param exchanges: Exchanges of the broker that deliveries may go to; queues as ``/QUEUE``; ``*`` for all.
         """
         self._networks = tuple(networks)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._ports = frozenset(ports)
+        self._exchanges = frozenset(exchanges)
+
+    def check_exchange(self, exchange: str, routing_key: str) -> None:
+        """Check that deliveries may go to an exchange of the broker, or by the default one to a queue.
+
+        :raises ForbiddenTargetError: The operator has not allowed it. Whoever may invoke a function would otherwise
+            publish to any exchange, by the rights of the workers' user.
+        """
+        name = exchange or f"/{routing_key}"
+        if not self._exchanges & {"*", name}:
+            raise ForbiddenTargetError(f"names {name!r}, which HOMING_AMQP_DESTINATIONS does not allow")
 
     def check_url(self, url: str) -> Target:
         """Check what a URL says by itself; return where it leads.

@@ -99,6 +99,11 @@ class CommonSettings(BaseSettings):
         default=",".join(map(str, DEFAULT_PORTS)),
         description="The ports of other hosts that callbacks and destinations may go to, comma-separated.",
     )
+    amqp_destinations: str = Field(
+        default="",
+        description="The exchanges that destinations as amqp:EXCHANGE/KEY may name, and queues, as /QUEUE, those as"
+        " amqp:/QUEUE; comma-separated; * for all. By default none. Give servers and workers the same.",
+    )
 
     @property
     def broker_tls(self) -> ssl.SSLContext | None:
@@ -122,6 +127,7 @@ class CommonSettings(BaseSettings):
             networks=[ipaddress.ip_network(part) for part in parts_of(self.callback_networks)],
             hosts=parts_of(self.callback_hosts),
             ports=[int(part) for part in parts_of(self.callback_ports)],
+            exchanges=parts_of(self.amqp_destinations),
         )
 
 

@@ -307,6 +307,15 @@ def key_missing() -> ApiError:
     )
 
 
+def key_missing_for(field: str) -> ApiError:
+    """Return the error of a call without a key, of a function that is public, that asks for more than its answer."""
+    return ApiError(
+        code=Code.UNAUTHENTICATED,
+        reason=ErrorReason.KEY_MISSING,
+        message=f"{field}: a call without an API key may have the function, payload and http alone",
+    )
+
+
 def key_invalid() -> ApiError:
     """Return the error of a call with a key that is none of this server's. It does not show what was sent."""
     return ApiError(

@@ -72,7 +72,13 @@ class Bench:
             tasks=tasks,
         )
         self.deployment = Deployment(
-            database, self.broker, self.catalog, control, guard=Guard(), tasks=tasks, announce=self.announced.append
+            database,
+            self.broker,
+            self.catalog,
+            control,
+            guard=Guard(exchanges=["/q"]),
+            tasks=tasks,
+            announce=self.announced.append,
         )
         recorder = Recorder(database, self.broker, self.metrics, announce=self.announced.append)
         connect(self.broker, control, self.deployment, recorder)

@@ -394,18 +394,22 @@ async def test_a_destination_may_be_an_exchange(server: FakeServer, broker_url: 
     channel.queue_bind("failures", "outcomes", "*.failed")
     fields = {"kind": api.DELIVERY_KIND_ON_FAILURE, "callback": None, "state": api.INVOCATION_STATE_FAILED}
 
-    async with running_worker(server, broker_url, tmp_path, delivery_delays="0.01"):
+    allowed = "outcomes, nowhere, /failures"
+    async with running_worker(server, broker_url, tmp_path, delivery_delays="0.01", amqp_destinations=allowed):
         routed = delivery("amqp:outcomes/figlet.failed", **fields)
         queued = delivery("amqp:/failures", **fields)
         ends = [await over(server, message) for message in (routed, queued)]
         lost = await over(server, delivery("amqp:outcomes/nobody", **fields))
         nowhere = await over(server, delivery("amqp:nowhere/key", **fields))
+        other = await over(server, delivery("amqp:amq.topic/x", **fields))
         after = await over(server, delivery("amqp:outcomes/x.failed", **fields))
 
     assert [end.delivery.state for end in [*ends, after]] == [api.DELIVERY_STATE_DELIVERED] * 3
     for end in (lost, nowhere):
         assert end.delivery.state == api.DELIVERY_STATE_DEAD
         assert [attempt.failure.reason for attempt in end.delivery.attempts] == ["UNROUTABLE"] * 2
+    assert other.delivery.state == api.DELIVERY_STATE_DEAD
+    assert [attempt.failure.reason for attempt in other.delivery.attempts] == ["TARGET_FORBIDDEN"]
     for message in (routed, queued):
         _, properties, body = channel.basic_get("failures", auto_ack=True)
         assert properties is not None

@@ -225,5 +225,18 @@ def test_the_ports_can_be_set() -> None:
         guard.check_url("http://example.org/")
 
 
+def test_exchanges_and_queues_are_those_that_are_named() -> None:
+    guard = Guard(exchanges=["orders", "/jobs"])
+
+    guard.check_exchange("orders", "any.key")
+    guard.check_exchange("", "jobs")
+    Guard(exchanges=["*"]).check_exchange("", "whatever")
+    for exchange, key in (("billing", "x"), ("jobs", ""), ("", "orders")):
+        with pytest.raises(ForbiddenTargetError, match="HOMING_AMQP_DESTINATIONS does not allow"):
+            guard.check_exchange(exchange, key)
+        with pytest.raises(ForbiddenTargetError):
+            PUBLIC.check_exchange(exchange, key)
+
+
 def test_an_address_is_written_without_brackets_in_a_target() -> None:
     assert read_target("http://[2606:2800::1]:80/").host == "2606:2800::1"

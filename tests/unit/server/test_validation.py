@@ -33,15 +33,18 @@ def function(**fields: object) -> Function:
     return Function(**fields)  # type: ignore[arg-type]
 
 
+GUARD = Guard(exchanges=["orders", "fanout", "/queue", "x" * 128])
+
+
 def check_of_spec(value: Spec, *, sync: bool = False) -> None:
     checks = Checks()
-    check_spec(checks, value, sync=sync, now_us=NOW * 1_000_000, guard=Guard())
+    check_spec(checks, value, sync=sync, now_us=NOW * 1_000_000, guard=GUARD)
     checks.done()
 
 
 def check_of_function(value: Function) -> None:
     checks = Checks()
-    check_function(checks, value, guard=Guard())
+    check_function(checks, value, guard=GUARD)
     checks.done()
 
 
@@ -239,6 +242,16 @@ bad_specs: list[tuple[Spec, str, str]] = [
         to("amqp:" + "x" * 128 + "/"),
         "spec.on_success[0].uri",
         "must have an exchange of at most 127 bytes and a key of at most 255 bytes",
+    ),
+    (
+        to("amqp:billing/x"),
+        "spec.on_success[0].uri",
+        "names 'billing', which HOMING_AMQP_DESTINATIONS does not allow",
+    ),
+    (
+        to("amqp:/orders"),
+        "spec.on_success[0].uri",
+        "names '/orders', which HOMING_AMQP_DESTINATIONS does not allow",
     ),
     (to("http://127.0.0.1/"), "spec.on_success[0].uri", "leads to 127.0.0.1: this host (127.0.0.0/8)"),
     (to("https://example.org/" + "a" * 2048), "spec.on_success[0].uri", "must have at most 2048 characters, has 2068"),

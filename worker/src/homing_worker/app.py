@@ -100,6 +100,7 @@ class Worker:
             self._secrets,
             self._metrics,
             worker=self.name,
+            guard=settings.guard,
             schedule=settings.schedule,
             rng=rng,
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from homing.v1 import function_pb2
 from homing.v1.dead_letter_pb2 import DeadLetterFilter
-from homing.v1.invocation_pb2 import InvocationFilter
+from homing.v1.invocation_pb2 import InvocationFilter, InvocationSpec
 from homing.v1.key_service_pb2 import SCOPE_INVOKE, SCOPE_READ, Key, Scope
 from homing_core.clock import now_us
 from homing_server.auth.rate_limit import TokenBucket
@@ -22,11 +22,15 @@ from homing_server.errors import (
     key_expired,
     key_limited,
     key_missing,
+    key_missing_for,
     key_revoked,
     not_served,
     rate_limited,
     scope_missing,
 )
+
+_OPEN_OPTIONS: Final = frozenset({"function", "payload", "http"})
+"""What a call without a key may say."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,6 +89,19 @@ class Identity:
             raise not_served(method)
         if not (needed & self.scopes):
             raise scope_missing(method.rpartition("/")[2], [shown_scope(scope) for scope in sorted(needed)])
+
+    def check_options(self, spec: InvocationSpec) -> None:
+        """Check that it may ask for what a spec asks for: without a key, for a function's answer and nothing else.
+
+        Outcomes are sent signed, and to exchanges by the rights of the workers: that is lent to nobody unknown.
+
+        :raises ApiError: UNAUTHENTICATED.
+        """
+        if self.known:
+            return
+        for option, _ in spec.ListFields():
+            if option.name not in _OPEN_OPTIONS:
+                raise key_missing_for(f"spec.{option.name}")
 
     def may(self, scope: Scope.ValueType) -> bool:
         """Tell whether it has a scope."""

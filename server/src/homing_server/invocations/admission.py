@@ -248,6 +248,7 @@ class Admission:
         due_us: int = 0,
     ) -> Draft:
         await self._catalog.check_invoke(spec.function, caller)
+        caller.check_options(spec)
         time_us = now_us()
         checks = Checks()
         checks.request_id(request_id)

@@ -20,6 +20,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Consumer, Received
 from homing_core.clock import now_us
 from homing_core.destinations import AMQP, receiver_of
+from homing_core.guard import Guard
 from homing_core.limits import SHORT_RETRY_DELAY
 from homing_core.reasons import FailureReason
 from homing_core.retry import parse_retry_after
@@ -58,6 +59,7 @@ class Deliverer:
         metrics: Metrics,
         *,
         worker: str,
+        guard: Guard,
         schedule: Schedule,
         rng: Random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -68,6 +70,7 @@ class Deliverer:
         self._keys = keys
         self._metrics = metrics
         self._worker = worker
+        self._guard = guard
         self._schedule = schedule
         self._rng = rng
         self._sleep = sleep
@@ -189,7 +192,7 @@ class Deliverer:
         message = delivery.message
         try:
             if delivery.amqp:
-                return await publish_envelope(self._broker, message)
+                return await publish_envelope(self._broker, message, self._guard)
             return await self._client.post(message, keys)
         except Exception as error:  # noqa: BLE001 whatever it is ends as any failure does; else it is in flight for ever
             _log.exception("delivery_crashed", delivery_id=message.delivery_id)

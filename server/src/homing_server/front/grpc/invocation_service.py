@@ -74,6 +74,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Run a function and wait for its end."""
         identity = caller()
         await self._catalog.check_invoke(request.spec.function, identity)
+        identity.check_options(request.spec)
         checks = Checks()
         check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
         checks.done()
