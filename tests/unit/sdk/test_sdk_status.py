@@ -98,6 +98,13 @@ def test_a_server_that_is_not_there_is_named_in_few_words() -> None:
     assert str(error) == f"{TARGET}: cannot connect: Connection refused"
 
 
+def test_a_server_that_was_lost_in_the_middle_of_a_call_is_unavailable() -> None:
+    message = "Stream removed (Metadata keys cannot be zero length)"
+    error = request_error(code=grpc.StatusCode.UNKNOWN, message=message, trailing=None, target="here:1")
+    assert type(error) is homing.UnavailableError
+    assert message in str(error)
+
+
 def test_a_message_over_the_size_of_grpc_is_a_payload_that_is_too_large() -> None:
     error = request_error(
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,

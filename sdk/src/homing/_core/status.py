@@ -41,6 +41,8 @@ _BY_REASON: Final[Mapping[str, type[errors.RequestError]]] = {
 """What is told apart further than by its status."""
 _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 _NO_CONNECTION: Final = re.compile(r"failed to connect to all addresses; last error: .*: ([^:]+)")
+_CUT_OFF: Final = "Stream removed"
+"""What gRPC may say, beside the honest UNAVAILABLE, where a server was lost in the middle of a call."""
 _TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -66,6 +68,8 @@ def request_error(
     too_large = _TOO_LARGE.search(message) if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None
     if too_large and not details.reason:
         return errors.PayloadTooLargeError(size=int(too_large[1]), limit=int(too_large[2]), field="message")
+    if not details.reason and code is grpc.StatusCode.UNKNOWN and message.startswith(_CUT_OFF):
+        code = grpc.StatusCode.UNAVAILABLE
     if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
         refused = _NO_CONNECTION.fullmatch(message)
         message = f"{target}: " + (f"cannot connect: {refused[1]}" if refused else message or code.name)
