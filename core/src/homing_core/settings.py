@@ -53,6 +53,13 @@ def _check_port(port: str) -> None:
         raise ValueError("must be numbers from 1 to 65535")
 
 
+def _check_exchange(name: str) -> None:
+    if name != "*" and "*" in name:
+        raise ValueError("must be whole names of exchanges, or of queues as in /jobs; or * for all")
+    if name.strip("/").startswith("homing.") or name == "/":
+        raise ValueError("must not be one of homing's own exchanges and queues")
+
+
 def default_data_dir() -> Path:
     """Return the folder for data of a user who named none."""
     return Path.home() / ".local" / "share" / "homing"
@@ -99,7 +106,7 @@ class CommonSettings(BaseSettings):
         default=",".join(map(str, DEFAULT_PORTS)),
         description="The ports of other hosts that callbacks and destinations may go to, comma-separated.",
     )
-    amqp_destinations: str = Field(
+    amqp_destinations: Annotated[str, AfterValidator(_each(_check_exchange))] = Field(
         default="",
         description="The exchanges that destinations as amqp:EXCHANGE/KEY may name, and queues, as /QUEUE, those as"
         " amqp:/QUEUE; comma-separated; * for all. By default none. Give servers and workers the same.",

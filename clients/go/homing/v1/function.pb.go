@@ -180,7 +180,7 @@ type Function struct {
 	OnSuccess []*Destination `protobuf:"bytes,19,rep,name=on_success,json=onSuccess,proto3" json:"on_success,omitempty"`
 	// Destinations of its asynchronous invocations that end otherwise, unless they bring their own; at most 8.
 	OnFailure []*Destination `protobuf:"bytes,20,rep,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
-	// Whether it may be invoked without a key.
+	// Whether it may be invoked without a key: with a payload and HTTP options, and nothing else of a spec.
 	Public bool `protobuf:"varint,21,opt,name=public,proto3" json:"public,omitempty"`
 	// Counts the changes of the function; set by the server.
 	Revision int64 `protobuf:"varint,22,opt,name=revision,proto3" json:"revision,omitempty"`

@@ -177,8 +177,8 @@ func (x *Callback) GetHeaders() []*Header {
 type Destination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload; or
-	// `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ. At most
-	// 2,048 characters.
+	// `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ, where
+	// its operator allows that exchange or queue. At most 2,048 characters.
 	Uri           string `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

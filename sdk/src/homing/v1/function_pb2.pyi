@@ -161,7 +161,7 @@ class Function(google.protobuf.message.Message):
     record_sync: builtins.bool
     """Whether synchronous calls leave records; unset means true."""
     public: builtins.bool
-    """Whether it may be invoked without a key."""
+    """Whether it may be invoked without a key: with a payload and HTTP options, and nothing else of a spec."""
     revision: builtins.int
     """Counts the changes of the function; set by the server."""
     paused: builtins.bool

@@ -112,8 +112,8 @@ class Destination(google.protobuf.message.Message):
     URI_FIELD_NUMBER: builtins.int
     uri: builtins.str
     """An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload; or
-    `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ. At most
-    2,048 characters.
+    `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ, where
+    its operator allows that exchange or queue. At most 2,048 characters.
     """
     def __init__(
         self,
