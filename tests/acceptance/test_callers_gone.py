@@ -280,6 +280,8 @@ async def test_what_waits_behind_others_never_starts(
         for task in gone:
             task.cancel()
         await asyncio.gather(*gone, return_exceptions=True)
+        # The worker has dropped them, and so the last is at the worker.
+        await waiting(0)
         gate.touch()
         assert (await first).invocation.state is InvocationState.SUCCEEDED
         assert (await last).invocation.state is InvocationState.SUCCEEDED

@@ -102,12 +102,7 @@ class AsyncInvocationHandle(Generic[Out]):
             if seen.ended:
                 return seen
             raise result_timeout(self._id, seen.function)
-        while True:
-            invocation = await self._poll(deadline)
-            if invocation is not None and invocation.ended:
-                return await self._whole(invocation)
-            if deadline.remaining() == 0:
-                raise result_timeout(self._id, self.function)
+        return await self._polled(deadline)
 
     async def result(self, timeout: Seconds | None = None) -> Out:
         """Wait for the end and return the function's answer; that of a typed function as its output type.
@@ -232,19 +227,30 @@ class AsyncInvocationHandle(Generic[Out]):
         self._seen = convert.invocation(response.invocation)
         return self._seen
 
-    async def _poll(self, deadline: Deadline) -> Invocation | None:
+    async def _polled(self, deadline: Deadline) -> Invocation:
+        away: UnavailableError | None = None
+        while True:
+            try:
+                invocation = await self._poll(deadline)
+            except DeadlineExceededError:  # the answer is late or lost: the next poll tells
+                pass
+            except UnavailableError as error:
+                away = error
+            else:
+                away = None
+                if invocation.ended:
+                    return await self._whole(invocation)
+            if away is not None and deadline.near():
+                raise away
+            if deadline.remaining() == 0:
+                raise result_timeout(self._id, self.function)
+
+    async def _poll(self, deadline: Deadline) -> Invocation:
         wait, limit = calls.poll_times(deadline)
         request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
         request.timeout.FromNanoseconds(int(wait * 1e9))
-        try:
-            response = await self._connection.call_idempotent(
-                self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
-            )
-        except DeadlineExceededError:  # the answer is late or lost: the next poll tells
-            return None
-        except UnavailableError:
-            if deadline.near():
-                raise
-            return None
+        response = await self._connection.call_idempotent(
+            self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
+        )
         self._seen = convert.invocation(response.invocation)
         return self._seen

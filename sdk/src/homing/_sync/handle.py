@@ -103,12 +103,7 @@ class InvocationHandle(Generic[Out]):
             if seen.ended:
                 return seen
             raise result_timeout(self._id, seen.function)
-        while True:
-            invocation = self._poll(deadline)
-            if invocation is not None and invocation.ended:
-                return self._whole(invocation)
-            if deadline.remaining() == 0:
-                raise result_timeout(self._id, self.function)
+        return self._polled(deadline)
 
     def result(self, timeout: Seconds | None = None) -> Out:
         """Wait for the end and return the function's answer; that of a typed function as its output type.
@@ -233,19 +228,30 @@ class InvocationHandle(Generic[Out]):
         self._seen = convert.invocation(response.invocation)
         return self._seen
 
-    def _poll(self, deadline: Deadline) -> Invocation | None:
+    def _polled(self, deadline: Deadline) -> Invocation:
+        away: UnavailableError | None = None
+        while True:
+            try:
+                invocation = self._poll(deadline)
+            except DeadlineExceededError:  # the answer is late or lost: the next poll tells
+                pass
+            except UnavailableError as error:
+                away = error
+            else:
+                away = None
+                if invocation.ended:
+                    return self._whole(invocation)
+            if away is not None and deadline.near():
+                raise away
+            if deadline.remaining() == 0:
+                raise result_timeout(self._id, self.function)
+
+    def _poll(self, deadline: Deadline) -> Invocation:
         wait, limit = calls.poll_times(deadline)
         request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
         request.timeout.FromNanoseconds(int(wait * 1e9))
-        try:
-            response = self._connection.call_idempotent(
-                self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
-            )
-        except DeadlineExceededError:  # the answer is late or lost: the next poll tells
-            return None
-        except UnavailableError:
-            if deadline.near():
-                raise
-            return None
+        response = self._connection.call_idempotent(
+            self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
+        )
         self._seen = convert.invocation(response.invocation)
         return self._seen
