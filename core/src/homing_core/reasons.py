@@ -94,6 +94,9 @@ class RequeueReason(StrEnum):
     UNSUPPORTED = "UNSUPPORTED"
     """It requires what the worker that took it does not know; another one may."""
 
+    REPLACED = "REPLACED"
+    """Its function became one of another kind between two attempts, and other workers may serve that."""
+
     LEASE_RETURNED = "LEASE_RETURNED"
     """Its worker leaves, and gives its lease back."""
 

@@ -165,6 +165,7 @@ class Server:
             self._presence,
             wait_reasons,
             self._urls,
+            catalog=self._catalog,
             control=self._control,
             tasks=tasks,
         )

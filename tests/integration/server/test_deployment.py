@@ -15,7 +15,7 @@ from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import Control, FunctionLoad, FunctionState, WorkerStatus, WorkMessage
-from homing_server.admin import deployment as deployment_module
+from homing_server.admin import drain as drain_module
 from homing_server.admin.deployment import Deployment
 from homing_server.cluster import presence as presence_module
 from homing_server.cluster.presence import Presence
@@ -27,8 +27,10 @@ from homing_server.invocations import reconciliation as reconciliation_module
 from homing_server.invocations.reconciliation import Reconciliation
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
+from homing_server.store.dispatch import claim_work
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database, StoreUnavailableError
+from homing_server.store.functions import mark_deleted, put_function
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
@@ -106,7 +108,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(deployment_module, "_DRAIN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drain_module, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(reconciliation_module, "_ON_ITS_WAY_SECONDS", 0.0)
     monkeypatch.setattr(reconciliation_module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(reconciliation_module, "_COUNT_SHARE", 1e9)
@@ -310,6 +312,45 @@ async def test_deletion_ends_what_waits_and_lets_run_what_runs(bench: Bench) -> 
     with pytest.raises(ApiError) as caught:
         await bench.deployment.delete("resize")
     assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_a_drain_gives_back_the_work_of_a_later_function_and_ends(bench: Bench) -> None:
+    (old,) = await accept_sent(bench.database, 1)
+    bench.broker.depths["resize"] = 2
+    await bench.deployment.delete("resize")
+    await until(lambda: "resize" in bench.broker.taken)
+    drained = bench.broker.taken["resize"]
+    # Another server deploys it, and its word has not come yet.
+    with bench.database.writing() as connection:
+        function, _ = put_function(connection, function_pb2.Function(name="resize", image="resize:2"), now_us=now_us())
+    (new,) = await accept_sent(bench.database, 1)
+
+    def message(key: str, revision: int) -> bytes:
+        spec = make_spec()
+        return WorkMessage(invocation_id=key, generation=1, spec=spec, function_revision=revision).SerializeToString()
+
+    ended, kept = drained.hand(message(old, 1), message(new, function.revision))
+
+    await until(lambda: drained.cancelled and kept.fate == "requeued" and ended.fate == "acked")
+    assert await bench.end_of(old) == (State.INVALID, "FUNCTION_DELETED")
+    assert (await read(bench.database, new)).state == api.INVOCATION_STATE_ENQUEUED
+
+
+async def test_what_was_accepted_before_a_deletion_ends_though_its_name_was_deployed_again(bench: Bench) -> None:
+    waiting, dispatched = make_draft(), make_draft()
+    await accept_all(bench.database, waiting)
+    with bench.database.writing() as connection:
+        mark_deleted(connection, "resize")
+        put_function(connection, function_pb2.Function(name="resize", image="resize:2"), now_us=now_us())
+    await accept_all(bench.database, dispatched)
+
+    with bench.database.writing() as connection:
+        claimed = claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=10**6)
+
+    assert [(work.message.invocation_id, work.message.function_revision) for work in claimed.work] == [
+        (dispatched.id, 3)
+    ]
+    assert await bench.end_of(waiting.id) == (State.INVALID, "FUNCTION_DELETED")
 
 
 async def test_draining_goes_on_over_the_next_connection(bench: Bench) -> None:

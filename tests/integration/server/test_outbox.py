@@ -302,6 +302,9 @@ async def test_stops_requested(database: Database) -> None:
 async def test_what_waits_for_a_deleted_function_ends(database: Database) -> None:
     lives = await store_records(database, records())
     run(database, lambda connection: functions.invalidate_stored(connection, "resize", now_us=LATER))
+    assert stored_records(database) == lives, "it is not deleted"
+    run(database, lambda connection: functions.mark_deleted(connection, "resize"))
+    run(database, lambda connection: functions.invalidate_stored(connection, "resize", now_us=LATER))
     waiting = {key: one for key, one in lives.items() if one.custody is Custody.STORE}
     pure = expected(waiting, lambda one: invocation.function_deleted(one, function="resize", time_us=LATER))
     assert stored_records(database) == lives | pure

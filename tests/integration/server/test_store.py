@@ -387,6 +387,7 @@ async def test_p6_ends_that_no_worker_tells_make_deliveries_too(database: Databa
     await accept_all(database, old, gone)
     assert not await claim(database)
     with database.writing() as connection:
+        mark_deleted(connection, "figlet")
         effects = invalidate_stored(connection, "figlet", now_us=now_us())
     assert effects.ended == {gone.id: State.INVALID}
     assert (await read(database, old.id)).state == api.INVOCATION_STATE_EXPIRED
@@ -680,6 +681,7 @@ async def test_p5_what_was_accepted_is_what_is_there(database: Database) -> None
     await claim(database, most=3)
     await record(database, *events[40:])
     with database.writing() as connection:
+        mark_deleted(connection, "figlet")
         invalidate_stored(connection, "figlet", now_us=now_us())
     with database.reading() as connection:
         by_state = count_states(connection)

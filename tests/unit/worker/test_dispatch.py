@@ -94,6 +94,7 @@ def dispatch(spec: InvocationSpec, traceparent: str = "") -> Dispatch:
         spec=spec,
         token=Token(generation=1),
         create_us=5 * SECOND,
+        function_revision=1,
         traceparent=traceparent,
         bodies=BodyAccess(),
     )

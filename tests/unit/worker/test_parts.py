@@ -109,31 +109,31 @@ def state(name: str, revision: int, *, deleted: bool = False) -> FunctionState:
 def test_only_newer_revisions_change_the_catalogue() -> None:
     changes = Changes()
     for news in (state("f", 2), state("f", 2), state("f", 1), state("f", 3), state("f", 3, deleted=True)):
-        changes.catalog.apply(news, 1)
-    changes.catalog.apply(state("f", 2), 1)
-    changes.catalog.apply(state("f", 4), 1)
+        changes.catalog.apply(news)
+    changes.catalog.apply(state("f", 2))
+    changes.catalog.apply(state("f", 4))
 
     assert changes.seen == [("f", 2), ("f", 3), ("f", None), ("f", 4)]
 
 
 def test_a_change_of_the_secrets_is_news_too() -> None:
     changes = Changes()
-    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=5), 1)
-    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=4), 1)
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=5))
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=2), secrets_version=4))
     changes.catalog.merge(
-        Snapshot(functions=[FunctionState(function=Function(name="f", revision=2), secrets_version=6)]), 1
+        Snapshot(functions=[FunctionState(function=Function(name="f", revision=2), secrets_version=6)])
     )
-    changes.catalog.apply(FunctionState(function=Function(name="f", revision=1), secrets_version=7), 1)
+    changes.catalog.apply(FunctionState(function=Function(name="f", revision=1), secrets_version=7))
 
     assert changes.seen == [("f", 2), ("f", 2)]
 
 
 def test_a_snapshot_removes_what_it_does_not_name_unless_it_was_heard_of_since() -> None:
     changes = Changes()
-    changes.catalog.apply(state("old", 1), 1)
+    changes.catalog.apply(state("old", 1))
     changes.catalog.expect_snapshot()
-    changes.catalog.apply(state("new", 1), 1)
-    changes.catalog.merge(Snapshot(functions=[state("other", 1)]), 1)
+    changes.catalog.apply(state("new", 1))
+    changes.catalog.merge(Snapshot(functions=[state("other", 1)]))
 
     assert changes.seen == [("old", 1), ("new", 1), ("old", None), ("other", 1)]
 

@@ -292,13 +292,32 @@ async def test_a_closed_pool_lets_everybody_go(runtime: FakeRuntime) -> None:
     await turns()
     pool.refuse(77)
 
-    with pytest.raises(PoolClosedError) as closed:
+    with pytest.raises(PoolClosedError):
         await waiter
-    assert closed.value.since_us == 77
+    assert pool.deleted_revision == 77
     with pytest.raises(PoolClosedError):
         await pool.wait(sync=True)
     await pool.close()
     assert runtime.instances[0].stopped.is_set()
+
+
+async def test_a_pool_waits_until_it_knows_a_revision_or_is_closed(runtime: FakeRuntime) -> None:
+    pool = Pool(Function(name="f", revision=2), runtime, SecretLink())
+    await pool.reach(2)
+    later, never = (asyncio.create_task(pool.reach(revision)) for revision in (4, 9))
+    await turns()
+    pool.update(Function(name="f", revision=3))
+    await turns()
+    assert not later.done()
+    pool.update(Function(name="f", revision=5), deleted_revision=4)
+    await later
+    assert (pool.deleted_revision, never.done()) == (4, False)
+
+    pool.refuse()
+
+    with pytest.raises(PoolClosedError):
+        await never
+    assert pool.deleted_revision == 4, "the function as it is now was not deleted"
 
 
 async def test_pausing_and_scaling_leave_the_instances_in_place(runtime: FakeRuntime) -> None:

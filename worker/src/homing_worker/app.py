@@ -196,10 +196,10 @@ class Worker:
             self.ready.set()
             _log.info("ready", worker=self.name)
 
-    def _on_function_changed(self, name: str, state: FunctionState | None, time_us: int) -> None:
+    def _on_function_changed(self, name: str, state: FunctionState | None, revision: int) -> None:
         if state is None:
             self._secrets.forget(name)
-        self._lanes.change(name, state, time_us)
+        self._lanes.change(name, state, revision)
 
     def _make_runtime(self, name: str) -> Runtime:
         match name:

@@ -17,9 +17,10 @@ from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.lifecycle import Step
 from homing_core.wire.v1 import FunctionState, SyncReply, SyncRequest, WorkMessage
+from homing_server.admin.drain import Drain
 from homing_server.control import ControlChannel
 from homing_server.errors import Violation, function_not_found, invalid_request, revision_mismatch, shown
-from homing_server.functions.catalog import Catalog
+from homing_server.functions.catalog import Catalog, state_of
 from homing_server.rules.update_mask import updated
 from homing_server.rules.validation import Checks, check_function, check_instances
 from homing_server.store import functions as stored
@@ -28,14 +29,12 @@ from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.record import select_invocations, store_changes
-from homing_server.store.secrets import missing_secrets, version_of
+from homing_server.store.secrets import missing_secrets
 from homing_server.tasks import Tasks
 
 _log = structlog.get_logger(__name__)
 
 _PREFETCH_MESSAGES = 200
-_DRAIN_POLL_SECONDS = 0.5
-"""How often, in seconds, is looked whether a deleted function's queues are empty."""
 
 
 class Deployment:
@@ -64,20 +63,23 @@ class Deployment:
         self._guard = guard
         self._tasks = tasks
         self._announce = announce
-        self._draining: set[str] = set()
-        """Functions whose queues are drained over the connection that there is now."""
+        self._drains: dict[str, Drain] = {}
+        """By function, what is drained over the connection that there is now."""
         self._left_behind: list[Received] = []
         self._arrived = asyncio.Event()
+        catalog.on_change(self._on_change)
 
     async def consume(self) -> None:
         """Take over a new connection what no worker will: what the broker gave up, and what deleted functions left."""
         await self._broker.consume_dead_work(self._settle, prefetch=_PREFETCH_MESSAGES)
-        for name in await self._catalog.load():
-            self._start_draining(name)
+        for left in await self._catalog.load():
+            self._start_draining(left)
 
     def lost(self) -> None:
         """Forget what consumed over the lost connection; over the next one it begins anew."""
-        self._draining = set()
+        for drain in self._drains.values():
+            drain.end()
+        self._drains = {}
 
     async def deploy(
         self,
@@ -98,6 +100,11 @@ class Deployment:
         )
         function = state.function
         self._catalog.learn(state)
+        drain = self._drains.get(function.name)
+        if drain is not None:
+            # What comes from now on is for this function, and its queues must not be removed any more.
+            drain.end()
+            await drain.ended()
         if self._broker.connected:
             try:
                 await self._broker.open_function(function.name)
@@ -148,11 +155,11 @@ class Deployment:
         left = await self._database.write(stored.mark_deleted, name)
         if left is None:
             raise function_not_found(name)
-        state = FunctionState(function=left, deleted=True)
+        state = FunctionState(function=left, deleted=True, deleted_revision=left.revision)
         self._catalog.learn(state)
         await self._control.announce_function(state)
         invalidated = await self._invalidate_stored(name)
-        self._start_draining(name)
+        self._start_draining(state)
         _log.info("function_deleted", function=name, invalidated=invalidated)
         return invalidated
 
@@ -183,32 +190,30 @@ class Deployment:
             count += len(effects.ended)
             self._announce(effects)
 
-    def _start_draining(self, name: str) -> None:
-        if name not in self._draining:
-            self._draining.add(name)
-            self._tasks.run(self._drain(name), f"drain {name}")
+    def _start_draining(self, left: FunctionState) -> None:
+        name, revision = left.function.name, left.deleted_revision
+        earlier = self._drains.get(name)
+        if earlier is None or earlier.revision < revision:
+            drain = Drain(self._broker, name, revision=revision, settle=self._settle, refuse=self._refuse)
+            self._drains[name] = drain
+            self._tasks.run(self._drain(name, drain, earlier), f"drain {name}")
 
-    async def _drain(self, name: str) -> None:
-        """Take what is in a deleted function's queues, end it, and remove the queues once they are empty."""
-        draining = self._draining
+    async def _drain(self, name: str, drain: Drain, earlier: Drain | None) -> None:
         try:
-            work = await self._broker.consume_work(name, self._settle, prefetch=_PREFETCH_MESSAGES)
-            sync = await self._broker.consume_sync(name, self._refuse, prefetch=_PREFETCH_MESSAGES)
-            try:
-                while self._catalog.is_deleted(name) and draining is self._draining:
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
-                    depth = await self._broker.depth(name)
-                    if depth.work == depth.sync == 0 and await self._invalidate_stored(name) == 0:
-                        break
-            finally:
-                await work.cancel()
-                await sync.cancel()
-            if draining is not self._draining or not self._catalog.is_deleted(name):
-                return
-            if await self._broker.close_function(name):
-                await self._database.write(stored.mark_drained, name)
+            if earlier is not None:
+                earlier.end()
+                await earlier.ended()
+            gone = await drain.run(lambda: self._invalidate_stored(name))
+            if gone:
+                await self._database.write(stored.mark_drained, name, revision=drain.revision)
         finally:
-            draining.discard(name)
+            if self._drains.get(name) is drain:
+                del self._drains[name]
+
+    def _on_change(self, name: str) -> None:
+        drain = self._drains.get(name)
+        if drain is not None and not self._catalog.is_deleted(name):
+            drain.end()
 
     def _settle(self, message: Received) -> None:
         self._left_behind.append(message)
@@ -236,11 +241,10 @@ class Deployment:
             message.ack()
         self._announce(effects)
 
-    def _refuse(self, message: Received) -> None:
-        self._tasks.run(self._refuse_sync(message), "refuse sync call")
+    def _refuse(self, request: SyncRequest, message: Received) -> None:
+        self._tasks.run(self._refuse_sync(request, message), "refuse sync call")
 
-    async def _refuse_sync(self, message: Received) -> None:
-        request = SyncRequest.FromString(message.body)
+    async def _refuse_sync(self, request: SyncRequest, message: Received) -> None:
         reply = SyncReply(invocation_id=request.invocation_id)
         reply.ended.state = api.INVOCATION_STATE_INVALID
         reply.ended.failure.CopyFrom(lifecycle.invocation.deleted(request.spec.function))
@@ -275,8 +279,8 @@ def _put(
         raise invalid_request(
             [Violation(field="function.secrets", description=f"there is no secret {shown(name)}") for name in missing]
         )
-    function, created = stored.put_function(connection, wanted, now_us=now_us)
-    return FunctionState(function=function, secrets_version=version_of(connection, function)), created
+    _, created = stored.put_function(connection, wanted, now_us=now_us)
+    return _announced(connection, wanted.name), created
 
 
 def _change(
@@ -284,9 +288,13 @@ def _change(
 ) -> FunctionState | None:
     """Change a part of a function; return what is announced of it, or None where there is none."""
     function = stored.change_function(connection, name, change, now_us=now_us)
-    if function is None:
-        return None
-    return FunctionState(function=function, secrets_version=version_of(connection, function))
+    return None if function is None else _announced(connection, name)
+
+
+def _announced(connection: Connection, name: str) -> FunctionState:
+    row = stored.get_function(connection, name)
+    assert row is not None, "it has just been stored"
+    return state_of(row)
 
 
 def _read(message: Received) -> WorkMessage | None:

@@ -17,6 +17,7 @@ from homing_server.rules.paging import BY_NAME, Paging, name_after
 from homing_server.rules.validation import Checks
 from homing_server.store import secrets as stored
 from homing_server.store.engine import Database
+from homing_server.store.functions import deleted_revision
 from homing_server.store.invocation_rows import timestamp
 from homing_server.store.secrets import StoredSecret
 from homing_server.vault.keyring import Keyring
@@ -105,7 +106,11 @@ def _update(
     users = stored.users_of(connection, name)
     versions = stored.versions_of(connection, users)
     return secret, [
-        FunctionState(function=function, secrets_version=version)
+        FunctionState(
+            function=function,
+            secrets_version=version,
+            deleted_revision=deleted_revision(connection, function.name),
+        )
         for function, version in zip(users, versions, strict=True)
     ]
 

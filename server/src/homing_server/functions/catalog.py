@@ -26,12 +26,12 @@ class Catalog:
         self._states: dict[str, FunctionState] = {}
         self._hooks: list[Callable[[str], None]] = []
 
-    async def load(self) -> list[str]:
-        """Read all functions; return the names of deleted ones whose queues may be left."""
+    async def load(self) -> list[FunctionState]:
+        """Read all functions; return what is left of deleted ones whose queues may be left too."""
         rows = await self._database.read(stored.all_functions)
         for row in rows:
             self.learn(state_of(row))
-        return [row.function.name for row in rows if row.deleted and not row.drained]
+        return [state_of(row) for row in rows if row.deleted and not row.drained]
 
     def learn(self, state: FunctionState) -> None:
         """Take over a function as it is now, unless it is known as it was later."""
@@ -49,12 +49,19 @@ class Catalog:
         state = self._states.get(name)
         if state is None or state.deleted:
             # Another server may have deployed it, and its word may still be on the way here.
-            row = await self._database.read(stored.get_function, name)
-            if row is None or row.deleted:
-                raise function_not_found(name)
-            self.learn(state_of(row))
-            return row.function
+            return await self.get_stored(name)
         return state.function
+
+    async def get_stored(self, name: str) -> function_pb2.Function:
+        """Return a function as the store has it.
+
+        :raises ApiError: NOT_FOUND; UNAVAILABLE: the store could not be read.
+        """
+        row = await self._database.read(stored.get_function, name)
+        if row is None or row.deleted:
+            raise function_not_found(name)
+        self.learn(state_of(row))
+        return row.function
 
     async def check_invoke(self, name: str, identity: Identity) -> None:
         """Check that a function may be invoked: by who may have to do with it, and by everybody if it is public.
@@ -119,7 +126,12 @@ class Catalog:
 
 def state_of(row: StoredFunction) -> FunctionState:
     """Return what is announced of a function."""
-    return FunctionState(function=row.function, deleted=row.deleted, secrets_version=row.secrets_version)
+    return FunctionState(
+        function=row.function,
+        deleted=row.deleted,
+        secrets_version=row.secrets_version,
+        deleted_revision=row.deleted_revision,
+    )
 
 
 def _age(state: FunctionState) -> tuple[int, int]:

@@ -211,6 +211,7 @@ class Admission:
                     draft.id,
                     draft.record,
                     draft.spec,
+                    function_revision=verdict.function_revision,
                     create_us=draft.create_us,
                     start_by_us=draft.start_by_us,
                     traceparent=draft.traceparent,

@@ -301,7 +301,7 @@ class Dispatcher:
         if self._catalog.is_deleted(function):
             # It came back to the store after its function was deleted: a worker let it go, or was lost with it.
             self._due.pop(function, None)
-            self._announce(await self._database.write(functions.invalidate_deleted, function, now_us=now_us()))
+            self._announce(await self._database.write(functions.invalidate_stored, function, now_us=now_us()))
             return
         load = self._loads.setdefault(function, _Load())
         messages, size = load.room()

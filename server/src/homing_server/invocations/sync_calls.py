@@ -17,12 +17,14 @@ from google.protobuf.message import DecodeError
 from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
+from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import CancelledCall, Ended, Event, SyncReply, SyncRequest
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
 from homing_server.errors import ApiError, Code, ErrorReason, unavailable
+from homing_server.functions.catalog import Catalog
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
 from homing_server.tasks import Tasks
@@ -54,10 +56,12 @@ class SyncCalls:
         wait_reasons: WaitReasons,
         urls: SignedUrls,
         *,
+        catalog: Catalog,
         control: ControlChannel,
         tasks: Tasks,
     ) -> None:
         self._broker = broker
+        self._catalog = catalog
         self._control = control
         self._tasks = tasks
         self._presence = presence
@@ -80,7 +84,7 @@ class SyncCalls:
         """Run an invocation, wait for its end and return it. Where this is cancelled the invocation is stopped.
 
         :param timeout: Seconds after which the caller waits no more; what has not started by then never starts.
-        :raises ApiError: DEADLINE_EXCEEDED; UNAVAILABLE where the worker, or the way to it, was lost.
+        :raises ApiError: NOT_FOUND; DEADLINE_EXCEEDED; UNAVAILABLE where the worker, or the way to it, was lost.
         """
         now = now_us()
         request = SyncRequest(
@@ -92,13 +96,18 @@ class SyncCalls:
             caller=caller.name,
             traceparent=traceparent,
             bodies=self._urls.access(invocation_id, spec.payload),
+            function_revision=(await self._catalog.get(spec.function)).revision,
         )
         call = _Call(asyncio.get_running_loop().create_future())
         self._calls[invocation_id] = call
         try:
             async with asyncio.timeout(timeout):
-                await self._publish(request, timeout)
-                return invocation_of_call(request, _end_event(await call.answer))
+                while True:
+                    await self._publish(request)
+                    ended = await call.answer
+                    if not await self._is_deployed_again(request, ended):
+                        return invocation_of_call(request, _end_event(ended))
+                    call.answer = asyncio.get_running_loop().create_future()
         except TimeoutError:
             raise self._too_late(spec.function, call) from None
         except asyncio.CancelledError:
@@ -118,11 +127,30 @@ class SyncCalls:
                     unavailable(ErrorReason.WORKER_LOST, "the worker that ran the invocation was lost")
                 )
 
-    async def _publish(self, request: SyncRequest, timeout: float) -> None:  # noqa: ASYNC109
+    async def _is_deployed_again(self, request: SyncRequest, ended: Ended) -> bool:
+        """Tell whether a call never started since its function was deleted, and the store has a later one by now.
+
+        This server may not have heard of that yet, nor whoever refused the call. It then goes to the later one.
+        """
+        if ended.failure.reason != FailureReason.FUNCTION_DELETED or ended.attempts:
+            return False
+        try:
+            revision = (await self._catalog.get_stored(request.spec.function)).revision
+        except ApiError:
+            return False
+        later = revision > request.function_revision
+        request.function_revision = revision
+        return later
+
+    async def _publish(self, request: SyncRequest) -> None:
         if not self._address:
             raise unavailable(ErrorReason.BROKER_UNAVAILABLE, "there is no connection to the broker")
         try:
-            await self._broker.publish_sync(request.spec.function, request.SerializeToString(), expires_in=timeout)
+            await self._broker.publish_sync(
+                request.spec.function,
+                request.SerializeToString(),
+                expires_in=max(0.001, (request.deadline_us - now_us()) / 1e6),
+            )
         except UnroutableError:
             # The queue of a function that exists was removed by hand.
             await self._broker.open_function(request.spec.function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ _select_requests = select(
     _invocations.c.caller.in_(bindparam("callers", expanding=True)),
     _invocations.c.request_id.in_(bindparam("request_ids", expanding=True)),
 )
-_select_functions = select(schema.functions.c.name).where(
+_select_functions = select(schema.functions.c.name, schema.functions.c.revision).where(
     schema.functions.c.name.in_(bindparam("names", expanding=True)), schema.functions.c.deleted.is_(False)
 )
 
@@ -86,6 +86,8 @@ class Verdict:
 
     outcome: Outcome
     id: str
+    function_revision: int = 0
+    """The revision of its function, where it was accepted."""
 
 
 def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
@@ -105,11 +107,12 @@ def accept(connection: Connection, drafts: Sequence[Draft]) -> list[Verdict]:
         elif draft.blob_id and draft.blob_id not in blobs:
             verdicts.append(Verdict(outcome=Outcome.NO_BLOB, id=draft.id))
         else:
-            verdicts.append(Verdict(outcome=Outcome.ACCEPTED, id=draft.id))
+            revision = functions[draft.spec.function]
+            verdicts.append(Verdict(outcome=Outcome.ACCEPTED, id=draft.id, function_revision=revision))
             known[draft.caller, draft.request_id] = draft.id, draft.fingerprint
             fresh.append(draft)
     if fresh:
-        insert_drafts(connection, fresh)
+        insert_drafts(connection, fresh, functions)
     return verdicts
 
 
@@ -126,8 +129,10 @@ def _known_requests(connection: Connection, drafts: Sequence[Draft]) -> dict[tup
     }
 
 
-def _live_functions(connection: Connection, names: set[str]) -> set[str]:
-    return set(connection.execute(_select_functions, {"names": list(names)}).scalars())
+def _live_functions(connection: Connection, names: set[str]) -> dict[str, int]:
+    """Return the functions of these names, and their revisions."""
+    found = connection.execute(_select_functions, {"names": list(names)})
+    return {name: revision for name, revision in found}  # noqa: C416 rows are no pairs
 
 
 def _known_blobs(connection: Connection, drafts: Sequence[Draft]) -> set[str]:
@@ -135,8 +140,11 @@ def _known_blobs(connection: Connection, drafts: Sequence[Draft]) -> set[str]:
     return known_blobs(connection, wanted) if wanted else set()
 
 
-def insert_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
-    """Record drafts that are known to be new, and whose functions and bodies are there."""
+def insert_drafts(connection: Connection, drafts: Sequence[Draft], revisions: Mapping[str, int]) -> None:
+    """Record drafts that are known to be new, and whose functions and bodies are there.
+
+    :param revisions: Of their functions, by name.
+    """
     counted = raise_counters(connection, {schema.CHANGE_SEQ: len(drafts), schema.ACCEPTED: len(drafts)})
     first = counted[schema.CHANGE_SEQ] - len(drafts) + 1
     rows = [
@@ -144,6 +152,7 @@ def insert_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
         | values_of(draft.record)
         | {
             "id": draft.id,
+            "function_revision": revisions[draft.spec.function],
             "sync": False,
             "caller": draft.caller,
             "request_id": draft.request_id or None,

@@ -13,7 +13,7 @@ from homing_core import lifecycle
 from homing_core.lifecycle import Record, Step
 from homing_core.lifecycle.custody import AT_BROKER, CLAIM, EXPIRE_LEASE
 from homing_core.wire.v1 import WorkMessage
-from homing_server.store import outbox, schema, tombstones
+from homing_server.store import functions, outbox, schema, tombstones
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Change, record_of
 from homing_server.store.outbox import Dispatch, held_by
@@ -48,6 +48,7 @@ def work_of(
     record: Record,
     spec: api.InvocationSpec,
     *,
+    function_revision: int,
     create_us: int,
     start_by_us: int,
     traceparent: str,
@@ -58,6 +59,7 @@ def work_of(
         invocation_id=invocation_id,
         generation=record.token.generation,
         spec=spec,
+        function_revision=function_revision,
         create_us=create_us,
         start_by_us=0 if record.start_us else start_by_us,
         prior_attempts=record.counted_attempts,
@@ -86,7 +88,7 @@ def next_due(connection: Connection) -> dict[str, int]:
 
 
 def claim_work(connection: Connection, function: str, *, now_us: int, most: int, most_bytes: int) -> Claim:
-    """Take work of a function that is due, the oldest first; end what has waited too long.
+    """Take work of a function that is due, the oldest first; end what has waited too long, or for one that is gone.
 
     :param most: How many at the most.
     :param most_bytes: How many bytes in all, about; one is always taken.
@@ -106,9 +108,12 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
     changes: list[Change] = []
     work: list[Work] = []
     size = 0
+    deleted_revision = functions.deleted_revision(connection, function)
     for row in connection.execute(query).all():
         before = record_of(row)
-        if not before.start_us and now_us > row.start_by_us:
+        if row.function_revision < deleted_revision:
+            step = lifecycle.invocation.function_deleted(before, function=function, time_us=now_us)
+        elif not before.start_us and now_us > row.start_by_us:
             step = lifecycle.invocation.expired(before, time_us=now_us)
         else:
             if work and size + row.size > most_bytes:
@@ -122,6 +127,7 @@ def claim_work(connection: Connection, function: str, *, now_us: int, most: int,
                 row.id,
                 step.after,
                 spec,
+                function_revision=row.function_revision,
                 create_us=row.create_us,
                 start_by_us=row.start_by_us,
                 traceparent=row.traceparent,

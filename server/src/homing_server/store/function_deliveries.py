@@ -68,7 +68,8 @@ def carry_out(
         if Effect.MAKE_DEAD_LETTER in step.effects:
             dead.append(DeadDelivery(id=message.delivery_id, invocation_id=row.id, function=row.function))
     if drafts:
-        insert_drafts(connection, drafts)
+        assert function is not None, "its absence is an obstacle"
+        insert_drafts(connection, drafts, {name: function.revision})
         chained.caused += [name] * len(drafts)
     store_deliveries(connection, settled)
     chained.dead += len(dead)

@@ -1,4 +1,8 @@
-"""Functions in the store. A deleted one leaves its name and revision: a later one of the name goes on from it."""
+"""Functions in the store. A deleted one leaves its name and revision: a later one of the name goes on from it.
+
+So revisions tell the work of a deleted function from that of a later one: what was accepted under a revision before
+that of the last deletion has lost its function, whatever was deployed since.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,8 @@ class StoredFunction:
     function: function_pb2.Function
     deleted: bool
     drained: bool
+    deleted_revision: int
+    """Of the last deletion of a function of this name; 0 where there was none."""
     secrets_version: int
     """Rises with the values of its secrets; 0 where it has none."""
 
@@ -113,47 +119,54 @@ def mark_deleted(connection: Connection, name: str) -> function_pb2.Function | N
         left.retention.CopyFrom(last.retention)
     statement = update(_functions).where(_functions.c.name == name)
     connection.execute(
-        statement.values(revision=left.revision, definition=left.SerializeToString(), deleted=True, drained=False)
+        statement.values(
+            revision=left.revision,
+            definition=left.SerializeToString(),
+            deleted=True,
+            drained=False,
+            deleted_revision=left.revision,
+        )
     )
     return left
 
 
-def mark_drained(connection: Connection, name: str) -> None:
-    """Note that the queues of a deleted function are gone."""
-    statement = update(_functions).where(_functions.c.name == name, _functions.c.deleted.is_(True))
-    connection.execute(statement.values(drained=True))
+def mark_drained(connection: Connection, name: str, *, revision: int) -> bool:
+    """Note that the queues of a deleted function are gone; return whether none of the name was deployed meanwhile.
+
+    :param revision: Of the deletion.
+    """
+    statement = update(_functions).where(_functions.c.name == name, _functions.c.revision == revision)
+    if not connection.execute(statement.values(drained=True)).rowcount:
+        return False
     tombstones.forget_function(connection, name)
+    return True
 
 
-def is_deleted(connection: Connection, name: str) -> bool:
-    """Tell whether this name is a deleted function's."""
-    query = select(_functions.c.deleted).where(_functions.c.name == name)
-    return bool(connection.execute(query).scalar_one_or_none())
+def deleted_revision(connection: Connection, name: str) -> int:
+    """Return the revision of the last deletion of a function of this name; 0 where there was none."""
+    query = select(_functions.c.deleted_revision).where(_functions.c.name == name)
+    return connection.execute(query).scalar_one_or_none() or 0
 
 
 def invalidate_stored(connection: Connection, name: str, *, now_us: int) -> CommitEffects:
-    """End a batch of a deleted function's invocations that wait in the store; none ended means that none are left."""
+    """End a batch of what waits in the store and has lost its function; none ended means that none are left."""
     query = (
         select(_invocations)
         .where(
             schema.live(_invocations),
             _invocations.c.custody == int(Custody.STORE),
             _invocations.c.function == name,
+            _invocations.c.function_revision < deleted_revision(connection, name),
         )
         .limit(_BATCH_SIZE)
     )
     effects = CommitEffects()
     rows = connection.execute(query).all()
-    store_changes(connection, [invalidated(row, now_us=now_us) for row in rows], effects)
+    store_changes(connection, [_invalidated(row, now_us=now_us) for row in rows], effects)
     return effects
 
 
-def invalidate_deleted(connection: Connection, name: str, *, now_us: int) -> CommitEffects:
-    """End a batch of a function's invocations that wait in the store, where the function is deleted."""
-    return invalidate_stored(connection, name, now_us=now_us) if is_deleted(connection, name) else CommitEffects()
-
-
-def invalidated(row: Row[Any], *, now_us: int) -> Change:
+def _invalidated(row: Row[Any], *, now_us: int) -> Change:
     """Return the end of a waiting invocation whose function is gone: INVALID, or FAILED where it has run before."""
     before = record_of(row)
     step = lifecycle.invocation.function_deleted(before, function=row.function, time_us=now_us)
@@ -165,7 +178,13 @@ def _stored(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredFunc
     functions = [function_pb2.Function.FromString(row.definition) for row in rows]
     versions = versions_of(connection, functions)
     return [
-        StoredFunction(function=function, deleted=row.deleted, drained=row.drained, secrets_version=version)
+        StoredFunction(
+            function=function,
+            deleted=row.deleted,
+            drained=row.drained,
+            deleted_revision=row.deleted_revision,
+            secrets_version=version,
+        )
         for row, function, version in zip(rows, functions, versions, strict=True)
     ]
 

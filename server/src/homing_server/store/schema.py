@@ -65,6 +65,7 @@ functions = Table(
     Column("definition", LargeBinary, nullable=False, comment="homing.v1.Function"),
     Column("deleted", Boolean, nullable=False),
     Column("drained", Boolean, nullable=False, comment="whether the queues of a deleted function are gone"),
+    Column("deleted_revision", BigInteger, nullable=False, server_default="0", comment="of the last deletion; or 0"),
     # Records up to these numbers may have been removed: a watch cannot resume from before them.
     Column("removed_result_seq", BigInteger, nullable=False, server_default="0"),
     Column("removed_change_seq", BigInteger, nullable=False, server_default="0"),
@@ -75,6 +76,7 @@ invocations = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("function", String(63), nullable=False),
+    Column("function_revision", BigInteger, nullable=False, server_default="0", comment="when it was accepted"),
     Column("state", SmallInteger, nullable=False),
     Column("sync", Boolean, nullable=False),
     Column("caller", String(255), nullable=False),

@@ -11,7 +11,7 @@ from homing_core.wire.v1 import FunctionState, Snapshot
 _log = structlog.get_logger(__name__)
 
 ChangeHook = Callable[[str, FunctionState | None, int], None]
-"""Takes the name of a function and how it is now, or None where it is gone, and since when."""
+"""Takes the name of a function and how it is now, or None where it is gone, and up to which revision."""
 
 
 class Catalog:
@@ -27,7 +27,7 @@ class Catalog:
         """Note that a snapshot is asked for."""
         self._announced.clear()
 
-    def apply(self, state: FunctionState, time_us: int) -> None:
+    def apply(self, state: FunctionState) -> None:
         """Take what a server announces of one function."""
         name = state.function.name
         self._announced.add(name)
@@ -36,19 +36,19 @@ class Catalog:
             return
         self._known[name] = state
         if not state.deleted:
-            self._on_change(name, state, time_us)
+            self._on_change(name, state, state.function.revision)
         elif known is not None and not known.deleted:
-            self._on_change(name, None, time_us)
+            self._on_change(name, None, state.function.revision)
 
-    def merge(self, snapshot: Snapshot, time_us: int) -> None:
+    def merge(self, snapshot: Snapshot) -> None:
         """Take the state of all functions: those it does not name are gone, unless they were announced since."""
         named = {state.function.name for state in snapshot.functions}
         for name, known in list(self._known.items()):
             if name not in named and name not in self._announced and not known.deleted:
                 known.deleted = True
-                self._on_change(name, None, time_us)
+                self._on_change(name, None, known.function.revision)
         for state in snapshot.functions:
-            self.apply(state, time_us)
+            self.apply(state)
 
 
 def _newer(state: FunctionState, known: FunctionState) -> bool:

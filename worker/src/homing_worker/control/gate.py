@@ -19,6 +19,8 @@ class Gate:
         self.max_silence = max_silence
         self._loop = asyncio.get_running_loop()
         self._heard_at = -math.inf
+        self.doubted = False
+        """Whether something was missed although servers were heard."""
         self._opened = asyncio.Event()
 
     @property
@@ -34,7 +36,12 @@ class Gate:
     def reopen(self, age: float = 0.0) -> None:
         """Open: a snapshot says what must not start, as of so many seconds ago."""
         self._heard_at = max(self._heard_at, self._loop.time() - age)
+        self.doubted = False
         self._opened.set()
+
+    def doubt(self) -> None:
+        """Note that something was missed: a snapshot is asked for at the next message of a server."""
+        self.doubted = True
 
     async def wait(self) -> None:
         """Wait until something may start."""

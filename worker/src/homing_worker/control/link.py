@@ -123,13 +123,13 @@ class ControlLink:
             return
         finally:
             received.ack()
-        missed = not self._gate.open or control.server not in self._servers
+        missed = not self._gate.open or self._gate.doubted or control.server not in self._servers
         self._servers.add(control.server)
         age = max(0.0, (now_us() - control.time_us) / 1e6)
         self._gate.heard(age)
         kind = control.WhichOneof("kind")
         if kind == "function":
-            self._catalog.apply(control.function, control.time_us)
+            self._catalog.apply(control.function)
         elif kind == "tombstones":
             self._apply_stops(control.tombstones.tombstones)
         elif kind == "cancelled_calls":
@@ -140,11 +140,11 @@ class ControlLink:
         elif kind == "sealed":
             self._secrets.take(control.sealed)
         if kind == "snapshot":
-            self._apply_snapshot(control.snapshot, control.time_us, age)
+            self._apply_snapshot(control.snapshot, age)
         elif missed and not self._leaving and (self._requesting is None or self._requesting.done()):
             self._request_snapshot(consume=False)
 
-    def _apply_snapshot(self, snapshot: Snapshot, time_us: int, age: float) -> None:
+    def _apply_snapshot(self, snapshot: Snapshot, age: float) -> None:
         if age >= self._gate.max_silence:
             # Either it was delayed or the clocks differ; what is in it cannot be relied on.
             _log.warning("snapshot_too_old", seconds=round(age, 1), hint="are the clocks of all hosts synchronized?")
@@ -152,7 +152,7 @@ class ControlLink:
         self._tombstones.merge(snapshot.tombstones)
         self._stop(snapshot.tombstones)
         self._cancel_calls(snapshot.cancelled_calls)
-        self._catalog.merge(snapshot, time_us)
+        self._catalog.merge(snapshot)
         self._gate.reopen(age)
         self._snapshot_at = asyncio.get_running_loop().time()
         self._snapshot.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
@@ -30,8 +31,12 @@ from homing_worker.runtime.spool import Spool, SpoolError, Spools
 _log = structlog.get_logger(__name__)
 
 
+_CATCH_UP_SECONDS: Final = 5.0
+"""How long an invocation waits to hear of the function that it was accepted for, before another worker has its turn."""
+
+
 class RequeueError(Exception):
-    """The dispatch is not for this pool: its message is to be requeued."""
+    """The dispatch is not for this pool: it is to be passed on."""
 
 
 class FunctionDeletedError(Exception):
@@ -83,16 +88,35 @@ class Attempts:
 
         :returns: The last one.
         :raises FunctionDeletedError: The function is gone.
-        :raises RequeueError: The function is gone, but the invocation is younger than its deletion, so it belongs to
-            a later function of the same name; or the worker stops.
+        :raises RequeueError: It belongs to a later function of the same name, of which this pool does not know, or is
+            not for; or the worker stops.
         :raises TooLateError: No attempt may start any more.
         """
         try:
+            if self._dispatch.function_revision > self._pool.function.revision:
+                await self._catch_up()
             return await self._make()
         except PoolClosedError as error:
-            if self._dispatch.create_us > error.since_us and not self.records:
-                raise RequeueError from error
-            raise FunctionDeletedError from error
+            self._check_deleted()
+            raise RequeueError from error
+
+    async def _catch_up(self) -> None:
+        """Wait to hear of the function as it was when the invocation was accepted."""
+        try:
+            async with asyncio.timeout(_CATCH_UP_SECONDS):
+                await self._pool.reach(self._dispatch.function_revision)
+        except TimeoutError as error:
+            self._services.gate.doubt()
+            raise RequeueError from error
+
+    def _check_deleted(self) -> None:
+        """Check that the function is there that the invocation was accepted for.
+
+        :raises FunctionDeletedError: It was deleted since, whatever was deployed later.
+        """
+        gone = self._pool.deleted_revision
+        if gone and self._dispatch.function_revision <= gone:
+            raise FunctionDeletedError
 
     async def _make(self) -> FinishedAttempt:
         first = await self._attempt()
@@ -166,6 +190,7 @@ class Attempts:
 
     async def _admit(self) -> None:
         """Let the attempt start; the first one settles which settings hold: those of the function's revision now."""
+        self._check_deleted()
         if self._ordinal == 1:
             spec, pool = self._dispatch.spec, self._pool
             self._policy, self._timeout = pool.policy, pool.attempt_timeout

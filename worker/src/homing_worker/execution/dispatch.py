@@ -20,6 +20,8 @@ class Dispatch:
     """The fencing token: an event under a lower one than the store has seen is stale."""
     create_us: int
     """When the invocation was accepted."""
+    function_revision: int
+    """The revision that its function had then; nothing older runs it."""
     traceparent: str
     bodies: BodyAccess
     """Where bodies are read and written that are too large for messages."""

@@ -43,6 +43,7 @@ class Execution:
             spec=message.spec,
             token=Token(generation=message.generation, redelivery_count=received.redelivery_count),
             create_us=message.create_us,
+            function_revision=message.function_revision,
             traceparent=message.traceparent,
             bodies=message.bodies,
             prior_attempts=message.prior_attempts,
@@ -83,8 +84,11 @@ class Execution:
             self._services.metrics.execution("async", "REQUEUED")
             last = self._journal.event(requeued=Requeued(reason=RequeueReason.WAITED, attempts=self._attempts.records))
         except RequeueError:
-            self._settle(requeue=True)
-            return
+            if not self._attempts.records:
+                self._settle(requeue=True)
+                return
+            self._services.metrics.execution("async", "REQUEUED")
+            last = self._journal.event(requeued=Requeued(reason=RequeueReason.REPLACED, attempts=self._attempts.records))
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in flight
             _log.exception("execution_crashed", invocation_id=self.invocation_id)
             self.return_lease()

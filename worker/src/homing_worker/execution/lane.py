@@ -52,7 +52,13 @@ class Lane:
     ) -> None:
         self.name = state.function.name
         self.runtime = runtime
-        self.pool = Pool(state.function, runtime, services.secrets, secrets_version=state.secrets_version)
+        self.pool = Pool(
+            state.function,
+            runtime,
+            services.secrets,
+            secrets_version=state.secrets_version,
+            deleted_revision=state.deleted_revision,
+        )
         self._services = services
         self._paused = state.function.paused
         self._consumers: list[Consumer] = []
@@ -89,7 +95,9 @@ class Lane:
     def update(self, state: FunctionState) -> None:
         """Take the function as it is now; what of it concerns consuming is applied by :meth:`consume`."""
         self._paused = state.function.paused
-        self.pool.update(state.function, secrets_version=state.secrets_version)
+        self.pool.update(
+            state.function, secrets_version=state.secrets_version, deleted_revision=state.deleted_revision
+        )
 
     async def consume(self) -> None:
         """Begin to consume, or consume anew where the connection or the capacity has changed.
@@ -182,12 +190,14 @@ class Lane:
         while self._runs:
             await asyncio.wait(self._runs)
 
-    async def retire(self, deleted_us: int) -> None:
-        """Wind up, since the function is gone: end what waits for it here, and finish what runs.
+    async def retire(self, deleted_revision: int) -> None:
+        """Wind up, since the function is gone, or another kind now: let go what waits here, and finish what runs.
 
-        What is left in its queues is for the servers to end.
+        What lost its function ends. What else is in its queues, and what is requeued, is for others.
+
+        :param deleted_revision: Up to which revision it is gone.
         """
-        self.pool.refuse(deleted_us)
+        self.pool.refuse(deleted_revision)
         try:
             await self.stop_consuming()
         except BrokerError as error:

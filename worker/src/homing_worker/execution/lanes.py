@@ -44,15 +44,15 @@ class Lanes:
             for lane in self._lanes.values()
         ]
 
-    def change(self, name: str, state: FunctionState | None, time_us: int) -> None:
-        """Take what the catalog says of a function: it is new, changed or gone (None), and since when."""
+    def change(self, name: str, state: FunctionState | None, revision: int) -> None:
+        """Take what the catalog says of a function: it is new or changed, or gone (None) up to this revision."""
         runtime = self._runtimes.get(state.function.WhichOneof("source") or "") if state is not None else None
         lane = self._lanes.get(name)
         if lane is not None and (runtime is None or runtime is not lane.runtime):
             # Gone, or another kind of function now.
             del self._lanes[name]
             self._retiring.add(lane)
-            self._spawn(self._retire(lane, time_us))
+            self._spawn(self._retire(lane, revision if state is None else state.deleted_revision))
             lane = None
         if state is None or runtime is None:
             return
@@ -119,8 +119,8 @@ class Lanes:
     def _all(self) -> list[Lane]:
         return [*self._lanes.values(), *self._retiring]
 
-    async def _retire(self, lane: Lane, time_us: int) -> None:
-        await lane.retire(time_us)
+    async def _retire(self, lane: Lane, deleted_revision: int) -> None:
+        await lane.retire(deleted_revision)
         self._retiring.discard(lane)
 
     async def _consume(self, lane: Lane) -> None:

@@ -29,12 +29,23 @@ _MIN_IDLE_CHECK: Final = 0.05
 class Pool:
     """Hands out slots on the instances of one function; synchronous callers go first, else first come, first served."""
 
-    def __init__(self, function: Function, runtime: Runtime, secrets: SecretLink, *, secrets_version: int = 0) -> None:
+    def __init__(
+        self,
+        function: Function,
+        runtime: Runtime,
+        secrets: SecretLink,
+        *,
+        secrets_version: int = 0,
+        deleted_revision: int = 0,
+    ) -> None:
         """Prepare to start instances.
 
         :param secrets: Knows the secrets that instances see.
         :param secrets_version: The version that they have at least; 0 where the function has none.
+        :param deleted_revision: See the attribute of this name.
         """
+        self.deleted_revision = deleted_revision
+        """Up to which revision functions of this name are gone, this one too where it is deleted; 0 for none."""
         self._config = FunctionConfig.of(function, secrets_version)
         self._runtime = runtime
         self._secrets = secrets
@@ -44,7 +55,7 @@ class Pool:
         self._failed_starts = 0
         self._backoff_until = 0.0
         self._closed = False
-        self._deleted_us = 0
+        self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._start_timer: asyncio.TimerHandle | None = None
@@ -99,7 +110,18 @@ class Pool:
         """Start the instances that are kept warm."""
         self._scale_up()
 
-    def update(self, function: Function, *, secrets_version: int = 0) -> None:
+    async def reach(self, revision: int) -> None:
+        """Wait until the function is known as it was under a revision, or later.
+
+        :raises PoolClosedError: The pool was closed.
+        """
+        while self.function.revision < revision:
+            if self._closed:
+                raise PoolClosedError
+            self._changed.clear()
+            await self._changed.wait()
+
+    def update(self, function: Function, *, secrets_version: int = 0, deleted_revision: int = 0) -> None:
         """Take the function as it is now: instances that are made otherwise, or see former secrets, get no more calls.
 
         They are stopped after the last. Where it is only paused, resumed or scaled they stay, as many as there may be.
@@ -108,6 +130,8 @@ class Pool:
         if function.revision == before.function.revision and secrets_version == before.secrets_version:
             return
         self._config = FunctionConfig.of(function, secrets_version)
+        self.deleted_revision = max(self.deleted_revision, deleted_revision)
+        self._changed.set()
         if self._config.has_same_instances(before):
             for member in sorted(self._serving, key=lambda member: member.busy)[: -self._config.max_instances]:
                 self._retire(member)
@@ -133,7 +157,7 @@ class Pool:
         :raises PoolClosedError: The pool was closed.
         """
         if self._closed:
-            raise PoolClosedError(self._deleted_us)
+            raise PoolClosedError
         waiter = self._waiting.add(sync=sync)
         self._serve()
         try:
@@ -172,17 +196,18 @@ class Pool:
         members, self._members = self._members, []
         await asyncio.gather(*(member.instance.stop() for member in members), *self._tasks, return_exceptions=True)
 
-    def refuse(self, deleted_us: int = 0) -> None:
+    def refuse(self, deleted_revision: int = 0) -> None:
         """Let waiting callers go and start nothing more; calls that run go on.
 
-        :param deleted_us: When the function was deleted, where that is the reason.
+        :param deleted_revision: Up to which revision the function is gone, where that is the reason.
         """
         self._closed = True
-        self._deleted_us = deleted_us
+        self.deleted_revision = max(self.deleted_revision, deleted_revision)
+        self._changed.set()
         for timer in (self._idle_timer, self._start_timer):
             if timer is not None:
                 timer.cancel()
-        self._waiting.fail(lambda: PoolClosedError(deleted_us))
+        self._waiting.fail(PoolClosedError)
 
     def _find(self) -> Slot | None:
         for member in self._members:

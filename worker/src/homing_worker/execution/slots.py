@@ -13,11 +13,6 @@ from homing_worker.runtime import Instance
 class PoolClosedError(Exception):
     """The pool starts nothing more."""
 
-    def __init__(self, since_us: int) -> None:
-        super().__init__("the pool is closed")
-        self.since_us = since_us
-        """When its function was deleted; 0 where it was not."""
-
 
 @dataclass(slots=True, eq=False)
 class PooledInstance:

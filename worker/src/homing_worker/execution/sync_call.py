@@ -60,6 +60,7 @@ class SyncCall:
             spec=request.spec,
             token=self._token,
             create_us=request.create_us,
+            function_revision=request.function_revision,
             traceparent=request.traceparent,
             bodies=BodyAccess.FromString(request.bodies.SerializeToString()),
             sync=True,
@@ -206,10 +207,11 @@ class SyncCall:
             last = await attempts.make()
         except FunctionDeletedError as error:
             return self._ended(api.INVOCATION_STATE_INVALID, error.failure)
-        except TooLateError:
+        except (TooLateError, RequeueError):
             if not attempts.records:
                 raise
-            # The deadline passed before an attempt that was to follow: the last one that was made is the last.
+            # The deadline passed, or the function became another, before an attempt that was to follow: the last one
+            # that was made is the last.
             last = FinishedAttempt(record=attempts.records[-1], decision=_NO_MORE)
         return self._ended(*last.end)
 
@@ -220,7 +222,8 @@ class SyncCall:
     async def _report(self, ended: Ended) -> None:
         """Record the end, where that is wanted, and answer the caller."""
         self._services.metrics.execution("sync", state_name(ended.state))
-        if self._recorded:
+        # What never started leaves no record. Its caller's server may know of a later function of the name, and ask again.
+        if self._recorded and (ended.attempts or ended.state != api.INVOCATION_STATE_INVALID):
             self._services.events.post(
                 Event(
                     invocation_id=self.invocation_id,
