@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,13 +21,14 @@ Query = str | Mapping[str, str | Sequence[str]]
 """A query string without its ``?``, or its parts, which are encoded."""
 
 
-def duration(name: str, value: Seconds) -> Duration:
+def duration(name: str, value: Seconds, *, zero: bool = False) -> Duration:
     """Return an argument as a message.
 
+    :param zero: Whether it may be zero.
     :raises TypeError: It is no duration.
-    :raises InvalidRequestError: It is not more than zero.
+    :raises InvalidRequestError: It is negative, or zero and must not be.
     """
-    seconds = check.seconds(name, value, zero=False)
+    seconds = check.seconds(name, value, zero=zero)
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
@@ -100,8 +101,7 @@ def add_async_options(
     if schedule_time is not None and delay is not None:
         raise check.invalid("delay", "cannot be given together with schedule_time")
     if delay is not None:
-        due = datetime.now(UTC) + timedelta(seconds=check.seconds("delay", delay))
-        spec.schedule_time.FromDatetime(due)
+        spec.delay.CopyFrom(duration("delay", delay, zero=True))
     if schedule_time is not None:
         spec.schedule_time.FromDatetime(check.moment("schedule_time", schedule_time))
 

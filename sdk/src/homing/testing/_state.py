@@ -54,6 +54,7 @@ class State:
         """
         function = self.find(earlier.function)
         earlier.spec.ClearField("schedule_time")
+        earlier.spec.ClearField("delay")
         record, duplicate = self.store.accept(
             earlier.spec, function, sync=False, request_id=request_id, rerun_of=earlier.id
         )

@@ -260,7 +260,11 @@ class Admission:
             await self._check_functions(spec, caller)
         if spec.payload.HasField("blob"):
             await self._blobs.resolve(spec.payload)
-        due_us = max(time_us, due_us, spec.schedule_time.ToMicroseconds() if spec.HasField("schedule_time") else 0)
+        if spec.HasField("delay"):
+            due_us = time_us + spec.delay.ToMicroseconds()
+        elif spec.HasField("schedule_time"):
+            due_us = spec.schedule_time.ToMicroseconds()
+        due_us = max(time_us, due_us)
         return Draft(
             id=new_id(time_us),
             spec=spec,

@@ -208,7 +208,7 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
     checks.destinations("spec.on_success", spec.on_success, guard)
     checks.destinations("spec.on_failure", spec.on_failure, guard)
     if sync:
-        for name in ("schedule_time", "callback", "max_age"):
+        for name in ("schedule_time", "delay", "callback", "max_age"):
             if spec.HasField(name):
                 checks.add(f"spec.{name}", "is for asynchronous invocations only")
         for name in ("on_success", "on_failure"):
@@ -216,6 +216,10 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
                 checks.add(f"spec.{name}", "is for asynchronous invocations only")
     if spec.HasField("schedule_time"):
         _check_schedule(checks, spec.schedule_time, now_us)
+    if spec.HasField("delay"):
+        checks.duration("spec.delay", spec.delay, 0, limits.MAX_DELAY)
+        if spec.HasField("schedule_time"):
+            checks.add("spec.delay", "cannot be given together with schedule_time")
 
 
 def check_function(checks: Checks, function: function_pb2.Function, *, guard: Guard) -> None:

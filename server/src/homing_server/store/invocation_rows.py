@@ -121,6 +121,7 @@ def invocation_of(
         caused_by=row.caused_by or "",
         depth=row.depth,
     )
+    _show_delay(invocation)
     _show_record(invocation, record)
     _show_deliveries(invocation)
     return invocation
@@ -146,6 +147,7 @@ def accepted_invocation(
         create_time=timestamp(create_us),
         rerun_of=rerun_of,
     )
+    _show_delay(invocation)
     _show_hold(invocation, record)
     return invocation
 
@@ -172,6 +174,12 @@ def record_of_call(request: SyncRequest, event: Event) -> Record:
     step = lifecycle.invocation.reported(accepted, event)
     assert isinstance(step, Step), "an end is never refused by a record that has just been accepted"
     return step.after
+
+
+def _show_delay(invocation: api.Invocation) -> None:
+    spec = invocation.spec
+    if spec.HasField("delay"):
+        spec.schedule_time.FromMicroseconds(invocation.create_time.ToMicroseconds() + spec.delay.ToMicroseconds())
 
 
 def _show_record(invocation: api.Invocation, record: Record) -> None:
