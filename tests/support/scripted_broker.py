@@ -127,6 +127,9 @@ class ScriptedBroker(Broker):
     def keeps_messages(self) -> bool:
         return True
 
+    async def claim(self, store: str, *, take_over: bool) -> None:
+        """See :meth:`Broker.claim`."""
+
     async def open_function(self, function: str) -> None:
         self.opened.append(function)
 

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 import structlog
 import uvloop
 
-from homing_core.broker import Broker
+from homing_core.broker import Broker, ForeignBrokerError
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
@@ -97,6 +97,7 @@ class Server:
         self._tasks = tasks = Tasks()
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._draining = False
+        self._takes_over = settings.take_over_broker
         self._metrics = Metrics()
         self._database = Database(settings.database_url)
         self._broker = connect(self._name)
@@ -236,12 +237,17 @@ class Server:
 
         Functions are known, and workers heard, before anything comes that has to do with them.
         """
+        self._broker.on_connected(self._claim_broker)
         for part in (self._control, self._deployment, self._sync_calls, self._logs, self._recorder):
             self._broker.on_connected(part.consume)
             self._broker.on_lost(part.lost)
         if self._settings.authentication:
             # What was said of keys while there was no connection nobody has heard.
             self._broker.on_connected(self._key_cache.load)
+
+    async def _claim_broker(self) -> None:
+        await self._broker.claim(self._database.identity, take_over=self._takes_over)
+        self._takes_over = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then let the calls under way end.
@@ -405,7 +411,7 @@ def main() -> None:
     freeze_startup_objects()
     try:
         uvloop.run(_run(settings))
-    except (OSError, RuntimeError, ValueError, ApiError, TopologyError) as error:
+    except (OSError, RuntimeError, ValueError, ApiError, TopologyError, ForeignBrokerError) as error:
         sys.exit(f"homing-server: {error}")
 
 

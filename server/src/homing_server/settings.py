@@ -100,6 +100,11 @@ class ServerSettings(CommonSettings):
         description="At this start, take for lost whatever the store believes to be at the broker, and publish it anew:"
         " for a store that was restored from a backup, or a broker that has lost its queues. No worker may run then.",
     )
+    take_over_broker: bool = Field(
+        default=False,
+        description="At this start, make the virtual host this store's although it is another one's: for a new store"
+        " in the place of one that is lost. No server of the other one may run any more.",
+    )
     conservation_interval: float = Field(
         default=5, gt=0, description="How many seconds pass between two counts of what is there against what went in."
     )

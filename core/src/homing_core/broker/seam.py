@@ -35,6 +35,10 @@ class PublishRefusedError(BrokerError):
     """The broker refused a message, because its queue is full or in trouble. It does not have it."""
 
 
+class ForeignBrokerError(BrokerError):
+    """The broker belongs to another store: two would take each other's work."""
+
+
 class UnroutableError(BrokerError):
     """The queue that a message was meant for does not exist. The broker does not have it."""
 
@@ -145,6 +149,18 @@ class Broker(ABC):
     @abstractmethod
     def keeps_messages(self) -> bool:
         """Whether messages outlive this process. Where they do not, the store publishes anew at the next start."""
+
+    @abstractmethod
+    async def claim(self, store: str, *, take_over: bool) -> None:
+        """Make a store the owner of what this broker keeps, where it has none yet.
+
+        Servers do so at each connection, before they take anything from it.
+
+        :param store: The identity of the store.
+        :param take_over: Whether to take it from the store that has it.
+        :raises ForeignBrokerError: Another store owns it.
+        :raises BrokerUnavailableError: There is no connection.
+        """
 
     @abstractmethod
     async def open_function(self, function: str) -> None:

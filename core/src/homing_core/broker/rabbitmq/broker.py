@@ -21,6 +21,7 @@ from homing_core.broker.rabbitmq.topology import (
     EVENTS_QUEUE,
     LOGS_QUEUE,
     STATUS_EXCHANGE,
+    STORE_EXCHANGE,
     QueueSpec,
     Topology,
     sync_queue,
@@ -118,6 +119,16 @@ class RabbitBroker(Broker):
     def keeps_messages(self) -> bool:
         """See :attr:`Broker.keeps_messages`."""
         return True
+
+    async def claim(self, store: str, *, take_over: bool) -> None:
+        """See :meth:`Broker.claim`.
+
+        :raises TopologyError: RabbitMQ does not let homing note the owner.
+        """
+        async with self._administer() as channel:
+            if take_over:
+                await channel.delete_exchange(STORE_EXCHANGE)
+            await Topology.claim(channel, store)
 
     async def open_function(self, function: str) -> None:
         """See :meth:`Broker.open_function`.

@@ -68,9 +68,19 @@ class Channel:
         if self.raw.is_open:
             self.raw.close()
 
-    async def declare_exchange(self, name: str, *, kind: str) -> None:
-        """Make a durable exchange where it does not exist."""
-        await self._call(lambda done: self.raw.exchange_declare(name, kind, durable=True, callback=done))
+    async def declare_exchange(
+        self, name: str, *, kind: str, arguments: Mapping[str, Any] | None = None, internal: bool = False
+    ) -> None:
+        """Make a durable exchange where it does not exist; nobody publishes to an internal one."""
+        await self._call(
+            lambda done: self.raw.exchange_declare(
+                name, kind, durable=True, internal=internal, arguments=arguments, callback=done
+            )
+        )
+
+    async def delete_exchange(self, name: str) -> None:
+        """Delete an exchange; one that does not exist is deleted already."""
+        await self._call(lambda done: self.raw.exchange_delete(name, callback=done))
 
     async def declare_queue(
         self, name: str, *, durable: bool, exclusive: bool, arguments: Mapping[str, Any]

@@ -16,7 +16,7 @@ from pika.exceptions import AMQPConnectionError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from homing_core.broker.rabbitmq.topology import TopologyError
-from homing_core.broker.seam import BrokerUnavailableError
+from homing_core.broker.seam import BrokerUnavailableError, ForeignBrokerError
 
 HEARTBEAT: Final = 15
 """Seconds of AMQP's heartbeat. A connection on which nothing was heard for this long, plus 5, is given up."""
@@ -147,6 +147,7 @@ class Link:
         """Begin to connect; return once the first connection is set up.
 
         :raises TopologyError: The broker has other queues than homing needs; waiting would not help.
+        :raises ForeignBrokerError: It belongs to another store; likewise.
         :raises BrokerUnavailableError: The link was closed meanwhile.
         """
         first = self._first = asyncio.get_running_loop().create_future()
@@ -210,14 +211,14 @@ class Link:
 
     def _on_connect_failed(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(error, TopologyError) and self._first is not None and not self._first.done():
+        if isinstance(error, TopologyError | ForeignBrokerError) and self._first is not None and not self._first.done():
             self._first.set_exception(error)
         self._log.warning(
             "broker_connect_failed",
             error=str(error),
             attempt=state.attempt_number,
             next_in_s=round(state.upcoming_sleep, 1),
-            exc_info=None if isinstance(error, BrokerUnavailableError | TopologyError) else error,
+            exc_info=None if isinstance(error, BrokerUnavailableError | TopologyError | ForeignBrokerError) else error,
         )
 
 

@@ -5,6 +5,7 @@ A queue's arguments cannot be changed once it exists, so a change of them needs 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from homing_core.broker.rabbitmq.channel import Channel, ChannelClosedError
-from homing_core.broker.seam import BrokerError
+from homing_core.broker.seam import BrokerError, ForeignBrokerError
 from homing_core.limits import MAX_BROKER_LOGS
 
 WORK_DELIVERY_LIMIT: Final = 100
@@ -22,6 +23,8 @@ a message poison."""
 CONTROL_EXCHANGE: Final = "homing.control.v1"
 STATUS_EXCHANGE: Final = "homing.status.v1"
 DEAD_EXCHANGE: Final = "homing.dead.v1"
+STORE_EXCHANGE: Final = "homing.store.v1"
+"""Nothing is published to it: it tells, by its arguments, which store the virtual host belongs to."""
 DEAD_QUEUE: Final = "homing.dead.v1"
 EVENTS_QUEUE: Final = "homing.events.v1"
 DELIVERIES_QUEUE: Final = "homing.deliveries.v1"
@@ -30,6 +33,8 @@ LOGS_QUEUE: Final = "homing.logs.v1"
 CLASSIC: Final[Mapping[str, Any]] = {"x-queue-type": "classic"}
 """Said outright, because a virtual host may have another default."""
 
+_PRECONDITION_FAILED: Final = 406
+_CURRENT_OWNER: Final = re.compile(r"current is '([^']*)'")
 _DECLARATION_REFUSED: Final = frozenset({403, 405, 406})
 _NO_LIMIT_NEEDED_BEFORE: Final = (4, 0)
 
@@ -144,6 +149,32 @@ class Topology:
     def status() -> QueueSpec:
         """A queue for the heartbeats of workers, of one process, new at each call."""
         return QueueSpec(name=f"homing.status.v1.{uuid4().hex}", exclusive=True, exchange=STATUS_EXCHANGE)
+
+    @staticmethod
+    async def claim(channel: Channel, store: str) -> None:
+        """Make a store the owner of the virtual host, where it has none.
+
+        RabbitMQ compares: it refuses to declare an exchange with other arguments than it has, of several who try at a
+        time lets one, and says what they are.
+
+        :raises ForeignBrokerError: It belongs to another store.
+        :raises TopologyError: The exchange may not be made.
+        """
+        # The argument alone of which RabbitMQ heeds any value: where messages go that find no queue. There are none.
+        owner = {"alternate-exchange": f"{STORE_EXCHANGE}.{store}"}
+        try:
+            await channel.declare_exchange(STORE_EXCHANGE, kind="fanout", arguments=owner, internal=True)
+        except ChannelClosedError as error:
+            current = _CURRENT_OWNER.search(error.text)
+            if error.code == _PRECONDITION_FAILED and current is not None:
+                other = current[1].removeprefix(f"{STORE_EXCHANGE}.")
+                raise ForeignBrokerError(
+                    f"this virtual host of RabbitMQ belongs to another store, {other}, and this server's is {store}:"
+                    " name another one in HOMING_BROKER_URL, or, where this store takes the other's place, start once"
+                    " with HOMING_TAKE_OVER_BROKER=true; see docs/upgrading.md"
+                ) from None
+            with _explained(f"exchange {STORE_EXCHANGE!r}"):
+                raise
 
     async def declare(self, channel: Channel) -> None:
         """Make everything that is shared by all functions and processes, where it does not exist.
