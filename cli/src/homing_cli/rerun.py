@@ -39,6 +39,9 @@ def rerun(
     max_per_second: Annotated[
         float | None, typer.Option(min=0, help="With a filter: so many start in a second at the most.")
     ] = None,
+    include_rerun: Annotated[
+        bool, typer.Option("--include-rerun", help="With a filter: also what was run again before.")
+    ] = False,
     request_id: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +57,8 @@ def rerun(
     """Run ended invocations again, as new ones: one with the same or another payload, or all that match a filter.
 
     The id of the new one is printed. With a filter the number is told and confirmed on the terminal first, and on a
-    terminal it shows how far it is. One that broke off goes on by its request id.
+    terminal it shows how far it is. One that broke off goes on by its request id. What was run again before is left
+    out: its re-runs stand for it.
 
     \b
     Examples:
@@ -76,7 +80,11 @@ def rerun(
     check_choice(
         ids=invocation_id is not None,
         chosen=chosen,
-        only_with_filter={"--dry-run": dry_run, "--max-per-second": max_per_second is not None},
+        only_with_filter={
+            "--dry-run": dry_run,
+            "--max-per-second": max_per_second is not None,
+            "--include-rerun": include_rerun,
+        },
     )
     as_json = wants_json(ctx, json=json)
     if invocation_id is None:
@@ -85,14 +93,15 @@ def rerun(
                 raise typer.BadParameter("needs an id", param_hint=option)
         with connect(ctx, target) as client:
             if dry_run:
-                matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+                matched = _count(client, chosen, include_rerun=include_rerun)
                 tell_count(matched, "run again", as_json=as_json)
             else:
                 if not yes:
-                    _confirm(client, chosen)
+                    _confirm(_count(client, chosen, include_rerun=include_rerun))
                 done = carry_out(
                     lambda id_, report: client.bulk_rerun(
                         max_per_second=max_per_second,
+                        include_rerun=include_rerun,
                         request_id=id_,
                         on_progress=report,
                         timeout=BULK_TIMEOUT,
@@ -120,8 +129,11 @@ def rerun(
             print_accepted(handle, as_json=as_json)
 
 
-def _confirm(client: Client, chosen: FilterOptions) -> None:
-    matched = client.bulk_rerun(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
+def _count(client: Client, chosen: FilterOptions, *, include_rerun: bool) -> int:
+    return client.bulk_rerun(dry_run=True, include_rerun=include_rerun, timeout=BULK_TIMEOUT, **chosen).matched
+
+
+def _confirm(matched: int) -> None:
     if matched:
         confirm(f"Run {several(matched)} again?")
 

@@ -93,6 +93,7 @@ def rerun_request(
     *,
     dry_run: bool,
     max_per_second: float | None,
+    include_rerun: bool,
     request_id: str | None,
 ) -> invocation_service_pb2.BulkRerunRequest:
     """Return the request to run many again.
@@ -104,6 +105,7 @@ def rerun_request(
         filter=wanted,
         dry_run=check.flag("dry_run", dry_run),
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
+        include_rerun=check.flag("include_rerun", include_rerun),
         request_id=request_id_of(request_id),
     )
 

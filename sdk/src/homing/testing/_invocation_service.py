@@ -157,7 +157,11 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         )
 
     def _rerun_all(self, request: api.BulkRerunRequest) -> api.BulkRerunResponse:
-        matched = [record for record in self._chosen(request.filter) if record.state in ENDS]
+        matched = [
+            record
+            for record in self._chosen(request.filter)
+            if record.state in ENDS and (request.include_rerun or not self._store.was_rerun(record.id))
+        ]
         response = api.BulkRerunResponse(matched=len(matched))
         for earlier in () if request.dry_run else matched:
             if earlier.function in self.state.deployed:

@@ -195,6 +195,11 @@ class Store:
         with self.changed:
             return [copy(record) for record in self.records.values() if matches(wanted, record)]
 
+    def was_rerun(self, invocation_id: str) -> bool:
+        """Tell whether an invocation was run again."""
+        with self.changed:
+            return any(record.rerun_of == invocation_id for record in self.records.values())
+
     def find_dead(self, wanted: DeadLetterFilter) -> list[DeadLetter]:
         """Return the dead letters that a filter selects, the newest first."""
         with self.changed:

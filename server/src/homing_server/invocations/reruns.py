@@ -84,7 +84,9 @@ class Reruns:
         checks.done()
 
         def count(connection: Connection, call: BulkCall) -> Mapping[str, int]:
-            matched = count_rerunnable(connection, request.filter, last_seq=call.last_seq)
+            matched = count_rerunnable(
+                connection, request.filter, last_seq=call.last_seq, include_rerun=request.include_rerun
+            )
             check_spread(request.max_per_second, matched, "invocations")
             return {"matched": matched}
 
@@ -113,6 +115,7 @@ class Reruns:
             rerunnable_page,
             request.filter,
             last_seq=call.last_seq,
+            include_rerun=request.include_rerun,
             after=None if call.place is None else Place(create_us=call.place[0], id=call.place[1]),
             size=_PAGE_SIZE,
             max_bytes=_PAGE_BYTES,
@@ -138,6 +141,7 @@ def rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str = "", due
     """Return that an invocation is to run again as it was asked for, but when it was to run."""
     spec = invocation.spec
     spec.ClearField("schedule_time")
+    spec.ClearField("delay")
     return Rerun(of=invocation.id, spec=spec, request_id=request_id, due_us=due_us)
 
 

@@ -40,6 +40,9 @@ _invocations = schema.invocations
 _insert = insert(_dead_letters)
 _select_deliveries = select(_deliveries).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
 _select_lives = select(_deliveries.c.id, *LIFE).where(_deliveries.c.id.in_(bindparam("ids", expanding=True)))
+_select_run_again = select(_invocations.c.rerun_of).where(
+    _invocations.c.id.in_(bindparam("ids", expanding=True)), _invocations.c.rerun_of.is_not(None)
+)
 _select_invocations = select(_invocations).where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -143,6 +146,17 @@ def remove(connection: Connection, ids: Collection[str]) -> int:
     """Forget dead letters; return how many of them there were."""
     statement = delete(_dead_letters).where(_dead_letters.c.id.in_(bindparam("ids", expanding=True)))
     return connection.execute(statement, {"ids": list(ids)}).rowcount
+
+
+def remove_cured(connection: Connection, reruns: Collection[str]) -> None:
+    """Forget the dead letters of what these ended well for: of what they run again, and what that ran again.
+
+    :param reruns: The ids of invocations that were run again, and succeeded.
+    """
+    ids = set(reruns)
+    while ids:
+        remove(connection, ids)
+        ids = set(connection.execute(_select_run_again, {"ids": list(ids)}).scalars())
 
 
 def purge(connection: Connection, selection: DeadLetterFilter, *, until_us: int, most: int) -> int:

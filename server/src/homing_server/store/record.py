@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from homing_core import lifecycle
 from homing_core.clock import now_us
-from homing_core.lifecycle import Custody, Effect, Refusal, Step
+from homing_core.lifecycle import Custody, Effect, Refusal, State, Step
 from homing_core.lifecycle.custody import left_broker
 from homing_core.lifecycle.invocation import lets_go
 from homing_core.wire.v1 import Event
@@ -123,6 +123,11 @@ def _carry_out(connection: Connection, changes: Sequence[Change], effects: Commi
         tombstones.insert_all(connection, stopping, now_us=now)
     if ended := asked.get(Effect.MAKE_DELIVERIES):
         delivery_rows.make(connection, ended, effects)
+    cured = {
+        change.row.rerun_of for change in changes if change.row.rerun_of and change.after.state is State.SUCCEEDED
+    }
+    if cured:
+        dead_letters.remove_cured(connection, cured)
     if dead := asked.get(Effect.MAKE_DEAD_LETTER):
         dead_letters.add_invocations(connection, dead, now_us=now)
 
