@@ -94,7 +94,7 @@ def test_one_function_with_many_payloads(driver: Driver, client: Any, scripted_s
     assert [handle.id[-1] for handle in handles] == ["0", "1", "2"]
     [request] = scripted_server.requests["BatchInvokeAsync"]
     assert {one.spec.function for one in request.requests} == {"figlet"}
-    assert all(one.spec.labels == {"job": "7"} and one.spec.HasField("schedule_time") for one in request.requests)
+    assert all(one.spec.labels == {"job": "7"} and one.spec.delay.seconds == 5 for one in request.requests)
 
 
 def test_nothing_is_no_call(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:

@@ -211,15 +211,15 @@ def test_invoke_async_sends_what_it_is_given(driver: Driver, client: Any, script
     )
 
 
-def test_a_delay_is_a_time_from_now(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
-    scripted_server.script("InvokeAsync", records.accepted())
-    before = datetime.now(UTC)
+def test_a_delay_travels_as_it_was_said(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
+    scripted_server.script("InvokeAsync", records.accepted(), records.accepted())
 
     driver.do(client.invoke_async, "figlet", delay=timedelta(hours=1))
+    driver.do(client.invoke_async, "figlet", delay=0)
 
-    [request] = scripted_server.requests["InvokeAsync"]
-    due = request.spec.schedule_time.ToDatetime(tzinfo=UTC)
-    assert before <= due - timedelta(hours=1) <= datetime.now(UTC)
+    hour, none = (request.spec for request in scripted_server.requests["InvokeAsync"])
+    assert (hour.delay, hour.HasField("schedule_time")) == (records.span(3600), False)
+    assert none.HasField("delay")
 
 
 def test_an_accept_is_repeated_with_the_same_request_id(

@@ -217,7 +217,9 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
     if spec.HasField("schedule_time"):
         _check_schedule(checks, spec.schedule_time, now_us)
     if spec.HasField("delay"):
-        checks.duration("spec.delay", spec.delay, 0, limits.MAX_DELAY)
+        # None is a delay too: it starts at once.
+        if spec.delay != Duration():
+            checks.duration("spec.delay", spec.delay, 0, limits.MAX_DELAY)
         if spec.HasField("schedule_time"):
             checks.add("spec.delay", "cannot be given together with schedule_time")
 
