@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import homing
 from homing import AlreadyExistsError, Client, InvocationRequest, InvocationState
-from support.fixtures import running_cluster
-from support.processes import Cluster, Dev
+from support.processes import Dev
 
 FAILED = [InvocationState.FAILED]
 

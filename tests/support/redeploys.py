@@ -18,7 +18,7 @@ async def redeploy(clients: Sequence[AsyncClient], *, names: int, cycles: int, s
 
     Each definition answers with its number; what was accepted for one has to be answered by it.
     """
-    rng = random.Random(seed)  # noqa: S311 it only has to be repeatable
+    rng = random.Random(seed)
     await asyncio.gather(*(_cycles(clients, f"again-{name}", cycles, rng) for name in range(names)))
 
 

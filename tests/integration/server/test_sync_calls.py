@@ -49,9 +49,7 @@ class Bench:
             tasks=tasks,
         )
         reasons = WaitReasons(catalog, presence)
-        self.calls = SyncCalls(
-            self.broker, presence, reasons, urls, catalog=catalog, control=self.control, tasks=tasks
-        )
+        self.calls = SyncCalls(self.broker, presence, reasons, urls, catalog=catalog, control=self.control, tasks=tasks)
         connect(self.broker, self.control, self.calls)
 
     async def call(self, *, seconds: float = 60.0) -> asyncio.Task[api.Invocation]:

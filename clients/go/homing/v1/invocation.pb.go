@@ -486,14 +486,17 @@ type InvocationSpec struct {
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
 	// How long the invocation may wait for its first start, 1 s to 30 days; unset means the function's, or 24 h.
 	MaxAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	// When to start it; unset or past means now.
+	// When to start it; unset or past means now. Records tell it of what has a delay, too.
 	ScheduleTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=schedule_time,json=scheduleTime,proto3" json:"schedule_time,omitempty"`
 	// Receives the function's output at the end.
 	Callback *Callback `protobuf:"bytes,9,opt,name=callback,proto3" json:"callback,omitempty"`
 	// Receive the envelope when the invocation succeeded, in place of the function's; at most 8.
 	OnSuccess []*Destination `protobuf:"bytes,10,rep,name=on_success,json=onSuccess,proto3" json:"on_success,omitempty"`
 	// Receive the envelope when the invocation ended otherwise, in place of the function's; at most 8.
-	OnFailure     []*Destination `protobuf:"bytes,11,rep,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	OnFailure []*Destination `protobuf:"bytes,11,rep,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
+	// How long after it is accepted to start it, up to 30 days; in place of schedule_time. A call that is repeated under
+	// its request_id asks for the same by it, and for another schedule_time does not.
+	Delay         *durationpb.Duration `protobuf:"bytes,12,opt,name=delay,proto3" json:"delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -601,6 +604,13 @@ func (x *InvocationSpec) GetOnSuccess() []*Destination {
 func (x *InvocationSpec) GetOnFailure() []*Destination {
 	if x != nil {
 		return x.OnFailure
+	}
+	return nil
+}
+
+func (x *InvocationSpec) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
 	}
 	return nil
 }
@@ -1692,7 +1702,7 @@ var File_homing_v1_invocation_proto protoreflect.FileDescriptor
 
 const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\n" +
-	"\x1ahoming/v1/invocation.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17homing/v1/payload.proto\x1a\x16homing/v1/policy.proto\"\x93\x05\n" +
+	"\x1ahoming/v1/invocation.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17homing/v1/payload.proto\x1a\x16homing/v1/policy.proto\"\xc4\x05\n" +
 	"\x0eInvocationSpec\x12\x1a\n" +
 	"\bfunction\x18\x01 \x01(\tR\bfunction\x12,\n" +
 	"\apayload\x18\x02 \x01(\v2\x12.homing.v1.PayloadR\apayload\x12*\n" +
@@ -1707,7 +1717,8 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"on_success\x18\n" +
 	" \x03(\v2\x16.homing.v1.DestinationR\tonSuccess\x125\n" +
 	"\n" +
-	"on_failure\x18\v \x03(\v2\x16.homing.v1.DestinationR\tonFailure\x1a9\n" +
+	"on_failure\x18\v \x03(\v2\x16.homing.v1.DestinationR\tonFailure\x12/\n" +
+	"\x05delay\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05delay\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
@@ -1935,52 +1946,53 @@ var file_homing_v1_invocation_proto_depIdxs = []int32{
 	25, // 7: homing.v1.InvocationSpec.callback:type_name -> homing.v1.Callback
 	26, // 8: homing.v1.InvocationSpec.on_success:type_name -> homing.v1.Destination
 	26, // 9: homing.v1.InvocationSpec.on_failure:type_name -> homing.v1.Destination
-	27, // 10: homing.v1.Result.headers:type_name -> homing.v1.Header
-	20, // 11: homing.v1.Result.payload:type_name -> homing.v1.Payload
-	24, // 12: homing.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	24, // 13: homing.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 14: homing.v1.Attempt.outcome:type_name -> homing.v1.AttemptOutcome
-	7,  // 15: homing.v1.Attempt.failure:type_name -> homing.v1.Failure
-	23, // 16: homing.v1.Attempt.next_delay:type_name -> google.protobuf.Duration
-	24, // 17: homing.v1.InvocationEvent.time:type_name -> google.protobuf.Timestamp
-	3,  // 18: homing.v1.InvocationEvent.type:type_name -> homing.v1.InvocationEventType
-	24, // 19: homing.v1.DeliveryAttempt.start_time:type_name -> google.protobuf.Timestamp
-	23, // 20: homing.v1.DeliveryAttempt.duration:type_name -> google.protobuf.Duration
-	7,  // 21: homing.v1.DeliveryAttempt.failure:type_name -> homing.v1.Failure
-	4,  // 22: homing.v1.Delivery.kind:type_name -> homing.v1.DeliveryKind
-	5,  // 23: homing.v1.Delivery.state:type_name -> homing.v1.DeliveryState
-	11, // 24: homing.v1.Delivery.attempts:type_name -> homing.v1.DeliveryAttempt
-	24, // 25: homing.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
-	24, // 26: homing.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
-	24, // 27: homing.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
-	24, // 28: homing.v1.StopRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 29: homing.v1.Progress.time:type_name -> google.protobuf.Timestamp
-	0,  // 30: homing.v1.Invocation.state:type_name -> homing.v1.InvocationState
-	1,  // 31: homing.v1.Invocation.wait_reason:type_name -> homing.v1.WaitReason
-	24, // 32: homing.v1.Invocation.wait_until:type_name -> google.protobuf.Timestamp
-	6,  // 33: homing.v1.Invocation.spec:type_name -> homing.v1.InvocationSpec
-	24, // 34: homing.v1.Invocation.create_time:type_name -> google.protobuf.Timestamp
-	24, // 35: homing.v1.Invocation.start_time:type_name -> google.protobuf.Timestamp
-	24, // 36: homing.v1.Invocation.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 37: homing.v1.Invocation.attempts:type_name -> homing.v1.Attempt
-	10, // 38: homing.v1.Invocation.events:type_name -> homing.v1.InvocationEvent
-	12, // 39: homing.v1.Invocation.deliveries:type_name -> homing.v1.Delivery
-	8,  // 40: homing.v1.Invocation.result:type_name -> homing.v1.Result
-	7,  // 41: homing.v1.Invocation.failure:type_name -> homing.v1.Failure
-	13, // 42: homing.v1.Invocation.stop_request:type_name -> homing.v1.StopRequest
-	14, // 43: homing.v1.Invocation.progress:type_name -> homing.v1.Progress
-	24, // 44: homing.v1.TimeRange.start_time:type_name -> google.protobuf.Timestamp
-	24, // 45: homing.v1.TimeRange.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 46: homing.v1.InvocationFilter.states:type_name -> homing.v1.InvocationState
-	16, // 47: homing.v1.InvocationFilter.create_time:type_name -> homing.v1.TimeRange
-	16, // 48: homing.v1.InvocationFilter.start_time:type_name -> homing.v1.TimeRange
-	16, // 49: homing.v1.InvocationFilter.end_time:type_name -> homing.v1.TimeRange
-	19, // 50: homing.v1.InvocationFilter.labels:type_name -> homing.v1.InvocationFilter.LabelsEntry
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	23, // 10: homing.v1.InvocationSpec.delay:type_name -> google.protobuf.Duration
+	27, // 11: homing.v1.Result.headers:type_name -> homing.v1.Header
+	20, // 12: homing.v1.Result.payload:type_name -> homing.v1.Payload
+	24, // 13: homing.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	24, // 14: homing.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 15: homing.v1.Attempt.outcome:type_name -> homing.v1.AttemptOutcome
+	7,  // 16: homing.v1.Attempt.failure:type_name -> homing.v1.Failure
+	23, // 17: homing.v1.Attempt.next_delay:type_name -> google.protobuf.Duration
+	24, // 18: homing.v1.InvocationEvent.time:type_name -> google.protobuf.Timestamp
+	3,  // 19: homing.v1.InvocationEvent.type:type_name -> homing.v1.InvocationEventType
+	24, // 20: homing.v1.DeliveryAttempt.start_time:type_name -> google.protobuf.Timestamp
+	23, // 21: homing.v1.DeliveryAttempt.duration:type_name -> google.protobuf.Duration
+	7,  // 22: homing.v1.DeliveryAttempt.failure:type_name -> homing.v1.Failure
+	4,  // 23: homing.v1.Delivery.kind:type_name -> homing.v1.DeliveryKind
+	5,  // 24: homing.v1.Delivery.state:type_name -> homing.v1.DeliveryState
+	11, // 25: homing.v1.Delivery.attempts:type_name -> homing.v1.DeliveryAttempt
+	24, // 26: homing.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
+	24, // 27: homing.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
+	24, // 28: homing.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
+	24, // 29: homing.v1.StopRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 30: homing.v1.Progress.time:type_name -> google.protobuf.Timestamp
+	0,  // 31: homing.v1.Invocation.state:type_name -> homing.v1.InvocationState
+	1,  // 32: homing.v1.Invocation.wait_reason:type_name -> homing.v1.WaitReason
+	24, // 33: homing.v1.Invocation.wait_until:type_name -> google.protobuf.Timestamp
+	6,  // 34: homing.v1.Invocation.spec:type_name -> homing.v1.InvocationSpec
+	24, // 35: homing.v1.Invocation.create_time:type_name -> google.protobuf.Timestamp
+	24, // 36: homing.v1.Invocation.start_time:type_name -> google.protobuf.Timestamp
+	24, // 37: homing.v1.Invocation.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 38: homing.v1.Invocation.attempts:type_name -> homing.v1.Attempt
+	10, // 39: homing.v1.Invocation.events:type_name -> homing.v1.InvocationEvent
+	12, // 40: homing.v1.Invocation.deliveries:type_name -> homing.v1.Delivery
+	8,  // 41: homing.v1.Invocation.result:type_name -> homing.v1.Result
+	7,  // 42: homing.v1.Invocation.failure:type_name -> homing.v1.Failure
+	13, // 43: homing.v1.Invocation.stop_request:type_name -> homing.v1.StopRequest
+	14, // 44: homing.v1.Invocation.progress:type_name -> homing.v1.Progress
+	24, // 45: homing.v1.TimeRange.start_time:type_name -> google.protobuf.Timestamp
+	24, // 46: homing.v1.TimeRange.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 47: homing.v1.InvocationFilter.states:type_name -> homing.v1.InvocationState
+	16, // 48: homing.v1.InvocationFilter.create_time:type_name -> homing.v1.TimeRange
+	16, // 49: homing.v1.InvocationFilter.start_time:type_name -> homing.v1.TimeRange
+	16, // 50: homing.v1.InvocationFilter.end_time:type_name -> homing.v1.TimeRange
+	19, // 51: homing.v1.InvocationFilter.labels:type_name -> homing.v1.InvocationFilter.LabelsEntry
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_homing_v1_invocation_proto_init() }

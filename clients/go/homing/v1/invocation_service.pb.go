@@ -80,7 +80,7 @@ func (InvocationOrder) EnumDescriptor() ([]byte, []int) {
 // InvokeRequest asks to run a function and to wait.
 type InvokeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to run. `schedule_time`, `callback` and destinations are for asynchronous invocations and refused here.
+	// What to run. `schedule_time`, `delay`, `callback` and destinations are for asynchronous invocations and refused here.
 	Spec          *InvocationSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1395,7 +1395,9 @@ type BulkRerunRequest struct {
 	// How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later.
 	MaxPerSecond float64 `protobuf:"fixed64,3,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`
 	// As in BulkStopRequest: under one id no invocation is run again twice, nor what the call itself made.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether to run again also what was run again before. Else it is left out, and its re-runs stand for it.
+	IncludeRerun  bool `protobuf:"varint,5,opt,name=include_rerun,json=includeRerun,proto3" json:"include_rerun,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1456,6 +1458,13 @@ func (x *BulkRerunRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *BulkRerunRequest) GetIncludeRerun() bool {
+	if x != nil {
+		return x.IncludeRerun
+	}
+	return false
 }
 
 // BulkRerunResponse tells how many run again so far, by all calls with the same request_id.
@@ -1783,13 +1792,14 @@ const file_homing_v1_invocation_service_proto_rawDesc = "" +
 	"\n" +
 	"invocation\x18\x01 \x01(\v2\x15.homing.v1.InvocationR\n" +
 	"invocation\x12\x1c\n" +
-	"\tduplicate\x18\x02 \x01(\bR\tduplicate\"\xa5\x01\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\"\xca\x01\n" +
 	"\x10BulkRerunRequest\x123\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1b.homing.v1.InvocationFilterR\x06filter\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12$\n" +
 	"\x0emax_per_second\x18\x03 \x01(\x01R\fmaxPerSecond\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"w\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
+	"\rinclude_rerun\x18\x05 \x01(\bR\fincludeRerun\"w\n" +
 	"\x11BulkRerunResponse\x12\x18\n" +
 	"\amatched\x18\x01 \x01(\x03R\amatched\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\x03R\baccepted\x12\x18\n" +

@@ -177,12 +177,15 @@ class ByFilter:
         *,
         dry_run: bool = False,
         max_per_second: float | None = None,
+        include_rerun: bool = False,
         request_id: str | None = None,
         on_progress: Callable[[BulkRerun], object] | None = None,
         timeout: Seconds | Unset | None = UNSET,
         **conditions: Unpack[FilterOptions],
     ) -> BulkRerun:
         """Run all invocations that match, and had ended when the call began, again, as new ones.
+
+        What was run again before is left out: its re-runs stand for it, and are run again where they match.
 
         ::
 
@@ -193,6 +196,7 @@ class ByFilter:
         :param dry_run: Whether to count only.
         :param max_per_second: How many start in a second at the most, up to 10,000; by default there is no cap. The
             others are scheduled for later.
+        :param include_rerun: Whether to run again also what was run again before.
         :param request_id: An id of your choice, at most 128 ASCII characters: a call with the same id goes on where an
             earlier one broke off, or tells what that came to. By default a new one.
         :param on_progress: Called with the counts so far, a few times in a second, and with those of the end. It must
@@ -208,7 +212,11 @@ class ByFilter:
         """
         deadline = Deadline.of(timeout, self._connection.settings.timeout)
         request = bulk.rerun_request(
-            invocation_filter(**conditions), dry_run=dry_run, max_per_second=max_per_second, request_id=request_id
+            invocation_filter(**conditions),
+            dry_run=dry_run,
+            max_per_second=max_per_second,
+            include_rerun=include_rerun,
+            request_id=request_id,
         )
         return bulk_call(
             self._connection,

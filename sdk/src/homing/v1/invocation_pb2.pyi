@@ -328,6 +328,7 @@ class InvocationSpec(google.protobuf.message.Message):
     CALLBACK_FIELD_NUMBER: builtins.int
     ON_SUCCESS_FIELD_NUMBER: builtins.int
     ON_FAILURE_FIELD_NUMBER: builtins.int
+    DELAY_FIELD_NUMBER: builtins.int
     function: builtins.str
     """The name of the function."""
     @property
@@ -356,7 +357,7 @@ class InvocationSpec(google.protobuf.message.Message):
 
     @property
     def schedule_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When to start it; unset or past means now."""
+        """When to start it; unset or past means now. Records tell it of what has a delay, too."""
 
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
@@ -369,6 +370,12 @@ class InvocationSpec(google.protobuf.message.Message):
     @property
     def on_failure(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.policy_pb2.Destination]:
         """Receive the envelope when the invocation ended otherwise, in place of the function's; at most 8."""
+
+    @property
+    def delay(self) -> google.protobuf.duration_pb2.Duration:
+        """How long after it is accepted to start it, up to 30 days; in place of schedule_time. A call that is repeated under
+        its request_id asks for the same by it, and for another schedule_time does not.
+        """
 
     def __init__(
         self,
@@ -384,9 +391,10 @@ class InvocationSpec(google.protobuf.message.Message):
         callback: homing.v1.policy_pb2.Callback | None = ...,
         on_success: collections.abc.Iterable[homing.v1.policy_pb2.Destination] | None = ...,
         on_failure: collections.abc.Iterable[homing.v1.policy_pb2.Destination] | None = ...,
+        delay: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "http", b"http", "max_age", b"max_age", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "function", b"function", "http", b"http", "labels", b"labels", "max_age", b"max_age", "on_failure", b"on_failure", "on_success", b"on_success", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "delay", b"delay", "http", b"http", "max_age", b"max_age", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "delay", b"delay", "function", b"function", "http", b"http", "labels", b"labels", "max_age", b"max_age", "on_failure", b"on_failure", "on_success", b"on_success", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> None: ...
 
 Global___InvocationSpec: typing_extensions.TypeAlias = InvocationSpec
 

@@ -57,7 +57,7 @@ class InvokeRequest(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     @property
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
-        """What to run. `schedule_time`, `callback` and destinations are for asynchronous invocations and refused here."""
+        """What to run. `schedule_time`, `delay`, `callback` and destinations are for asynchronous invocations and refused here."""
 
     def __init__(
         self,
@@ -680,12 +680,15 @@ class BulkRerunRequest(google.protobuf.message.Message):
     DRY_RUN_FIELD_NUMBER: builtins.int
     MAX_PER_SECOND_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    INCLUDE_RERUN_FIELD_NUMBER: builtins.int
     dry_run: builtins.bool
     """Whether to count only. Of such a call nothing is remembered."""
     max_per_second: builtins.float
     """How many start in a second at the most, up to 10,000; 0 means no cap. The others are scheduled for later."""
     request_id: builtins.str
     """As in BulkStopRequest: under one id no invocation is run again twice, nor what the call itself made."""
+    include_rerun: builtins.bool
+    """Whether to run again also what was run again before. Else it is left out, and its re-runs stand for it."""
     @property
     def filter(self) -> homing.v1.invocation_pb2.InvocationFilter:
         """Which ones; at least one field must be set. Those that have not ended are left out."""
@@ -697,9 +700,10 @@ class BulkRerunRequest(google.protobuf.message.Message):
         dry_run: builtins.bool = ...,
         max_per_second: builtins.float = ...,
         request_id: builtins.str = ...,
+        include_rerun: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "max_per_second", b"max_per_second", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dry_run", b"dry_run", "filter", b"filter", "include_rerun", b"include_rerun", "max_per_second", b"max_per_second", "request_id", b"request_id"]) -> None: ...
 
 Global___BulkRerunRequest: typing_extensions.TypeAlias = BulkRerunRequest
 

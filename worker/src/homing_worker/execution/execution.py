@@ -88,7 +88,9 @@ class Execution:
                 self._settle(requeue=True)
                 return
             self._services.metrics.execution("async", "REQUEUED")
-            last = self._journal.event(requeued=Requeued(reason=RequeueReason.REPLACED, attempts=self._attempts.records))
+            last = self._journal.event(
+                requeued=Requeued(reason=RequeueReason.REPLACED, attempts=self._attempts.records)
+            )
         except Exception:  # noqa: BLE001 whatever it is, the message must not stay in flight
             _log.exception("execution_crashed", invocation_id=self.invocation_id)
             self.return_lease()

@@ -95,9 +95,7 @@ class Lane:
     def update(self, state: FunctionState) -> None:
         """Take the function as it is now; what of it concerns consuming is applied by :meth:`consume`."""
         self._paused = state.function.paused
-        self.pool.update(
-            state.function, secrets_version=state.secrets_version, deleted_revision=state.deleted_revision
-        )
+        self.pool.update(state.function, secrets_version=state.secrets_version, deleted_revision=state.deleted_revision)
 
     async def consume(self) -> None:
         """Begin to consume, or consume anew where the connection or the capacity has changed.

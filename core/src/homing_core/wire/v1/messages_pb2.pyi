@@ -53,6 +53,7 @@ class WorkMessage(google.protobuf.message.Message):
     DEPTH_FIELD_NUMBER: builtins.int
     BODIES_FIELD_NUMBER: builtins.int
     REQUIRES_FIELD_NUMBER: builtins.int
+    FUNCTION_REVISION_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     generation: builtins.int
@@ -69,6 +70,8 @@ class WorkMessage(google.protobuf.message.Message):
     """The trace context of the caller."""
     depth: builtins.int
     """The length of the chain of invocations that caused this one."""
+    function_revision: builtins.int
+    """The revision that its function had when the invocation was accepted: nothing older runs it."""
     @property
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run, with its payload and without callback and destinations."""
@@ -95,9 +98,10 @@ class WorkMessage(google.protobuf.message.Message):
         depth: builtins.int = ...,
         bodies: Global___BodyAccess | None = ...,
         requires: collections.abc.Iterable[builtins.str] | None = ...,
+        function_revision: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "create_us", b"create_us", "depth", b"depth", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "requires", b"requires", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "create_us", b"create_us", "depth", b"depth", "function_revision", b"function_revision", "generation", b"generation", "invocation_id", b"invocation_id", "prior_attempts", b"prior_attempts", "prior_lost_starts", b"prior_lost_starts", "requires", b"requires", "spec", b"spec", "start_by_us", b"start_by_us", "traceparent", b"traceparent"]) -> None: ...
 
 Global___WorkMessage: typing_extensions.TypeAlias = WorkMessage
 
@@ -138,6 +142,7 @@ class SyncRequest(google.protobuf.message.Message):
     CALLER_FIELD_NUMBER: builtins.int
     BODIES_FIELD_NUMBER: builtins.int
     REQUIRES_FIELD_NUMBER: builtins.int
+    FUNCTION_REVISION_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     reply_to: builtins.str
@@ -150,6 +155,8 @@ class SyncRequest(google.protobuf.message.Message):
     """The trace context of the caller."""
     caller: builtins.str
     """Who asked."""
+    function_revision: builtins.int
+    """As in WorkMessage, as far as the caller's server knew."""
     @property
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run, with its payload."""
@@ -174,9 +181,10 @@ class SyncRequest(google.protobuf.message.Message):
         caller: builtins.str = ...,
         bodies: Global___BodyAccess | None = ...,
         requires: collections.abc.Iterable[builtins.str] | None = ...,
+        function_revision: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "requires", b"requires", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "function_revision", b"function_revision", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "requires", b"requires", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
 
 Global___SyncRequest: typing_extensions.TypeAlias = SyncRequest
 
@@ -907,10 +915,15 @@ class FunctionState(google.protobuf.message.Message):
     FUNCTION_FIELD_NUMBER: builtins.int
     DELETED_FIELD_NUMBER: builtins.int
     SECRETS_VERSION_FIELD_NUMBER: builtins.int
+    DELETED_REVISION_FIELD_NUMBER: builtins.int
     deleted: builtins.bool
     """Whether it is gone."""
     secrets_version: builtins.int
     """Changes with the values of its secrets; 0 where it has none."""
+    deleted_revision: builtins.int
+    """The revision of the last deletion of a function of this name; 0 where there was none. What was accepted under an
+    earlier one is not the function's.
+    """
     @property
     def function(self) -> homing.v1.function_pb2.Function:
         """The function; where it is deleted, only its name and revision count."""
@@ -921,9 +934,10 @@ class FunctionState(google.protobuf.message.Message):
         function: homing.v1.function_pb2.Function | None = ...,
         deleted: builtins.bool = ...,
         secrets_version: builtins.int = ...,
+        deleted_revision: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["function", b"function"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["deleted", b"deleted", "function", b"function", "secrets_version", b"secrets_version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deleted", b"deleted", "deleted_revision", b"deleted_revision", "function", b"function", "secrets_version", b"secrets_version"]) -> None: ...
 
 Global___FunctionState: typing_extensions.TypeAlias = FunctionState
 
