@@ -117,7 +117,8 @@ def test_many_are_counted_stopped_and_run_again(driver: Driver, client: Any, hom
     assert driver.do(client.bulk_rerun, request_id="r1", **succeeded) == done
     with pytest.raises(homing.AlreadyExistsError, match="'r1' was used for another request"):
         driver.do(client.bulk_stop, request_id="r1", **succeeded)
-    assert driver.do(client.bulk_rerun, dry_run=True, request_id="r1", **succeeded).matched == 3
+    assert driver.do(client.bulk_rerun, dry_run=True, **succeeded).matched == 1, "what was run again is left out"
+    assert driver.do(client.bulk_rerun, dry_run=True, include_rerun=True, **succeeded).matched == 3
     assert len(homing_fake.calls("done")) == 4
     for call in (client.bulk_stop, client.bulk_rerun):
         with pytest.raises(homing.InvalidRequestError) as caught:
@@ -207,3 +208,17 @@ def test_functions_are_changed_in_part_and_at_the_revision_that_is_expected(driv
         driver.do(client.functions.update, "h", public=True)
     with pytest.raises(homing.InvalidRequestError, match="must have one source"):
         driver.do(client.functions.update, "g", url=None)
+
+
+def test_a_rerun_that_succeeds_takes_the_dead_letters_of_what_it_ran_again_away(
+    driver: Driver, client: Any, homing_fake: FakeServer
+) -> None:
+    homing_fake.function("ill").fails(500)
+    once = {"retry_policy": homing.RetryPolicy(max_attempts=1)}
+    first = driver.do(client.invoke_async, "ill", **once)
+    other = driver.do(client.invoke_async, "ill", **once)
+    again = driver.do(client.rerun, first.id)
+    homing_fake.function("ill").returns(b"well")
+    driver.do(client.rerun, again.id)
+
+    assert [letter.invocation_id for letter in driver.rest(client.dead_letters.list())] == [other.id]

@@ -262,7 +262,16 @@ class Store:
         record.end_time.GetCurrentTime()
         if not record.sync and state in DEAD_ENDS:
             self.dead[record.id] = record
+        if state == invocation_pb2.INVOCATION_STATE_SUCCEEDED:
+            self._forget_cured(record)
         self._changed(record)
+
+    def _forget_cured(self, record: Invocation) -> None:
+        """Forget the dead letters of what an invocation ran again, and of what that ran again."""
+        earlier: Invocation | None = record
+        while earlier is not None and earlier.rerun_of:
+            self.dead.pop(earlier.rerun_of, None)
+            earlier = self.records.get(earlier.rerun_of)
 
     def _changed(self, record: Invocation) -> None:
         self.changes.append(copy(record))

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.5
 
 
 class Drain:
-    """Takes what is in the queues of a deleted function to be ended, until they are empty or the name is deployed again.
+    """Takes what is in the queues of a deleted function to be ended, until they are empty or it is deployed again.
 
     What was accepted for a later function of the name is given back untouched, and ends the drain: this server may not
     have heard of the deploy yet.

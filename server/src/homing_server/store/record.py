@@ -123,7 +123,7 @@ def _carry_out(connection: Connection, changes: Sequence[Change], effects: Commi
         tombstones.insert_all(connection, stopping, now_us=now)
     if ended := asked.get(Effect.MAKE_DELIVERIES):
         delivery_rows.make(connection, ended, effects)
-    cured = {change.row.rerun_of for change in changes if change.row.rerun_of and change.after.state is State.SUCCEEDED}
+    cured = {change.row.rerun_of for change in changes if change.after.state is State.SUCCEEDED and change.row.rerun_of}
     if cured:
         dead_letters.remove_cured(connection, cured)
     if dead := asked.get(Effect.MAKE_DEAD_LETTER):

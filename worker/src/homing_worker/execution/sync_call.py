@@ -222,7 +222,7 @@ class SyncCall:
     async def _report(self, ended: Ended) -> None:
         """Record the end, where that is wanted, and answer the caller."""
         self._services.metrics.execution("sync", state_name(ended.state))
-        # What never started leaves no record. Its caller's server may know of a later function of the name, and ask again.
+        # What never started leaves no record: its caller's server may know of a later function, and ask again.
         if self._recorded and (ended.attempts or ended.state != api.INVOCATION_STATE_INVALID):
             self._services.events.post(
                 Event(
