@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from homing.v1 import function_pb2, policy_pb2
 from homing.v1 import invocation_pb2 as api
@@ -334,6 +335,28 @@ async def test_a_drain_gives_back_the_work_of_a_later_function_and_ends(bench: B
     await until(lambda: drained.cancelled and kept.fate == "requeued" and ended.fate == "acked")
     assert await bench.end_of(old) == (State.INVALID, "FUNCTION_DELETED")
     assert (await read(bench.database, new)).state == api.INVOCATION_STATE_ENQUEUED
+
+
+async def test_what_was_published_into_a_queue_that_is_being_removed_is_published_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new: list[str] = []
+
+    async def close_function(name: str) -> bool:
+        # Another server deploys it and publishes, after it was seen that the queue is empty.
+        with bench.database.writing() as connection:
+            put_function(connection, function_pb2.Function(name=name, image="resize:2"), now_us=now_us())
+        new.extend(await accept_sent(bench.database, 1))
+        return True
+
+    monkeypatch.setattr(bench.broker, "close_function", close_function)
+    with capture_logs() as logs:
+        await bench.deployment.delete("resize")
+        await until(lambda: any(line["event"] == "work_of_removed_queue_taken_back" for line in logs))
+
+    with bench.database.writing() as connection:
+        claimed = claim_work(connection, "resize", now_us=now_us(), most=10, most_bytes=10**6)
+    assert [(work.message.invocation_id, work.message.generation) for work in claimed.work] == [(new[0], 2)]
 
 
 async def test_what_was_accepted_before_a_deletion_ends_though_its_name_was_deployed_again(bench: Bench) -> None:

@@ -191,7 +191,8 @@ async def test_all_that_a_filter_selects_and_that_has_ended(bench: Bench, monkey
     only_live = api.InvocationFilter(states=[api.INVOCATION_STATE_ENQUEUED])
     assert counts(await bench.rerun_all(only_live)) == (0, 0, 0)
     labelled = api.InvocationFilter(labels={"job": "7"}, functions=["resize"], create_time=api.TimeRange())
-    assert counts(await bench.rerun_all(labelled, dry_run=True)) == (8, 0, 0)
+    assert counts(await bench.rerun_all(labelled, dry_run=True)) == (1, 0, 0), "the others were run again"
+    assert counts(await bench.rerun_all(labelled, dry_run=True, include_rerun=True)) == (8, 0, 0)
 
 
 async def test_a_call_that_broke_off_goes_on_and_counts_all_it_did(
@@ -221,7 +222,9 @@ async def test_a_call_that_broke_off_goes_on_and_counts_all_it_did(
     assert counts(await bench.rerun_all(selection, request_id="again")) == (10, 10, 0)
     assert len(await bench.children(*failed)) == 10
     assert not await bench.children(late)
-    assert counts(await bench.rerun_all(selection, request_id="another")) == (14, 14, 0)
+    assert counts(await bench.rerun_all(selection, request_id="another")) == (4, 4, 0)
+    everything = await bench.rerun_all(selection, request_id="all", include_rerun=True)
+    assert counts(everything) == (14, 14, 0)
 
 
 async def test_a_cap_spreads_the_starts_and_a_call_that_goes_on_keeps_to_it(

@@ -25,6 +25,7 @@ from homing_server.rules.update_mask import updated
 from homing_server.rules.validation import Checks, check_function, check_instances
 from homing_server.store import functions as stored
 from homing_server.store import tombstones
+from homing_server.store.dispatch import take_back_unstarted
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import Change, record_of
@@ -204,11 +205,17 @@ class Deployment:
                 earlier.end()
                 await earlier.ended()
             gone = await drain.run(lambda: self._invalidate_stored(name))
-            if gone:
-                await self._database.write(stored.mark_drained, name, revision=drain.revision)
+            if gone and not await self._database.write(stored.mark_drained, name, revision=drain.revision):
+                await self._restore_queues(name)
         finally:
             if self._drains.get(name) is drain:
                 del self._drains[name]
+
+    async def _restore_queues(self, name: str) -> None:
+        """Make the queues anew that were removed just as the name was deployed again, with what was in them."""
+        count = await self._database.write(take_back_unstarted, name, due_us=now_us())
+        _log.info("work_of_removed_queue_taken_back", function=name, count=count)
+        await self._broker.open_function(name)
 
     def _on_change(self, name: str) -> None:
         drain = self._drains.get(name)

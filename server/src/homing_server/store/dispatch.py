@@ -178,6 +178,14 @@ def expire_leases(connection: Connection, ids: Collection[str], *, now_us: int) 
     return effects
 
 
+def take_back_unstarted(connection: Connection, function: str, *, due_us: int) -> int:
+    """Return what a function has at the broker and no worker has spoken of to the store; count it.
+
+    For a queue that may have been removed with messages in it. A message that is still there becomes stale.
+    """
+    return outbox.INVOCATIONS.take_back_unstarted(connection, function, due_us=due_us)
+
+
 def at_broker(connection: Connection) -> dict[str, tuple[int, int]]:
     """Return by function how many invocations, of how many bytes in all, the store believes to be at the broker."""
     query = (

@@ -14,7 +14,7 @@ from sqlalchemy.sql.dml import Update
 
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Transfer
-from homing_core.lifecycle.custody import CONFIRM, LOSE, TAKE_BACK
+from homing_core.lifecycle.custody import AT_BROKER, CONFIRM, LOSE, TAKE_BACK
 from homing_server.store import schema
 
 Dispatch = tuple[str, int]
@@ -64,6 +64,15 @@ class Outbox:
     def take_back_all(self, connection: Connection, *, due_us: int) -> int:
         """Return all that was at a broker which kept nothing, or with its workers, to the store; count it."""
         return connection.execute(self._take_back_all, {"time_us": due_us}).rowcount
+
+    def take_back_unstarted(self, connection: Connection, function: str, *, due_us: int) -> int:
+        """Return what a function has at a broker, and that has not started, to the store; count it."""
+        statement = self._take_back_all.where(
+            held_by(self._table, AT_BROKER),
+            self._table.c.function == function,
+            self._table.c.state == int(lifecycle.State.ENQUEUED),
+        )
+        return connection.execute(statement, {"time_us": due_us}).rowcount
 
     def forgotten(self, connection: Connection, *, sent_before_us: int) -> list[Dispatch]:
         """Return dispatches that were committed so long ago that their dispatcher should have seen them confirmed."""
