@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
+from homing_core.private import make_private_file
 from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain
 from homing_server.app import Server
 from homing_server.errors import ApiError
@@ -124,8 +125,9 @@ def _greet(server: Server, worker: WorkerSettings, seconds: float) -> None:
 @contextmanager
 def _sole_user(data_dir: Path) -> Iterator[None]:
     """Keep a second process out of the data folder: each would take the other's work for left behind."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "dev.lock").open("w") as lock:
+    lock_path = data_dir / "dev.lock"
+    make_private_file(lock_path)
+    with lock_path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from homing_core.private import make_private_folder
+
 
 class OwnerLock:
     """A lock named after a worker, in a data folder that workers of this host may share."""
@@ -19,7 +21,7 @@ class OwnerLock:
 
         :raises OSError: The data folder cannot be written, or another process has the lock.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         while self._file is None:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from homing_core.private import make_private_folder
+
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 _PART: Final = ".part"
 
@@ -36,7 +38,8 @@ class BlobFiles:
         :raises OSError: It cannot be written.
         """
         path = self.path(blob_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         return PartFile(path)
 
     def remove(self, blob_ids: Collection[str]) -> None:
@@ -66,7 +69,7 @@ class PartFile:
         self._part = path.with_name(path.name + _PART)
         self._digest = hashlib.sha256()
         self._lock = threading.Lock()
-        self._file = self._part.open("xb", buffering=0)
+        self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", 0)
         self.size = 0
 
     @property

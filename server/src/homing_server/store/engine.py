@@ -15,14 +15,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
+from homing_core.private import make_private_file
 from homing_server.errors import ApiError, Code, ErrorReason
 from homing_server.store.meta import get_or_set
 
+_SCHEME = "sqlite:///"
 _BUSY_TIMEOUT_MS = 10_000
 _READ_CONNECTIONS = 4
 _RETRY_AFTER_SECONDS = 1.0
@@ -55,10 +57,11 @@ class Database:
     def __init__(self, url: str) -> None:
         """Prepare to open a database.
 
-        :param url: ``sqlite:///PATH``.
+        :param url: ``sqlite:///PATH``; all that follows is the path, whatever characters are in it.
+        :raises ValueError: It is something else.
         """
-        path = make_url(url).database
-        if not url.startswith("sqlite:///") or not path:
+        path = url.removeprefix(_SCHEME)
+        if path in {url, ""}:
             raise ValueError("store_url must be sqlite:///PATH")
         self._path = Path(path)
         self._writer = self._engine(connections=1, begin="BEGIN IMMEDIATE")
@@ -72,7 +75,7 @@ class Database:
 
     async def open(self) -> None:
         """Make the file where there is none and bring its schema up to date."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(make_private_file, self._path)
         await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
         self.identity = await self.write(get_or_set, "identity", uuid.uuid4().hex[:16])
         self.data_key = bytes.fromhex(await self.write(get_or_set, "data_key", secrets.token_hex(32)))
@@ -150,7 +153,8 @@ class Database:
 
     def _engine(self, *, connections: int, begin: str) -> Engine:
         engine = create_engine(
-            f"sqlite:///{self._path}",
+            # Made from its parts: in a URL some characters of a path would have a meaning.
+            URL.create("sqlite", database=str(self._path)),
             poolclass=QueuePool,
             pool_size=connections,
             max_overflow=0,
@@ -181,6 +185,7 @@ class Database:
 
 def _migrate(connection: Connection) -> None:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # A percent sign would be read as the beginning of a reference.
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from homing_core.private import make_parents
 from homing_core.sealing import SealError, Vault, key_of_text, new_key, text_of_key
 from homing_server.store import meta
 from homing_server.store.engine import Database
@@ -70,7 +71,7 @@ def _read(path: Path) -> str:
 
 def _make(path: Path) -> str:
     """Write a new key to a file, whole or not at all; return what the file has, which another server may have made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -15,6 +15,8 @@ from typing import Final
 
 import structlog
 
+from homing_core.private import make_parents
+
 _log = structlog.get_logger(__name__)
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 what is made here is checked to be this user's own
@@ -103,7 +105,8 @@ class SecretFiles:
         """Return the folder of this worker, made when it is first needed."""
         while self._own is None:
             try:
-                self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_parents(self._base)
+                self._base.mkdir(mode=0o700, exist_ok=True)
                 if not _is_private(self._base):
                     raise PermissionError(f"{self._base} is not a folder of this user alone")
                 made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._base))

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from homing_core.limits import MAX_PART
+from homing_core.private import make_private_folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 closed with the attempt
         self._lock = threading.Lock()
         self._digest = hashlib.sha256()
