@@ -15,6 +15,8 @@ from typing import Self
 
 import pika
 
+MAX_MESSAGE_SIZE = 16 * 2**20
+"""Bytes that the node takes in a message."""
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 CONTROL_TIMEOUT = 60.0
@@ -58,6 +60,8 @@ class RabbitNode:
             "log.console = false\n"
             # A small write-ahead log starts and restarts fast.
             "raft.wal_max_size_bytes = 33554432\n"
+            # As version 4 has it by default; before it was 128 MiB.
+            f"max_message_size = {MAX_MESSAGE_SIZE}\n"
         )
         self._environment = {
             "PATH": os.environ["PATH"],

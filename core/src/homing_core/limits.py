@@ -15,10 +15,15 @@ MAX_PAYLOAD: Final = 64 * MIB
 """A body over the inline limit is kept in a file, and has at most so many bytes."""
 MAX_PART: Final = 1 * MIB
 """Such a body travels in parts of at most so many bytes."""
+MAX_UPLOADS: Final = 1000
+MAX_UPLOADS_SIZE: Final = 4096 * MIB
+"""So many bodies, and bytes in them, a caller may have stored to which no invocation refers yet."""
 MAX_REQUEST_ID: Final = 128
 MAX_LABELS: Final = 16
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 255
+MAX_STATUS_CODES: Final = 300
+"""A retry policy names so many status codes at most: all that are no success."""
 MAX_HEADERS: Final = 64
 MAX_HEADERS_SIZE: Final = 16 * KIB
 MAX_URL: Final = 2048
@@ -59,6 +64,16 @@ DEFAULT_IDLE_TIMEOUT: Final = 300.0
 MIN_IDLE_TIMEOUT: Final = 1.0
 MAX_IDLE_TIMEOUT: Final = 24 * 3600.0
 MIN_MEMORY: Final = 6 * MIB
+MAX_FUNCTION: Final = 256 * KIB
+"""So many bytes a function takes at the most, encoded: each change of it goes to all workers as one message."""
+MAX_ARGUMENTS: Final = 1000
+MAX_ARGUMENT: Final = 64 * KIB
+MAX_ENV: Final = 256
+MAX_ENV_NAME: Final = 255
+MAX_ENV_VALUE: Final = 64 * KIB
+MAX_ANNOTATIONS: Final = 64
+MAX_ANNOTATION_KEY: Final = 255
+MAX_ANNOTATION_VALUE: Final = 64 * KIB
 
 MAX_LOG_LINE: Final = 16 * KIB
 MAX_LOG_LINES: Final = 10_000
@@ -96,6 +111,17 @@ MAX_STOPS: Final = 1000
 
 MAX_CANCELLED_CALLS: Final = 10_000
 """At most so many synchronous calls whose callers went away are remembered, so that they do not start."""
+
+MAX_SNAPSHOT_PART: Final = 1 * MIB
+"""About so many bytes of a snapshot go into one message."""
+
+MAX_MESSAGE: Final = 16 * MIB
+"""No message that is published has more bytes: RabbitMQ refuses what is over its `max_message_size`, by default 16 MiB
+from version 4 on, and closes the channel with all that is under way on it. The limits here keep every message below
+4 MiB."""
+
+MAX_FILTER_FUNCTIONS: Final = 100
+"""So many functions may be named in a filter."""
 
 MAX_DESTINATIONS: Final = 8
 """So many places at most get the envelope of one end."""

@@ -10,10 +10,18 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from homing_core.broker import Broker, BrokerUnavailableError, Depth, Outgoing, Received, UnroutableError
+from homing_core.broker import (
+    Broker,
+    BrokerUnavailableError,
+    Depth,
+    MessageTooLargeError,
+    Outgoing,
+    Received,
+    UnroutableError,
+)
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.broker.rabbitmq import RabbitBroker
-from homing_core.limits import MAX_BROKER_LOGS, MIB
+from homing_core.limits import MAX_BROKER_LOGS, MAX_MESSAGE, MIB
 from support.inbox import Inbox, eventually
 
 BrokerFactory = Callable[[], Broker]
@@ -212,6 +220,33 @@ async def test_work_for_a_function_without_queues_is_told_apart(broker: Broker) 
     assert [type(outcome) for outcome in outcomes] == [type(None), UnroutableError, type(None)]
     assert "nobody" in str(outcomes[1])
     await has_depth(broker, work=2)
+
+
+async def test_what_is_too_large_for_any_broker_is_refused_alone(broker: Broker) -> None:
+    inbox = Inbox()
+    await broker.consume_work("resize", inbox, prefetch=10)
+    large = bytes(MAX_MESSAGE + 1)
+    outcomes = await broker.publish_work([Outgoing(function="resize", body=body) for body in (b"1", large, b"2")])
+    assert [type(outcome) for outcome in outcomes] == [type(None), MessageTooLargeError, type(None)]
+    (outcome,) = await broker.publish_work([Outgoing(function="resize", body=large)])
+    assert isinstance(outcome, MessageTooLargeError)
+    (outcome,) = await broker.publish_deliveries([large])
+    assert isinstance(outcome, MessageTooLargeError)
+    for attempt in (
+        broker.publish_sync("resize", large, expires_in=1),
+        broker.publish_event(large),
+        broker.publish_logs(large),
+        broker.publish_reply("somewhere", large),
+        broker.publish_control(large),
+        broker.publish_control_to("somewhere", large),
+        broker.publish_status(large),
+    ):
+        with pytest.raises(MessageTooLargeError, match=f"at most {MAX_MESSAGE} bytes, has {MAX_MESSAGE + 1}"):
+            await attempt
+    assert broker.connected
+    # One more after these: nothing that is under way is lost, and nobody waits for what was not sent.
+    await publish(broker, b"3")
+    assert sorted(message.body for message in await inbox.take(3)) == [b"1", b"2", b"3"]
 
 
 async def test_many_publishers_at_once(broker: Broker) -> None:

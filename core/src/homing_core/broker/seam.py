@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from homing_core.limits import MAX_MESSAGE
+
 
 class BrokerError(Exception):
     """The broker could not do what was asked."""
@@ -41,6 +43,19 @@ class ForeignBrokerError(BrokerError):
 
 class UnroutableError(BrokerError):
     """The queue that a message was meant for does not exist. The broker does not have it."""
+
+
+class MessageTooLargeError(BrokerError):
+    """The message has more bytes than any may have, see :data:`homing_core.limits.MAX_MESSAGE`. It was not sent."""
+
+
+def check_size(body: bytes) -> None:
+    """Check that a broker takes a message of this size.
+
+    :raises MessageTooLargeError: None does.
+    """
+    if len(body) > MAX_MESSAGE:
+        raise MessageTooLargeError(f"a message must have at most {MAX_MESSAGE} bytes, has {len(body)}")
 
 
 class Received(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
@@ -20,8 +21,11 @@ from homing_core.broker.seam import (
     Handler,
     Outgoing,
     UnroutableError,
+    check_size,
 )
 from homing_core.ids import new_id
+
+T = TypeVar("T")
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -93,11 +97,12 @@ class EmbeddedBroker(Broker):
 
     async def publish_work(self, messages: Sequence[Outgoing]) -> Sequence[BrokerError | None]:
         """See :meth:`Broker.publish_work`."""
-        return [self._put_work(message) for message in messages]
+        return [self._outcome(self._put_work, message) for message in messages]
 
     async def publish_sync(self, function: str, body: bytes, *, expires_in: float) -> None:
         """See :meth:`Broker.publish_sync`."""
         self._check()
+        check_size(body)
         queue = self._exchange.sync.get(function)
         if queue is None:
             raise UnroutableError(f"function {function!r} has no queues")
@@ -113,11 +118,7 @@ class EmbeddedBroker(Broker):
 
     async def publish_deliveries(self, bodies: Sequence[bytes]) -> Sequence[BrokerError | None]:
         """See :meth:`Broker.publish_deliveries`."""
-        if not self._connected:
-            return [_unavailable() for _ in bodies]
-        for body in bodies:
-            self._exchange.deliveries.put(Message(body))
-        return [None] * len(bodies)
+        return [self._outcome(self._put_delivery, body) for body in bodies]
 
     async def publish_to_exchange(self, message: ExchangeMessage) -> None:
         """See :meth:`Broker.publish_to_exchange`: there are no exchanges but homing's own."""
@@ -131,6 +132,7 @@ class EmbeddedBroker(Broker):
     async def publish_control(self, body: bytes) -> None:
         """See :meth:`Broker.publish_control`."""
         self._check()
+        check_size(body)
         for queue in self._exchange.control.values():
             queue.put(Message(body))
 
@@ -141,6 +143,7 @@ class EmbeddedBroker(Broker):
     async def publish_status(self, body: bytes) -> None:
         """See :meth:`Broker.publish_status`."""
         self._check()
+        check_size(body)
         for queue in self._exchange.status.values():
             queue.put(Message(body))
 
@@ -208,17 +211,32 @@ class EmbeddedBroker(Broker):
 
     def _put(self, queue: Queue | None, body: bytes) -> None:
         self._check()
+        check_size(body)
         if queue is not None:
             queue.put(Message(body))
 
-    def _put_work(self, message: Outgoing) -> BrokerError | None:
+    @staticmethod
+    def _outcome(put: Callable[[T], None], message: T) -> BrokerError | None:
+        try:
+            put(message)
+        except BrokerError as error:
+            return error
+        return None
+
+    def _put_delivery(self, body: bytes) -> None:
         if not self._connected:
-            return _unavailable()
+            raise _unavailable()
+        check_size(body)
+        self._exchange.deliveries.put(Message(body))
+
+    def _put_work(self, message: Outgoing) -> None:
+        if not self._connected:
+            raise _unavailable()
+        check_size(message.body)
         queue = self._exchange.work.get(message.function)
         if queue is None:
-            return UnroutableError(f"function {message.function!r} has no queues")
+            raise UnroutableError(f"function {message.function!r} has no queues")
         queue.put(self._message(message.body, message.expires_in))
-        return None
 
     def _message(self, body: bytes, expires_in: float | None) -> Message:
         return Message(body, expires_at=None if expires_in is None else self._loop.time() + expires_in)

@@ -36,6 +36,7 @@ from homing_core.broker.seam import (
     ExchangeMessage,
     Handler,
     Outgoing,
+    check_size,
 )
 
 DRAIN_TIMEOUT: Final = 5.0
@@ -195,6 +196,7 @@ class RabbitBroker(Broker):
 
     async def publish_to_exchange(self, message: ExchangeMessage) -> None:
         """See :meth:`Broker.publish_to_exchange`."""
+        check_size(message.body)
         if not self._publisher.available:
             raise BrokerUnavailableError("RabbitMQ is not connected, or takes no messages now.")
         await self._exchanges.publish(self._publishing.connection, message)

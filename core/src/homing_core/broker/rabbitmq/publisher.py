@@ -18,9 +18,11 @@ from homing_core.broker.rabbitmq.connection import Connection
 from homing_core.broker.seam import (
     BrokerError,
     BrokerUnavailableError,
+    MessageTooLargeError,
     PublishRefusedError,
     PublishUnknownError,
     UnroutableError,
+    check_size,
 )
 from homing_core.limits import MIB
 
@@ -153,9 +155,11 @@ class Publisher:
     async def send(self, exchange: str, key: str, body: bytes, *, wait: bool = False) -> None:
         """Publish without a confirm; the message may be lost.
 
+        :raises MessageTooLargeError: No broker takes it.
         :raises BrokerUnavailableError: There is no connection, or with ``wait`` there was none in time, see
             :data:`AVAILABILITY_TIMEOUT`.
         """
+        check_size(body)
         if wait and not self._available.is_set():
             await self._availability()
         channel = self._transient
@@ -222,6 +226,12 @@ class Publisher:
         self._drained.clear()
         while index < last and self._has_room():
             message = messages[index]
+            try:
+                check_size(message.body)
+            except MessageTooLargeError as error:
+                batch.settle(index, error)
+                index += 1
+                continue
             self._sequence = sequence = self._sequence + 1
             # A returned message is identified by this; nothing else needs it.
             properties = BasicProperties(
@@ -233,6 +243,8 @@ class Publisher:
             self._pending_bytes += len(message.body)
             publish("", message.queue, message.body, properties, mandatory=True)
             index += 1
+        if not self._pending:
+            self._drained.set()
         self._written.append((loop.time() + CONFIRM_TIMEOUT, self._sequence))
         if self._check is None:
             self._check = loop.call_at(self._written[0][0], self._check_time)
