@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
+from homing_core.open_files import raise_limit_of_files
 from homing_core.private import make_private_file
 from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain
 from homing_server.app import Server
@@ -62,6 +63,7 @@ def run(given: Mapping[str, Any]) -> None:
         values.setdefault("amqp_destinations", "*")
     server = _settings(ServerSettings, values)
     configure_logs(server.log_level)
+    raise_limit_of_files()
     freeze_startup_objects()
     try:
         with _sole_user(server.data_dir):
