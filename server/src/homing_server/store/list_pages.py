@@ -6,19 +6,24 @@ while others arrive, whatever their number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, or_, select, union_all
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
 from homing_server.store.filter_sql import Span, conditions, indexed_parts, labelled, span_of
 from homing_server.store.invocation_rows import invocation_of
-from homing_server.store.read import deliveries_of, take_page
+from homing_server.store.read import deliveries_of, size_of, take_page
 
 _invocations = schema.invocations
+_payloads = schema.payloads
+
+_Bodies = tuple[bytes | None, bytes | None]
+"""Those of a request and of a result; None for what is not there, or not wanted."""
+_NO_BODIES: list[_Bodies] = [(None, None)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,24 +62,37 @@ def list_invocations(
     :param where: What must be true of them besides.
     """
     query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where)
-    if include_payload or include_result:
-        query = query.add_columns(schema.payloads.c.request, schema.payloads.c.result).join(
-            schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id
-        )
     rows, more = take_page(connection.execute(query), size=size, max_bytes=max_bytes)
+    bodies = _NO_BODIES * len(rows)
+    if include_payload or include_result:
+        bodies = list(_bodies_of(connection, rows, max_bytes, request=include_payload, result=include_result))
+        rows, more = rows[: len(bodies)], more or len(bodies) < len(rows)
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return Page(
         invocations=[
-            invocation_of(
-                row,
-                request=row.request if include_payload else None,
-                result=row.result if include_result else None,
-                deliveries=deliveries[row.id],
-            )
-            for row in rows
+            invocation_of(row, request=request, result=result, deliveries=deliveries[row.id])
+            for row, (request, result) in zip(rows, bodies, strict=True)
         ],
         next=Place(create_us=rows[-1].create_us, id=rows[-1].id) if more else None,
     )
+
+
+def _bodies_of(
+    connection: Connection, rows: Sequence[Row[Any]], max_bytes: int, *, request: bool, result: bool
+) -> Iterator[_Bodies]:
+    """Yield what is wanted of the bodies of records, until those and the records take so many bytes, about.
+
+    They are read one by one, since the database may have to sort the records, and would sort the bodies with them.
+    """
+    columns = [column for column, wanted in ((_payloads.c.request, request), (_payloads.c.result, result)) if wanted]
+    query = select(*columns).where(_payloads.c.invocation_id == bindparam("id"))
+    room = max_bytes
+    for number, row in enumerate(rows):
+        found = connection.execute(query, {"id": row.id}).one()
+        room -= size_of(row) + sum(len(body) for body in found if body is not None)
+        if number and room < 0:
+            return
+        yield found.request if request else None, found.result if result else None
 
 
 def page_query(

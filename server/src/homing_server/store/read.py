@@ -19,11 +19,18 @@ _invocations = schema.invocations
 _ended_after = _invocations.c.result_seq > bindparam("seq")
 _PAGE_BYTES = 1024 * 1024
 """A page of results or changes ends after about so many bytes: there are many readers, each with a page in memory."""
-_select_invocations = (
-    select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
-    .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
-    .where(_invocations.c.id.in_(bindparam("ids", expanding=True)))
-)
+_of_ids = _invocations.c.id.in_(bindparam("ids", expanding=True))
+_bodies_of = schema.payloads.c.invocation_id == _invocations.c.id
+_select_invocations = {
+    # Bodies that nobody wants are not read: there may be very many, and they are large.
+    (): select(_invocations).where(_of_ids),
+    ("result",): select(_invocations, schema.payloads.c.result).join(schema.payloads, _bodies_of).where(_of_ids),
+    ("request",): select(_invocations, schema.payloads.c.request).join(schema.payloads, _bodies_of).where(_of_ids),
+    ("request", "result"): select(_invocations, schema.payloads.c.request, schema.payloads.c.result)
+    .join(schema.payloads, _bodies_of)
+    .where(_of_ids),
+}
+"""By the bodies that are wanted."""
 _select_results = (
     select(_invocations, schema.payloads.c.result)
     .join(schema.payloads, schema.payloads.c.invocation_id == _invocations.c.id)
@@ -63,15 +70,18 @@ class Numbered:
     """The message to watchers, serialised once for all of them; empty until it is needed."""
 
 
-def get_invocations(connection: Connection, ids: Collection[str], *, include_payload: bool) -> list[api.Invocation]:
-    """Return those of these invocations that there are, with their results and deliveries."""
-    rows = connection.execute(_select_invocations, {"ids": list(ids)}).all()
+def get_invocations(
+    connection: Connection, ids: Collection[str], *, include_payload: bool, include_result: bool = True
+) -> list[api.Invocation]:
+    """Return those of these invocations that there are, with their deliveries."""
+    wanted = (("request",) if include_payload else ()) + (("result",) if include_result else ())
+    rows = connection.execute(_select_invocations[wanted], {"ids": list(ids)}).all()
     deliveries = deliveries_of(connection, [row.id for row in rows])
     return [
         invocation_of(
             row,
             request=row.request if include_payload else None,
-            result=row.result,
+            result=row.result if include_result else None,
             deliveries=deliveries[row.id],
         )
         for row in rows
