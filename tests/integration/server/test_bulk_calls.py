@@ -43,6 +43,7 @@ from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
 from support.bulk import outcome
+from support.inbox import until
 from support.reporter import Reporter
 from support.store import LOOPBACK_GUARD, accept_all, make_draft, make_spec, opened, record
 
@@ -297,6 +298,31 @@ async def test_a_server_that_stops_lets_it_go_on_at_another(bench: Bench) -> Non
 
 
 @pytest.mark.usefixtures("unpaced")
+async def test_each_record_counts_for_the_rate_of_the_key(bench: Bench) -> None:
+    await bench.ended(20)
+    slow = Identity(name="slow", scopes=ALL_SCOPES, max_per_second=10.0)
+    begun = asyncio.get_running_loop().time()
+    assert [message async for message in bench.rerun_all(caller=slow)][-1].accepted == 20
+    # Ten of them fit into the first second, which passes at once.
+    assert asyncio.get_running_loop().time() - begun >= 0.9
+    assert slow.take_or_wait(1) > 0
+    assert not ME.take_or_wait(1)
+
+
+async def test_a_server_that_stops_does_not_wait_for_a_rate(bench: Bench) -> None:
+    await bench.ended(20)
+    slow = Identity(name="slow", scopes=ALL_SCOPES, max_per_second=0.01)
+    calls = bench.rerun_all(caller=slow)
+    await anext(calls)
+    going_on = asyncio.ensure_future(anext(calls))
+    await until(lambda: bool(bench.rerun_of()))
+    bench.calls.close()
+    with pytest.raises(ApiError) as caught:
+        async with asyncio.timeout(30):
+            await going_on
+    assert caught.value.code is Code.UNAVAILABLE
+
+
 async def test_a_revoked_key_ends_it(bench: Bench) -> None:
     await bench.ended(20)
     identity = Identity(name="me", scopes=ALL_SCOPES)

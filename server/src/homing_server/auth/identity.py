@@ -6,6 +6,9 @@ told who calls can do nothing for them.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +36,10 @@ _OPEN_OPTIONS: Final = frozenset({"function", "payload", "http"})
 """What a call without a key may say."""
 
 
+End = Callable[[ApiError], None]
+"""Ends a call with an error."""
+
+
 @dataclass(kw_only=True, slots=True)
 class KeyState:
     """What changes of a key while it is in use."""
@@ -40,6 +47,14 @@ class KeyState:
     bucket: TokenBucket = field(default_factory=TokenBucket)
     revoked: bool = False
     """Whether it was revoked after it was shown."""
+    calls: set[End] = field(default_factory=set)
+    """What ends the calls that are under way for it."""
+
+    def revoke(self) -> None:
+        """End what is under way for it."""
+        self.revoked = True
+        for end in list(self.calls):
+            end(key_revoked())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,15 +84,38 @@ class Identity:
         if self.state.revoked:
             raise key_revoked()
 
+    @contextmanager
+    def ending(self, end: End) -> Iterator[None]:
+        """Have a call ended once its key has ended, or was revoked.
+
+        :raises ApiError: UNAUTHENTICATED: that is so already.
+        """
+        self.check_in_force()
+        calls = self.state.calls
+        calls.add(end)
+        expiry = None
+        if self.expire_us:
+            seconds = (self.expire_us - now_us()) / 1e6
+            expiry = asyncio.get_running_loop().call_later(seconds, end, key_expired(self.name))
+        try:
+            yield
+        finally:
+            calls.discard(end)
+            if expiry is not None:
+                expiry.cancel()
+
     def take(self, number: int = 1) -> None:
         """Count calls.
 
         :raises ApiError: RESOURCE_EXHAUSTED: there were too many lately.
         """
-        if self.max_per_second:
-            wait = self.state.bucket.take(number, per_second=self.max_per_second)
-            if wait:
-                raise rate_limited(self.name, self.max_per_second, wait)
+        wait = self.take_or_wait(number)
+        if wait:
+            raise rate_limited(self.name, self.max_per_second, wait)
+
+    def take_or_wait(self, number: int) -> float:
+        """Count calls and return 0; or count none and return after how many seconds they are not too many."""
+        return self.state.bucket.take(number, per_second=self.max_per_second) if self.max_per_second else 0.0
 
     def check_call(self, method: str) -> None:
         """Check that it has one of the scopes that a method needs.

@@ -41,6 +41,7 @@ BulkRequest = (
 _PACE_SECONDS: Final = 0.2
 """So many seconds are between two messages at least, before the last one."""
 _FORGET_INTERVAL_SECONDS: Final = 60.0
+_CLOSED_POLL_SECONDS: Final = 0.5
 
 
 class BulkCalls:
@@ -84,11 +85,14 @@ class BulkCalls:
         if call.done:
             return
         reported = time.monotonic()
+        before = call.dealt_with
         async with contextlib.aclosing(batches(call)) as progress:
             async for call in progress:
                 if time.monotonic() - reported >= _PACE_SECONDS:
                     yield response(**call.counts, done=False)
                     reported = time.monotonic()
+                await self._keep_rate(caller, call.dealt_with - before)
+                before = call.dealt_with
                 if self._closed:
                     raise unavailable(
                         ErrorReason.SERVER_STOPPING, "the server stops; call again with the same request_id"
@@ -102,6 +106,14 @@ class BulkCalls:
     async def whole(self, batch: Coroutine[Any, Any, T]) -> T:
         """Do a batch to its end, even where the caller goes away meanwhile: what was committed is announced."""
         return await self._tasks.finish(batch, "batch")
+
+    async def _keep_rate(self, caller: Identity, number: int) -> None:
+        """Count so many records as calls of their caller, once the rate of its key allows them."""
+        while number and not self._closed:
+            wait = caller.take_or_wait(number)
+            if not wait:
+                return
+            await asyncio.sleep(min(wait, _CLOSED_POLL_SECONDS))
 
     async def forget(self) -> None:
         """Forget the calls whose request ids are remembered no longer. One step of a loop."""

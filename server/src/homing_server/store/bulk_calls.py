@@ -40,6 +40,11 @@ class BulkCall:
     """What was done so far, by the names that the response has for it."""
     done: bool = False
 
+    @property
+    def dealt_with(self) -> int:
+        """How many records something was done about, or tried."""
+        return sum(count for name, count in self.counts.items() if name != "matched")
+
     def counted(self, **more: int) -> BulkCall:
         """Return the call when more was done."""
         return replace(
