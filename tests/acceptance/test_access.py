@@ -33,7 +33,9 @@ from homing.v1 import (
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from homing.v1.payload_service_pb2_grpc import PayloadServiceStub
+from homing_server.auth.refusals import Refusals
 from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.host_names import HostNames
 from homing_server.front.http.server import HttpFront
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
@@ -240,7 +242,8 @@ def test_every_http_route_wants_a_key_but_health_and_signed_urls(
 ) -> None:
     keys = {scope: root.keys.create(f"http-{scope.value.lower()}", scopes=[scope]).secret for scope in SCOPES}
     limited = root.keys.create("http-limited", scopes=["read"], functions=["upper"]).secret
-    front = HttpFront("127.0.0.1:0", Metrics(), data_port, tls=None, keys=None)
+    names = HostNames(any=True)
+    front = HttpFront("127.0.0.1:0", Metrics(), data_port, tls=None, keys=None, refusals=Refusals(), names=names)
     routes = {(route.method, route.resource.canonical) for route in front.app.router.routes() if route.resource}
     expected = {
         ("GET", "/healthz"): 200,

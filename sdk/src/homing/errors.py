@@ -115,6 +115,8 @@ class RequestError(HomingError):
     """All details of the answer, as they came."""
     request_id: str | None
     """The request id of a call that may have had an effect: calling again with it is safe. None where it had none."""
+    invocation_id: str | None
+    """The id of the invocation that a call of ``invoke`` made before it failed; None where it made none."""
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class RequestError(HomingError):
         self.retry_after = retry_after
         self.details = details
         self.request_id = None
+        self.invocation_id = None
 
 
 class InvalidRequestError(RequestError, ValueError):

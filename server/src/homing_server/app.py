@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import secrets
 import signal
 import socket
@@ -19,6 +18,7 @@ from homing_core.broker import Broker, ForeignBrokerError
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
+from homing_core.open_files import raise_limit_of_files
 from homing_core.settings import settings_of_process
 from homing_server.admin.api_keys import ApiKeys
 from homing_server.admin.deployment import Deployment
@@ -26,6 +26,7 @@ from homing_server.admin.secrets import Secrets
 from homing_server.admin.signing_keys import SigningKeys
 from homing_server.auth import audit
 from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.refusals import Refusals
 from homing_server.auth.visibility import Visibility
 from homing_server.cluster.leadership import Leadership
 from homing_server.cluster.presence import Presence
@@ -35,7 +36,6 @@ from homing_server.control import ControlChannel
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
-from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
@@ -46,6 +46,7 @@ from homing_server.front.grpc.secret_service import SecretService
 from homing_server.front.grpc.server import GrpcFront, Services
 from homing_server.front.grpc.signing_key_service import SigningKeyService
 from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.host_names import HostNames, is_loopback
 from homing_server.front.http.server import HttpFront
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
@@ -202,6 +203,8 @@ class Server:
             sync_timeout=settings.sync_timeout,
         )
         self._key_cache = KeyCache(self._database, root_key=settings.root_key.get_secret_value())
+        self._refusals = Refusals()
+        keys = self._key_cache if settings.authentication else None
         if settings.authentication:
             self._control.on_keys_changed(self._key_cache.load)
         self._grpc = GrpcFront(
@@ -220,14 +223,17 @@ class Server:
             ),
             tls=settings.tls,
             compress=settings.compress_responses,
-            access=AuthenticationInterceptor(self._key_cache if settings.authentication else None),
+            keys=keys,
+            refusals=self._refusals,
         )
         self._http = HttpFront(
             settings.http_listen,
             self._metrics,
             DataPort(self._blobs, self._urls),
             tls=settings.tls,
-            keys=self._key_cache if settings.authentication else None,
+            keys=keys,
+            refusals=self._refusals,
+            names=HostNames.of(settings.http_listen, settings.data_url),
         )
 
         self._set_up_connections()
@@ -316,6 +322,7 @@ class Server:
             self._retention.remove_expired,
             self._bulk_calls.forget,
             self._blobs.sweep,
+            self._refusals.tell,
         ):
             self._tasks.repeat(step)
         await self._set_serving(serving=False)
@@ -376,12 +383,7 @@ def _check_exposure(settings: ServerSettings) -> None:
     :raises ValueError: The server would listen to more than this host without authentication.
     """
     for name in ("grpc_listen", "http_listen"):
-        host = getattr(settings, name).rpartition(":")[0].strip("[]")
-        try:
-            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        if loopback:
+        if is_loopback(getattr(settings, name).rpartition(":")[0]):
             continue
         if settings.authentication:
             if settings.tls is None:
@@ -408,6 +410,7 @@ def main() -> None:
     settings = settings_of_process(ServerSettings, "homing-server")
     configure_logs(settings.log_level)
     audit.log_at_any_level()
+    raise_limit_of_files()
     freeze_startup_objects()
     try:
         uvloop.run(_run(settings))

@@ -78,6 +78,7 @@ class ErrorReason(enum.StrEnum):
     DEADLINE_EXCEEDED = enum.auto()
     SLOW_CONSUMER = enum.auto()
     RATE_LIMITED = enum.auto()
+    SERVER_BUSY = enum.auto()
     KEY_MISSING = enum.auto()
     KEY_INVALID = enum.auto()
     KEY_EXPIRED = enum.auto()
@@ -283,9 +284,29 @@ def resume_token_expired(why: str) -> ApiError:
     )
 
 
+def slow_consumer(seconds: float) -> ApiError:
+    """Return the error that ends a stream that nobody reads.
+
+    :param seconds: For so long.
+    """
+    return ApiError(
+        code=Code.RESOURCE_EXHAUSTED,
+        reason=ErrorReason.SLOW_CONSUMER,
+        message=f"the stream was not read for {seconds:g} s; a watch resumes after its last token",
+        retry_after=1.0,
+    )
+
+
 def unavailable(reason: ErrorReason, message: str, *, retry_after: float = 1.0) -> ApiError:
     """Return the error of a call that cannot be carried out now; trying again may help."""
     return ApiError(code=Code.UNAVAILABLE, reason=reason, message=message, retry_after=retry_after)
+
+
+def server_busy(message: str, *, retry_after: float = 1.0) -> ApiError:
+    """Return the error of a call that comes while too many others are there; the same call passes later."""
+    return ApiError(
+        code=Code.RESOURCE_EXHAUSTED, reason=ErrorReason.SERVER_BUSY, message=message, retry_after=retry_after
+    )
 
 
 def not_served(method: str) -> ApiError:

@@ -272,22 +272,6 @@ async def test_bookmarks_come_while_nothing_happens(station: Station, monkeypatc
     assert ids(await take(rest, 1)) == keys
 
 
-async def test_slow_reader_is_cut_off_and_can_resume(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_SLOW_READER_SECONDS", 0.02)
-    messages = station.watch()
-    await first(messages)
-    await station.end(5)
-    ((_, token),) = await take(messages, 1)
-    await asyncio.sleep(0.05)  # this is the reader's slowness, not a wait
-    with pytest.raises(ApiError) as caught:
-        await anext(messages)
-    assert (caught.value.code, caught.value.reason) == (Code.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
-    rest = station.watch(token)
-    await first(rest)
-    monkeypatch.setattr(service, "_SLOW_READER_SECONDS", 30.0)
-    assert ids(await take(rest, 4)) == station.ended[1:]
-
-
 async def test_token_of_another_store_is_refused(station: Station, tmp_path: Path) -> None:
     async with opened(tmp_path / "other") as database:
         other = Station(database)

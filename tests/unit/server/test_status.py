@@ -15,8 +15,10 @@ from grpc_status import rpc_status
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_server.auth.identity import Identity
+from homing_server.auth.refusals import Refusals
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.errors import (
     ApiError,
@@ -28,8 +30,11 @@ from homing_server.errors import (
     invocation_not_found,
     unavailable,
 )
+from homing_server.front.grpc import status
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
 from homing_server.front.grpc.caller import serve_for
+from homing_server.front.grpc.calls import Calls
+from homing_server.front.grpc.requests import Readers
 from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
 from homing_server.front.http.status import refusal
 from homing_server.rules.validation import Checks, check_spec
@@ -44,6 +49,9 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
         self.go_on = asyncio.Event()
         """Cleared, a stream waits after its first message."""
         self.go_on.set()
+        self.waiting = asyncio.Event()
+        self.floods = False
+        """Whether a watch has a message after the other."""
         self.ended = asyncio.Event()
         """Set once a stream is over here."""
 
@@ -60,12 +68,24 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
             raise self.error
         raise invocation_not_found(request.id)
 
+    async def WaitInvocation(  # noqa: N802
+        self, request: api.WaitInvocationRequest, context: Any
+    ) -> api.WaitInvocationResponse:
+        self.waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
     async def WatchResults(  # noqa: N802
         self, request: api.WatchResultsRequest, context: Any
     ) -> AsyncIterator[api.WatchResultsResponse]:
-        yield api.WatchResultsResponse(resume_token="1")
-        if self.error is not None:
-            raise self.error
+        try:
+            yield api.WatchResultsResponse(resume_token="1")
+            if self.error is not None:
+                raise self.error
+            while self.floods:
+                yield api.WatchResultsResponse(resume_token="2" * 1024 * 1024)
+        finally:
+            self.ended.set()
 
     async def BulkStop(  # noqa: N802
         self, request: api.BulkStopRequest, context: Any
@@ -87,7 +107,9 @@ async def failing() -> Failing:
 
 @pytest.fixture
 async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
-    async with served(failing, AuthenticationInterceptor(None), ErrorInterceptor()) as stub:
+    async with served(
+        failing, AuthenticationInterceptor(None, Refusals()), ErrorInterceptor(Calls(), Readers(), Refusals())
+    ) as stub:
         yield stub
 
 
@@ -110,13 +132,13 @@ class Seen:
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.code = error.code()
         self.message = error.details() or ""
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
-        assert status is not None
-        assert status.message == self.message
+        told = rpc_status.from_call(error)  # type: ignore[arg-type]
+        assert told is not None
+        assert told.message == self.message
         self.info = error_details_pb2.ErrorInfo()
         self.bad: error_details_pb2.BadRequest | None = None
         self.retry: error_details_pb2.RetryInfo | None = None
-        for detail in status.details:
+        for detail in told.details:
             if detail.Unpack(self.info):
                 continue
             bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
@@ -213,6 +235,27 @@ async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) ->
     assert (seen.code, seen.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
 
 
+async def read_on(call: Any) -> None:
+    while True:
+        await call.read()
+
+
+async def test_a_stream_that_nobody_reads_is_cut_off(
+    failing: Failing, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "UNREAD_SECONDS", 0.2)
+    failing.floods = True
+    call = stub.WatchResults(api.WatchResultsRequest())
+    assert (await call.read()).resume_token == "1"
+    async with asyncio.timeout(30):
+        await failing.ended.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_on(call)
+    seen = Seen(caught.value)
+    assert (seen.code, seen.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
+    assert seen.retry is not None
+
+
 async def stop_many(stub: Any, *, messages: int | None = None) -> None:
     """Stop many; after so many messages give up."""
     call = stub.BulkStop(api.BulkStopRequest(reason="enough"))
@@ -245,21 +288,52 @@ async def test_streams_that_change_something_are_audited_at_their_ends(failing: 
     assert [line["outcome"] for line in audited] == ["OK", "ABORTED", "INTERNAL", "CANCELLED"]
 
 
+class Lets(grpc.aio.ServerInterceptor):
+    """Lets everybody in as somebody."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        serve_for(self._identity)
+        return await continuation(handler_call_details)
+
+
+async def test_a_key_that_is_revoked_ends_what_waits(failing: Failing) -> None:
+    identity = Identity(name="me", scopes=ALL_SCOPES)
+    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
+        wait = stub.WaitInvocation(api.WaitInvocationRequest())
+        watch = stub.BulkStop(api.BulkStopRequest())
+        failing.go_on.clear()
+        async with asyncio.timeout(30):
+            await watch.read()
+            await failing.waiting.wait()
+            identity.state.revoke()
+            for ending in (wait, watch.read()):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ending
+                seen = Seen(caught.value)
+                assert (seen.code, seen.info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
+            await failing.ended.wait()
+
+
+async def test_a_key_that_ends_ends_what_waits(failing: Failing) -> None:
+    identity = Identity(name="me", scopes=ALL_SCOPES, expire_us=now_us() + 300_000)
+    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.WaitInvocation(api.WaitInvocationRequest(), timeout=30)
+    seen = Seen(caught.value)
+    assert (seen.code, seen.info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_EXPIRED")
+
+
 async def test_a_key_that_is_revoked_ends_a_stream_and_what_it_does(failing: Failing) -> None:
     identity = Identity(name="me", scopes=ALL_SCOPES)
-
-    class Lets(grpc.aio.ServerInterceptor):
-        async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-            serve_for(identity)
-            return await continuation(handler_call_details)
-
-    async with served(failing, Lets(), ErrorInterceptor()) as stub:
+    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
         with structlog.testing.capture_logs() as lines:
             failing.go_on.clear()
             call = stub.BulkStop(api.BulkStopRequest())
             await call.read()
-            identity.state.revoked = True
-            failing.go_on.set()
+            identity.state.revoke()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             async with asyncio.timeout(30):
@@ -281,5 +355,5 @@ async def test_error_fits_into_its_headers_however_bad_the_request(stub: Any, le
 
 
 async def test_error_about_a_very_long_id_fits_too(stub: Any) -> None:
-    seen = await see(stub, id="\U0001f600" * 100_000)
+    seen = await see(stub, id="\U0001f600" * 60_000)
     assert (seen.code, seen.info.reason) == (grpc.StatusCode.NOT_FOUND, "INVOCATION_NOT_FOUND")

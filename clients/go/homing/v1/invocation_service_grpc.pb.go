@@ -41,7 +41,9 @@ const (
 //
 // Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
 // name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
-// errors that waiting may cure a google.rpc.RetryInfo.
+// errors that waiting may cure a google.rpc.RetryInfo. Some errors come from gRPC itself, without an ErrorInfo: a message
+// of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
+// UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
 //
 // Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
 // least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
@@ -53,7 +55,8 @@ const (
 type InvocationServiceClient interface {
 	// Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
 	// `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
-	// DEADLINE_EXCEEDED, and what has not started by then never starts.
+	// DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
+	// of their ErrorInfo too, as `invocation`.
 	// A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
 	// not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
 	// function keeps those of synchronous calls, ends STOPPED with a failure that says so.
@@ -62,7 +65,8 @@ type InvocationServiceClient interface {
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
 	// calling again with the same request_id is safe.
 	InvokeAsync(ctx context.Context, in *InvokeAsyncRequest, opts ...grpc.CallOption) (*InvokeAsyncResponse, error)
-	// BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order.
+	// BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order. Where the answer would take more
+	// than 3 MiB its last invocations have id, function, state and create_time alone.
 	BatchInvokeAsync(ctx context.Context, in *BatchInvokeAsyncRequest, opts ...grpc.CallOption) (*BatchInvokeAsyncResponse, error)
 	// GetInvocation returns the whole record of one invocation.
 	GetInvocation(ctx context.Context, in *GetInvocationRequest, opts ...grpc.CallOption) (*GetInvocationResponse, error)
@@ -256,7 +260,9 @@ type InvocationService_BulkRerunClient = grpc.ServerStreamingClient[BulkRerunRes
 //
 // Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
 // name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
-// errors that waiting may cure a google.rpc.RetryInfo.
+// errors that waiting may cure a google.rpc.RetryInfo. Some errors come from gRPC itself, without an ErrorInfo: a message
+// of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
+// UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
 //
 // Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
 // least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
@@ -268,7 +274,8 @@ type InvocationService_BulkRerunClient = grpc.ServerStreamingClient[BulkRerunRes
 type InvocationServiceServer interface {
 	// Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
 	// `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
-	// DEADLINE_EXCEEDED, and what has not started by then never starts.
+	// DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
+	// of their ErrorInfo too, as `invocation`.
 	// A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
 	// not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
 	// function keeps those of synchronous calls, ends STOPPED with a failure that says so.
@@ -277,7 +284,8 @@ type InvocationServiceServer interface {
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
 	// calling again with the same request_id is safe.
 	InvokeAsync(context.Context, *InvokeAsyncRequest) (*InvokeAsyncResponse, error)
-	// BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order.
+	// BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order. Where the answer would take more
+	// than 3 MiB its last invocations have id, function, state and create_time alone.
 	BatchInvokeAsync(context.Context, *BatchInvokeAsyncRequest) (*BatchInvokeAsyncResponse, error)
 	// GetInvocation returns the whole record of one invocation.
 	GetInvocation(context.Context, *GetInvocationRequest) (*GetInvocationResponse, error)

@@ -28,7 +28,8 @@ type ErrorReason int32
 const (
 	// Not set.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// INVALID_ARGUMENT: fields break rules; a google.rpc.BadRequest names each with its rule and limit.
+	// INVALID_ARGUMENT: fields break rules, and a google.rpc.BadRequest names each with its rule and limit; or the request
+	// cannot be read, or is too large for its method, and there is none.
 	ErrorReason_ERROR_REASON_INVALID_REQUEST ErrorReason = 1
 	// NOT_FOUND: there is no function of that name.
 	ErrorReason_ERROR_REASON_FUNCTION_NOT_FOUND ErrorReason = 2
@@ -70,6 +71,8 @@ const (
 	ErrorReason_ERROR_REASON_SLOW_CONSUMER ErrorReason = 18
 	// RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again.
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 19
+	// RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again.
+	ErrorReason_ERROR_REASON_SERVER_BUSY ErrorReason = 40
 	// UNAUTHENTICATED: the call has no API key.
 	ErrorReason_ERROR_REASON_KEY_MISSING ErrorReason = 20
 	// UNAUTHENTICATED: the API key is none of this server's, or was revoked.
@@ -129,6 +132,7 @@ var (
 		17: "ERROR_REASON_DEADLINE_EXCEEDED",
 		18: "ERROR_REASON_SLOW_CONSUMER",
 		19: "ERROR_REASON_RATE_LIMITED",
+		40: "ERROR_REASON_SERVER_BUSY",
 		20: "ERROR_REASON_KEY_MISSING",
 		21: "ERROR_REASON_KEY_INVALID",
 		22: "ERROR_REASON_KEY_EXPIRED",
@@ -169,6 +173,7 @@ var (
 		"ERROR_REASON_DEADLINE_EXCEEDED":     17,
 		"ERROR_REASON_SLOW_CONSUMER":         18,
 		"ERROR_REASON_RATE_LIMITED":          19,
+		"ERROR_REASON_SERVER_BUSY":           40,
 		"ERROR_REASON_KEY_MISSING":           20,
 		"ERROR_REASON_KEY_INVALID":           21,
 		"ERROR_REASON_KEY_EXPIRED":           22,
@@ -365,7 +370,7 @@ var File_homing_v1_reason_proto protoreflect.FileDescriptor
 
 const file_homing_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16homing/v1/reason.proto\x12\thoming.v1*\x83\n" +
+	"\x16homing/v1/reason.proto\x12\thoming.v1*\xa1\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
@@ -391,6 +396,7 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x11\x12\x1e\n" +
 	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x12\x12\x1d\n" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x13\x12\x1c\n" +
+	"\x18ERROR_REASON_SERVER_BUSY\x10(\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_MISSING\x10\x14\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\x15\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_EXPIRED\x10\x16\x12\x1e\n" +

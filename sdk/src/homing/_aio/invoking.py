@@ -91,8 +91,11 @@ class AsyncInvoking:
         request = invocation_service_pb2.InvokeRequest(spec=spec)
         try:
             response = await self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
-        except DeadlineExceededError as err:
-            raise result_timeout(status.invocation_id(err), function) from err
+        except RequestError as err:
+            err.invocation_id = status.invocation_id(err)
+            if isinstance(err, DeadlineExceededError):
+                raise result_timeout(err.invocation_id, function) from err
+            raise
         ended = convert.invocation(response.invocation)
         return outcome_of(await whole(self._connection, ended, deadline=deadline))
 

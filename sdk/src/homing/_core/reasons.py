@@ -9,7 +9,8 @@ class ErrorReason(StrEnum):
     """Why a call was refused or failed: the ``reason`` of a RequestError. Servers may send others."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
-    """INVALID_ARGUMENT: fields break rules; a google.rpc.BadRequest names each with its rule and limit."""
+    """INVALID_ARGUMENT: fields break rules, and a google.rpc.BadRequest names each with its rule and limit; or the
+    request cannot be read, or is too large for its method, and there is none."""
     FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
     """NOT_FOUND: there is no function of that name."""
     INVOCATION_NOT_FOUND = "INVOCATION_NOT_FOUND"
@@ -50,6 +51,8 @@ class ErrorReason(StrEnum):
     """RESOURCE_EXHAUSTED: the reader of a watch did not keep up; resume after its last token."""
     RATE_LIMITED = "RATE_LIMITED"
     """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
+    SERVER_BUSY = "SERVER_BUSY"
+    """RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
     KEY_MISSING = "KEY_MISSING"
     """UNAUTHENTICATED: the call has no API key."""
     KEY_INVALID = "KEY_INVALID"

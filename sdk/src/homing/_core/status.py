@@ -117,7 +117,7 @@ def invocation_id(error: errors.RequestError) -> str | None:
     for key, value in call.initial_metadata() or ():
         if key == INVOCATION_ID_KEY:
             return value if isinstance(value, str) else value.decode()
-    return None
+    return error.metadata.get("invocation")
 
 
 def _read_status(message: status_pb2.Status, details: Details) -> None:

@@ -222,7 +222,9 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
 
     Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
     name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
-    errors that waiting may cure a google.rpc.RetryInfo.
+    errors that waiting may cure a google.rpc.RetryInfo. Some errors come from gRPC itself, without an ErrorInfo: a message
+    of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
+    UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
 
     Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
     least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
@@ -340,7 +342,8 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     Invoke: _InvocationServiceInvokeType
     """Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
     `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
-    DEADLINE_EXCEEDED, and what has not started by then never starts.
+    DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
+    of their ErrorInfo too, as `invocation`.
     A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
     not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
     function keeps those of synchronous calls, ends STOPPED with a failure that says so.
@@ -353,7 +356,9 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     """
 
     BatchInvokeAsync: _InvocationServiceBatchInvokeAsyncType
-    """BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order."""
+    """BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order. Where the answer would take more
+    than 3 MiB its last invocations have id, function, state and create_time alone.
+    """
 
     GetInvocation: _InvocationServiceGetInvocationType
     """GetInvocation returns the whole record of one invocation."""
@@ -451,7 +456,9 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
 
     Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
     name of an ErrorReason without its prefix; invalid requests also a google.rpc.BadRequest that names the fields, and
-    errors that waiting may cure a google.rpc.RetryInfo.
+    errors that waiting may cure a google.rpc.RetryInfo. Some errors come from gRPC itself, without an ErrorInfo: a message
+    of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
+    UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
 
     Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
     least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
@@ -470,7 +477,8 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[homing.v1.invocation_service_pb2.InvokeResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.InvokeResponse]]:
         """Invoke runs a function and waits for its end. The id of the invocation is in the initial metadata
         `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
-        DEADLINE_EXCEEDED, and what has not started by then never starts.
+        DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
+        of their ErrorInfo too, as `invocation`.
         A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
         not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
         function keeps those of synchronous calls, ends STOPPED with a failure that says so.
@@ -493,7 +501,9 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.invocation_service_pb2.BatchInvokeAsyncRequest,
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.invocation_service_pb2.BatchInvokeAsyncResponse, collections.abc.Awaitable[homing.v1.invocation_service_pb2.BatchInvokeAsyncResponse]]:
-        """BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order."""
+        """BatchInvokeAsync accepts up to 1,000 invocations, each by itself, answers in order. Where the answer would take more
+        than 3 MiB its last invocations have id, function, state and create_time alone.
+        """
 
     @abc.abstractmethod
     def GetInvocation(

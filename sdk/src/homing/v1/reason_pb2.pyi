@@ -25,7 +25,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Not set."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: fields break rules; a google.rpc.BadRequest names each with its rule and limit."""
+    """INVALID_ARGUMENT: fields break rules, and a google.rpc.BadRequest names each with its rule and limit; or the request
+    cannot be read, or is too large for its method, and there is none.
+    """
     ERROR_REASON_FUNCTION_NOT_FOUND: _ErrorReason.ValueType  # 2
     """NOT_FOUND: there is no function of that name."""
     ERROR_REASON_INVOCATION_NOT_FOUND: _ErrorReason.ValueType  # 3
@@ -66,6 +68,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: the reader of a watch did not keep up; resume after its last token."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 19
     """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
+    ERROR_REASON_SERVER_BUSY: _ErrorReason.ValueType  # 40
+    """RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
     ERROR_REASON_KEY_MISSING: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED: the call has no API key."""
     ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 21
@@ -107,7 +111,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Not set."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: fields break rules; a google.rpc.BadRequest names each with its rule and limit."""
+"""INVALID_ARGUMENT: fields break rules, and a google.rpc.BadRequest names each with its rule and limit; or the request
+cannot be read, or is too large for its method, and there is none.
+"""
 ERROR_REASON_FUNCTION_NOT_FOUND: ErrorReason.ValueType  # 2
 """NOT_FOUND: there is no function of that name."""
 ERROR_REASON_INVOCATION_NOT_FOUND: ErrorReason.ValueType  # 3
@@ -148,6 +154,8 @@ ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED: the reader of a watch did not keep up; resume after its last token."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 19
 """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
+ERROR_REASON_SERVER_BUSY: ErrorReason.ValueType  # 40
+"""RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
 ERROR_REASON_KEY_MISSING: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED: the call has no API key."""
 ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 21

@@ -1,4 +1,7 @@
-"""One line for every control action: what was done, by whom, to what, and how it ended. Never payloads or secrets."""
+"""One line for every control action: what was done, by whom, to what, and how it ended. Never payloads or secrets.
+
+Those who are refused at the door have lines too, fewer than there are refusals: see `refusals`.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +84,18 @@ def log_action(method: str, *, caller: str, request: Any, outcome: str) -> None:
     target = {} if request is None else _TARGETS[action](request)
     fields = {name: value[:_SHOWN_CHARACTERS] if isinstance(value, str) else value for name, value in target.items()}
     _log.info("audit", action=action, caller=caller, outcome=outcome, **fields)
+
+
+def log_refusal(*, peer: str, caller: str, reason: str, what: str, number: int) -> None:
+    """Write the line of calls that were refused at the door.
+
+    :param peer: The host that they came from; empty for several.
+    :param caller: Whose key was shown; empty where nobody knows.
+    :param what: What was asked for, if it is one call.
+    :param number: How many there were.
+    """
+    asked = {"asked": what[:_SHOWN_CHARACTERS]} if what else {}
+    _log.info("audit_refused", peer=peer, caller=caller, reason=reason, number=number, **asked)
 
 
 def log_at_any_level() -> None:

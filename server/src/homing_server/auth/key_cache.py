@@ -82,7 +82,7 @@ class KeyCache:
             state = before[each.key.id].identity.state if each.key.id in before else KeyState()
             known[each.key.id] = _Known(identity=identity_of(each.key, state), digest=each.digest)
         for key_id in before.keys() - known.keys():
-            before[key_id].identity.state.revoked = True
+            before[key_id].identity.state.revoke()
         self._known, self._version = known, version
         _log.debug("keys_read", keys=len(known))
 

@@ -51,12 +51,14 @@ class Queries:
         return invocations[invocation_id]
 
     async def records(
-        self, ids: Collection[str], *, include_payload: bool = False
+        self, ids: Collection[str], *, include_payload: bool = False, include_result: bool = True
     ) -> dict[str, invocation_pb2.Invocation]:
         """Return those records that there are, by id, for who is known to be allowed to see them."""
         if not ids:
             return {}
-        invocations = await self._database.read(get_invocations, ids, include_payload=include_payload)
+        invocations = await self._database.read(
+            get_invocations, ids, include_payload=include_payload, include_result=include_result
+        )
         return {invocation.id: self._wait_reasons.explain(invocation) for invocation in invocations}
 
     async def accepted(self, accepted: Accepted, *, caller: Identity) -> invocation_pb2.Invocation:

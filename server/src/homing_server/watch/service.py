@@ -1,4 +1,4 @@
-"""Serves watches: what a resume token means, which results match, when a bookmark is due and a reader too slow."""
+"""Serves watches: what a resume token means, which results match and when a bookmark is due."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_server.auth.identity import Identity
 from homing_server.cluster.wait_reasons import WaitReasons
-from homing_server.errors import ApiError, Code, ErrorReason, resume_token_expired, unavailable
+from homing_server.errors import ErrorReason, resume_token_expired, unavailable
 from homing_server.metrics import Metrics
 from homing_server.rules.filters import check_filter, matcher
 from homing_server.rules.tokens import decode_token, encode_token
@@ -21,8 +21,6 @@ from homing_server.watch.feed import Feed
 from homing_server.watch.hub import WatchHub
 
 _BOOKMARK_SECONDS = 10.0
-_SLOW_READER_SECONDS = 30.0
-"""A reader that does not take a message for so many seconds is cut off."""
 
 
 class WatchService:
@@ -39,8 +37,8 @@ class WatchService:
 
         Each is a serialised WatchResultsResponse: a result is the same for all who watch, and serialised once.
 
-        :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; RESOURCE_EXHAUSTED
-            for a reader that does not keep up; UNAVAILABLE when the server stops.
+        :raises ApiError: INVALID_ARGUMENT; OUT_OF_RANGE for a token that cannot be resumed from; UNAVAILABLE when the
+            server stops.
         """
         caller.narrow(request.filter)
         checks = Checks()
@@ -60,11 +58,8 @@ class WatchService:
                 for item in page:
                     seq = item.seq
                     if matches(item.invocation):
-                        offered = time.monotonic()
                         yield item.message or self._message_of(kind, item)
                         sent_at = time.monotonic()
-                        if sent_at - offered > _SLOW_READER_SECONDS:
-                            raise _slow()
                 if time.monotonic() - sent_at >= _BOOKMARK_SECONDS:
                     yield self._bookmark(kind, seq)
                     sent_at = time.monotonic()
@@ -99,12 +94,3 @@ class WatchService:
 
     def _token(self, kind: str, seq: int) -> str:
         return encode_token(kind, {"store": self._database.identity, "seq": seq})
-
-
-def _slow() -> ApiError:
-    return ApiError(
-        code=Code.RESOURCE_EXHAUSTED,
-        reason=ErrorReason.SLOW_CONSUMER,
-        message=f"the watch was not read for {_SLOW_READER_SECONDS:g} s; resume after the last token",
-        retry_after=1.0,
-    )

@@ -10,10 +10,11 @@ import grpc
 from homing_server.auth import audit
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.refusals import Refusals
 from homing_server.auth.scopes import BATCH_METHOD, PUBLIC_METHODS
 from homing_server.errors import ApiError, key_missing
 from homing_server.front.grpc.caller import serve_for
-from homing_server.front.grpc.status import Context, abort
+from homing_server.front.grpc.status import refusing
 
 _OPEN: Final = "/grpc.health.v1.Health/"
 _OURS: Final = "/homing."
@@ -22,12 +23,14 @@ _OURS: Final = "/homing."
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     """Lets nobody in without a key, and nobody further than their scopes; services ask who it was."""
 
-    def __init__(self, keys: KeyCache | None) -> None:
+    def __init__(self, keys: KeyCache | None, refusals: Refusals) -> None:
         """Prepare to let callers in.
 
         :param keys: Who knows callers; None on a server without authentication, which lets everybody in.
+        :param refusals: Tells of those who are not let in.
         """
         self._keys = keys
+        self._refusals = refusals
 
     async def intercept_service(
         self,
@@ -40,7 +43,7 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._admit(method, handler_call_details.invocation_metadata)
             except ApiError as error:
-                return _refuse(error, method)
+                return refusing(error, method, self._refusals)
         return await continuation(handler_call_details)
 
     def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
@@ -63,11 +66,3 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         if method != BATCH_METHOD:
             identity.take()
         return identity
-
-
-def _refuse(error: ApiError, method: str) -> grpc.RpcMethodHandler[Any, Any]:
-    async def refused(_requests: object, context: Context) -> None:
-        await abort(context, error, method)
-
-    # Whatever kind the call is of: its request is not even read.
-    return grpc.stream_stream_rpc_method_handler(refused)

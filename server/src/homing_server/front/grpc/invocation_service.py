@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
-from homing.v1 import invocation_service_pb2_grpc
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
@@ -23,6 +23,7 @@ from homing_server.invocations.reruns import Reruns
 from homing_server.invocations.stops import Stops
 from homing_server.invocations.sync_calls import SyncCalls
 from homing_server.payloads.blobs import Blobs
+from homing_server.rules.paging import MAX_PAGE_BYTES
 from homing_server.rules.validation import Checks, check_spec
 from homing_server.watch.hub import WatchHub
 from homing_server.watch.service import WatchService
@@ -84,13 +85,18 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             await self._blobs.hold(invocation_id, request.spec.payload)
         await context.send_initial_metadata(((ID_METADATA, invocation_id),))
         remaining = context.time_remaining()
-        invocation = await self._sync_calls.call(
-            invocation_id,
-            request.spec,
-            timeout=self._sync_timeout if remaining is None else min(remaining, _MAX_CALL_SECONDS),
-            caller=identity,
-            traceparent=traceparent(context),
-        )
+        try:
+            invocation = await self._sync_calls.call(
+                invocation_id,
+                request.spec,
+                timeout=self._sync_timeout if remaining is None else min(remaining, _MAX_CALL_SECONDS),
+                caller=identity,
+                traceparent=traceparent(context),
+            )
+        except ApiError as error:
+            # It may run, or have run, and then there will be a record.
+            error.metadata = {**error.metadata, "invocation": invocation_id}
+            raise
         return api.InvokeResponse(invocation=invocation)
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
@@ -148,7 +154,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             request.requests, caller=identity, traceparent=traceparent(context)
         )
         earlier = await self._queries.records(
-            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None}
+            {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None},
+            include_result=False,
         )
         response = api.BatchInvokeAsyncResponse()
         for outcome in outcomes:
@@ -157,11 +164,10 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
                 result.error.CopyFrom(status_of(outcome))
             elif outcome.draft is None:
                 result.accepted.invocation.CopyFrom(redacted_for_anonymous(earlier[outcome.id], identity))
-                # A thousand results would not fit into one answer; GetInvocation has it.
-                result.accepted.invocation.ClearField("result")
                 result.accepted.duplicate = True
             else:
                 result.accepted.invocation.CopyFrom(self._queries.fresh(outcome.draft))
+        _fit(response)
         return response
 
     async def ListInvocations(
@@ -210,6 +216,21 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """
         for name in sorted({each.spec.function for each in request.requests}) or [""]:
             await self._catalog.check_public(name, identity)
+
+
+def _fit(response: api.BatchInvokeAsyncResponse) -> None:
+    """Leave out of the last invocations of an answer what can be asked for, until it is one that all clients take."""
+    excess = response.ByteSize() - MAX_PAGE_BYTES
+    for result in reversed(response.results):
+        if excess <= 0:
+            return
+        if result.HasField("accepted"):
+            whole = result.accepted.invocation
+            short = invocation_pb2.Invocation(
+                id=whole.id, function=whole.function, state=whole.state, create_time=whole.create_time
+            )
+            excess -= whole.ByteSize() - short.ByteSize()
+            whole.CopyFrom(short)
 
 
 def _check_id(invocation_id: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from homing.v1 import (
     dead_letter_service_pb2,
@@ -28,13 +28,18 @@ from homing.v1 import (
     signing_key_service_pb2_grpc,
 )
 from homing_core.tls import TlsFiles
+from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.refusals import Refusals
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
+from homing_server.front.grpc.calls import Calls
 from homing_server.front.grpc.dead_letter_service import DeadLetterService
 from homing_server.front.grpc.function_service import FunctionService
 from homing_server.front.grpc.invocation_service import InvocationService
 from homing_server.front.grpc.key_service import KeyService
 from homing_server.front.grpc.log_service import LogService
 from homing_server.front.grpc.payload_service import PayloadService
+from homing_server.front.grpc.reflection import add_reflection
+from homing_server.front.grpc.requests import MAX_MESSAGE, Readers
 from homing_server.front.grpc.secret_service import SecretService
 from homing_server.front.grpc.signing_key_service import SigningKeyService
 from homing_server.front.grpc.status import ErrorInterceptor
@@ -52,9 +57,18 @@ _SERVICES = (
     key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 
+_MOST_CONNECTIONS = 10_000
+_MOST_STREAMS = 1_000
+"""So many calls at the most are under way over one connection; clients let the others wait."""
+_MOST_PENDING = 20_000
+_METADATA_BYTES = 16 * 1024
+_IDENTITY, _GZIP = 1, 4
+"""As bits for the ways to compress."""
 _OPTIONS = (
-    # Requests that are too large by little shall reach the checks, which name the field and the limit.
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    # What is compressed is unpacked by what reads requests, within bounds: gRPC itself knows none for what comes out.
+    ("grpc.per_message_decompression", 0),
+    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY | _GZIP),
     ("grpc.max_send_message_length", -1),
     # Clients may ping every 10 s; the library's default of 5 min ends the connections of those that do.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -95,6 +109,26 @@ _COMPRESSION = (("grpc.default_compression_level", 2),)
 """A level and not an algorithm, which would be used for clients too that did not say that they know it."""
 
 
+def _bounds() -> tuple[tuple[str, int], ...]:
+    """Return how much may come in at a time, as the files allow that this process may have open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        # Half of the files are for everything else: health, the store, the broker, bodies.
+        ("grpc.max_allowed_incoming_connections", min(_MOST_CONNECTIONS, files // 2)),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 5 * 60 * 1000),
+        ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # It would count calls that have ended but are not cleared away yet, and refuse others in place of those.
+        ("grpc.http.overload_protection", 0),
+        # By itself gRPC cancels calls where thousands come at a time. They get a turn here, or are told when to come.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
+        # Between these two it would refuse at random.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+    )
+
+
 class GrpcFront:
     """A gRPC server with all services of the API."""
 
@@ -105,20 +139,27 @@ class GrpcFront:
         *,
         tls: TlsFiles | None,
         compress: bool,
-        access: AuthenticationInterceptor,
+        keys: KeyCache | None,
+        refusals: Refusals,
     ) -> None:
         """Put the services together.
 
         :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
         :param compress: Whether responses go compressed to clients that accept it.
-        :param access: Who lets callers in.
+        :param keys: Who knows callers; None lets everybody in.
+        :param refusals: Tells of those who are not let in.
         :raises TlsError: A file cannot be used.
         """
         self._listen = listen
         self._credentials = None if tls is None else _credentials(tls)
+        self._calls = Calls()
+        self._readers = Readers()
         self._server = grpc.aio.server(
-            interceptors=[access, ErrorInterceptor()],
-            options=(*_OPTIONS, *(_COMPRESSION if compress else ())),
+            interceptors=[
+                AuthenticationInterceptor(keys, refusals),
+                ErrorInterceptor(self._calls, self._readers, refusals),
+            ],
+            options=(*_OPTIONS, *_bounds(), *(_COMPRESSION if compress else ())),
         )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
@@ -131,7 +172,7 @@ class GrpcFront:
         signing_key_service_pb2_grpc.add_SigningKeyServiceServicer_to_server(services.signing_keys, self._server)
         key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
 
     async def start(self) -> str:
         """Serve; return the address.
@@ -157,7 +198,9 @@ class GrpcFront:
     async def stop(self, grace: float) -> None:
         """Take no more calls and give those under way so many seconds to end."""
         await self._health.enter_graceful_shutdown()
+        self._calls.stop()
         await self._server.stop(grace)
+        self._readers.close()
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:

@@ -1,9 +1,13 @@
-"""Carries errors over gRPC: every one with a google.rpc.ErrorInfo, and what else helps its caller."""
+"""Serves calls over gRPC: reads their requests, and carries errors, every one with a google.rpc.ErrorInfo."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -14,12 +18,17 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from homing_server.auth import audit
-from homing_server.errors import ApiError, Code, ErrorReason
+from homing_server.auth.refusals import Refusals
+from homing_server.errors import ApiError, Code, ErrorReason, not_served, slow_consumer
 from homing_server.front.grpc.caller import caller
+from homing_server.front.grpc.calls import Calls
+from homing_server.front.grpc.requests import Readers
 
 _log = structlog.get_logger(__name__)
 
 DOMAIN = "homing.dev"
+UNREAD_SECONDS = 30.0
+"""A stream whose reader takes no message for so long is cut off."""
 
 if TYPE_CHECKING:
     # Only the type stubs know this class as a generic one.
@@ -32,9 +41,21 @@ _Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns the errors of all calls into rich statuses, and logs the unexpected ones, whose text no caller sees."""
+    """Reads the requests of all calls, within bounds, and turns errors into rich statuses.
 
-    def __init__(self) -> None:
+    Unexpected errors are logged, and no caller sees their text.
+    """
+
+    def __init__(self, calls: Calls, readers: Readers, refusals: Refusals) -> None:
+        """Prepare to serve.
+
+        :param calls: Bound the calls that are under way.
+        :param readers: Read requests.
+        :param refusals: Tells of calls for which a key is missing, or which are too many.
+        """
+        self._calls = calls
+        self._readers = readers
+        self._refusals = refusals
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -48,31 +69,126 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith("/homing."):
-            return handler
-        guarded = self._guarded[method] = _guard(handler, method)
+        if handler is None:
+            return refusing(not_served(method), method, self._refusals)
+        guard = self._guard if method.startswith("/homing.") else self._guard_open
+        guarded = self._guarded[method] = guard(handler, method)
+        return guarded
+
+    def _guard(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        reader = self._readers.reader(method)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._guard_unary(cast("_Unary", handler.unary_unary), method, reader.read),
+                response_serializer=handler.response_serializer,
+            )
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                self._guard_unary(cast("_Unary", handler.stream_unary), method, reader.stream),
+                response_serializer=handler.response_serializer,
+            )
+        assert handler.unary_stream is not None, "the API has no calls with streams both ways"
+        return grpc.unary_stream_rpc_method_handler(
+            self._guard_stream(cast("_Stream", handler.unary_stream), method, reader.read),
+            response_serializer=_serialize,
+        )
+
+    def _guard_unary(
+        self, behaviour: _Unary, method: str, read: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[..., Awaitable[Any]]:
+        operates, audited = _auditing(method)
+
+        async def guarded(raw: Any, context: Context) -> Any:
+            try:
+                with self._calls.serving(caller(), operates=operates) as call:
+                    with call:
+                        request = await read(raw)
+                    with audited(request), call:
+                        return await behaviour(request, context)
+            except Exception as error:  # noqa: BLE001 every error becomes a status
+                self._refusals.note(error, peer=_host_of(context), what=method)
+                await abort(context, error, method)
+
+        return guarded
+
+    def _guard_stream(
+        self, behaviour: _Stream, method: str, read: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[..., Awaitable[None]]:
+        operates, audited = _auditing(method)
+
+        async def guarded(raw: Any, context: Context) -> None:
+            try:
+                with self._calls.serving(caller(), operates=operates) as call:
+                    with call:
+                        request = await read(raw)
+                    with audited(request), call:
+                        await _write_all(behaviour(request, context), context)
+            except Exception as error:  # noqa: BLE001 every error becomes a status
+                self._refusals.note(error, peer=_host_of(context), what=method)
+                await abort(context, error, method)
+
+        return guarded
+
+    def _guard_open(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wrap what says whether, and what, this server serves."""
+        reader = self._readers.reader(method)
+        if handler.unary_unary is not None:
+            check = cast("_Unary", handler.unary_unary)
+
+            async def checked(raw: bytes, context: Context) -> Any:
+                try:
+                    request = await reader.read(raw)
+                except ApiError as error:
+                    await abort(context, error, method)
+                return await check(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(checked, response_serializer=handler.response_serializer)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guard_open_stream(handler.unary_stream, method, reader.read),
+                response_serializer=handler.response_serializer,
+            )
+        assert handler.stream_stream is not None, "nothing else is served"
+        return grpc.stream_stream_rpc_method_handler(
+            self._guard_open_stream(handler.stream_stream, method, reader.stream),
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guard_open_stream(
+        self, behaviour: Any, method: str, read: Callable[[Any], Awaitable[Any]]
+    ) -> Callable[..., Awaitable[None]]:
+        async def guarded(raw: Any, context: Context) -> None:
+            try:
+                with self._calls.until_stop(_host_of(context)) as call, call:
+                    served = behaviour(await read(raw), context)
+                    await (served if inspect.isawaitable(served) else _write_all(served, context))
+            except ApiError as error:
+                self._refusals.note(error, peer=_host_of(context), what=method)
+                await abort(context, error, method)
+
         return guarded
 
 
-def _guard(handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(cast("_Unary", handler.unary_unary), method),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-    if handler.stream_unary is not None:
-        return grpc.stream_unary_rpc_method_handler(
-            _guard_unary(cast("_Unary", handler.stream_unary), method),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-    assert handler.unary_stream is not None, "the API has no calls with streams both ways"
-    return grpc.unary_stream_rpc_method_handler(
-        _guard_stream(cast("_Stream", handler.unary_stream), method),
-        request_deserializer=handler.request_deserializer,
-        response_serializer=_serialize,
-    )
+async def _write_all(responses: AsyncGenerator[Any, None], context: Context) -> None:
+    """Send what comes, here and not in gRPC, so that a call which is ended meanwhile is told why."""
+    # Whoever goes away leaves nothing behind that still works, or waits.
+    async with contextlib.aclosing(responses):
+        async for response in responses:
+            try:
+                async with asyncio.timeout(UNREAD_SECONDS):
+                    await context.write(response)
+            except TimeoutError:
+                raise slow_consumer(UNREAD_SECONDS) from None
+
+
+def refusing(error: ApiError, method: str, refusals: Refusals) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler that refuses a call, of whatever kind it is: its request is not even read."""
+
+    async def refused(_requests: object, context: Context) -> None:
+        refusals.note(error, peer=_host_of(context), what=method)
+        await abort(context, error, method)
+
+    return grpc.stream_stream_rpc_method_handler(refused)
 
 
 def _serialize(response: Message | bytes) -> bytes:
@@ -80,66 +196,10 @@ def _serialize(response: Message | bytes) -> bytes:
     return response if isinstance(response, bytes) else response.SerializeToString()
 
 
-def _guard_unary(behaviour: _Unary, method: str) -> Callable[..., Awaitable[Any]]:
-    if audit.is_control(method):
-        behaviour = _audited(behaviour, method)
-
-    async def guarded(request: Any, context: Context) -> Any:
-        try:
-            caller()  # else nothing is done
-            return await behaviour(request, context)
-        except Exception as error:  # noqa: BLE001 every error becomes a status
-            await abort(context, error, method)
-
-    return guarded
-
-
-def _audited(behaviour: _Unary, method: str) -> _Unary:
-    async def audited(request: Any, context: Context) -> Any:
-        with _audit(method, request):
-            return await behaviour(request, context)
-
-    return audited
-
-
-def _guard_stream(behaviour: _Stream, method: str) -> _Stream:
-    behaviour = _while_in_force(behaviour)
-    if audit.is_control(method):
-        behaviour = _audited_stream(behaviour, method)
-
-    async def guarded(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-        try:
-            # Whoever goes away leaves nothing behind that still works, or waits.
-            async with contextlib.aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    yield response
-        except Exception as error:  # noqa: BLE001 every error becomes a status
-            await abort(context, error, method)
-
-    return guarded
-
-
-def _while_in_force(behaviour: _Stream) -> _Stream:
-    """Return a stream that ends when its caller's key does: it may last for long."""
-
-    async def checked(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-        identity = caller()
-        async with contextlib.aclosing(behaviour(request, context)) as responses:
-            async for response in responses:
-                identity.check_in_force()
-                yield response
-
-    return checked
-
-
-def _audited_stream(behaviour: _Stream, method: str) -> _Stream:
-    async def audited(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-        with _audit(method, request):
-            async with contextlib.aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    yield response
-
-    return audited
+def _auditing(method: str) -> tuple[bool, Callable[[Any], AbstractContextManager[object]]]:
+    """Return whether a method is a control action, and what its requests are served in."""
+    operates = audit.is_control(method)
+    return operates, partial(_audit, method) if operates else contextlib.nullcontext
 
 
 @contextlib.contextmanager
@@ -163,6 +223,11 @@ def _audit(method: str, request: Any) -> Iterator[None]:
 async def abort(context: Context, error: Exception, method: str) -> None:
     """End a call with the status of an error."""
     await context.abort_with_status(_status(error, method))
+
+
+def _host_of(context: Context) -> str:
+    """Return where a call comes from, as gRPC has it, without the port."""
+    return context.peer().rpartition(":")[0]
 
 
 def traceparent(context: Context) -> str:

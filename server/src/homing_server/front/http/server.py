@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -13,8 +15,11 @@ from homing.v1.key_service_pb2 import SCOPE_READ
 from homing_core.tls import TlsFiles
 from homing_server.auth.identity import Identity
 from homing_server.auth.key_cache import KeyCache
+from homing_server.auth.refusals import Refusals
 from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
+from homing_server.front.http.connections import Connection, Door, note_busy
 from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.host_names import HostNames
 from homing_server.front.http.status import refusal
 from homing_server.metrics import Metrics
 from homing_server.payloads.signed_urls import BLOBS, RESULTS
@@ -31,12 +36,22 @@ class HttpFront:
     """An HTTP server."""
 
     def __init__(
-        self, listen: str, metrics: Metrics, data_port: DataPort, *, tls: TlsFiles | None, keys: KeyCache | None
+        self,
+        listen: str,
+        metrics: Metrics,
+        data_port: DataPort,
+        *,
+        tls: TlsFiles | None,
+        keys: KeyCache | None,
+        refusals: Refusals,
+        names: HostNames,
     ) -> None:
         """Put the routes together.
 
         :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
         :param keys: Who knows callers; None lets everybody in.
+        :param refusals: Tells of those who are not let in.
+        :param names: Under which it may be asked for something.
         :raises TlsError: A file cannot be used.
         """
         self._host, _, port = listen.rpartition(":")
@@ -44,12 +59,16 @@ class HttpFront:
         self._tls = None if tls is None else tls.server_context()
         self._metrics = metrics
         self._keys = keys
+        self._refusals = refusals
+        self._names = names
         self._serving = False
-        self.app = web.Application(middlewares=[] if keys is None else [self._admit])
+        self.app = web.Application(middlewares=[note_busy, self._admit])
         self.app.router.add_get(_HEALTH, self._healthz)
         self.app.router.add_get(_METRICS, self._show_metrics)
         data_port.add_to(self.app.router)
-        self._runner = web.AppRunner(self.app, access_log=None)
+        self._runner = web.AppRunner(self.app)
+        self._door = Door()
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> str:
         """Serve; return the address.
@@ -57,8 +76,12 @@ class HttpFront:
         :raises OSError: The address cannot be listened on.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host.strip("[]"), self._port, ssl_context=self._tls).start()
-        port = self._runner.addresses[0][1]
+        server = self._runner.server
+        assert server is not None, "it was just set up"
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._door, server), self._host.strip("[]"), self._port, ssl=self._tls, backlog=128
+        )
+        port = self._listener.sockets[0].getsockname()[1]
         return f"{self._host}:{port}"
 
     def set_serving(self, serving: bool) -> None:  # noqa: FBT001 it is the one thing this sets
@@ -67,14 +90,17 @@ class HttpFront:
 
     async def stop(self) -> None:
         """Take no more requests."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let nobody in without a key, also where nothing is: who may not know is not told."""
+        if not self._names.allow(request.headers.get("Host", "")):
+            return web.Response(status=HTTPStatus.MISDIRECTED_REQUEST, text="this server has another name\n")
         resource = request.match_info.route.resource
-        if resource is None or resource.canonical not in _OPEN:
-            assert self._keys is not None, "else this is not called"
+        if self._keys is not None and (resource is None or resource.canonical not in _OPEN):
             try:
                 identity = self._keys.identify(request.headers.get("Authorization"))
                 if not identity.known:
@@ -83,6 +109,7 @@ class HttpFront:
                 if resource is not None:
                     _check_metrics(identity)
             except ApiError as error:
+                self._refusals.note(error, peer=request.remote or "", what=request.path)
                 return refusal(error)
         return await handler(request)
 

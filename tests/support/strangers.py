@@ -1,0 +1,99 @@
+"""What a test measures while somebody misbehaves: how long others wait, and what the server's memory grows to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from homing.v1 import InvokeAsyncRequest
+from support.grpc_errors import error_info
+
+MIB = 1024 * 1024
+
+
+@dataclass(kw_only=True, slots=True)
+class Measured:
+    """What was seen so far."""
+
+    slowest: float = 0.0
+    """How many seconds the slowest call of the others took."""
+    calls: int = 0
+    grown: int = 0
+    """By how many bytes the memory of the server was above what it was before, at the most."""
+
+
+def resident(pid: int) -> int:
+    """Return how many bytes of memory a process takes now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096
+
+
+def call_at_once(target: str, key: str, clients: int, number: int) -> Counter[str]:
+    """Make so many calls of `InvokeAsync` at once, over so many connections; return how they ended."""
+    request = InvokeAsyncRequest()
+    request.spec.function = "quiet"
+    request.spec.payload.data = b"x"
+    raw: Any = request.SerializeToString()
+    with ExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [stack.enter_context(grpc.insecure_channel(target, options=options)) for _ in range(clients)]
+        methods: list[Any] = [each.unary_unary("/homing.v1.InvocationService/InvokeAsync") for each in channels]
+        metadata = (("authorization", f"Bearer {key}"),)
+        calls = [methods[place % clients].future(raw, metadata=metadata, timeout=120) for place in range(number)]
+        return Counter(map(_end, calls))
+
+
+def _end(call: Any) -> str:
+    error = call.exception()
+    if error is None:
+        return "OK"
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return f"{error.code().name}: {error.details()}"
+    return error_info(error).reason
+
+
+@contextmanager
+def watching(pid: int, call: Callable[[], object]) -> Iterator[Measured]:
+    """Make the calls of somebody else, one after the other, and look at the memory of the server."""
+    before = resident(pid)
+    measured = Measured()
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def others() -> None:
+        while not over.is_set():
+            begun = time.monotonic()
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 it is told below
+                failures.append(error)
+                return
+            finally:
+                measured.slowest = max(measured.slowest, time.monotonic() - begun)
+            measured.calls += 1
+            over.wait(0.02)
+
+    def memory() -> None:
+        while not over.wait(0.02):
+            measured.grown = max(measured.grown, resident(pid) - before)
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (others, memory)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield measured
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+    if failures:
+        raise failures[0]
+    assert measured.calls, "nobody else has called"
