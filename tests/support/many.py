@@ -126,6 +126,7 @@ def _sample(state: State) -> tuple[Row, bytes, bytes | None]:
         for event in [*([worker.dequeued(), worker.running()] if started else []), worker.ended(state)]:
             record = _after(lifecycle.invocation.reported(record, event))
     row: Row = values_of(record) | {
+        "function_revision": 1,
         "sync": False,
         "caller": "",
         "size": 1024,

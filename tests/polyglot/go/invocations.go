@@ -116,7 +116,7 @@ func (s *Suite) stops() {
 	})).Invocation
 	equal(rerun.RerunOf, ended.Id, "what runs again")
 	equal(string(s.ended(rerun.Id, succeeded).Result.Payload.GetData()), "second", "the answer")
-	bulk := &homingv1.BulkRerunRequest{Filter: only("again"), RequestId: s.named("rerun")}
+	bulk := &homingv1.BulkRerunRequest{Filter: only("again"), RequestId: s.named("rerun"), IncludeRerun: true}
 	equal(done(s.root.BulkRerun(background, bulk)).Accepted, 2, "what runs again")
 	equal(done(s.root.BulkRerun(background, bulk)).Accepted, 2, "what ran again by the call that is repeated")
 	counts := must(s.root.CountInvocations(background, &homingv1.CountInvocationsRequest{Filter: only("again")})).Counts

@@ -108,7 +108,7 @@ export async function stops(suite: Suite): Promise<void> {
   equal(rerun.invocation!.rerunOf, id, "what runs again");
   const { result } = await ended(suite, rerun.invocation!.id, InvocationState.SUCCEEDED);
   equal(text(result), "second", "the answer");
-  const bulk = { filter: only(suite, "again"), requestId: suite.named("rerun") };
+  const bulk = { filter: only(suite, "again"), requestId: suite.named("rerun"), includeRerun: true };
   equal((await done(invocations.bulkRerun(bulk))).accepted, 2n, "what runs again");
   equal((await done(invocations.bulkRerun(bulk))).accepted, 2n, "what ran again by the call that is repeated");
   const { counts } = await invocations.countInvocations({ filter: only(suite, "again") });
