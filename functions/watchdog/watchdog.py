@@ -2,10 +2,13 @@
 
 The program is the environment variable `fprocess`, split at spaces; no shell is involved. It sees the request as
 environment variables: Http_Method, Http_Path, Http_Query and Http_NAME for each header, so X-Call-Id is
-Http_X_Call_Id. An exit status other than 0 answers 500. What it writes to standard error goes to the container's log.
+Http_X_Call_Id. Headers whose names begin with Proxy are left out, since HTTP libraries would go by them, and those that
+have other characters than letters, digits and hyphens. An exit status other than 0 answers 500. What it writes to
+standard error goes to the container's log.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +16,6 @@ import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 
 class Running:
@@ -40,6 +42,7 @@ class Running:
 
 
 RUNNING = Running()
+NAMED = re.compile(r"(?!proxy)[a-z0-9-]+", re.IGNORECASE)
 PROGRAM = os.environ.get("fprocess", "").split()  # noqa: SIM112 - this is how watchdogs spell it
 
 
@@ -50,8 +53,9 @@ class Watchdog(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Run the program once, or say how this server is."""
-        url = urlsplit(self.path)
-        if url.path == "/_/health":
+        # Not `path`, which has lost all slashes but one at its beginning.
+        path, _, query = self.requestline.split()[1].partition("?")
+        if path == "/_/health":
             healthy = not RUNNING.draining.is_set()
             self._answer(HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE, b"OK\n" if healthy else b"")
         elif "Transfer-Encoding" in self.headers:
@@ -59,13 +63,15 @@ class Watchdog(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.LENGTH_REQUIRED, b"a body needs Content-Length\n")
         else:
             with RUNNING:
-                self._run(url.path, url.query)
+                self._run(path, query)
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 - http.server names them
 
     def _run(self, path: str, query: str) -> None:
         start = time.monotonic()
-        environment = {"Http_" + name.replace("-", "_"): value for name, value in self.headers.items()}
+        environment = {
+            "Http_" + name.replace("-", "_"): value for name, value in self.headers.items() if NAMED.fullmatch(name)
+        }
         environment |= {"Http_Method": self.command, "Http_Path": path, "Http_Query": query}
         done = subprocess.run(  # noqa: S603 - the operator chose the program
             PROGRAM,

@@ -79,7 +79,7 @@ class Target:
 
     scheme: str
     host: str
-    """In lower case; an IPv6 address without brackets."""
+    """In lower case; an IPv6 address without brackets, in its one shortest form."""
     port: int
 
     @property
@@ -208,17 +208,19 @@ def read_target(url: str) -> Target:
     if port == 0:
         raise ForbiddenTargetError("has port 0")
     if "[" in parts.netloc:
-        _check_ipv6(host)
+        host = _canonical_ipv6(host)
     else:
         check_host(host)
     return Target(scheme=parts.scheme, host=host, port=port or (443 if parts.scheme == "https" else 80))
 
 
-def _check_ipv6(host: str) -> None:
+def _canonical_ipv6(host: str) -> str:
     if "%" in host:
         raise ForbiddenTargetError("has an address with a zone")
-    if _address(host) is None:
+    address = _address(host)
+    if address is None:
         raise ForbiddenTargetError(f"has {host!r} in brackets, which is no IPv6 address")
+    return address.compressed
 
 
 def check_host(host: str) -> None:

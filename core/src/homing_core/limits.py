@@ -26,6 +26,9 @@ MAX_STATUS_CODES: Final = 300
 """A retry policy names so many status codes at most: all that are no success."""
 MAX_HEADERS: Final = 64
 MAX_HEADERS_SIZE: Final = 16 * KIB
+MAX_ANSWER_HEADERS: Final = 500
+MAX_ANSWER_HEADER_SIZE: Final = 64 * KIB
+"""An answer is read that has so many headers at most, each of so many bytes at most; what is kept of them is less."""
 MAX_URL: Final = 2048
 MAX_BATCH: Final = 1000
 MAX_BULK_RATE: Final = 10_000.0

@@ -59,11 +59,16 @@ class LineSplitter:
             line, self._begun, self._cut = self._begun, b"", True
             yield _text(line)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a line has begun that is not complete."""
+        return bool(self._begun) or self._cut
+
     def rest(self) -> Iterator[str]:
-        """Yield what was written after the last line feed, at the end of the stream."""
-        if self._begun:
-            yield _text(self._begun)
-            self._begun = b""
+        """Yield what was written after the last line feed; what comes next begins a line."""
+        line, self._begun, self._cut = self._begun, b"", False
+        if line:
+            yield _text(line)
 
 
 def _text(line: bytes) -> str:

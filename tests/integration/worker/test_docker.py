@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1.function_pb2 import Function
+from homing.v1.function_pb2 import Function, Limits
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing.v1.payload_pb2 import HttpOptions, Payload
 from homing.v1.policy_pb2 import RetryPolicy
@@ -232,6 +232,51 @@ async def test_a_function_that_ends_its_container_fails_with_the_reason_and_is_r
     assert "going down" in end.failure.message
     assert after.state == api.INVOCATION_STATE_SUCCEEDED
     assert after.attempts[0].instance != end.attempts[0].instance
+
+
+async def test_a_container_that_uses_more_memory_than_its_limit_fails_for_that(
+    server: FakeServer, worker: Worker, odd_image: str
+) -> None:
+    await server.deploy(Function(name="odd", image=odd_image, limits=Limits(memory_bytes=32 * limits.MIB)))
+
+    end = await server.end(await server.send(at("/eat/200", retry_policy=ONCE)))
+    after = await server.end(await server.send(at("/eat/1", retry_policy=ONCE)))
+
+    assert (end.state, end.failure.reason) == (api.INVOCATION_STATE_FAILED, "OUT_OF_MEMORY")
+    assert "used more memory than its limit" in end.failure.message
+    assert end.failure.retryable
+    assert after.state == api.INVOCATION_STATE_SUCCEEDED
+
+
+async def test_a_container_that_does_not_start_for_want_of_memory_says_so(
+    server: FakeServer, worker: Worker, odd_image: str
+) -> None:
+    await server.deploy(
+        Function(name="odd", image=odd_image, env={"START": "eat"}, limits=Limits(memory_bytes=32 * limits.MIB))
+    )
+
+    end = await server.end(await server.send(at("/", retry_policy=ONCE)))
+
+    assert (end.state, end.failure.reason) == (api.INVOCATION_STATE_FAILED, "OUT_OF_MEMORY")
+
+
+async def test_no_probe_runs_a_function(server: FakeServer, worker: Worker, odd_image: str) -> None:
+    await server.deploy(Function(name="odd", image=odd_image, env={"DELAY": "0.2"}))
+    # By this variable images with a watchdog are known, which has a path of its own for that.
+    await server.deploy(Function(name="watched", image=odd_image, env={"fprocess": "cat"}))
+
+    seen = [await server.end(await server.send(at("/seen", name))) for name in ("odd", "watched")]
+
+    assert [json.loads(end.result.payload.data) for end in seen] == [["/seen"], ["/_/health", "/seen"]]
+
+
+@pytest.mark.parametrize("size", [9000, 60_000])
+async def test_a_long_header_fails_no_answer(server: FakeServer, worker: Worker, odd_image: str, size: int) -> None:
+    await server.deploy(Function(name="odd", image=odd_image))
+
+    end = await server.end(await server.send(at(f"/header/{size}")))
+
+    assert (end.state, len(end.attempts)) == (api.INVOCATION_STATE_SUCCEEDED, 1)
 
 
 async def test_a_killed_container_is_replaced_and_its_invocation_made_again(

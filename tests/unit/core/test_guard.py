@@ -240,3 +240,17 @@ def test_exchanges_and_queues_are_those_that_are_named() -> None:
 
 def test_an_address_is_written_without_brackets_in_a_target() -> None:
     assert read_target("http://[2606:2800::1]:80/").host == "2606:2800::1"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "receiver"),
+    [
+        ("http://[0:0:0:0:0:0:0:1]:99/", "http://[::1]:99"),
+        ("http://[0:0::0001]/", "http://[::1]:80"),
+        ("http://[::FFFF:127.0.0.1]/", f"http://[{ipaddress.ip_address('::ffff:127.0.0.1').compressed}]:80"),
+        ("HTTPS://Example.ORG", "https://example.org:443"),
+        ("https://example.org:0443/?a", "https://example.org:443"),
+    ],
+)
+def test_a_receiver_is_the_same_however_it_is_spelled(spelled: str, receiver: str) -> None:
+    assert read_target(spelled).receiver == receiver

@@ -125,6 +125,13 @@ bad_specs: list[tuple[Spec, str, str]] = [
         "spec.http.headers['Content-Length']",
         "is set by homing itself",
     ),
+    (http(headers={"EXPECT": "100-continue"}), "spec.http.headers['EXPECT']", "is set by homing itself"),
+    (http(headers={"Proxy-Connection": "x"}), "spec.http.headers['Proxy-Connection']", "is set by homing itself"),
+    (
+        http(headers={"pRoxy": "http://attacker.example"}),
+        "spec.http.headers['pRoxy']",
+        "is not passed on: functions would take it for their own proxy",
+    ),
     (
         http(headers={"X-Homing-Attempt": "1"}),
         "spec.http.headers['X-Homing-Attempt']",

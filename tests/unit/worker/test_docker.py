@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from homing_worker.runtime.docker import gateway_of
+from homing_worker.runtime.docker import gateway_of, health_path_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,19 @@ def test_the_address_of_this_host_is_known_although_the_engine_names_none(
     configs: list[dict[str, str]], gateway: str
 ) -> None:
     assert gateway_of(configs) == gateway
+
+
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        ({"Env": ["PATH=/bin"], "Labels": None}, ""),
+        ({"Env": None, "Labels": {}}, ""),
+        ({"Env": ["fprocess=cat"], "Labels": {}}, "/_/health"),
+        ({"Env": ["FPROCESS=cat", "xfprocess=cat"], "Labels": {}}, ""),
+        ({"Env": [], "Labels": {"dev.homing.health-path": "/ready"}}, "/ready"),
+        ({"Env": ["fprocess=cat"], "Labels": {"dev.homing.health-path": "/ready"}}, "/ready"),
+        ({"Env": [], "Labels": {"dev.homing.health-path": "@elsewhere/"}}, ""),
+    ],
+)
+def test_where_a_container_says_that_it_is_ready_is_known_or_not_asked_for(config: dict[str, Any], path: str) -> None:
+    assert health_path_of(config) == path

@@ -19,7 +19,7 @@ from homing_worker.reporting import logs
 from homing_worker.reporting.logs import InvocationLog, LogPublisher
 from homing_worker.runtime import attribution
 from homing_worker.runtime.attribution import Attribution
-from homing_worker.runtime.container_log import Frames
+from homing_worker.runtime.container_log import Frames, WrittenLines
 
 MS = 1000
 
@@ -134,6 +134,38 @@ def test_a_line_may_be_of_an_invocation_that_has_no_log(clock: Clock) -> None:
 
     with instance.serving(log), instance.serving(None):
         assert instance.at(clock.now) == [log, None]
+
+
+class Written:
+    """Takes the lines of one invocation."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, bool]] = []
+
+    def write(self, text: str, _stream: int, _time_us: int, *, shared: bool = False) -> None:
+        self.lines.append((text, shared))
+
+
+def test_a_line_belongs_to_those_for_whom_it_was_begun() -> None:
+    first, second = Written(), Written()
+    a, b = cast(InvocationLog, first), cast(InvocationLog, second)
+    stream = WrittenLines(LOG_STREAM_STDOUT)
+
+    stream.feed(b"one\nhalf of ", [a], 1)
+    stream.feed(b"two\nbegun", [a], 2)
+    stream.feed(b"mine\nours ", [b], 3)
+    stream.feed(b"too\n" + b"x" * limits.MAX_LOG_LINE, [b, a], 4)
+    assert stream.begun_for == [b, a]
+    stream.feed(b"xx", [a, b], 5)
+    stream.feed(b"of nobody\nof b\n", [None], 6)
+    stream.feed(b"last", [b], 7)
+    stream.end_line()
+    stream.end_line()
+
+    long = "x" * limits.MAX_LOG_LINE + CUT
+    assert first.lines == [("one", False), ("half of two", False), ("begun", False), ("too", True), (long, True)]
+    assert second.lines == [("mine", False), ("ours ", False), ("too", True), (long, True), ("last", False)]
+    assert not stream.begun_for
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=20))), st.integers(1, 30))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from homing.v1.function_pb2 import Function
 from homing.v1.invocation_pb2 import Result
 from homing_core import limits
 from homing_core.guard import ForbiddenTargetError, Guard
-from homing_core.wire.v1 import FunctionState, Snapshot, Tombstone
+from homing_core.wire.v1 import DeliveryMessage, FunctionState, Snapshot, Tombstone
 from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
 from homing_worker.control.tombstones import Tombstones
+from homing_worker.deliveries.request import url_of
 from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime import Request
 from homing_worker.runtime.headers import joined, kept_headers, overridden, pairs
-from homing_worker.runtime.process import http_variables
+from homing_worker.runtime.request_variables import request_variables
 from homing_worker.runtime.spool import Spools
 from homing_worker.settings import WorkerSettings
 from support.http_headers import headers_of, pairs_of
@@ -205,7 +207,7 @@ def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
         spools=Spools(Path("/nowhere")),
     )
 
-    assert http_variables(request) == {
+    assert request_variables(request) == {
         "Http_X_Call_Id": "1",
         "Http_Content_Type": "text/plain",
         "Http_X_Mine": "a, b",
@@ -215,6 +217,32 @@ def test_commands_find_their_request_as_under_a_classic_watchdog() -> None:
         "Http_ContentLength": "4",
         "Http_Content_Length": "4",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["Proxy", "PROXY", "pRoXy", "Proxy-Host", "proxyuser", "X_Call_Id", "X-Call_Id", "a.b", "-"]
+)
+def test_no_variable_is_one_that_programs_take_for_their_own(name: str) -> None:
+    request = Request(
+        method="POST", target="//a?b?c", headers=[(name, "mine")], body=b"", spools=Spools(Path("/nowhere"))
+    )
+
+    assert request_variables(request) == {
+        "Http_Method": "POST",
+        "Http_Path": "//a",
+        "Http_Query": "b?c",
+        "Http_ContentLength": "0",
+        "Http_Content_Length": "0",
+    }
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[0:0:0:0:0:0:0:1]", "[0:0::0001]", "[::FFFF:127.0.0.1]", "127.0.0.1"])
+@pytest.mark.parametrize("rest", ["", "/", ":080/a", "?q", "/%zz/../b?a=%C3%BC&b", ":65535//x"])
+def test_what_was_accepted_as_a_url_is_one_to_deliver_to(host: str, rest: str) -> None:
+    uri = f"http://{host}{rest}"
+    target = Guard(networks=[ipaddress.ip_network("::1/128"), ipaddress.ip_network("127.0.0.0/8")]).check_url(uri)
+
+    assert url_of(DeliveryMessage(uri=uri), target).host == target.host
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,8 @@ const (
 	FailureReason_FAILURE_REASON_SECRETS_UNAVAILABLE FailureReason = 11
 	// The command of the function ended with another status than 0.
 	FailureReason_FAILURE_REASON_EXIT_STATUS FailureReason = 12
+	// What runs the function was killed since it used more memory than its limit, or than there was.
+	FailureReason_FAILURE_REASON_OUT_OF_MEMORY FailureReason = 27
 	// The function was deleted before the invocation started.
 	FailureReason_FAILURE_REASON_FUNCTION_DELETED FailureReason = 13
 	// The invocation waited for its first start longer than max_age.
@@ -295,6 +297,7 @@ var (
 		10: "FAILURE_REASON_IMAGE_NOT_FOUND",
 		11: "FAILURE_REASON_SECRETS_UNAVAILABLE",
 		12: "FAILURE_REASON_EXIT_STATUS",
+		27: "FAILURE_REASON_OUT_OF_MEMORY",
 		13: "FAILURE_REASON_FUNCTION_DELETED",
 		14: "FAILURE_REASON_EXPIRED",
 		15: "FAILURE_REASON_STOPPED",
@@ -323,6 +326,7 @@ var (
 		"FAILURE_REASON_IMAGE_NOT_FOUND":     10,
 		"FAILURE_REASON_SECRETS_UNAVAILABLE": 11,
 		"FAILURE_REASON_EXIT_STATUS":         12,
+		"FAILURE_REASON_OUT_OF_MEMORY":       27,
 		"FAILURE_REASON_FUNCTION_DELETED":    13,
 		"FAILURE_REASON_EXPIRED":             14,
 		"FAILURE_REASON_STOPPED":             15,
@@ -412,7 +416,7 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WORKER_LOST\x10 \x12 \n" +
 	"\x1cERROR_REASON_SERVER_STOPPING\x10!\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_SERVED\x10\"\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10#*\x89\a\n" +
+	"\x15ERROR_REASON_INTERNAL\x10#*\xab\a\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_HTTP_STATUS\x10\x01\x12\x1a\n" +
@@ -427,7 +431,8 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x1eFAILURE_REASON_IMAGE_NOT_FOUND\x10\n" +
 	"\x12&\n" +
 	"\"FAILURE_REASON_SECRETS_UNAVAILABLE\x10\v\x12\x1e\n" +
-	"\x1aFAILURE_REASON_EXIT_STATUS\x10\f\x12#\n" +
+	"\x1aFAILURE_REASON_EXIT_STATUS\x10\f\x12 \n" +
+	"\x1cFAILURE_REASON_OUT_OF_MEMORY\x10\x1b\x12#\n" +
 	"\x1fFAILURE_REASON_FUNCTION_DELETED\x10\r\x12\x1a\n" +
 	"\x16FAILURE_REASON_EXPIRED\x10\x0e\x12\x1a\n" +
 	"\x16FAILURE_REASON_STOPPED\x10\x0f\x12\x19\n" +

@@ -114,6 +114,8 @@ class FailureReason(StrEnum):
     """The secrets of the function did not come from a server, or could not be laid out for its instance."""
     EXIT_STATUS = "EXIT_STATUS"
     """The command of the function ended with another status than 0."""
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    """What runs the function was killed since it used more memory than its limit, or than there was."""
     FUNCTION_DELETED = "FUNCTION_DELETED"
     """The function was deleted before the invocation started."""
     EXPIRED = "EXPIRED"

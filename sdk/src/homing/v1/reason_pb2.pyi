@@ -222,6 +222,8 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The secrets of the function did not come from a server, or could not be laid out for its instance."""
     FAILURE_REASON_EXIT_STATUS: _FailureReason.ValueType  # 12
     """The command of the function ended with another status than 0."""
+    FAILURE_REASON_OUT_OF_MEMORY: _FailureReason.ValueType  # 27
+    """What runs the function was killed since it used more memory than its limit, or than there was."""
     FAILURE_REASON_FUNCTION_DELETED: _FailureReason.ValueType  # 13
     """The function was deleted before the invocation started."""
     FAILURE_REASON_EXPIRED: _FailureReason.ValueType  # 14
@@ -280,6 +282,8 @@ FAILURE_REASON_SECRETS_UNAVAILABLE: FailureReason.ValueType  # 11
 """The secrets of the function did not come from a server, or could not be laid out for its instance."""
 FAILURE_REASON_EXIT_STATUS: FailureReason.ValueType  # 12
 """The command of the function ended with another status than 0."""
+FAILURE_REASON_OUT_OF_MEMORY: FailureReason.ValueType  # 27
+"""What runs the function was killed since it used more memory than its limit, or than there was."""
 FAILURE_REASON_FUNCTION_DELETED: FailureReason.ValueType  # 13
 """The function was deleted before the invocation started."""
 FAILURE_REASON_EXPIRED: FailureReason.ValueType  # 14

@@ -23,8 +23,12 @@ _RESERVED_HEADERS = frozenset(
         "connection",
         "content-length",
         "content-type",
+        "expect",
         "host",
         "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
         "te",
         "trailer",
         "traceparent",
@@ -115,6 +119,8 @@ class Checks:
                 self.add(f"{field}[{shown(name)}]", "is not a valid header name")
             elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
                 self.add(f"{field}[{shown(name)}]", "is set by homing itself")
+            elif name.lower() == "proxy":
+                self.add(f"{field}[{shown(name)}]", "is not passed on: functions would take it for their own proxy")
             if any(character in value for character in "\r\n\0"):
                 self.add(f"{field}[{shown(name)}]", "must not have line breaks or NUL in its value")
 

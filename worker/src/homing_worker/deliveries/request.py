@@ -12,9 +12,8 @@ from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.execution.request import USER_AGENT
 from homing_worker.metrics import state_name
-from homing_worker.runtime.headers import HOP_BY_HOP, Headers, overridden, pairs
+from homing_worker.runtime.headers import NOT_PASSED_ON, Headers, overridden, pairs
 
-_NOT_SENT: Final = HOP_BY_HOP | {"content-length", "host", "expect"}
 _SIGNED: Final = "webhook-"
 """Headers that begin so are the signature's alone."""
 
@@ -52,11 +51,11 @@ def headers_of(message: DeliveryMessage) -> Headers:
 def _callback_headers(message: DeliveryMessage) -> Headers:
     """Return the function's own headers, those apart that were asked for otherwise."""
     result = message.result
-    headers: Headers = [header for header in pairs(result.headers) if header[0] not in _NOT_SENT]
+    headers = pairs(result.headers)
     if result.payload.content_type:
         headers = overridden(headers, by=[("content-type", result.payload.content_type)])
     headers = overridden(headers, by=[(name.lower(), value) for name, value in pairs(message.callback.headers)])
-    return [header for header in headers if not header[0].startswith(_SIGNED)]
+    return [(name, value) for name, value in headers if name not in NOT_PASSED_ON and not name.startswith(_SIGNED)]
 
 
 def _own_headers(message: DeliveryMessage) -> Headers:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from homing_worker import __version__
 from homing_worker.execution.dispatch import Dispatch
 from homing_worker.reporting.progress import PROGRESS_HEADER
-from homing_worker.runtime.headers import Headers, overridden, pairs
+from homing_worker.runtime.headers import NOT_PASSED_ON, Headers, overridden, pairs
 
 USER_AGENT: Final = f"homing-worker/{__version__}"
 
@@ -57,4 +57,9 @@ def _common_headers(dispatch: Dispatch) -> Headers:
     asked = dispatch.spec.http.headers
     if not asked:
         return own
-    return overridden([header for header in pairs(asked) if not header[0].lower().startswith(_OWN)], by=own)
+    passed_on = [header for header in pairs(asked) if _is_passed_on(header[0].lower())]
+    return overridden(passed_on, by=own)
+
+
+def _is_passed_on(name: str) -> bool:
+    return name not in NOT_PASSED_ON and not name.startswith(_OWN)

@@ -16,7 +16,7 @@ from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Answer, CallFailedError, Instance, Request, StartFailedError
 from homing_worker.runtime.container_log import ContainerLog
-from homing_worker.runtime.http_call import exchange
+from homing_worker.runtime.http_call import exchange, open_session
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +26,9 @@ ENGINE_ERRORS: Final = (DockerError, aiohttp.ClientError, OSError, json.JSONDeco
 _PROBE_INTERVAL: Final = 0.03
 """Seconds between two probes of a container that is not ready: its cold start is over so much later at the most."""
 _PROBE_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=1.0, sock_read=2.0)
+_CONNECT_TIMEOUT: Final = 1.0
+_FORWARD_TIMEOUT: Final = 0.2
+"""A published port behind which nobody listens closes a connection sooner than after so many seconds."""
 _WATCH_RETRY_INTERVAL: Final = 1.0
 _EXIT_TIMEOUT: Final = 0.5
 _REMOVE_TIMEOUT: Final = 30.0
@@ -45,27 +48,37 @@ class Container(Instance):
         *,
         name: str,
         revision: int,
-        origin: str,
+        host: str,
+        port: int,
         direct: bool,
-        session: aiohttp.ClientSession,
+        health_path: str,
+        probes: aiohttp.ClientSession,
         stop_grace: int,
         log: ContainerLog,
         free: Callable[[], None],
     ) -> None:
         """Take over a container that was started.
 
+        :param direct: Whether host and port are the container's own, and not a port that the engine has published.
+        :param health_path: Where it says whether it is ready; empty where it is not known to.
+        :param probes: By which it is asked that; it keeps no connections.
         :param free: Frees what it used, once it is stopped.
         """
         self.name = name
         self.revision = revision
         self._container = container
-        self._origin = origin
+        self._host, self._port = host, port
+        self._origin = f"http://{host}:{port}"
         self._direct = direct
-        self._session = session
+        self._health_path = health_path
+        self._probes = probes
+        # Its own: another container may have its address after it, and keep connections otherwise.
+        self._session = open_session()
         self._stop_grace = stop_grace
         self._log = log
         self._free = free
         self._exit_status: int | None = None
+        self._out_of_memory = False
         self._last_words = ""
         self._stopping = False
         self._exited: asyncio.Task[None] = asyncio.create_task(self._watch())
@@ -85,7 +98,10 @@ class Container(Instance):
         self._exited.add_done_callback(ended)
 
     async def become_ready(self) -> None:
-        """Probe the container until its port answers, and its health check, where it has one, says that it is ready.
+        """Probe the container until it is ready.
+
+        It is when its port takes connections, or when its health check says so, where it is known to have one: any
+        other request would run the function.
 
         :raises StartFailedError: The container ended before.
         """
@@ -95,7 +111,7 @@ class Container(Instance):
                 await asyncio.wait({probe, self._exited}, return_when=asyncio.FIRST_COMPLETED)
                 if self._exited.done():
                     raise StartFailedError(
-                        FailureReason.START_FAILED,
+                        self._reason(FailureReason.START_FAILED),
                         f"{self._how_it_ended()} before it was ready{self._last_words}",
                     )
                 if probe.result():
@@ -116,7 +132,9 @@ class Container(Instance):
                 await asyncio.wait({self._exited}, timeout=_EXIT_TIMEOUT)
                 if self._exited.done():
                     raise CallFailedError(
-                        error.reason, f"{error.message}: {self._how_it_ended()}{self._last_words}", suspect=True
+                        self._reason(error.reason),
+                        f"{error.message}: {self._how_it_ended()}{self._last_words}",
+                        suspect=True,
                     ) from error
             raise
 
@@ -158,6 +176,7 @@ class Container(Instance):
             self._free()
             self._exited.cancel()
             await self._log.close()
+            await self._session.close()
 
     async def last_lines(self) -> str:
         """Return the last lines that the container wrote, each after a line feed."""
@@ -169,7 +188,12 @@ class Container(Instance):
         text = "".join(f"\n{line.rstrip()}" for line in lines)[-_LAST_CHARACTERS:]
         return text.encode("utf-8", "replace").decode()
 
+    def _reason(self, otherwise: FailureReason) -> FailureReason:
+        return FailureReason.OUT_OF_MEMORY if self._out_of_memory else otherwise
+
     def _how_it_ended(self) -> str:
+        if self._out_of_memory:
+            return "the container used more memory than its limit and was killed"
         if self._exit_status is None:
             return "the container is gone"
         return f"the container exited with status {self._exit_status}"
@@ -187,15 +211,29 @@ class Container(Instance):
                 pass  # the engine is away; ask again
             else:
                 # Read before anybody is notified of the end, since the container is removed then.
-                self._last_words = await self.last_lines()
+                self._last_words, self._out_of_memory = await asyncio.gather(
+                    self.last_lines(), self._was_out_of_memory()
+                )
                 return
             await asyncio.sleep(_WATCH_RETRY_INTERVAL)
 
-    async def _answers(self) -> bool:
-        """Return whether the port answers: 503 from a health check means not yet, anything else will do."""
+    async def _was_out_of_memory(self) -> bool:
         try:
-            async with self._session.get(
-                f"{self._origin}/_/health", allow_redirects=False, timeout=_PROBE_TIMEOUT
+            async with asyncio.timeout(_REMOVE_TIMEOUT):
+                state = (await self._container.show())["State"]
+        except (*ENGINE_ERRORS, TimeoutError):
+            return False
+        return bool(state.get("OOMKilled"))
+
+    async def _answers(self) -> bool:
+        """Return whether the container takes requests, as far as can be told without running its function."""
+        return await (self._is_healthy() if self._health_path else self._listens())
+
+    async def _is_healthy(self) -> bool:
+        """Return whether the health check answers: 503 means not yet, anything else will do."""
+        try:
+            async with self._probes.get(
+                self._origin + self._health_path, allow_redirects=False, timeout=_PROBE_TIMEOUT
             ) as response:
                 return response.status != 503
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -206,3 +244,22 @@ class Container(Instance):
             return self._direct
         except aiohttp.ClientError:
             return True
+
+    async def _listens(self) -> bool:
+        """Return whether the port takes connections."""
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                reader, writer = await asyncio.open_connection(self._host, self._port)
+        except (OSError, TimeoutError):
+            return False
+        try:
+            if self._direct:
+                return True
+            async with asyncio.timeout(_FORWARD_TIMEOUT):
+                return bool(await reader.read(1))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        finally:
+            writer.close()

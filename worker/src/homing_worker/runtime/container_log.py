@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final
 
@@ -23,11 +23,52 @@ _FRAME_HEADER_BYTES: Final = 8
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _RECONNECT_INTERVAL: Final = 1.0
 """Seconds."""
+_LAST_WORDS_SECONDS: Final = 0.25
+"""After a call has ended a line that it has begun is waited for so long."""
 _FLOOD_BYTES: Final = 16 * KIB
 """A read of so much is part of a flood."""
 _FLOOD_PAUSE_FACTOR: Final = 9
 """After such a read nothing is read for so many times the time that it took: a flood costs a tenth of the worker.
 What is behind by then the engine drops, without ever making the function wait."""
+
+
+class WrittenLines:
+    """One of the two streams of a container: what it writes there becomes lines of invocations.
+
+    A line that has begun belongs to those for whom it was begun, also where others are served before it is complete.
+    """
+
+    def __init__(self, stream: LogStream.ValueType) -> None:
+        self._stream = stream
+        self._splitter = LineSplitter()
+        self._begun_for: Sequence[InvocationLog | None] = ()
+        self._begun_us = 0
+
+    @property
+    def begun_for(self) -> Sequence[InvocationLog | None]:
+        """To whom the line belongs that has begun; nobody where none has."""
+        return self._begun_for if self._splitter.begun else ()
+
+    def feed(self, text: bytes, logs: Sequence[InvocationLog | None], time_us: int) -> None:
+        """Take what was written at some time.
+
+        :param logs: Those that were served then.
+        """
+        if self._splitter.begun and set(logs) != set(self._begun_for):
+            self.end_line()
+        if not self._splitter.begun:
+            self._begun_for, self._begun_us = logs, time_us
+        for line in self._splitter.feed(text):
+            self._write(line, time_us)
+
+    def end_line(self) -> None:
+        """Take the line that has begun for a whole one."""
+        for line in self._splitter.rest():
+            self._write(line, self._begun_us)
+
+    def _write(self, line: str, time_us: int) -> None:
+        for log in filter(None, self._begun_for):
+            log.write(line, self._stream, time_us, shared=len(self._begun_for) > 1)
 
 
 class ContainerLog:
@@ -48,20 +89,36 @@ class ContainerLog:
         self._same_clock = same_clock
         self._attribution = Attribution()
         self._following: asyncio.Task[None] | None = None
+        self._streams = {number: WrittenLines(stream) for number, stream in _STREAMS.items()}
+        self._loop = asyncio.get_running_loop()
 
     def open(self) -> None:
         """Follow the container from now on."""
         self._following = asyncio.create_task(self._follow())
 
-    def serving(self, log: InvocationLog | None) -> AbstractContextManager[None]:
+    @contextmanager
+    def serving(self, log: InvocationLog | None) -> Iterator[None]:
         """Note that the container serves an invocation, perhaps one without a log, while the context is open."""
-        return self._attribution.serving(log)
+        try:
+            with self._attribution.serving(log):
+                yield
+        finally:
+            # What it writes may be seen a little later.
+            self._loop.call_later(_LAST_WORDS_SECONDS, self._end_lines_of, log)
 
     async def close(self) -> None:
         """Stop following."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
+        for stream in self._streams.values():
+            stream.end_line()
+
+    def _end_lines_of(self, log: InvocationLog | None) -> None:
+        """Take lines for whole that were begun for an invocation which is over."""
+        for stream in self._streams.values():
+            if log in stream.begun_for:
+                stream.end_line()
 
     async def _follow(self) -> None:
         while True:
@@ -73,7 +130,6 @@ class ContainerLog:
     async def _read_stream(self) -> None:
         """Read what the container writes from now on, until the engine ends the stream."""
         frames = Frames()
-        splitters = {stream: LineSplitter() for stream in _STREAMS}
         async with self._engine.get(
             f"/containers/{self._id}/logs",
             params={"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1", "since": f"{time.time():.6f}"},
@@ -82,23 +138,21 @@ class ContainerLog:
             response.raise_for_status()
             async for data in response.content.iter_any():
                 if len(data) < _FLOOD_BYTES:
-                    self._take(frames.feed(data), splitters)
+                    self._take(frames.feed(data))
                     continue
                 async with self._turn:
                     begun = time.perf_counter()
-                    self._take(frames.feed(data), splitters)
+                    self._take(frames.feed(data))
                     await asyncio.sleep(_FLOOD_PAUSE_FACTOR * (time.perf_counter() - begun))
 
-    def _take(self, frames: Iterator[tuple[int, bytes]], splitters: Mapping[int, LineSplitter]) -> None:
-        for stream, written in frames:
-            if stream not in splitters:
+    def _take(self, frames: Iterator[tuple[int, bytes]]) -> None:
+        for number, written in frames:
+            stream = self._streams.get(number)
+            if stream is None:
                 continue
             stamp, _, text = written.partition(b" ")
             time_us = _microseconds(stamp) if self._same_clock else now_us()
-            logs = self._attribution.at(time_us)
-            for line in splitters[stream].feed(text):
-                for log in filter(None, logs):
-                    log.write(line, _STREAMS[stream], time_us, shared=len(logs) > 1)
+            stream.feed(text, self._attribution.at(time_us), time_us)
 
 
 class Frames:

@@ -25,7 +25,6 @@ from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime.base import Instance, Runtime, StartFailedError
 from homing_worker.runtime.container import ENGINE_ERRORS, Container
 from homing_worker.runtime.container_log import ContainerLog
-from homing_worker.runtime.http_call import open_session
 from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +39,11 @@ LABEL_FUNCTION: Final = "dev.homing.function"
 LABEL_REVISION: Final = "dev.homing.revision"
 LABEL_OWNER: Final = "dev.homing.owner"
 LABEL_DATA_DIR: Final = "dev.homing.data-dir"
+LABEL_HEALTH_PATH: Final = "dev.homing.health-path"
+"""By this label an image says where it tells whether it is ready."""
+_WATCHDOG_PROGRAM: Final = "fprocess="
+"""What a watchdog is to run: an image whose environment says it has one."""
+_WATCHDOG_HEALTH_PATH: Final = "/_/health"
 
 _TMP_BYTES: Final = 256 * MIB
 """What ``/tmp`` of a container holds."""
@@ -96,7 +100,7 @@ class DockerRuntime(Runtime):
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._docker: Docker | None = None
         self._connector: aiohttp.UnixConnector | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._probes: aiohttp.ClientSession | None = None
         self._engine: aiohttp.ClientSession | None = None
         """To the engine, for what aiodocker cannot do: keep the two streams of a log apart, and write a tar file."""
         self._log_turn = asyncio.Lock()
@@ -107,7 +111,9 @@ class DockerRuntime(Runtime):
         :raises StartFailedError: The engine does not answer.
         """
         self._lock.take()
-        self._session = open_session()
+        self._probes = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True), cookie_jar=aiohttp.DummyCookieJar()
+        )
         if self._url.startswith("unix://"):
             # A request is open for every container, to be notified of its end: there may be many.
             self._connector = aiohttp.UnixConnector(self._url.removeprefix("unix://"), limit=0)
@@ -150,8 +156,8 @@ class DockerRuntime(Runtime):
             await self._engine.close()
         if self._connector is not None:
             await self._connector.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._probes is not None:
+            await self._probes.close()
         self._lock.release()
 
     async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
@@ -239,9 +245,10 @@ class DockerRuntime(Runtime):
             raise _not_created(error) from error
 
     async def _attach(self, raw: DockerContainer, function: Function, name: str, free: Callable[[], None]) -> Container:
-        assert self._session is not None
         assert self._engine is not None
-        network = (await raw.show())["NetworkSettings"]
+        assert self._probes is not None
+        shown = await raw.show()
+        network = shown["NetworkSettings"]
         if self._direct:
             addresses = [network.get("IPAddress"), *(n.get("IPAddress") for n in network["Networks"].values())]
             host, port = next((address for address in addresses if address), "127.0.0.1"), "8080"
@@ -251,9 +258,11 @@ class DockerRuntime(Runtime):
             raw,
             name=name,
             revision=function.revision,
-            origin=f"http://{host}:{port}",
+            host=host,
+            port=int(port),
             direct=self._direct,
-            session=self._session,
+            health_path=health_path_of(shown["Config"]),
+            probes=self._probes,
             stop_grace=self._stop_grace,
             log=ContainerLog(self._engine, raw.id, turn=self._log_turn, same_clock=self._direct),
             free=free,
@@ -367,6 +376,15 @@ def _no_secrets(why: str) -> StartFailedError:
 
 def _not_created(error: BaseException) -> StartFailedError:
     return StartFailedError(FailureReason.START_FAILED, f"the container cannot be created: {error}")
+
+
+def health_path_of(config: Mapping[str, Any]) -> str:
+    """Return where a container says whether it is ready, given its configuration; empty where it is not known to."""
+    path: str = (config.get("Labels") or {}).get(LABEL_HEALTH_PATH, "")
+    if path.startswith("/"):
+        return path
+    has_watchdog = any(variable.startswith(_WATCHDOG_PROGRAM) for variable in config.get("Env") or ())
+    return _WATCHDOG_HEALTH_PATH if has_watchdog else ""
 
 
 def gateway_of(configs: Sequence[Mapping[str, str]]) -> str:

@@ -26,23 +26,27 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Headers that belong to one connection and not to the message."""
 
+NOT_PASSED_ON: Final = HOP_BY_HOP | {"content-length", "expect", "host", "proxy"}
+"""Headers that a request never takes from elsewhere. Programs behind CGI or a watchdog take ``Proxy`` for the proxy
+that they are to use (httpoxy), and a server that does not know ``Expect`` never says that it may go on."""
+
 _DROPPED: Final = HOP_BY_HOP | {"content-length"}
 
 
 def kept_headers(answered: Iterable[tuple[str, str]]) -> Headers:
     """Return what is kept of the headers of an answer, names in lower case.
 
-    Those of the connection and the length are dropped, and so is what exceeds the limits of number and size.
+    Those of the connection and the length are dropped, and so is each that exceeds the limits of number and size.
     """
     kept: list[tuple[str, str]] = []
     size = 0
     for raw_name, raw_value in answered:
         name, value = readable(raw_name.lower()), readable(raw_value)
-        if name in _DROPPED:
+        if name in _DROPPED or size + len(name) + len(value) > limits.MAX_HEADERS_SIZE:
             continue
-        size += len(name) + len(value)
-        if size > limits.MAX_HEADERS_SIZE or len(kept) == limits.MAX_HEADERS:
+        if len(kept) == limits.MAX_HEADERS:
             break
+        size += len(name) + len(value)
         kept.append((name, value))
     return kept
 

@@ -28,7 +28,9 @@ def open_session() -> aiohttp.ClientSession:
         # What a function compressed stays so: unpacking it could fill the memory.
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        max_field_size=limits.MAX_HEADERS_SIZE,
+        max_line_size=limits.MAX_ANSWER_HEADER_SIZE,
+        max_field_size=limits.MAX_ANSWER_HEADER_SIZE,
+        max_headers=limits.MAX_ANSWER_HEADERS,
         trust_env=False,
     )
 

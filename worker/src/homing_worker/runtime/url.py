@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -13,6 +15,9 @@ from homing_core.ids import new_id
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Answer, Instance, Request, Runtime
 from homing_worker.runtime.http_call import exchange, open_session
+
+_SEPARATOR: Final = re.compile(r"(/|\\|%(?:25)*2f|%(?:25)*5c)", re.IGNORECASE)
+"""What some server or other takes for the end of a segment of a path, however often it is encoded."""
 
 
 class UrlRuntime(Runtime):
@@ -71,7 +76,42 @@ class UrlInstance(Instance):
     async def call(self, request: Request, log: InvocationLog | None) -> Answer:  # noqa: ARG002 what it writes is not seen
         """Call the URL; the path of the request is below the URL's own."""
         if self._path:
-            below = request.target.removeprefix("/")
-            target = f"{self._path}/{below}" if below and below[0] != "?" else self._path + below
-            request = replace(request, target=target)
+            request = replace(request, target=below(self._path, request.target))
         return await exchange(self._session, self._origin, request)
+
+
+def below(base: str, target: str) -> str:
+    """Return the target of a request under a base path, which it cannot leave.
+
+    As at the root of a server, ``..`` leads nowhere from there: in any spelling that some server may take for it.
+
+    :param base: A path that does not end with a slash.
+    :param target: A path, with the query where there is one.
+    """
+    path, question, query = target.partition("?")
+    pieces = _SEPARATOR.split(path)
+    if any(_decoded(segment) == ".." for segment in pieces[::2]):
+        path = _without_dots(pieces)
+    return base + ("" if path == "/" else path) + question + query
+
+
+def _without_dots(pieces: list[str]) -> str:
+    """Put segments, and the separators between them, together without those that are dots."""
+    kept: list[str] = []
+    for separator, segment in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        match _decoded(segment):
+            case "..":
+                del kept[-1:]
+            case ".":
+                pass
+            case _:
+                kept.append(separator + segment)
+    path = "".join(kept)
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _decoded(segment: str) -> str:
+    """Return a segment of a path as the most obliging server would read it."""
+    while "%" in segment and (decoded := unquote(segment)) != segment:
+        segment = decoded
+    return segment.partition(";")[0].strip()

@@ -1,0 +1,239 @@
+"""One run of a command: its process, what it is given to read, and what it writes until it has ended.
+
+The process gets descriptors 0, 1 and 2 and no others. It has ended when the program has: what it left behind may hold
+its output open and is not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Final
+
+from homing.v1.log_service_pb2 import LOG_STREAM_STDERR
+from homing_core import limits
+from homing_core.clock import now_us
+from homing_core.limits import KIB
+from homing_core.log_lines import LineSplitter
+from homing_core.reasons import FailureReason
+from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.base import Body, CallFailedError, Request
+from homing_worker.runtime.spool import Spool, SpoolError, Spools
+
+_READ_BYTES: Final = 64 * KIB
+_MAX_PIPE_BYTES: Final = limits.MIB
+"""A pipe holds so much at the most, unless the system was told otherwise: that much a program may leave in it."""
+_LAST_BYTES: Final = 4000
+_LAST_LINES: Final = 10
+"""So much of what a command wrote to stderr last is in the message of its failure."""
+
+
+class CommandRun:
+    """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it.
+
+    Output that is too large for memory goes on into a file. While more than a part of it is unwritten the command waits
+    (backpressure).
+    """
+
+    def __init__(
+        self, args: Sequence[str], environment: Mapping[str, str], request: Request, log: InvocationLog | None
+    ) -> None:
+        """Start the command.
+
+        :raises OSError: It cannot be started.
+        :raises ValueError: It cannot be: there is a NUL in it or in its environment.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.finished: asyncio.Future[int] = self._loop.create_future()
+        """The exit status, negative for a signal, once the command has ended and all that it wrote is taken; or why it
+        failed before."""
+        self._log = log
+        self._lines = LineSplitter()
+        self._spools: Spools = request.spools
+        self._spool: Spool | None = None
+        self._spooling: asyncio.Task[None] | None = None
+        self._output: list[bytes] = []
+        self._unspooled = 0
+        self._output_size = 0
+        self._errors: deque[bytes] = deque()
+        self._errors_size = 0
+        # The standard library's closes what is not to be inherited, uvloop's does not.
+        self._process = subprocess.Popen(  # noqa: S603 that is what it is for
+            args,
+            bufsize=0,
+            stdin=request.body.rewind() if isinstance(request.body, Spool) else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        self._unread = memoryview(b"" if isinstance(request.body, Spool) else request.body)
+        self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        self._watch_exit()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+        if self._stdin is not None:
+            self._loop.add_writer(self._stdin.fileno(), self._feed)
+            self._feed()
+        if self._stdout is not None and self._stderr is not None:
+            self._loop.add_reader(self._stdout.fileno(), self._read_stdout)
+            self._loop.add_reader(self._stderr.fileno(), self._read_stderr)
+
+    @property
+    def body(self) -> Body:
+        """What the command wrote to stdout."""
+        return b"".join(self._output) if self._spool is None else self._spool
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines that the command wrote to stderr."""
+        return b"".join(self._errors)[-_LAST_BYTES:].decode("utf-8", "replace").splitlines()[-_LAST_LINES:]
+
+    async def close(self) -> None:
+        """Kill the command and what it started, unless it has ended, and free what it used."""
+        if not self._exited.done():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._exited
+        self._close_pipes()
+
+    def _watch_exit(self) -> None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(self._process.pid)
+                self._loop.add_reader(pidfd, self._reap, pidfd)
+                return
+        waiting = self._loop.run_in_executor(None, self._process.wait)
+        waiting.add_done_callback(lambda _: self._on_exit())
+
+    def _reap(self, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        self._process.wait()
+        self._on_exit()
+
+    def _on_exit(self) -> None:
+        """Take what the program left in its pipes, without waiting for whoever else holds them."""
+        for read in (self._read_stdout, self._read_stderr):
+            left = _MAX_PIPE_BYTES
+            while left > 0 and (size := read()):
+                left -= size
+        self._close_pipes()
+        if self._log is not None:
+            self._write(self._log, self._lines.rest())
+        self._exited.set_result(None)
+        self._settle()
+
+    def _feed(self) -> None:
+        """Write what the command is to read. It may end without reading it."""
+        if self._stdin is None:
+            return
+        try:
+            while self._unread:
+                self._unread = self._unread[os.write(self._stdin.fileno(), self._unread) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass
+        self._close(self._stdin)
+        self._stdin = None
+
+    def _read_stdout(self) -> int:
+        """Take a part of the output; return its size, 0 where there is none now."""
+        if self._stdout is None or (data := _read(self._stdout)) is None:
+            return 0
+        if not data:
+            self._close(self._stdout)
+            self._stdout = None
+        elif not self.finished.done():
+            self._take_output(data)
+        return len(data)
+
+    def _take_output(self, data: bytes) -> None:
+        self._output_size += len(data)
+        self._output.append(data)
+        self._unspooled += len(data)
+        if self._output_size > limits.MAX_PAYLOAD:
+            self.finished.set_exception(
+                CallFailedError(
+                    FailureReason.RESULT_TOO_LARGE,
+                    f"the output is larger than the limit of {limits.MAX_PAYLOAD} bytes",
+                    permanent=True,
+                )
+            )
+        elif self._output_size > limits.MAX_INLINE_RESULT:
+            if self._unspooled > limits.MAX_PART and self._stdout is not None:
+                self._loop.remove_reader(self._stdout.fileno())
+            if self._spooling is None:
+                self._spooling = asyncio.ensure_future(self._move())
+
+    def _read_stderr(self) -> int:
+        """Take a part of what it writes besides; return its size, 0 where there is none now."""
+        if self._stderr is None or (data := _read(self._stderr)) is None:
+            return 0
+        if not data:
+            self._close(self._stderr)
+            self._stderr = None
+            return 0
+        if self._log is not None and not self._log.full:
+            self._write(self._log, self._lines.feed(data))
+        self._errors_size += len(data)
+        self._errors.append(data)
+        while self._errors_size - len(self._errors[0]) > _LAST_BYTES:
+            self._errors_size -= len(self._errors.popleft())
+        return len(data)
+
+    @staticmethod
+    def _write(log: InvocationLog, lines: Iterator[str]) -> None:
+        for line in lines:
+            log.write(line, LOG_STREAM_STDERR, now_us())
+
+    def _close(self, pipe: IO[bytes]) -> None:
+        self._loop.remove_reader(pipe.fileno())
+        self._loop.remove_writer(pipe.fileno())
+        pipe.close()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            if pipe is not None:
+                self._close(pipe)
+        self._stdin = self._stdout = self._stderr = None
+
+    def _settle(self) -> None:
+        if self._exited.done() and not self.finished.done() and self._spooling is None:
+            self.finished.set_result(self._process.returncode)
+
+    async def _move(self) -> None:
+        """Move what was read into the file."""
+        try:
+            if self._spool is None:
+                self._spool = await self._spools.open()
+            while self._output and not self.finished.done():
+                data = b"".join(self._output)
+                self._output.clear()
+                self._unspooled = 0
+                if self._stdout is not None:
+                    self._loop.add_reader(self._stdout.fileno(), self._read_stdout)
+                await self._spool.write(data)
+        except SpoolError as error:
+            if not self.finished.done():
+                self.finished.set_exception(error)
+        finally:
+            self._spooling = None
+            self._settle()
+
+
+def _read(pipe: IO[bytes]) -> bytes | None:
+    """Return a part of what is in a pipe; nothing at its end, None where there is nothing now."""
+    try:
+        return os.read(pipe.fileno(), _READ_BYTES)
+    except BlockingIOError:
+        return None
