@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from homing_core.guard import GATEWAY, ForbiddenTargetError, Guard
-from homing_core.limits import KIB, MAX_HEADERS_SIZE, MIB
+from homing_core.limits import KIB, MAX_ANSWER_HEADER_SIZE, MAX_ANSWER_HEADERS, MIB
 from homing_core.reasons import FailureReason
 from homing_core.signing import Signer
 from homing_core.wire.v1 import DeliveryMessage
@@ -22,6 +22,7 @@ from homing_worker.deliveries.request import body_of, headers_of, signature_head
 from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.runtime import Body, CallFailedError
 from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.connections import ConnectionLostError, KeptConnections
 from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, SpoolError
 
@@ -29,6 +30,8 @@ TIMEOUT: Final = 15.0
 """Seconds that a receiver has to answer."""
 MIN_BYTES_PER_SECOND: Final = 1 * MIB
 """A receiver of a large body has a second more for so many bytes."""
+DRAIN_TIMEOUT: Final = 2.0
+"""Seconds that the body of an answer has to come, once its status is there."""
 MAX_RESPONSE: Final = 64 * KIB
 """So many bytes of an answer are read, to keep the connection; what they say does not matter."""
 
@@ -90,13 +93,14 @@ class WebhookClient:
             url = url_of(message, target)
             session = self._to_server if target.host == GATEWAY else self._session
             headers = [*headers_of(message), *await _signed(message, body, keys), ("content-length", str(len(body)))]
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as scope:
                 async with session.post(
                     url,
                     data=body.parts() if isinstance(body, Spool) else body or None,
                     headers=headers,
                     allow_redirects=False,
                 ) as response:
+                    scope.reschedule(None)
                     await _drain(response)
                     return answered(response.status, response.headers.get("retry-after", ""))
         except ForbiddenTargetError as error:
@@ -109,7 +113,7 @@ class WebhookClient:
             return failed(FailureReason.TARGET_INVALID, f"the URL is not valid: {error}", retryable=False)
         except SpoolError as error:
             return failed(FailureReason.PAYLOAD_UNAVAILABLE, str(error))
-        except (aiohttp.ClientConnectionError, OSError) as error:
+        except (ConnectionLostError, aiohttp.ClientConnectionError, OSError) as error:
             return failed(FailureReason.CONNECTION_LOST, f"the connection was lost: {error}")
         except aiohttp.ClientError as error:
             return failed(FailureReason.BAD_RESPONSE, f"the receiver's answer is not valid HTTP: {error}")
@@ -118,15 +122,17 @@ class WebhookClient:
 
 
 def _open_session(**connections: Any) -> aiohttp.ClientSession:
+    connector = KeptConnections(limit_per_host=2 * MAX_IN_FLIGHT_PER_RECEIVER, **connections)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=0, limit_per_host=2 * MAX_IN_FLIGHT_PER_RECEIVER, keepalive_timeout=2.0, **connections
-        ),
+        connector=connector,
+        middlewares=(connector.send_once,),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
-        max_field_size=MAX_HEADERS_SIZE,
+        max_line_size=MAX_ANSWER_HEADER_SIZE,
+        max_field_size=MAX_ANSWER_HEADER_SIZE,
+        max_headers=MAX_ANSWER_HEADERS,
         # The environment's proxies would connect for us, unguarded.
         trust_env=False,
     )
@@ -144,10 +150,19 @@ async def _signed(message: DeliveryMessage, body: Body, keys: Sequence[bytes]) -
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read a small answer, so that the connection can be used again; drop the connection of a large one."""
+    """Read a small answer, so that the connection can be used again; drop the connection of another one.
+
+    The status has said everything: however the rest of the answer goes, that stands.
+    """
     size = 0
-    while not response.content.at_eof():
-        size += len(await response.content.readany())
-        if size > MAX_RESPONSE:
-            response.close()
-            return
+    try:
+        async with asyncio.timeout(DRAIN_TIMEOUT):
+            while not response.content.at_eof():
+                size += len(await response.content.readany())
+                if size > MAX_RESPONSE:
+                    break
+            else:
+                return
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass
+    response.close()

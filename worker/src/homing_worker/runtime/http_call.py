@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -12,17 +11,18 @@ from homing_core import limits
 from homing_core.reasons import FailureReason
 from homing_core.retry import NO_ADVICE, RETRY_HEADER, RetryAdvice
 from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
+from homing_worker.runtime.connections import ConnectionLostError, KeptConnections
 from homing_worker.runtime.headers import kept_headers, readable
 from homing_worker.runtime.spool import Spool, Spools
-
-_KEEPALIVE: Final = 1.0
-"""Seconds that an idle connection is kept: less than servers keep theirs, so that none closes under a request."""
 
 
 def open_session() -> aiohttp.ClientSession:
     """Return the session for requests to functions. It sets no time-outs: attempts have theirs."""
+    connections = KeptConnections()
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+        connector=connections,
+        # Only another attempt may run the function once more.
+        middlewares=(connections.send_once,),
         timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         cookie_jar=aiohttp.DummyCookieJar(),
         # What a function compressed stays so: unpacking it could fill the memory.
@@ -33,19 +33,6 @@ def open_session() -> aiohttp.ClientSession:
         max_headers=limits.MAX_ANSWER_HEADERS,
         trust_env=False,
     )
-
-
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request that breaks off no second time: the function may have begun, and only an attempt runs it again.
-
-    aiohttp sends GET, PUT and others once more where the connection closes before an answer came, without a sign.
-    """
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise  # nothing was sent, and nothing is again
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        raise _lost() from error
 
 
 async def exchange(session: aiohttp.ClientSession, origin: str, request: Request) -> Answer:
@@ -66,7 +53,6 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             data=_sent(request.body),
             headers=headers,
             allow_redirects=False,
-            middlewares=(_once,),
         ) as response:
             body = await _read(response, request.spools)
             return Answer(
@@ -80,8 +66,10 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
         raise CallFailedError(
             FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}", suspect=True
         ) from error
-    except (aiohttp.ServerConnectionError, aiohttp.ClientOSError, OSError) as error:
-        raise _lost() from error
+    except (ConnectionLostError, aiohttp.ServerConnectionError, OSError) as error:
+        raise CallFailedError(
+            FailureReason.CONNECTION_LOST, "the connection closed before an answer came", suspect=True
+        ) from error
     except aiohttp.ClientPayloadError as error:
         raise CallFailedError(
             FailureReason.CONNECTION_LOST, f"the answer broke off: {_first_line(error)}", suspect=True
@@ -129,10 +117,6 @@ async def _spool(response: aiohttp.ClientResponse, chunks: list[bytes], spool: S
             raise _too_large(response)
         await spool.write(chunk)
     return spool
-
-
-def _lost() -> CallFailedError:
-    return CallFailedError(FailureReason.CONNECTION_LOST, "the connection closed before an answer came", suspect=True)
 
 
 def _too_large(response: aiohttp.ClientResponse) -> CallFailedError:
