@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy,
 from homing.errors import InvalidRequestError, NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
+    Blob,
     GetInvocationRequest,
     InvocationSpec,
     InvokeAsyncRequest,
+    InvokeRequest,
     ListFunctionsRequest,
+    Payload,
     ReadPayloadRequest,
+    RerunInvocationRequest,
+    WaitInvocationRequest,
+    WritePayloadRequest,
 )
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
@@ -43,6 +50,7 @@ from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.engine import Database
 from support.cli import homing
 from support.confidential import confidential
+from support.grpc_errors import error_info
 from support.processes import Cluster, ProcessError
 from support.rabbitmq import RabbitNode, free_ports
 
@@ -142,12 +150,24 @@ def methods(channel: grpc.Channel) -> list[MethodDescriptor]:
     return [method for name in services for method in pool.FindServiceByName(name).methods]
 
 
-class _Shows(grpc.StreamStreamClientInterceptor):
+class _Shows(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Shows a key with every call."""
+
     def __init__(self, key: str) -> None:
         self._key = key
 
-    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return continuation(details._replace(metadata=[("authorization", f"Bearer {self._key}")]), requests)
+    def _call(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(details._replace(metadata=[("authorization", f"Bearer {self._key}")]), request)
+
+    intercept_unary_unary: Any = _call
+    intercept_unary_stream: Any = _call
+    intercept_stream_unary: Any = _call
+    intercept_stream_stream: Any = _call
 
 
 def call(channel: grpc.Channel, method: MethodDescriptor, authorization: str | None) -> Told:
@@ -620,3 +640,72 @@ def test_off_loopback_it_wants_keys_or_to_be_told(cluster: Cluster) -> None:
     server.environment["HOMING_ROOT_KEY"] = ROOT_KEY
     server.start()
     server.wait_for_log("api_keys_unencrypted")
+
+
+def upload(channel: grpc.Channel, body: bytes) -> Blob:
+    parts = [WritePayloadRequest(size=len(body)), WritePayloadRequest(data=body)]
+    blob: Blob = PayloadServiceStub(channel).WritePayload(iter(parts)).blob
+    return blob
+
+
+def read(channel: grpc.Channel, blob: Blob) -> bytes:
+    return b"".join(part.data for part in PayloadServiceStub(channel).ReadPayload(ReadPayloadRequest(blob_id=blob.id)))
+
+
+def refusal_of(work: Callable[[], object]) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        work()
+    return error_info(caught.value).reason
+
+
+def test_the_id_of_a_body_is_no_right_to_it(guarded: Cluster, root: Client) -> None:
+    """Neither by reading it, nor through a function that tells it, a public one too."""
+    body = b"a secret " * 40_000
+    secrets = {
+        name: root.keys.create(f"bodies-{name}", scopes=scopes, functions=functions).secret
+        for name, scopes, functions in (
+            ("alice", [INVOKE], []),
+            ("mallory", [INVOKE], []),
+            ("reader", [READ], []),
+            ("operator", [OPERATE, INVOKE], []),
+            ("of-door", [READ, INVOKE], ["door"]),
+            ("of-upper", [READ, INVOKE], ["upper"]),
+        )
+    }
+    with grpc.insecure_channel(guarded.target) as channel:
+        shown = {name: grpc.intercept_channel(channel, _Shows(key)) for name, key in secrets.items()}
+        blob = upload(shown["alice"], body)
+        assert read(shown["alice"], blob) == body
+        spec = InvocationSpec(function="door", payload=Payload(blob=Blob(id=blob.id)))
+        request = InvokeAsyncRequest(spec=spec)
+        # Nobody else, as long as it belongs to no invocation.
+        for name in secrets.keys() - {"alice"}:
+            assert refusal_of(partial(read, shown[name], blob)) == "BLOB_NOT_FOUND"
+        for stub in (InvocationServiceStub(shown["mallory"]), InvocationServiceStub(channel)):
+            assert refusal_of(partial(stub.InvokeAsync, request)) == "BLOB_NOT_FOUND"
+            assert refusal_of(partial(stub.Invoke, InvokeRequest(spec=spec))) == "BLOB_NOT_FOUND"
+            (result,) = stub.BatchInvokeAsync(BatchInvokeAsyncRequest(requests=[request])).results
+            assert "there is no stored body" in result.error.message
+
+        stub = InvocationServiceStub(shown["alice"])
+        call = stub.InvokeAsync(request).invocation
+        end = stub.WaitInvocation(WaitInvocationRequest(id=call.id)).invocation
+        answer = end.result.payload.blob
+        for name in ("alice", "reader", "of-door"):
+            assert read(shown[name], blob) == read(shown[name], answer) == body
+        assert refusal_of(lambda: read(shown["mallory"], blob)) == "SCOPE_MISSING"
+        assert refusal_of(lambda: read(shown["of-upper"], answer)) == "FUNCTION_NOT_ALLOWED"
+        assert refusal_of(lambda: InvocationServiceStub(shown["mallory"]).InvokeAsync(request)) == "SCOPE_MISSING"
+        refused = refusal_of(lambda: InvocationServiceStub(channel).InvokeAsync(request))
+        assert refused in {"SCOPE_MISSING", "KEY_MISSING"}
+        # Whoever may run it again may do so with what it had, and not with what they have no right to.
+        operator = InvocationServiceStub(shown["operator"])
+        assert operator.RerunInvocation(RerunInvocationRequest(id=call.id)).invocation.rerun_of == call.id
+        other = RerunInvocationRequest(id=call.id, payload=Payload(blob=Blob(id=upload(shown["alice"], body).id)))
+        assert refusal_of(lambda: operator.RerunInvocation(other)) == "BLOB_NOT_FOUND"
+        # The answer of a synchronous call is its caller's, whether or not there is a record of it by now.
+        direct = stub.Invoke(InvokeRequest(spec=spec)).invocation.result.payload.blob
+        assert read(shown["alice"], direct) == body
+        assert stub.InvokeAsync(
+            InvokeAsyncRequest(spec=InvocationSpec(function="door", payload=Payload(blob=Blob(id=direct.id))))
+        ).invocation.id

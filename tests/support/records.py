@@ -53,6 +53,7 @@ def invocation(
             worker="w1",
             instance="i1",
             function_revision=3,
+            image_id="sha256:1",
             start_time=stamp(CREATED + timedelta(seconds=1)),
             end_time=stamp(CREATED + timedelta(seconds=2)),
             outcome=invocation_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{state}"),

@@ -96,6 +96,9 @@ def deploy(
     expected_revision: Annotated[
         int | None, typer.Option(help="Change it only where it is at this revision; 0: only where there is none.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Roll it out anew although nothing has changed, as after a new build.")
+    ] = False,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -112,6 +115,7 @@ def deploy(
       homing deploy legacy --url http://10.0.0.7:8080/run --attempt-timeout 30s
       homing deploy figlet --max-instances 8
       homing deploy figlet --image figlet:2 --expected-revision 7
+      homing deploy figlet --force
     """  # noqa: D301 - click wants the character
     if program and command is not None:
         raise typer.BadParameter("the program is given twice", param_hint="--command")
@@ -149,9 +153,9 @@ def deploy(
         if policy:
             options["retry_policy"] = dataclasses.replace((current and current.retry_policy) or RetryPolicy(), **policy)
         if replace:
-            function = client.functions.deploy(name=name, expected_revision=expected_revision, **options)
+            function = client.functions.deploy(name=name, expected_revision=expected_revision, force=force, **options)
         else:
-            function = client.functions.update(name, expected_revision=expected_revision, **options)
+            function = client.functions.update(name, expected_revision=expected_revision, force=force, **options)
     if wants_json(ctx, json=json):
         output.print_json(function.message)
     else:

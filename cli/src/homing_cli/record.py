@@ -43,7 +43,19 @@ def get(
     if record.attempts:
         output.heading("Attempts")
         output.table(
-            ("#", "STARTED", "TOOK", "OUTCOME", "STATUS", "FAILURE", "NEXT AFTER", "WORKER", "INSTANCE"),
+            (
+                "#",
+                "STARTED",
+                "TOOK",
+                "OUTCOME",
+                "STATUS",
+                "FAILURE",
+                "NEXT AFTER",
+                "WORKER",
+                "INSTANCE",
+                "REVISION",
+                "IMAGE",
+            ),
             map(_attempt_row, record.attempts),
         )
     if events:
@@ -118,7 +130,14 @@ def _attempt_row(attempt: Attempt) -> tuple[str, ...]:
         f"{output.span(attempt.next_delay)} {attempt.delay_reason}" if attempt.next_delay is not None else "",
         attempt.worker,
         attempt.instance,
+        str(attempt.function_revision or ""),
+        _short(attempt.image_id),
     )
+
+
+def _short(image_id: str) -> str:
+    """Return the id of an image as `docker images` shows it."""
+    return image_id.removeprefix("sha256:")[:12]
 
 
 def _show_events(record: Invocation) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -75,6 +76,16 @@ def envelope_body(message: DeliveryMessage, *, wrapped: bool) -> bytes:
     if wrapped:
         value = {"type": event_type(message), "timestamp": value["timestamp"], "data": value}
     return _dumped(value)
+
+
+def envelope_around(message: DeliveryMessage) -> tuple[bytes, bytes]:
+    """Return what stands before and after the body of the answer in an envelope that has the whole of it, in base64."""
+    value = envelope_of(message)
+    place = secrets.token_hex(16)
+    value["responsePayload"] = place
+    value["responsePayloadInfo"] |= {"encoding": "base64", "truncated": False}
+    before, _, after = _dumped(value).partition(place.encode())
+    return before, after
 
 
 def _shown(body: EnvelopeBody) -> tuple[Any, dict[str, Any]]:

@@ -65,6 +65,7 @@ from homing_server.logs.tail import LogTails
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
+from homing_server.payloads.uploads import Uploads
 from homing_server.settings import ServerSettings
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database, StoreUnavailableError
@@ -211,7 +212,7 @@ class Server:
             settings.grpc_listen,
             Services(
                 invocations=invocations,
-                payloads=PayloadService(self._blobs, visibility),
+                payloads=PayloadService(self._blobs, Uploads(self._database), visibility),
                 logs=LogService(self._log_tails, visibility),
                 dead_letters=DeadLetterService(
                     DeadLetters(self._database, self._admission, self._bulk_calls, redelivered=self._deliveries.wake)
@@ -331,6 +332,7 @@ class Server:
         scheme = "http" if settings.tls is None else "https"
         # Before the broker is reached, and with it the first worker.
         self._urls.open(self._settings.data_url or f"{scheme}://{self.http_address}", self._database.data_key)
+        self._control.data_url = self._urls.base
         await self._broker.start()
         self._tasks.repeat(self._watch_health)
         await self._set_serving(serving=True)

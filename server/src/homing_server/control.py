@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -22,7 +23,6 @@ from homing_core.wire.v1 import (
     KeysChanged,
     Ping,
     ResultsRecorded,
-    Snapshot,
     Tombstone,
     Tombstones,
     WorkerStatus,
@@ -30,6 +30,7 @@ from homing_core.wire.v1 import (
 from homing_server import __version__
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
+from homing_server.cluster.snapshots import snapshot_parts
 from homing_server.functions.catalog import Catalog
 from homing_server.store.effects import CommitEffects
 from homing_server.tasks import Tasks
@@ -62,9 +63,13 @@ class ControlChannel:
         self._presence = presence
         self._registry = registry
         self._tasks = tasks
+        self.data_url = ""
+        """Where workers reach the data port of this server; they are told with everything."""
         self.cancelled_calls = CancelledCalls()
         """The synchronous calls of this server whose callers went away; snapshots have them."""
         self._others: dict[str, float] = {}
+        self._welcoming: set[str] = set()
+        """Where snapshots are on their way to: who asks again meanwhile gets no other."""
         self._unannounced: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
         self._keys_changed: Callable[[], Awaitable[None]] | None = None
@@ -145,10 +150,18 @@ class ControlChannel:
                 self._tasks.run(self._publish(message), "announce results")
 
     async def _publish(self, message: Control) -> None:
+        message.time_us = now_us()
+        await self._broker.publish_control(self._encoded(message))
+
+    async def _send(self, address: str, message: Control) -> None:
+        await self._broker.publish_control_to(address, self._encoded(message))
+
+    def _encoded(self, message: Control) -> bytes:
+        """Return a message as it travels, with who says it."""
         message.server = self._name
         message.version = __version__
-        message.time_us = now_us()
-        await self._broker.publish_control(message.SerializeToString())
+        message.data_url = self.data_url
+        return message.SerializeToString()
 
     def _on_control(self, received: Received) -> None:
         try:
@@ -182,22 +195,27 @@ class ControlChannel:
             received.ack()
         self._presence.on_status(status)
         self._registry.on_status(status)
-        if status.hello or self._registry.is_unknown(status):
+        if (status.hello or self._registry.is_unknown(status)) and status.control_address not in self._welcoming:
+            self._welcoming.add(status.control_address)
             self._tasks.run(self._welcome(status), "snapshot")
         if status.secrets_wanted and status.seal_key:
             self._tasks.run(self._send_secrets(status), "secrets")
 
     async def _welcome(self, status: WorkerStatus) -> None:
         """Enroll a worker, and send it a snapshot of what there is to know."""
-        time_us = now_us()
-        stops = await self._registry.enroll(status.worker)
-        _log.info("worker_connected", worker=status.worker, version=status.version or "unknown")
-        snapshot = Snapshot(functions=self._catalog.live(), tombstones=stops, cancelled_calls=self.cancelled_calls)
-        message = Control(server=self._name, version=__version__, time_us=time_us, snapshot=snapshot)
-        await self._broker.publish_control_to(status.control_address, message.SerializeToString())
+        try:
+            time_us = now_us()
+            stops = await self._registry.enroll(status.worker)
+            _log.info("worker_connected", worker=status.worker, version=status.version or "unknown")
+            content = self._catalog.live(), stops, self.cancelled_calls
+            parts = snapshot_parts(*content) if status.takes_parts else snapshot_parts(*content, most=sys.maxsize)
+            for part in parts:
+                await self._send(status.control_address, Control(time_us=time_us, snapshot=part))
+                await asyncio.sleep(0)  # others are to get their turn: there may be many parts
+        finally:
+            self._welcoming.discard(status.control_address)
 
     async def _send_secrets(self, status: WorkerStatus) -> None:
         """Send a worker what it asks for, encrypted to it. Each server does: once it has it, it asks no more."""
         for sealed in await self._keyring.sealed(status.secrets_wanted, status.seal_key):
-            message = Control(server=self._name, version=__version__, time_us=now_us(), sealed=sealed)
-            await self._broker.publish_control_to(status.control_address, message.SerializeToString())
+            await self._send(status.control_address, Control(time_us=now_us(), sealed=sealed))

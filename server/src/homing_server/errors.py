@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from homing_core.limits import MAX_UPLOADS, MAX_UPLOADS_SIZE
 
 _SHOWN_CHARACTERS = 64
 _NAMED_FUNCTIONS = 8
@@ -17,9 +20,18 @@ class Violation:
     """A field of a request that breaks a rule."""
 
     field: str
-    """The path of the field in the request, for example ``spec.payload.data``."""
+    """The path of the field in the request, for example ``spec.payload.data``; with ``[0]`` after a list for one of its
+    items, and ``["key"]`` after a map for one of its entries, see :func:`entry`."""
     description: str
     """The rule, with its limit."""
+
+
+def entry(field: str, key: str) -> str:
+    """Return the path of an entry of a map: its key in brackets, as a JSON string of ASCII characters.
+
+    An entry whose key has more than 64 characters is not told apart: the path is that of the map then.
+    """
+    return f"{field}[{json.dumps(key)}]" if len(key) <= _SHOWN_CHARACTERS else field
 
 
 class Code(enum.Enum):
@@ -96,6 +108,7 @@ class ErrorReason(enum.StrEnum):
     NOT_SERVED = enum.auto()
     INTERNAL = enum.auto()
     KEY_REVOKED = enum.auto()
+    TOO_MANY_UPLOADS = enum.auto()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -422,6 +435,17 @@ def key_limited(what: str) -> ApiError:
         code=Code.PERMISSION_DENIED,
         reason=ErrorReason.KEY_LIMITED,
         message=f"the API key is limited to functions, and {what} for all of them",
+    )
+
+
+def too_many_uploads(*, number: int, size: int) -> ApiError:
+    """Return the error of an upload by who has stored as much as they may that no invocation refers to."""
+    return ApiError(
+        code=Code.RESOURCE_EXHAUSTED,
+        reason=ErrorReason.TOO_MANY_UPLOADS,
+        message=f"{number} bodies of {size} bytes were stored that no invocation refers to, of at most {MAX_UPLOADS}"
+        f" and {MAX_UPLOADS_SIZE} bytes: invoke with them, or wait until they are removed, an hour after that",
+        retry_after=60.0,
     )
 
 

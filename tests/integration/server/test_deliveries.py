@@ -672,8 +672,7 @@ async def test_purged_dead_letters_are_forgotten_and_their_records_stay(database
     ("fields", "message"),
     [
         ({}, "filter: must have at least one field set"),
-        ({"ids": ["x"] * 1001}, "filter.ids: must be at most 1000, are 1001"),
-        ({"functions": ["A B"]}, "filter.functions: 'A B' is not the name of a function"),
+        ({"functions": ["A B"]}, r"filter.functions\[0\]: 'A B' is not the name of a function"),
         ({"kind": 7}, "filter.kind: 7 is not a kind"),
     ],
 )

@@ -256,7 +256,7 @@ async def test_a_bad_request_names_its_field(bench: Bench) -> None:
     selection = api.InvocationFilter(states=[FAILED])
     for field, wrong in (
         ("filter", {"selection": api.InvocationFilter()}),
-        ("filter.functions", {"selection": api.InvocationFilter(functions=["NO"])}),
+        ("filter.functions[0]", {"selection": api.InvocationFilter(functions=["NO"])}),
         ("max_per_second", {"max_per_second": -1.0}),
         ("max_per_second", {"max_per_second": float("nan")}),
         ("max_per_second", {"max_per_second": 10_001.0}),

@@ -77,7 +77,7 @@ def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
     )
     named = set(scripted_server.requests["DeployFunction"][0].update_mask.paths)
     assert named == set(function_pb2.Function.DESCRIPTOR.fields_by_name) - {
-        *("name", "command", "url", "secrets", "revision", "create_time", "update_time", "paused")
+        *("name", "command", "url", "secrets", "revision", "create_time", "update_time", "paused", "rollout_revision")
     }
 
 

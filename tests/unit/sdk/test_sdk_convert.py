@@ -104,6 +104,7 @@ def test_an_invocation_is_told_in_full() -> None:
             worker="w1",
             instance="i1",
             function_revision=3,
+            image_id="sha256:1",
             start_time=records.CREATED + timedelta(seconds=1),
             end_time=records.CREATED + timedelta(seconds=2),
             outcome=homing.AttemptOutcome.FAILED,

@@ -122,10 +122,9 @@ late, early = stamp(EPOCH + timedelta(seconds=1)), stamp(EPOCH)
 @pytest.mark.parametrize(
     ("selection", "field", "rule"),
     [
-        (api.InvocationFilter(functions=["a"] * 101), "filter.functions", "must be at most 100, are 101"),
-        (api.InvocationFilter(functions=["A b"]), "filter.functions", "'A b' is not the name of a function"),
-        (api.InvocationFilter(states=[0]), "filter.states", "0 is not a state"),  # type: ignore[list-item]
-        (api.InvocationFilter(states=[99]), "filter.states", "99 is not a state"),  # type: ignore[list-item]
+        (api.InvocationFilter(functions=["A b"]), "filter.functions[0]", "'A b' is not the name of a function"),
+        (api.InvocationFilter(states=[0]), "filter.states[0]", "0 is not a state"),  # type: ignore[list-item]
+        (api.InvocationFilter(states=[99]), "filter.states[0]", "99 is not a state"),  # type: ignore[list-item]
         (
             api.InvocationFilter(end_time=api.TimeRange(start_time=late, end_time=early)),
             "filter.end_time",
@@ -136,7 +135,7 @@ late, early = stamp(EPOCH + timedelta(seconds=1)), stamp(EPOCH)
             "filter.create_time",
             "must start before it ends",
         ),
-        (api.InvocationFilter(labels={"": "x"}), "filter.labels['']", "must have a key of 1 to 63 characters"),
+        (api.InvocationFilter(labels={"": "x"}), 'filter.labels[""]', "must have a key of 1 to 63 characters"),
         (api.InvocationFilter(id_prefix="0" * 37), "filter.id_prefix", "must have at most 36 characters, has 37"),
         (api.InvocationFilter(rerun_of="0" * 37), "filter.rerun_of", "must have at most 36 characters, has 37"),
     ],

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
+from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_server.auth.identity import Identity
@@ -344,7 +345,7 @@ async def test_a_key_that_is_revoked_ends_a_stream_and_what_it_does(failing: Fai
 
 @pytest.mark.parametrize("letter", ["a", "é", "\U0001f600"])
 async def test_error_fits_into_its_headers_however_bad_the_request(stub: Any, letter: str) -> None:
-    labels = {f"{number}" + letter * 1000: letter * 1000 for number in range(300)}
+    labels = {f"{number}" + letter * 1000: letter * 1000 for number in range(limits.MAX_LABELS)}
     spec = invocation_pb2.InvocationSpec(function=letter * 10_000, labels=labels)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.InvokeAsync(api.InvokeAsyncRequest(spec=spec))

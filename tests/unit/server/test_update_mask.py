@@ -37,9 +37,8 @@ EVERY = Function(
     revision=7,
     paused=True,
 )
-SETTABLE = sorted(
-    set(Function.DESCRIPTOR.fields_by_name) - {"name", "revision", "create_time", "update_time", "paused"}
-)
+SET_BY_SERVER = {"revision", "create_time", "update_time", "paused", "rollout_revision"}
+SETTABLE = sorted(set(Function.DESCRIPTOR.fields_by_name) - {"name"} - SET_BY_SERVER)
 
 
 def with_mask(current: Function, wanted: Function, *paths: str) -> Function:
@@ -65,6 +64,7 @@ def changed(function: Function, **fields: Any) -> Function:
         (["create_time"], "must not name 'create_time', which the server sets"),
         (["update_time"], "must not name 'update_time', which the server sets"),
         (["image", "paused"], "must not name 'paused', which the server sets"),
+        (["rollout_revision"], "must not name 'rollout_revision', which the server sets"),
         (["imgae"], "'imgae' is not a field of a function"),
         (["source"], "'source' is not a field of a function"),
         (["*"], "'*' is not a field of a function"),
@@ -81,7 +81,8 @@ def test_a_bad_mask_is_refused_with_the_path(paths: list[str], rule: str) -> Non
     check_update_mask(checks, paths)
     with pytest.raises(ApiError) as caught:
         checks.done()
-    assert [(each.field, each.description) for each in caught.value.violations] == [("update_mask", rule)]
+    field = f"update_mask.paths[{len(paths) - 1}]" if paths else "update_mask"
+    assert [(each.field, each.description) for each in caught.value.violations] == [(field, rule)]
 
 
 def test_everything_else_may_be_named() -> None:

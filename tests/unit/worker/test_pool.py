@@ -20,9 +20,10 @@ PATIENCE = 5.0
 
 
 class FakeInstance(Instance):
-    def __init__(self, number: int, revision: int) -> None:
+    def __init__(self, number: int, revision: int, image_id: str) -> None:
         self.name = f"instance-{number}"
         self.revision = revision
+        self.image_id = image_id
         self.stopped = asyncio.Event()
         self.running = True
         self._hook: Callable[[], None] = lambda: None
@@ -63,6 +64,11 @@ class FakeRuntime(Runtime):
         self.starts = 0
         self.secrets: list[Mapping[str, bytes]] = []
         self.failing = 0
+        self.images = {"": "", "f:1": "sha256:old"}
+        """What the names of images stand for."""
+        self.lookups: list[str] = []
+        """What they stand for at the next times."""
+        self.removed: set[str] = set()
         self.let = asyncio.Event()
         self.let.set()
 
@@ -70,15 +76,17 @@ class FakeRuntime(Runtime):
 
     async def close(self) -> None: ...
 
-    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes], *, image_id: str = "") -> Instance:
         self.starts += 1
+        image_id = image_id if image_id not in self.removed else ""
+        image_id = image_id or (self.lookups.pop(0) if self.lookups else self.images[function.image])
         self.secrets.append(secrets)
         number = self.starts
         await self.let.wait()
         if self.failing:
             self.failing -= 1
             raise StartFailedError(FailureReason.START_FAILED, f"start {number} failed")
-        instance = FakeInstance(number, function.revision)
+        instance = FakeInstance(number, function.revision, image_id)
         self.instances.append(instance)
         return instance
 
@@ -409,3 +417,56 @@ async def test_a_start_without_its_secrets_fails(runtime: FakeRuntime) -> None:
     with pytest.raises(StartFailedError, match="its secrets are not here") as failed:
         await take(pool)
     assert (failed.value.reason, runtime.starts) == (FailureReason.SECRETS_UNAVAILABLE, 0)
+
+
+async def test_instances_of_a_revision_are_all_made_from_the_image_that_the_first_one_was(runtime: FakeRuntime) -> None:
+    image = function(image="f:1", max_instances=3)
+    pool = Pool(image, runtime, SecretLink())
+    first = await take(pool)
+    runtime.images["f:1"] = "sha256:new"
+    second = await take(pool)
+    scaled = Function()
+    scaled.CopyFrom(image)
+    scaled.revision, scaled.max_instances = 2, 4
+    pool.update(scaled)
+    third = await take(pool)
+    assert {slot.instance.image_id for slot in (first, second, third)} == {"sha256:old"}
+
+    forced = Function()
+    forced.CopyFrom(scaled)
+    forced.revision = forced.rollout_revision = 3
+    pool.update(forced)
+    for slot in (first, second, third):
+        pool.release(slot)
+    assert {(await take(pool)).instance.image_id for _ in range(3)} == {"sha256:new"}
+    await pool.close()
+
+
+async def test_of_two_that_start_at_a_time_from_different_images_one_alone_serves(runtime: FakeRuntime) -> None:
+    runtime.let.clear()
+    runtime.lookups = ["sha256:old", "sha256:new"]
+    pool = Pool(function(image="f:1", max_instances=2), runtime, SecretLink())
+    waiting = [asyncio.create_task(take(pool)) for _ in range(2)]
+    await turns()
+    assert (runtime.starts, runtime.lookups) == (2, [])
+    runtime.let.set()
+    slots = await asyncio.gather(*waiting)
+    assert {slot.instance.image_id for slot in slots} == {"sha256:old"}
+    assert (runtime.starts, len(runtime.instances)) == (3, 3)
+    await pool.close()
+
+
+async def test_where_the_image_is_gone_that_its_instances_were_made_from_the_name_is_looked_up_anew(
+    runtime: FakeRuntime,
+) -> None:
+    pool = Pool(function(image="f:1", max_instances=1), runtime, SecretLink())
+    slot = await take(pool)
+    slot.retire = True
+    runtime.removed.add("sha256:old")
+    runtime.images["f:1"] = "sha256:new"
+    pool.release(slot)
+    for _ in range(2):
+        slot = await take(pool)
+        assert slot.instance.image_id == "sha256:new"
+        pool.release(slot)
+    await pool.close()

@@ -38,6 +38,7 @@ from homing_worker.reporting.logs import LogPublisher
 from homing_worker.reporting.progress import ProgressEndpoint
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.data_ports import DataPorts
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.runtime.secret_files import SecretFiles
@@ -68,7 +69,8 @@ class Worker:
         self._secrets = SecretLink()
         self._secret_files = SecretFiles(settings.data_dir)
         server_tls = settings.server_tls
-        self._bodies = Bodies(settings.data_dir / "spool", tls=server_tls)
+        ports = DataPorts()
+        self._bodies = Bodies(settings.data_dir / "spool", ports=ports, tls=server_tls)
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._progress = ProgressEndpoint(self._gate, listen=settings.progress_listen, url=settings.progress_url)
@@ -115,6 +117,7 @@ class Worker:
             loads=lambda: self._lanes.loads,
             stop=self._lanes.stop,
             cancel_calls=self._lanes.cancel_calls,
+            on_server=ports.announced,
             consume=self._consume,
         )
         self._metrics.watch(lambda: self._lanes)

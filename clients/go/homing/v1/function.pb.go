@@ -26,7 +26,7 @@ const (
 // Command is a program that is run once a call, with the payload on its standard input.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The program and its arguments; no shell is involved.
+	// The program and its arguments; no shell is involved. At most 1,000, of at most 65,536 characters each.
 	Args          []string `protobuf:"bytes,1,rep,name=args,proto3" json:"args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -133,7 +133,8 @@ func (x *Limits) GetPids() int32 {
 	return 0
 }
 
-// Function is a named piece of work that homing runs: a container image, a command or a URL.
+// Function is a named piece of work that homing runs: a container image, a command or a URL. It has at most 256 KiB in
+// all, encoded.
 type Function struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`.
@@ -146,14 +147,14 @@ type Function struct {
 	//	*Function_Command
 	//	*Function_Url
 	Source isFunction_Source `protobuf_oneof:"source"`
-	// Environment variables of its instances.
+	// Environment variables of its instances: at most 256, of names up to 255 and values up to 65,536 characters.
 	Env map[string]string `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Names of the secrets that its instances see as files: `/var/openfaas/secrets/NAME` in containers, in the folder
 	// that the environment variable `HOMING_SECRETS_DIR` names in commands; at most 32.
 	Secrets []string `protobuf:"bytes,6,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	// For finding it.
+	// For finding it: at most 16, keys up to 63 and values up to 255 characters, none of them control characters.
 	Labels map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// For tools.
+	// For tools: at most 64, keys up to 255 and values up to 65,536 characters, which may have tabs and line breaks.
 	Annotations map[string]string `protobuf:"bytes,8,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What one instance may use.
 	Limits *Limits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -189,9 +190,12 @@ type Function struct {
 	// When it was last changed; set by the server.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Whether its work is held; set by the server.
-	Paused        bool `protobuf:"varint,25,opt,name=paused,proto3" json:"paused,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Paused bool `protobuf:"varint,25,opt,name=paused,proto3" json:"paused,omitempty"`
+	// The revision at which it was last rolled out by force, see DeployFunctionRequest.force; 0 where it never was. Set by
+	// the server.
+	RolloutRevision int64 `protobuf:"varint,26,opt,name=rollout_revision,json=rolloutRevision,proto3" json:"rollout_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Function) Reset() {
@@ -412,6 +416,13 @@ func (x *Function) GetPaused() bool {
 	return false
 }
 
+func (x *Function) GetRolloutRevision() int64 {
+	if x != nil {
+		return x.RolloutRevision
+	}
+	return 0
+}
+
 type isFunction_Source interface {
 	isFunction_Source()
 }
@@ -448,7 +459,7 @@ const file_homing_v1_function_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
 	"\n" +
 	"cpu_millis\x18\x02 \x01(\x05R\tcpuMillis\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x05R\x04pids\"\xad\n" +
+	"\x04pids\x18\x03 \x01(\x05R\x04pids\"\xd8\n" +
 	"\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -481,7 +492,8 @@ const file_homing_v1_function_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x16\n" +
-	"\x06paused\x18\x19 \x01(\bR\x06paused\x1a6\n" +
+	"\x06paused\x18\x19 \x01(\bR\x06paused\x12)\n" +
+	"\x10rollout_revision\x18\x1a \x01(\x03R\x0frolloutRevision\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

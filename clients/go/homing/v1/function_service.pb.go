@@ -30,14 +30,18 @@ type DeployFunctionRequest struct {
 	// Which fields of `function` are to be set: the others stay as they are, or have their defaults in a new function.
 	// Unset means all: what `function` does not say falls back to its default. A path is the name of a field, such as
 	// `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to
-	// its default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no
-	// function and no source of a new one.
+	// its default. A mask without paths (but with `force`), `name` and fields set by the server are refused. NOT_FOUND
+	// where there is no function and no source of a new one.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The revision that the function must have now, 0 that there must be none: else nothing is changed, and the call is
 	// refused with ABORTED. Unset means any.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether to make a new revision although nothing has changed: all instances are replaced, and the name of an image is
+	// looked up anew, as for one that was built again under the same name. Without it such a call changes nothing, and
+	// workers go on with the image that the name stood for when they first started an instance of the revision.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeployFunctionRequest) Reset() {
@@ -89,6 +93,13 @@ func (x *DeployFunctionRequest) GetExpectedRevision() int64 {
 		return *x.ExpectedRevision
 	}
 	return 0
+}
+
+func (x *DeployFunctionRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 // DeployFunctionResponse is the function as it is now.
@@ -738,12 +749,13 @@ var File_homing_v1_function_service_proto protoreflect.FileDescriptor
 
 const file_homing_v1_function_service_proto_rawDesc = "" +
 	"\n" +
-	" homing/v1/function_service.proto\x12\thoming.v1\x1a google/protobuf/field_mask.proto\x1a\x18homing/v1/function.proto\"\xcd\x01\n" +
+	" homing/v1/function_service.proto\x12\thoming.v1\x1a google/protobuf/field_mask.proto\x1a\x18homing/v1/function.proto\"\xe3\x01\n" +
 	"\x15DeployFunctionRequest\x12/\n" +
 	"\bfunction\x18\x01 \x01(\v2\x13.homing.v1.FunctionR\bfunction\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x120\n" +
-	"\x11expected_revision\x18\x03 \x01(\x03H\x00R\x10expectedRevision\x88\x01\x01B\x14\n" +
+	"\x11expected_revision\x18\x03 \x01(\x03H\x00R\x10expectedRevision\x88\x01\x01\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\x14\n" +
 	"\x12_expected_revision\"c\n" +
 	"\x16DeployFunctionResponse\x12/\n" +
 	"\bfunction\x18\x01 \x01(\v2\x13.homing.v1.FunctionR\bfunction\x12\x18\n" +

@@ -478,7 +478,8 @@ type InvocationSpec struct {
 	Payload *Payload `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	// How the HTTP request is made; unset means `POST /`.
 	Http *HttpOptions `protobuf:"bytes,3,opt,name=http,proto3" json:"http,omitempty"`
-	// Labels to find the invocation by: at most 16, keys up to 63 and values up to 255 characters.
+	// Labels to find the invocation by: at most 16, keys up to 63 and values up to 255 characters, none of them control
+	// characters.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Overrides the function's retry policy.
 	RetryPolicy *RetryPolicy `protobuf:"bytes,5,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
@@ -768,7 +769,10 @@ type Attempt struct {
 	// The delay before the next attempt; unset where there was none.
 	NextDelay *durationpb.Duration `protobuf:"bytes,10,opt,name=next_delay,json=nextDelay,proto3" json:"next_delay,omitempty"`
 	// Where that delay comes from: `BACKOFF` or `RETRY_AFTER`.
-	DelayReason   string `protobuf:"bytes,11,opt,name=delay_reason,json=delayReason,proto3" json:"delay_reason,omitempty"`
+	DelayReason string `protobuf:"bytes,11,opt,name=delay_reason,json=delayReason,proto3" json:"delay_reason,omitempty"`
+	// The id of the container image that it ran, `sha256:` and 64 hexadecimal digits: what the name of the image stood
+	// for at the worker when it first started an instance of the revision. Empty where the function is no image.
+	ImageId       string `protobuf:"bytes,12,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -876,6 +880,13 @@ func (x *Attempt) GetNextDelay() *durationpb.Duration {
 func (x *Attempt) GetDelayReason() string {
 	if x != nil {
 		return x.DelayReason
+	}
+	return ""
+}
+
+func (x *Attempt) GetImageId() string {
+	if x != nil {
+		return x.ImageId
 	}
 	return ""
 }
@@ -1585,7 +1596,7 @@ type InvocationFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any of these functions; at most 100.
 	Functions []string `protobuf:"bytes,1,rep,name=functions,proto3" json:"functions,omitempty"`
-	// Any of these states.
+	// Any of these states; at most as many as there are.
 	States []InvocationState `protobuf:"varint,2,rep,packed,name=states,proto3,enum=homing.v1.InvocationState" json:"states,omitempty"`
 	// Accepted in this range.
 	CreateTime *TimeRange `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -1593,7 +1604,7 @@ type InvocationFilter struct {
 	StartTime *TimeRange `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Ended in this range.
 	EndTime *TimeRange `protobuf:"bytes,5,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// All of these labels.
+	// All of these labels; at most 16.
 	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Ids that start so.
 	IdPrefix string `protobuf:"bytes,7,opt,name=id_prefix,json=idPrefix,proto3" json:"id_prefix,omitempty"`
@@ -1730,7 +1741,7 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\vstatus_code\x18\x01 \x01(\x05R\n" +
 	"statusCode\x12+\n" +
 	"\aheaders\x18\x02 \x03(\v2\x11.homing.v1.HeaderR\aheaders\x12,\n" +
-	"\apayload\x18\x03 \x01(\v2\x12.homing.v1.PayloadR\apayload\"\xd5\x03\n" +
+	"\apayload\x18\x03 \x01(\v2\x12.homing.v1.PayloadR\apayload\"\xf0\x03\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1a\n" +
@@ -1746,7 +1757,8 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\n" +
 	"next_delay\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tnextDelay\x12!\n" +
-	"\fdelay_reason\x18\v \x01(\tR\vdelayReason\"\xbf\x01\n" +
+	"\fdelay_reason\x18\v \x01(\tR\vdelayReason\x12\x19\n" +
+	"\bimage_id\x18\f \x01(\tR\aimageId\"\xbf\x01\n" +
 	"\x0fInvocationEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x122\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x1e.homing.v1.InvocationEventTypeR\x04type\x12\x18\n" +

@@ -94,9 +94,9 @@ type Key struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Its name, which records show as their caller: `[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?`.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// What it allows.
+	// What it allows; at most as many as there are.
 	Scopes []Scope `protobuf:"varint,3,rep,packed,name=scopes,proto3,enum=homing.v1.Scope" json:"scopes,omitempty"`
-	// The functions that it allows it for; empty means all.
+	// The functions that it allows it for, at most 100; empty means all.
 	Functions []string `protobuf:"bytes,4,rep,name=functions,proto3" json:"functions,omitempty"`
 	// How many calls and invocations in a second it allows, each server for itself; 0 means any number.
 	MaxPerSecond float64 `protobuf:"fixed64,5,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`

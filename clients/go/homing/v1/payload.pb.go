@@ -120,7 +120,7 @@ func (*Payload_Blob) isPayload_Body() {}
 // Blob refers to a body that is stored apart from its invocation.
 type Blob struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id that the server gave the blob.
+	// The id that the server gave the blob. In a request that of one which the caller has stored, or may read.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The size of the body in bytes.
 	Size int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
@@ -245,7 +245,7 @@ type HttpOptions struct {
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// The query string without its `?`.
 	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
-	// Further request headers; headers that homing sets itself are refused.
+	// Further request headers, at most 64 of 16 KiB in all; headers that homing sets itself are refused.
 	Headers       []*Header `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -30,9 +30,10 @@ const (
 // PayloadService moves bodies that are larger than the inline limit.
 type PayloadServiceClient interface {
 	// WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-	// the others the body. What no invocation refers to within an hour is removed.
+	// the others the body. What no invocation refers to within an hour is removed; until one does, it is its caller's
+	// alone, who may have 1,000 such bodies of 4 GiB in all.
 	WritePayload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WritePayloadRequest, WritePayloadResponse], error)
-	// ReadPayload streams a stored body.
+	// ReadPayload streams a stored body to whoever stored it, or may read an invocation that refers to it.
 	ReadPayload(ctx context.Context, in *ReadPayloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadPayloadResponse], error)
 }
 
@@ -83,9 +84,10 @@ type PayloadService_ReadPayloadClient = grpc.ServerStreamingClient[ReadPayloadRe
 // PayloadService moves bodies that are larger than the inline limit.
 type PayloadServiceServer interface {
 	// WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-	// the others the body. What no invocation refers to within an hour is removed.
+	// the others the body. What no invocation refers to within an hour is removed; until one does, it is its caller's
+	// alone, who may have 1,000 such bodies of 4 GiB in all.
 	WritePayload(grpc.ClientStreamingServer[WritePayloadRequest, WritePayloadResponse]) error
-	// ReadPayload streams a stored body.
+	// ReadPayload streams a stored body to whoever stored it, or may read an invocation that refers to it.
 	ReadPayload(*ReadPayloadRequest, grpc.ServerStreamingServer[ReadPayloadResponse]) error
 	mustEmbedUnimplementedPayloadServiceServer()
 }

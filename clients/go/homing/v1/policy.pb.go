@@ -37,7 +37,7 @@ type RetryPolicy struct {
 	// The largest bound of a delay; unset means 5 min.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	// The HTTP status codes that are retried; empty means 408, 425, 429, 500, 502, 503 and 504.
-	// Connection errors and time-outs are always retried.
+	// Connection errors and time-outs are always retried. At most 300.
 	RetryStatusCodes []int32 `protobuf:"varint,5,rep,packed,name=retry_status_codes,json=retryStatusCodes,proto3" json:"retry_status_codes,omitempty"`
 	// The longest `Retry-After` of an answer that is obeyed in place of the computed delay; unset means 5 min.
 	MaxRetryAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=max_retry_after,json=maxRetryAfter,proto3" json:"max_retry_after,omitempty"`
@@ -122,7 +122,7 @@ type Callback struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An absolute `http` or `https` URL, at most 2,048 characters. The host `gateway` names the server itself.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// Further headers of the callback request.
+	// Further headers of the callback request; at most 64 of 16 KiB in all.
 	Headers       []*Header `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -176,9 +176,9 @@ func (x *Callback) GetHeaders() []*Header {
 // how it ended and what came of it.
 type Destination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload; or
-	// `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ, where
-	// its operator allows that exchange or queue. At most 2,048 characters.
+	// An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload, with the
+	// whole of the answer; or `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the
+	// server's RabbitMQ, where its operator allows that exchange or queue. At most 2,048 characters.
 	Uri           string `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -73,6 +73,8 @@ const (
 	ErrorReason_ERROR_REASON_RATE_LIMITED ErrorReason = 19
 	// RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again.
 	ErrorReason_ERROR_REASON_SERVER_BUSY ErrorReason = 40
+	// RESOURCE_EXHAUSTED: the caller has stored as many bodies, or bytes, as they may that no invocation refers to.
+	ErrorReason_ERROR_REASON_TOO_MANY_UPLOADS ErrorReason = 38
 	// UNAUTHENTICATED: the call has no API key.
 	ErrorReason_ERROR_REASON_KEY_MISSING ErrorReason = 20
 	// UNAUTHENTICATED: the API key is none of this server's, or was revoked.
@@ -133,6 +135,7 @@ var (
 		18: "ERROR_REASON_SLOW_CONSUMER",
 		19: "ERROR_REASON_RATE_LIMITED",
 		40: "ERROR_REASON_SERVER_BUSY",
+		38: "ERROR_REASON_TOO_MANY_UPLOADS",
 		20: "ERROR_REASON_KEY_MISSING",
 		21: "ERROR_REASON_KEY_INVALID",
 		22: "ERROR_REASON_KEY_EXPIRED",
@@ -174,6 +177,7 @@ var (
 		"ERROR_REASON_SLOW_CONSUMER":         18,
 		"ERROR_REASON_RATE_LIMITED":          19,
 		"ERROR_REASON_SERVER_BUSY":           40,
+		"ERROR_REASON_TOO_MANY_UPLOADS":      38,
 		"ERROR_REASON_KEY_MISSING":           20,
 		"ERROR_REASON_KEY_INVALID":           21,
 		"ERROR_REASON_KEY_EXPIRED":           22,
@@ -374,7 +378,7 @@ var File_homing_v1_reason_proto protoreflect.FileDescriptor
 
 const file_homing_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16homing/v1/reason.proto\x12\thoming.v1*\xa1\n" +
+	"\x16homing/v1/reason.proto\x12\thoming.v1*\xc4\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
@@ -400,7 +404,8 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10\x11\x12\x1e\n" +
 	"\x1aERROR_REASON_SLOW_CONSUMER\x10\x12\x12\x1d\n" +
 	"\x19ERROR_REASON_RATE_LIMITED\x10\x13\x12\x1c\n" +
-	"\x18ERROR_REASON_SERVER_BUSY\x10(\x12\x1c\n" +
+	"\x18ERROR_REASON_SERVER_BUSY\x10(\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_UPLOADS\x10&\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_MISSING\x10\x14\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_INVALID\x10\x15\x12\x1c\n" +
 	"\x18ERROR_REASON_KEY_EXPIRED\x10\x16\x12\x1e\n" +

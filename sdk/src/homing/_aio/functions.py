@@ -47,6 +47,7 @@ class AsyncFunctions:
         on_failure: Destinations | None = None,
         public: bool | None = None,
         expected_revision: int | None = None,
+        force: bool = False,
     ) -> Function:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
 
@@ -74,6 +75,8 @@ class AsyncFunctions:
         :param on_failure: Where those go that end otherwise, in the same way.
         :param public: Whether it may be invoked without a key; by default not.
         :param expected_revision: The revision that it must have now, 0 where there must be none; by default any.
+        :param force: Make a new revision although nothing has changed: instances are replaced, and the name of an image
+            is looked up anew, as for one that was built again under the same name.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
@@ -103,10 +106,15 @@ class AsyncFunctions:
             on_failure=on_failure,
             public=public,
         )
-        return await self._deploy(deploy_request(name, options, expected_revision=expected_revision))
+        return await self._deploy(deploy_request(name, options, expected_revision=expected_revision, force=force))
 
     async def update(
-        self, name: str, *, expected_revision: int | None = None, **options: Unpack[FunctionOptions]
+        self,
+        name: str,
+        *,
+        expected_revision: int | None = None,
+        force: bool = False,
+        **options: Unpack[FunctionOptions],
     ) -> Function:
         """Change what is given of a function, and leave the rest as it is.
 
@@ -117,8 +125,9 @@ class AsyncFunctions:
         A name that is new is created, where a source is among what is given.
 
         :param expected_revision: The revision that it must have now; by default any.
-        :param options: What changes, at least one of the arguments of ``deploy``; None takes it back to its default.
-            Of a mapping, a list, limits and a retry policy the whole is set.
+        :param force: Roll it out anew, as ``deploy`` does, whether anything changes or not.
+        :param options: What changes, without ``force`` at least one of the arguments of ``deploy``; None takes it back
+            to its default. Of a mapping, a list, limits and a retry policy the whole is set.
         :returns: The function as it is now.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule, or the function would.
@@ -127,7 +136,7 @@ class AsyncFunctions:
         :raises RequestError: The call failed. With an expected revision it is not retried: a second try would not find
             the revision.
         """
-        return await self._deploy(update_request(name, options, expected_revision=expected_revision))
+        return await self._deploy(update_request(name, options, expected_revision=expected_revision, force=force))
 
     async def get(self, name: str) -> Function:
         """Return a function.

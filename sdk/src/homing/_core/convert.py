@@ -168,6 +168,7 @@ def _attempt(message: invocation_pb2.Attempt) -> Attempt:
         worker=message.worker,
         instance=message.instance,
         function_revision=message.function_revision,
+        image_id=message.image_id,
         start_time=time(message, "start_time"),
         end_time=time(message, "end_time"),
         outcome=_OUTCOMES.get(message.outcome, AttemptOutcome.UNKNOWN) if message.outcome else None,

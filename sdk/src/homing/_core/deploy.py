@@ -41,30 +41,31 @@ class FunctionOptions(TypedDict, total=False):
 
 
 def deploy_request(
-    name: str, options: FunctionOptions, *, expected_revision: int | None
+    name: str, options: FunctionOptions, *, expected_revision: int | None, force: bool
 ) -> function_service_pb2.DeployFunctionRequest:
     """Return the request for a function as a whole.
 
     :raises TypeError: An argument is of the wrong type.
     :raises InvalidRequestError: An argument breaks a rule.
     """
-    request = _request(name, options, expected_revision)
+    request = _request(name, options, expected_revision, force=force)
     if request.function.WhichOneof("source") is None:
         raise check.invalid("image, command, url", "one of them must be given; none is given")
     return request
 
 
 def update_request(
-    name: str, options: FunctionOptions, *, expected_revision: int | None
+    name: str, options: FunctionOptions, *, expected_revision: int | None, force: bool
 ) -> function_service_pb2.DeployFunctionRequest:
     """Return the request to change what is given of a function: to its default where it is None.
 
     :raises TypeError: An argument is of the wrong type, or there is none of this name.
-    :raises InvalidRequestError: An argument breaks a rule, or none is given.
+    :raises InvalidRequestError: An argument breaks a rule, or none is given and it is not rolled out anew.
     """
-    request = _request(name, options, expected_revision)
-    if not options:
+    request = _request(name, options, expected_revision, force=force)
+    if not (options or request.force):
         raise check.invalid("options", "at least one must be given that is to change")
+    request.update_mask.SetInParent()
     request.update_mask.paths.extend(options)
     return request
 
@@ -86,7 +87,7 @@ def scale_request(
 
 
 def _request(
-    name: str, options: FunctionOptions, expected_revision: int | None
+    name: str, options: FunctionOptions, expected_revision: int | None, *, force: bool
 ) -> function_service_pb2.DeployFunctionRequest:
     unknown = options.keys() - _MESSAGES.keys()
     if unknown:
@@ -98,7 +99,7 @@ def _request(
         name=check.text("name", name),
         **{option: _MESSAGES[option](option, value) for option, value in options.items() if value is not None},
     )
-    request = function_service_pb2.DeployFunctionRequest(function=function)
+    request = function_service_pb2.DeployFunctionRequest(function=function, force=check.flag("force", force))
     if expected_revision is not None:
         request.expected_revision = check.count("expected_revision", expected_revision)
     return request

@@ -53,6 +53,8 @@ class ErrorReason(StrEnum):
     """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
     SERVER_BUSY = "SERVER_BUSY"
     """RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
+    TOO_MANY_UPLOADS = "TOO_MANY_UPLOADS"
+    """RESOURCE_EXHAUSTED: the caller has stored as many bodies, or bytes, as they may that no invocation refers to."""
     KEY_MISSING = "KEY_MISSING"
     """UNAUTHENTICATED: the call has no API key."""
     KEY_INVALID = "KEY_INVALID"

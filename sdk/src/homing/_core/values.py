@@ -103,6 +103,8 @@ class Attempt:
     """The instance of the function that ran it."""
     function_revision: int
     """The revision of the function that it ran."""
+    image_id: str
+    """The id of the container image that it ran; empty where the function is no image."""
     start_time: datetime | None
     """When the request to the instance started."""
     end_time: datetime | None

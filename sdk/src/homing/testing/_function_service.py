@@ -56,7 +56,7 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
                 field="function",
             )
         function.paused = earlier is not None and earlier.paused
-        return api.DeployFunctionResponse(function=self._put(function), created=earlier is None)
+        return api.DeployFunctionResponse(function=self._put(function, force=request.force), created=earlier is None)
 
     @served
     def GetFunction(  # noqa: N802
@@ -112,15 +112,18 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
             function.max_instances = request.max_instances
         return api.ScaleFunctionResponse(function=self._put(function))
 
-    def _put(self, function: function_pb2.Function) -> function_pb2.Function:
-        """Keep a function as it is now: under a new revision, where it has changed."""
+    def _put(self, function: function_pb2.Function, *, force: bool = False) -> function_pb2.Function:
+        """Keep a function as it is now: under a new revision, where it has changed or is rolled out by force."""
         earlier = self._deployed.get(function.name)
         function.revision = earlier.revision if earlier else 0
         if earlier:
             function.create_time.CopyFrom(earlier.create_time)
             function.update_time.CopyFrom(earlier.update_time)
-        if function != earlier:
+            function.rollout_revision = earlier.rollout_revision
+        if function != earlier or force:
             function.revision += 1
+            if force:
+                function.rollout_revision = function.revision
             function.update_time.GetCurrentTime()
             if not earlier:
                 function.create_time.CopyFrom(function.update_time)

@@ -30,7 +30,7 @@ class Command(google.protobuf.message.Message):
     ARGS_FIELD_NUMBER: builtins.int
     @property
     def args(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The program and its arguments; no shell is involved."""
+        """The program and its arguments; no shell is involved. At most 1,000, of at most 65,536 characters each."""
 
     def __init__(
         self,
@@ -69,7 +69,9 @@ Global___Limits: typing_extensions.TypeAlias = Limits
 
 @typing.final
 class Function(google.protobuf.message.Message):
-    """Function is a named piece of work that homing runs: a container image, a command or a URL."""
+    """Function is a named piece of work that homing runs: a container image, a command or a URL. It has at most 256 KiB in
+    all, encoded.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -146,6 +148,7 @@ class Function(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     PAUSED_FIELD_NUMBER: builtins.int
+    ROLLOUT_REVISION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """`[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`."""
     image: builtins.str
@@ -166,13 +169,17 @@ class Function(google.protobuf.message.Message):
     """Counts the changes of the function; set by the server."""
     paused: builtins.bool
     """Whether its work is held; set by the server."""
+    rollout_revision: builtins.int
+    """The revision at which it was last rolled out by force, see DeployFunctionRequest.force; 0 where it never was. Set by
+    the server.
+    """
     @property
     def command(self) -> Global___Command:
         """A program on the worker's host."""
 
     @property
     def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Environment variables of its instances."""
+        """Environment variables of its instances: at most 256, of names up to 255 and values up to 65,536 characters."""
 
     @property
     def secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -182,11 +189,11 @@ class Function(google.protobuf.message.Message):
 
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """For finding it."""
+        """For finding it: at most 16, keys up to 63 and values up to 255 characters, none of them control characters."""
 
     @property
     def annotations(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """For tools."""
+        """For tools: at most 64, keys up to 255 and values up to 65,536 characters, which may have tabs and line breaks."""
 
     @property
     def limits(self) -> Global___Limits:
@@ -258,9 +265,10 @@ class Function(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         paused: builtins.bool = ...,
+        rollout_revision: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "attempt_timeout", b"attempt_timeout", "command", b"command", "create_time", b"create_time", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "max_age", b"max_age", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "annotations", b"annotations", "attempt_timeout", b"attempt_timeout", "command", b"command", "concurrency", b"concurrency", "create_time", b"create_time", "env", b"env", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "limits", b"limits", "max_age", b"max_age", "max_instances", b"max_instances", "min_instances", b"min_instances", "name", b"name", "on_failure", b"on_failure", "on_success", b"on_success", "paused", b"paused", "public", b"public", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "revision", b"revision", "secrets", b"secrets", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "annotations", b"annotations", "attempt_timeout", b"attempt_timeout", "command", b"command", "concurrency", b"concurrency", "create_time", b"create_time", "env", b"env", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "limits", b"limits", "max_age", b"max_age", "max_instances", b"max_instances", "min_instances", b"min_instances", "name", b"name", "on_failure", b"on_failure", "on_success", b"on_success", "paused", b"paused", "public", b"public", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "revision", b"revision", "rollout_revision", b"rollout_revision", "secrets", b"secrets", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_record_sync", b"_record_sync"]) -> typing.Literal["record_sync"] | None: ...
     @typing.overload

@@ -26,7 +26,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from homing.v1 import function_pb2 as homing_dot_v1_dot_function__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homing/v1/function_service.proto\x12\thoming.v1\x1a google/protobuf/field_mask.proto\x1a\x18homing/v1/function.proto\"\xa5\x01\n\x15\x44\x65ployFunctionRequest\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"P\n\x16\x44\x65ployFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\"\n\x12GetFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x13GetFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"=\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListFunctionsResponse\x12&\n\tfunctions\x18\x01 \x03(\x0b\x32\x13.homing.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65leteFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x16\x44\x65leteFunctionResponse\x12\x13\n\x0binvalidated\x18\x01 \x01(\x03\"$\n\x14PauseFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15PauseFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"%\n\x15ResumeFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ResumeFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"\x80\x01\n\x14ScaleFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rmin_instances\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rmax_instances\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_min_instancesB\x10\n\x0e_max_instances\">\n\x15ScaleFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function2\xea\x04\n\x0f\x46unctionService\x12U\n\x0e\x44\x65ployFunction\x12 .homing.v1.DeployFunctionRequest\x1a!.homing.v1.DeployFunctionResponse\x12Q\n\x0bGetFunction\x12\x1d.homing.v1.GetFunctionRequest\x1a\x1e.homing.v1.GetFunctionResponse\"\x03\x90\x02\x01\x12W\n\rListFunctions\x12\x1f.homing.v1.ListFunctionsRequest\x1a .homing.v1.ListFunctionsResponse\"\x03\x90\x02\x01\x12U\n\x0e\x44\x65leteFunction\x12 .homing.v1.DeleteFunctionRequest\x1a!.homing.v1.DeleteFunctionResponse\x12R\n\rPauseFunction\x12\x1f.homing.v1.PauseFunctionRequest\x1a .homing.v1.PauseFunctionResponse\x12U\n\x0eResumeFunction\x12 .homing.v1.ResumeFunctionRequest\x1a!.homing.v1.ResumeFunctionResponse\x12R\n\rScaleFunction\x12\x1f.homing.v1.ScaleFunctionRequest\x1a .homing.v1.ScaleFunctionResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homing/v1/function_service.proto\x12\thoming.v1\x1a google/protobuf/field_mask.proto\x1a\x18homing/v1/function.proto\"\xb4\x01\n\x15\x44\x65ployFunctionRequest\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x42\x14\n\x12_expected_revision\"P\n\x16\x44\x65ployFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\"\n\x12GetFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x13GetFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"=\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x15ListFunctionsResponse\x12&\n\tfunctions\x18\x01 \x03(\x0b\x32\x13.homing.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65leteFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"-\n\x16\x44\x65leteFunctionResponse\x12\x13\n\x0binvalidated\x18\x01 \x01(\x03\"$\n\x14PauseFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15PauseFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"%\n\x15ResumeFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ResumeFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function\"\x80\x01\n\x14ScaleFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rmin_instances\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rmax_instances\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x10\n\x0e_min_instancesB\x10\n\x0e_max_instances\">\n\x15ScaleFunctionResponse\x12%\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x13.homing.v1.Function2\xea\x04\n\x0f\x46unctionService\x12U\n\x0e\x44\x65ployFunction\x12 .homing.v1.DeployFunctionRequest\x1a!.homing.v1.DeployFunctionResponse\x12Q\n\x0bGetFunction\x12\x1d.homing.v1.GetFunctionRequest\x1a\x1e.homing.v1.GetFunctionResponse\"\x03\x90\x02\x01\x12W\n\rListFunctions\x12\x1f.homing.v1.ListFunctionsRequest\x1a .homing.v1.ListFunctionsResponse\"\x03\x90\x02\x01\x12U\n\x0e\x44\x65leteFunction\x12 .homing.v1.DeleteFunctionRequest\x1a!.homing.v1.DeleteFunctionResponse\x12R\n\rPauseFunction\x12\x1f.homing.v1.PauseFunctionRequest\x1a .homing.v1.PauseFunctionResponse\x12U\n\x0eResumeFunction\x12 .homing.v1.ResumeFunctionRequest\x1a!.homing.v1.ResumeFunctionResponse\x12R\n\rScaleFunction\x12\x1f.homing.v1.ScaleFunctionRequest\x1a .homing.v1.ScaleFunctionResponseB?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,33 +39,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTIONSERVICE'].methods_by_name['ListFunctions']._loaded_options = None
   _globals['_FUNCTIONSERVICE'].methods_by_name['ListFunctions']._serialized_options = b'\220\002\001'
   _globals['_DEPLOYFUNCTIONREQUEST']._serialized_start=108
-  _globals['_DEPLOYFUNCTIONREQUEST']._serialized_end=273
-  _globals['_DEPLOYFUNCTIONRESPONSE']._serialized_start=275
-  _globals['_DEPLOYFUNCTIONRESPONSE']._serialized_end=355
-  _globals['_GETFUNCTIONREQUEST']._serialized_start=357
-  _globals['_GETFUNCTIONREQUEST']._serialized_end=391
-  _globals['_GETFUNCTIONRESPONSE']._serialized_start=393
-  _globals['_GETFUNCTIONRESPONSE']._serialized_end=453
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=455
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=516
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=518
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=606
-  _globals['_DELETEFUNCTIONREQUEST']._serialized_start=608
-  _globals['_DELETEFUNCTIONREQUEST']._serialized_end=645
-  _globals['_DELETEFUNCTIONRESPONSE']._serialized_start=647
-  _globals['_DELETEFUNCTIONRESPONSE']._serialized_end=692
-  _globals['_PAUSEFUNCTIONREQUEST']._serialized_start=694
-  _globals['_PAUSEFUNCTIONREQUEST']._serialized_end=730
-  _globals['_PAUSEFUNCTIONRESPONSE']._serialized_start=732
-  _globals['_PAUSEFUNCTIONRESPONSE']._serialized_end=794
-  _globals['_RESUMEFUNCTIONREQUEST']._serialized_start=796
-  _globals['_RESUMEFUNCTIONREQUEST']._serialized_end=833
-  _globals['_RESUMEFUNCTIONRESPONSE']._serialized_start=835
-  _globals['_RESUMEFUNCTIONRESPONSE']._serialized_end=898
-  _globals['_SCALEFUNCTIONREQUEST']._serialized_start=901
-  _globals['_SCALEFUNCTIONREQUEST']._serialized_end=1029
-  _globals['_SCALEFUNCTIONRESPONSE']._serialized_start=1031
-  _globals['_SCALEFUNCTIONRESPONSE']._serialized_end=1093
-  _globals['_FUNCTIONSERVICE']._serialized_start=1096
-  _globals['_FUNCTIONSERVICE']._serialized_end=1714
+  _globals['_DEPLOYFUNCTIONREQUEST']._serialized_end=288
+  _globals['_DEPLOYFUNCTIONRESPONSE']._serialized_start=290
+  _globals['_DEPLOYFUNCTIONRESPONSE']._serialized_end=370
+  _globals['_GETFUNCTIONREQUEST']._serialized_start=372
+  _globals['_GETFUNCTIONREQUEST']._serialized_end=406
+  _globals['_GETFUNCTIONRESPONSE']._serialized_start=408
+  _globals['_GETFUNCTIONRESPONSE']._serialized_end=468
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=470
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=531
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=533
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=621
+  _globals['_DELETEFUNCTIONREQUEST']._serialized_start=623
+  _globals['_DELETEFUNCTIONREQUEST']._serialized_end=660
+  _globals['_DELETEFUNCTIONRESPONSE']._serialized_start=662
+  _globals['_DELETEFUNCTIONRESPONSE']._serialized_end=707
+  _globals['_PAUSEFUNCTIONREQUEST']._serialized_start=709
+  _globals['_PAUSEFUNCTIONREQUEST']._serialized_end=745
+  _globals['_PAUSEFUNCTIONRESPONSE']._serialized_start=747
+  _globals['_PAUSEFUNCTIONRESPONSE']._serialized_end=809
+  _globals['_RESUMEFUNCTIONREQUEST']._serialized_start=811
+  _globals['_RESUMEFUNCTIONREQUEST']._serialized_end=848
+  _globals['_RESUMEFUNCTIONRESPONSE']._serialized_start=850
+  _globals['_RESUMEFUNCTIONRESPONSE']._serialized_end=913
+  _globals['_SCALEFUNCTIONREQUEST']._serialized_start=916
+  _globals['_SCALEFUNCTIONREQUEST']._serialized_end=1044
+  _globals['_SCALEFUNCTIONRESPONSE']._serialized_start=1046
+  _globals['_SCALEFUNCTIONRESPONSE']._serialized_end=1108
+  _globals['_FUNCTIONSERVICE']._serialized_start=1111
+  _globals['_FUNCTIONSERVICE']._serialized_end=1729
 # @@protoc_insertion_point(module_scope)

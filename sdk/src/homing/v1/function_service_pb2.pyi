@@ -29,9 +29,15 @@ class DeployFunctionRequest(google.protobuf.message.Message):
     FUNCTION_FIELD_NUMBER: builtins.int
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
     expected_revision: builtins.int
     """The revision that the function must have now, 0 that there must be none: else nothing is changed, and the call is
     refused with ABORTED. Unset means any.
+    """
+    force: builtins.bool
+    """Whether to make a new revision although nothing has changed: all instances are replaced, and the name of an image is
+    looked up anew, as for one that was built again under the same name. Without it such a call changes nothing, and
+    workers go on with the image that the name stood for when they first started an instance of the revision.
     """
     @property
     def function(self) -> homing.v1.function_pb2.Function:
@@ -42,8 +48,8 @@ class DeployFunctionRequest(google.protobuf.message.Message):
         """Which fields of `function` are to be set: the others stay as they are, or have their defaults in a new function.
         Unset means all: what `function` does not say falls back to its default. A path is the name of a field, such as
         `image` or `labels`; of a map, a list or a message the whole is set, and what is named and not said falls back to
-        its default. A mask without paths, `name` and fields set by the server are refused. NOT_FOUND where there is no
-        function and no source of a new one.
+        its default. A mask without paths (but with `force`), `name` and fields set by the server are refused. NOT_FOUND
+        where there is no function and no source of a new one.
         """
 
     def __init__(
@@ -52,9 +58,10 @@ class DeployFunctionRequest(google.protobuf.message.Message):
         function: homing.v1.function_pb2.Function | None = ...,
         update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
         expected_revision: builtins.int | None = ...,
+        force: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "function", b"function", "update_mask", b"update_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "function", b"function", "update_mask", b"update_mask"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "force", b"force", "function", b"function", "update_mask", b"update_mask"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_expected_revision", b"_expected_revision"]) -> typing.Literal["expected_revision"] | None: ...
 
 Global___DeployFunctionRequest: typing_extensions.TypeAlias = DeployFunctionRequest

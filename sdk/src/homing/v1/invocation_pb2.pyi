@@ -341,7 +341,9 @@ class InvocationSpec(google.protobuf.message.Message):
 
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Labels to find the invocation by: at most 16, keys up to 63 and values up to 255 characters."""
+        """Labels to find the invocation by: at most 16, keys up to 63 and values up to 255 characters, none of them control
+        characters.
+        """
 
     @property
     def retry_policy(self) -> homing.v1.policy_pb2.RetryPolicy:
@@ -474,6 +476,7 @@ class Attempt(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     NEXT_DELAY_FIELD_NUMBER: builtins.int
     DELAY_REASON_FIELD_NUMBER: builtins.int
+    IMAGE_ID_FIELD_NUMBER: builtins.int
     number: builtins.int
     """1 for the first attempt."""
     worker: builtins.str
@@ -488,6 +491,10 @@ class Attempt(google.protobuf.message.Message):
     """The HTTP status code of the answer; 0 where there was none."""
     delay_reason: builtins.str
     """Where that delay comes from: `BACKOFF` or `RETRY_AFTER`."""
+    image_id: builtins.str
+    """The id of the container image that it ran, `sha256:` and 64 hexadecimal digits: what the name of the image stood
+    for at the worker when it first started an instance of the revision. Empty where the function is no image.
+    """
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the request to the instance started."""
@@ -518,9 +525,10 @@ class Attempt(google.protobuf.message.Message):
         failure: Global___Failure | None = ...,
         next_delay: google.protobuf.duration_pb2.Duration | None = ...,
         delay_reason: builtins.str = ...,
+        image_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "failure", b"failure", "next_delay", b"next_delay", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delay_reason", b"delay_reason", "end_time", b"end_time", "failure", b"failure", "function_revision", b"function_revision", "instance", b"instance", "next_delay", b"next_delay", "number", b"number", "outcome", b"outcome", "start_time", b"start_time", "status_code", b"status_code", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delay_reason", b"delay_reason", "end_time", b"end_time", "failure", b"failure", "function_revision", b"function_revision", "image_id", b"image_id", "instance", b"instance", "next_delay", b"next_delay", "number", b"number", "outcome", b"outcome", "start_time", b"start_time", "status_code", b"status_code", "worker", b"worker"]) -> None: ...
 
 Global___Attempt: typing_extensions.TypeAlias = Attempt
 
@@ -916,7 +924,7 @@ class InvocationFilter(google.protobuf.message.Message):
 
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___InvocationState.ValueType]:
-        """Any of these states."""
+        """Any of these states; at most as many as there are."""
 
     @property
     def create_time(self) -> Global___TimeRange:
@@ -932,7 +940,7 @@ class InvocationFilter(google.protobuf.message.Message):
 
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """All of these labels."""
+        """All of these labels; at most 16."""
 
     def __init__(
         self,

@@ -226,6 +226,10 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
     UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
 
+    A field of a BadRequest is the names of fields with dots between them, as `spec.payload.data`. An item of a list has its
+    place behind it, `spec.http.headers[0].name`, an entry of a map its key as a JSON string of ASCII characters,
+    `spec.labels["team"]`; of a key over 64 characters it is the path of the map.
+
     Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
     least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the
     end. A page_token is good for the filter and the order that it was given for.
@@ -459,6 +463,10 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
     errors that waiting may cure a google.rpc.RetryInfo. Some errors come from gRPC itself, without an ErrorInfo: a message
     of more than 16 MiB, or metadata of more than 16 KiB, is RESOURCE_EXHAUSTED; a way to compress other than gzip is
     UNIMPLEMENTED; a lost connection is UNAVAILABLE or CANCELLED.
+
+    A field of a BadRequest is the names of fields with dots between them, as `spec.payload.data`. An item of a list has its
+    place behind it, `spec.http.headers[0].name`, an entry of a map its key as a JSON string of ASCII characters,
+    `spec.labels["team"]`; of a key over 64 characters it is the path of the map.
 
     Every list is read page by page: a page ends at page_size records, or before it would pass 3 MiB, with one record at
     least. So a page may have fewer than page_size records although others follow: only an empty next_page_token is the

@@ -77,11 +77,11 @@ class Key(google.protobuf.message.Message):
     """How many calls and invocations in a second it allows, each server for itself; 0 means any number."""
     @property
     def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
-        """What it allows."""
+        """What it allows; at most as many as there are."""
 
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The functions that it allows it for; empty means all."""
+        """The functions that it allows it for, at most 100; empty means all."""
 
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

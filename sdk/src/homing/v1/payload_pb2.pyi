@@ -58,7 +58,7 @@ class Blob(google.protobuf.message.Message):
     SIZE_FIELD_NUMBER: builtins.int
     SHA256_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id that the server gave the blob."""
+    """The id that the server gave the blob. In a request that of one which the caller has stored, or may read."""
     size: builtins.int
     """The size of the body in bytes."""
     sha256: builtins.bytes
@@ -114,7 +114,7 @@ class HttpOptions(google.protobuf.message.Message):
     """The query string without its `?`."""
     @property
     def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Header]:
-        """Further request headers; headers that homing sets itself are refused."""
+        """Further request headers, at most 64 of 16 KiB in all; headers that homing sets itself are refused."""
 
     def __init__(
         self,

@@ -53,14 +53,15 @@ class PayloadServiceServicer(object):
 
     def WritePayload(self, request_iterator, context):
         """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-        the others the body. What no invocation refers to within an hour is removed.
+        the others the body. What no invocation refers to within an hour is removed; until one does, it is its caller's
+        alone, who may have 1,000 such bodies of 4 GiB in all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadPayload(self, request, context):
-        """ReadPayload streams a stored body.
+        """ReadPayload streams a stored body to whoever stored it, or may read an invocation that refers to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

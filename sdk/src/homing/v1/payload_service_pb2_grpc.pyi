@@ -86,11 +86,12 @@ class PayloadServiceStub(typing.Generic[_PayloadServiceWritePayloadType, _Payloa
 
     WritePayload: _PayloadServiceWritePayloadType
     """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-    the others the body. What no invocation refers to within an hour is removed.
+    the others the body. What no invocation refers to within an hour is removed; until one does, it is its caller's
+    alone, who may have 1,000 such bodies of 4 GiB in all.
     """
 
     ReadPayload: _PayloadServiceReadPayloadType
-    """ReadPayload streams a stored body."""
+    """ReadPayload streams a stored body to whoever stored it, or may read an invocation that refers to it."""
 
 PayloadServiceAsyncStub: typing_extensions.TypeAlias = PayloadServiceStub[
     grpc.aio.StreamUnaryMultiCallable[
@@ -113,7 +114,8 @@ class PayloadServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[homing.v1.payload_service_pb2.WritePayloadResponse, collections.abc.Awaitable[homing.v1.payload_service_pb2.WritePayloadResponse]]:
         """WritePayload stores a body that is larger than the inline limit, up to 64 MiB. The first message has the size,
-        the others the body. What no invocation refers to within an hour is removed.
+        the others the body. What no invocation refers to within an hour is removed; until one does, it is its caller's
+        alone, who may have 1,000 such bodies of 4 GiB in all.
         """
 
     @abc.abstractmethod
@@ -122,6 +124,6 @@ class PayloadServiceServicer(metaclass=abc.ABCMeta):
         request: homing.v1.payload_service_pb2.ReadPayloadRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[homing.v1.payload_service_pb2.ReadPayloadResponse], collections.abc.AsyncIterator[homing.v1.payload_service_pb2.ReadPayloadResponse]]:
-        """ReadPayload streams a stored body."""
+        """ReadPayload streams a stored body to whoever stored it, or may read an invocation that refers to it."""
 
 def add_PayloadServiceServicer_to_server(servicer: PayloadServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -51,7 +51,7 @@ class RetryPolicy(google.protobuf.message.Message):
     @property
     def retry_status_codes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The HTTP status codes that are retried; empty means 408, 425, 429, 500, 502, 503 and 504.
-        Connection errors and time-outs are always retried.
+        Connection errors and time-outs are always retried. At most 300.
         """
 
     @property
@@ -89,7 +89,7 @@ class Callback(google.protobuf.message.Message):
     """An absolute `http` or `https` URL, at most 2,048 characters. The host `gateway` names the server itself."""
     @property
     def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
-        """Further headers of the callback request."""
+        """Further headers of the callback request; at most 64 of 16 KiB in all."""
 
     def __init__(
         self,
@@ -111,9 +111,9 @@ class Destination(google.protobuf.message.Message):
 
     URI_FIELD_NUMBER: builtins.int
     uri: builtins.str
-    """An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload; or
-    `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the server's RabbitMQ, where
-    its operator allows that exchange or queue. At most 2,048 characters.
+    """An absolute `http` or `https` URL; or `function:NAME`, whose invocation gets the envelope as its payload, with the
+    whole of the answer; or `amqp:EXCHANGE/KEY`, an exchange (empty for the default one) and a routing key of the
+    server's RabbitMQ, where its operator allows that exchange or queue. At most 2,048 characters.
     """
     def __init__(
         self,

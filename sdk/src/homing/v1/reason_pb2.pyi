@@ -70,6 +70,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
     ERROR_REASON_SERVER_BUSY: _ErrorReason.ValueType  # 40
     """RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
+    ERROR_REASON_TOO_MANY_UPLOADS: _ErrorReason.ValueType  # 38
+    """RESOURCE_EXHAUSTED: the caller has stored as many bodies, or bytes, as they may that no invocation refers to."""
     ERROR_REASON_KEY_MISSING: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED: the call has no API key."""
     ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 21
@@ -156,6 +158,8 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 19
 """RESOURCE_EXHAUSTED: the API key was used too often lately; a google.rpc.RetryInfo says when to come again."""
 ERROR_REASON_SERVER_BUSY: ErrorReason.ValueType  # 40
 """RESOURCE_EXHAUSTED: the server has too many calls under way; a google.rpc.RetryInfo says when to come again."""
+ERROR_REASON_TOO_MANY_UPLOADS: ErrorReason.ValueType  # 38
+"""RESOURCE_EXHAUSTED: the caller has stored as many bodies, or bytes, as they may that no invocation refers to."""
 ERROR_REASON_KEY_MISSING: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED: the call has no API key."""
 ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 21

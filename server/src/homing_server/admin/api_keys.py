@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import Connection
 
 from homing.v1 import key_service_pb2 as api
@@ -162,27 +161,21 @@ def _check(request: api.CreateKeyRequest, time_us: int) -> None:
         checks.add("key.name", f"must match {limits.SECRET_NAME.pattern} and not be {ROOT!r}")
     if not key.scopes:
         checks.add("key.scopes", "must have at least one scope")
-    for scope in key.scopes:
+    for index, scope in enumerate(key.scopes):
         if scope not in ALL_SCOPES:
-            checks.add("key.scopes", f"{scope} is not a scope")
+            checks.add(f"key.scopes[{index}]", f"{scope} is not a scope")
     _check_functions(checks, key)
     if not (math.isfinite(key.max_per_second) and 0 <= key.max_per_second <= limits.MAX_KEY_RATE):
         checks.add("key.max_per_second", f"must be from 0 to {limits.MAX_KEY_RATE:g}, is {key.max_per_second:g}")
     if 0 < key.max_per_second < limits.MIN_KEY_RATE:
         checks.add("key.max_per_second", f"must be 0 or at least {limits.MIN_KEY_RATE:g}, is {key.max_per_second:g}")
-    if key.HasField("expire_time") and not _later(key.expire_time, time_us):
+    is_time = key.HasField("expire_time") and checks.time("key.expire_time", key.expire_time)
+    if is_time and key.expire_time.ToMicroseconds() <= time_us:
         checks.add("key.expire_time", "must be a time in the future")
     checks.done()
 
 
 def _check_functions(checks: Checks, key: api.Key) -> None:
-    checks.function_names("key.functions", key.functions, limits.MAX_KEY_FUNCTIONS)
+    checks.function_names("key.functions", key.functions)
     if key.functions and api.SCOPE_ADMIN in key.scopes:
         checks.add("key.functions", "must be empty with the scope admin, which can make keys without a limit")
-
-
-def _later(time: Timestamp, time_us: int) -> bool:
-    try:
-        return time.ToMicroseconds() > time_us
-    except ValueError:
-        return False

@@ -88,16 +88,24 @@ class Deployment:
         *,
         paths: Collection[str] | None = None,
         expected_revision: int | None = None,
+        force: bool = False,
     ) -> tuple[function_pb2.Function, bool]:
         """Create or change a function; return it as it is now and whether it is new.
 
         :param paths: The fields that are set, the others stay; None for all.
         :param expected_revision: The revision that it must have now, 0 where there must be none; None for any.
+        :param force: Whether it is rolled out anew although nothing has changed.
         :raises ApiError: INVALID_ARGUMENT; NOT_FOUND where there is none and no source is set; ABORTED where it is not
             at the expected revision.
         """
         state, created = await self._database.write(
-            _put, wanted, paths=paths, expected_revision=expected_revision, guard=self._guard, now_us=now_us()
+            _put,
+            wanted,
+            paths=paths,
+            expected_revision=expected_revision,
+            force=force,
+            guard=self._guard,
+            now_us=now_us(),
         )
         function = state.function
         self._catalog.learn(state)
@@ -265,6 +273,7 @@ def _put(
     *,
     paths: Collection[str] | None,
     expected_revision: int | None,
+    force: bool,
     guard: Guard,
     now_us: int,
 ) -> tuple[FunctionState, bool]:
@@ -286,7 +295,7 @@ def _put(
         raise invalid_request(
             [Violation(field="function.secrets", description=f"there is no secret {shown(name)}") for name in missing]
         )
-    _, created = stored.put_function(connection, wanted, now_us=now_us)
+    _, created = stored.put_function(connection, wanted, now_us=now_us, force=force)
     return _announced(connection, wanted.name), created
 
 

@@ -20,6 +20,8 @@ _log = structlog.stdlib.get_logger(_LOGGER)
 
 _SHOWN_CHARACTERS: Final = 256
 """So many characters at most of what a caller sent are shown."""
+_LARGEST_FILTER_BYTES: Final = 64 * 1024
+"""No filter within its bounds takes more."""
 _SHOWN_FUNCTIONS: Final = 10
 """So many functions of a key are shown."""
 
@@ -37,6 +39,10 @@ def _key(request: Any) -> Target:
 
 
 def _filter(request: Any) -> Target:
+    size = request.filter.ByteSize()
+    if size > _LARGEST_FILTER_BYTES:
+        # It is refused, and to write it out would take longer than that.
+        return {"filter": f"of {size} bytes"}
     try:
         selection = str(MessageToDict(request.filter, preserving_proto_field_name=True))
     except SerializeToJsonError:

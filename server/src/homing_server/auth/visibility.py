@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from homing_server.auth.identity import Identity
-from homing_server.errors import ApiError, invocation_not_found
+from homing_server.errors import ApiError, blob_not_found, invocation_not_found
 from homing_server.store.engine import Database
-from homing_server.store.visibility import Origin, origin_of, origins_of_blob
+from homing_server.store.visibility import Origin, body_of, origin_of
 
 
 class Visibility:
@@ -31,22 +31,27 @@ class Visibility:
             _check_read(await self._origin(invocation_id), caller)
 
     async def check_read_blob(self, blob_id: str, caller: Identity) -> None:
-        """Check that the caller may read one of the invocations that a stored body belongs to, where there are any.
+        """Check that the caller has stored a body, or may read one of the invocations that refer to it.
 
-        :raises ApiError: PERMISSION_DENIED.
+        Who may not, and knows its id all the same, may not give it to a function either, which would tell it.
+
+        :raises ApiError: NOT_FOUND, also where it is another's and no invocation refers to it; PERMISSION_DENIED;
+            UNAUTHENTICATED.
         """
-        if caller.reads_all:
+        body = await self._database.read(body_of, blob_id)
+        if body is None:
+            raise blob_not_found(blob_id)
+        if (caller.known and caller.name == body.stored_by) or (caller.reads_all and body.used):
             return
-        refused: ApiError | None = None
-        for origin in await self._database.read(origins_of_blob, blob_id):
+        refused = blob_not_found(blob_id)
+        for origin in body.origins:
             try:
                 _check_read(origin, caller)
             except ApiError as error:
                 refused = error
             else:
                 return
-        if refused is not None:
-            raise refused
+        raise refused
 
     async def _origin(self, invocation_id: str) -> Origin:
         origin = await self._database.read(origin_of, invocation_id)

@@ -17,6 +17,7 @@ from homing_core import limits
 from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_core.wire.v1 import DeliveryMessage
+from homing_server.deliveries.large_envelopes import LargeEnvelopes
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
@@ -31,6 +32,8 @@ _BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
 """How often, in seconds, the store is asked for deliveries that another server left there."""
 _TAKE_BACK_DELAY_US: Final = 500_000
+_STORE_AGAIN_DELAY_US: Final = 1_000_000
+"""How long what is too large waits where it cannot be stored apart now."""
 _AWAY_SECONDS: Final = 0.5
 """How long to wait, in seconds, while there is no broker."""
 
@@ -57,6 +60,7 @@ class DeliveryDispatcher:
         self._database = database
         self._broker = broker
         self._blobs = blobs
+        self._envelopes = LargeEnvelopes(blobs)
         self._urls = urls
         self._metrics = metrics
         self._caused = caused
@@ -85,17 +89,25 @@ class DeliveryDispatcher:
             return
         # Until it is known whether anything waits for room, whatever makes some wakes.
         self._full = True
-        claim = await self._database.write(delivery_claims.claim, now_us=now_us(), most=_BATCH_SIZE, head=self._head)
+        claim = await self._database.write(
+            delivery_claims.claim, now_us=now_us(), most=_BATCH_SIZE, head=self._head, envelopes=self._envelopes.stored
+        )
         self._full, self._next_due_us = claim.full, claim.next_due_us
         if claim.more:
             self._woken.set()
         chained = claim.chained
+        self._envelopes.forget(chained.settled)
         for function in set(chained.caused):
             self._caused(function, now_us())
         self._metrics.accepted.inc(len(chained.caused))
         self._count(delivered=len(chained.caused), dead=chained.dead)
         if claim.messages:
             await self._publish(claim.messages)
+        if chained.too_large:
+            if await self._envelopes.store(chained.too_large):
+                self._woken.set()
+            else:
+                self._look_again(now_us() + _STORE_AGAIN_DELAY_US)
 
     async def sweep(self) -> None:
         """Take back what nobody has seen confirmed, and look for what others left. One step of a loop."""
@@ -131,7 +143,10 @@ class DeliveryDispatcher:
             due_us = now_us() + _TAKE_BACK_DELAY_US
             _log.warning("not_confirmed", deliveries=len(failed))
             await self._database.write(outbox.DELIVERIES.take_back, failed, due_us=due_us)
-            self._next_due_us = min(due_us, self._next_due_us or due_us)
+            self._look_again(due_us)
+
+    def _look_again(self, due_us: int) -> None:
+        self._next_due_us = min(due_us, self._next_due_us or due_us)
 
     def _count(self, *, delivered: int, dead: int) -> None:
         self._metrics.deliveries.labels("DELIVERED").inc(delivered)

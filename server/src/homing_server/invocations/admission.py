@@ -23,6 +23,7 @@ from homing_core.guard import Guard
 from homing_core.ids import new_id
 from homing_core.lifecycle import Custody
 from homing_server.auth.identity import Identity
+from homing_server.auth.visibility import Visibility
 from homing_server.errors import (
     ApiError,
     Code,
@@ -36,6 +37,7 @@ from homing_server.functions.catalog import Catalog
 from homing_server.invocations.dispatcher import Dispatcher
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
+from homing_server.rules.bounds import check_bounds
 from homing_server.rules.validation import Checks, check_spec
 from homing_server.store.accept import Draft, Outcome, Verdict, accept, max_age_us
 from homing_server.store.dispatch import Work, work_of
@@ -67,6 +69,8 @@ class Rerun:
     request_id: str
     due_us: int
     """When it is to start, in microseconds since the epoch; what is past means now."""
+    new_payload: bool = False
+    """Whether it gets another payload than the ended one had, of the caller's choice."""
 
 
 class Admission:
@@ -92,6 +96,7 @@ class Admission:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._guard = guard
+        self._visibility = Visibility(database)
         self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
         self._arrived = asyncio.Event()
         self._hooks: list[Callable[[], None]] = []
@@ -126,6 +131,7 @@ class Admission:
         submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
         for request in requests:
             try:
+                check_bounds(request)
                 draft = await self._draft(
                     request.spec, request_id=request.request_id, caller=caller, traceparent=traceparent
                 )
@@ -236,6 +242,7 @@ class Admission:
             traceparent=traceparent,
             rerun_of=rerun.of,
             due_us=rerun.due_us,
+            new_payload=rerun.new_payload,
         )
 
     async def _draft(
@@ -247,6 +254,7 @@ class Admission:
         traceparent: str,
         rerun_of: str = "",
         due_us: int = 0,
+        new_payload: bool = True,
     ) -> Draft:
         await self._catalog.check_invoke(spec.function, caller)
         caller.check_options(spec)
@@ -259,6 +267,8 @@ class Admission:
         if spec.on_success or spec.on_failure:
             await self._check_functions(spec, caller)
         if spec.payload.HasField("blob"):
+            if new_payload:
+                await self._visibility.check_read_blob(spec.payload.blob.id, caller)
             await self._blobs.resolve(spec.payload)
         if spec.HasField("delay"):
             due_us = time_us + spec.delay.ToMicroseconds()

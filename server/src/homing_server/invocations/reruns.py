@@ -63,6 +63,7 @@ class Reruns:
         rerun = rerun_of(found[0], request_id=request.request_id)
         if request.HasField("payload"):
             rerun.spec.payload.CopyFrom(request.payload)
+            rerun = replace(rerun, new_payload=True)
         return await self._admission.accept_rerun(rerun, caller=caller, traceparent=traceparent)
 
     def rerun_all(

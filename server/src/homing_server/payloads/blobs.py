@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -44,9 +45,12 @@ class Blobs:
         self._database = database
         self._files = BlobFiles(folder)
 
-    async def write(self, chunks: AsyncIterable[bytes], *, invocation_id: str = "") -> Blob:
+    async def write(
+        self, chunks: AsyncIterable[bytes], *, stored_by: str | None = None, invocation_id: str = ""
+    ) -> Blob:
         """Store a body durably. Where that fails, or the chunks end with an exception, nothing is left of it.
 
+        :param stored_by: The caller who stores it; None where it is no caller.
         :param invocation_id: The invocation whose result it is; empty for one that is yet to be referred to.
         :raises ApiError: UNAVAILABLE: it cannot be stored now.
         """
@@ -57,7 +61,9 @@ class Blobs:
                 await _run(part.write, chunk)
             await _run(part.finish)
             blob = Blob(id=blob_id, size=part.size, sha256=part.sha256)
-            await self._database.write(stored.insert_blob, blob, now_us=now_us(), invocation_id=invocation_id)
+            await self._database.write(
+                stored.insert_blob, blob, now_us=now_us(), stored_by=stored_by, invocation_id=invocation_id
+            )
         except BaseException:
             # Shielded: a call that fails and is cancelled at once would leave it undone.
             await asyncio.shield(asyncio.to_thread(part.discard))
@@ -74,15 +80,24 @@ class Blobs:
             raise blob_not_found(blob_id)
         return blob
 
-    async def read(self, blob_id: str) -> AsyncIterator[bytes]:
+    async def read(self, blob_id: str) -> AsyncGenerator[bytes, None]:
         """Yield the body of a blob in parts.
 
         :raises ApiError: NOT_FOUND; UNAVAILABLE: it could not be read.
         """
         await self.find(blob_id)
-        file = await _run(self._files.path(blob_id).open, "rb", 0)
+        async with contextlib.aclosing(self.parts(blob_id, MAX_PART)) as parts:
+            async for part in parts:
+                yield part
+
+    async def parts(self, blob_id: str, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield the body of a blob in parts of one size, the last one apart.
+
+        :raises ApiError: UNAVAILABLE: it could not be read.
+        """
+        file = await _run(self._files.path(blob_id).open, "rb")
         try:
-            while data := await _run(file.read, MAX_PART):
+            while data := await _run(file.read, size):
                 yield data
         finally:
             await asyncio.to_thread(file.close)
@@ -118,6 +133,13 @@ class Blobs:
         await self.resolve(payload)
         if not await self._database.write(stored.hold_blob, invocation_id, payload.blob.id, now_us=now_us()):
             raise blob_not_found(payload.blob.id)
+
+    async def give(self, blob_id: str, caller: str) -> None:
+        """Let the result of a synchronous invocation be its caller's.
+
+        :raises ApiError: UNAVAILABLE.
+        """
+        await self._database.write(stored.give_blob, blob_id, caller)
 
     async def remove_files(self, blob_ids: Collection[str]) -> None:
         """Remove the files of blobs that were forgotten; what cannot be removed now the next sweep finds."""

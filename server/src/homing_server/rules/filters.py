@@ -9,16 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from homing.v1 import invocation_pb2 as api
 from homing_server.rules.validation import Checks
 
-MAX_FUNCTIONS = 100
-"""So many functions may be named in a filter."""
-
 
 def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
     """Check a filter."""
-    checks.function_names("filter.functions", selection.functions, MAX_FUNCTIONS)
-    for state in selection.states:
+    checks.function_names("filter.functions", selection.functions)
+    for index, state in enumerate(selection.states):
         if state not in api.InvocationState.values() or state == api.INVOCATION_STATE_UNSPECIFIED:
-            checks.add("filter.states", f"{state} is not a state")
+            checks.add(f"filter.states[{index}]", f"{state} is not a state")
     for field in ("create_time", "start_time", "end_time"):
         checks.time_range(f"filter.{field}", getattr(selection, field))
     checks.labels("filter.labels", selection.labels)

@@ -13,7 +13,7 @@ from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
 from homing_core.destinations import DestinationError, check_destination
 from homing_core.guard import ForbiddenTargetError, Guard
-from homing_server.errors import Violation, invalid_request, shown
+from homing_server.errors import Violation, entry, invalid_request, shown
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -38,7 +38,12 @@ _RESERVED_HEADERS = frozenset(
         "x-start-time",
     }
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LINES = str.maketrans(dict.fromkeys("\t\n\r"))
 _DAY_SECONDS = 24 * 3600.0
+FIRST_SECOND = -62_135_596_800
+LAST_SECOND = 253_402_300_799
+"""The first and the last second that a Timestamp may have."""
 _VIOLATIONS_BYTES = 1200
 """About so many bytes of an error may tell of violations: it travels in headers, of which gRPC takes 8 KiB in all."""
 
@@ -75,10 +80,20 @@ class Checks:
 
     def duration(self, field: str, value: Duration, least: float, most: float) -> None:
         """Check that a duration lies between two bounds in seconds: above the least, up to the most."""
+        if abs(value.nanos) >= 10**9 or value.seconds * value.nanos < 0:
+            self.add(field, "must have nanos of less than a second, and of the sign of its seconds")
+            return
         seconds = value.seconds + value.nanos / 1e9
         if not (least <= seconds <= most and seconds > 0):
             bound = f"at least {least:g} s" if least else "more than 0 s"
             self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
+
+    def time(self, field: str, value: Timestamp) -> bool:
+        """Check that a moment is one, and tell whether it is."""
+        good = FIRST_SECOND <= value.seconds <= LAST_SECOND and 0 <= value.nanos < 10**9
+        if not good:
+            self.add(field, "must be from the year 1 to the year 9999, with 0 to 999999999 nanos")
+        return good
 
     def time_range(self, field: str, value: invocation_pb2.TimeRange) -> None:
         """Check that a range of times has bounds that are times, and that it starts before it ends."""
@@ -86,10 +101,8 @@ class Checks:
         for name in ("start_time", "end_time"):
             if value.HasField(name):
                 moment: Timestamp = getattr(value, name)
-                try:
-                    moments.append(moment.ToNanoseconds())
-                except ValueError:
-                    self.add(f"{field}.{name}", "must be from the year 1 to the year 9999, with 0 to 999999999 nanos")
+                if self.time(f"{field}.{name}", moment):
+                    moments.append((moment.seconds, moment.nanos))
         if len(moments) == 2 and moments[0] >= moments[1]:
             self.add(field, "must start before it ends")
 
@@ -100,6 +113,13 @@ class Checks:
         elif not value.isprintable():
             self.add(field, "must have printable characters only")
 
+    def content(self, field: str, value: str, most: int) -> None:
+        """Check that a text which a program is given is not too long and has no NUL, which would end it."""
+        if len(value) > most:
+            self.add(field, f"must have at most {most} characters, has {len(value)}")
+        elif "\0" in value:
+            self.add(field, "must not have NUL in it")
+
     def request_id(self, value: str) -> None:
         """Check the id of the caller's choice that makes a call idempotent; empty where there is none."""
         self.text("request_id", value, limits.MAX_REQUEST_ID)
@@ -107,32 +127,45 @@ class Checks:
             self.add("request_id", "must have ASCII characters only")
 
     def headers(self, field: str, headers: Sequence[payload_pb2.Header]) -> None:
-        """Check the names, values, number and size of HTTP headers."""
-        if len(headers) > limits.MAX_HEADERS:
-            self.add(field, f"must be at most {limits.MAX_HEADERS} headers, are {len(headers)}")
+        """Check the names, values and size of HTTP headers."""
         size = sum(len(header.name) + len(header.value.encode()) for header in headers)
         if size > limits.MAX_HEADERS_SIZE:
             self.add(field, f"must have at most {limits.MAX_HEADERS_SIZE} bytes in all, have {size}")
-        for header in headers:
+        for index, header in enumerate(headers):
             name, value = header.name, header.value
             if not _HEADER_NAME.fullmatch(name):
-                self.add(f"{field}[{shown(name)}]", "is not a valid header name")
+                self.add(f"{field}[{index}].name", f"{shown(name)} is not a valid header name")
             elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
-                self.add(f"{field}[{shown(name)}]", "is set by homing itself")
+                self.add(f"{field}[{index}].name", f"{shown(name)} is set by homing itself")
             elif name.lower() == "proxy":
-                self.add(f"{field}[{shown(name)}]", "is not passed on: functions would take it for their own proxy")
+                rule = f"{shown(name)} is not passed on: functions would take it for their own proxy"
+                self.add(f"{field}[{index}].name", rule)
             if any(character in value for character in "\r\n\0"):
-                self.add(f"{field}[{shown(name)}]", "must not have line breaks or NUL in its value")
+                self.add(f"{field}[{index}].value", "must not have line breaks or NUL in it")
 
     def labels(self, field: str, labels: Mapping[str, str]) -> None:
-        """Check the number and length of labels."""
-        if len(labels) > limits.MAX_LABELS:
-            self.add(field, f"must be at most {limits.MAX_LABELS} labels, are {len(labels)}")
+        """Check the keys and values of labels."""
         for key, value in labels.items():
-            if not 1 <= len(key) <= limits.MAX_LABEL_KEY:
-                self.add(f"{field}[{shown(key)}]", f"must have a key of 1 to {limits.MAX_LABEL_KEY} characters")
+            self._key(field, key, limits.MAX_LABEL_KEY)
             if len(value) > limits.MAX_LABEL_VALUE:
-                self.add(f"{field}[{shown(key)}]", f"must have a value of at most {limits.MAX_LABEL_VALUE} characters")
+                self.add(entry(field, key), f"must have a value of at most {limits.MAX_LABEL_VALUE} characters")
+            elif _CONTROL.search(value):
+                self.add(entry(field, key), "must not have control characters in its value")
+
+    def annotations(self, field: str, annotations: Mapping[str, str]) -> None:
+        """Check the keys and values of annotations, which may be texts of several lines."""
+        for key, value in annotations.items():
+            self._key(field, key, limits.MAX_ANNOTATION_KEY)
+            if len(value) > limits.MAX_ANNOTATION_VALUE:
+                self.add(entry(field, key), f"must have a value of at most {limits.MAX_ANNOTATION_VALUE} characters")
+            elif _CONTROL.search(value.translate(_LINES)):
+                self.add(entry(field, key), "must not have control characters but tabs and line breaks in its value")
+
+    def _key(self, field: str, key: str, most: int) -> None:
+        if not 1 <= len(key) <= most:
+            self.add(entry(field, key), f"must have a key of 1 to {most} characters")
+        elif not key.isprintable():
+            self.add(entry(field, key), "must have a key of printable characters")
 
     def url(self, field: str, url: str) -> None:
         """Check that a URL is absolute, http or https, without user information, and not too long."""
@@ -149,13 +182,11 @@ class Checks:
         elif parts.username is not None or parts.password is not None:
             self.add(field, "must not have a user name or password in it")
 
-    def function_names(self, field: str, names: Sequence[str], most: int) -> None:
-        """Check the number of functions that are named, and their names."""
-        if len(names) > most:
-            self.add(field, f"must be at most {most}, are {len(names)}")
-        for name in names:
+    def function_names(self, field: str, names: Sequence[str]) -> None:
+        """Check the names of functions."""
+        for index, name in enumerate(names):
             if not limits.FUNCTION_NAME.fullmatch(name):
-                self.add(field, f"{shown(name)} is not the name of a function")
+                self.add(f"{field}[{index}]", f"{shown(name)} is not the name of a function")
 
     def function_name(self, field: str, name: str) -> None:
         """Check the name of a function."""
@@ -163,10 +194,8 @@ class Checks:
             self.add(field, f"must match {limits.FUNCTION_NAME.pattern}, is {shown(name)}")
 
     def destinations(self, field: str, destinations: Sequence[policy_pb2.Destination], guard: Guard) -> None:
-        """Check the number of destinations, and each as far as can be told by itself."""
-        if len(destinations) > limits.MAX_DESTINATIONS:
-            self.add(field, f"must be at most {limits.MAX_DESTINATIONS} destinations, are {len(destinations)}")
-        for number, destination in enumerate(destinations[: limits.MAX_DESTINATIONS]):
+        """Check destinations, each as far as can be told by itself."""
+        for number, destination in enumerate(destinations):
             try:
                 check_destination(destination.uri, guard)
             except DestinationError as error:
@@ -190,8 +219,8 @@ def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolic
         checks.duration(f"{field}.max_retry_after", policy.max_retry_after, 0, limits.MAX_BACKOFF)
     if policy.HasField("backoff_multiplier") and not 1 <= policy.backoff_multiplier <= 100:
         checks.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:g}")
-    for code in policy.retry_status_codes:
-        checks.integer(f"{field}.retry_status_codes", code, 300, 599)
+    for index, code in enumerate(policy.retry_status_codes):
+        checks.integer(f"{field}.retry_status_codes[{index}]", code, 300, 599)
 
 
 def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: bool, now_us: int, guard: Guard) -> None:
@@ -243,8 +272,8 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
         case "command":
             if not function.command.args or not function.command.args[0]:
                 checks.add("function.command.args", "must name a program")
-            if any("\0" in argument for argument in function.command.args):
-                checks.add("function.command.args", "must not have NUL in an argument")
+            for index, argument in enumerate(function.command.args):
+                checks.content(f"function.command.args[{index}]", argument, limits.MAX_ARGUMENT)
         case "url":
             checks.url("function.url", function.url)
             if "?" in function.url or "#" in function.url:
@@ -252,9 +281,13 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
         case _:
             checks.add("function", "must have one source: image, command or url")
     for name, value in function.env.items():
-        if not _ENV_NAME.fullmatch(name) or "\0" in value:
-            checks.add(f"function.env[{shown(name)}]", f"must have a name that matches {_ENV_NAME.pattern} and no NUL")
+        field = entry("function.env", name)
+        if len(name) > limits.MAX_ENV_NAME or not _ENV_NAME.fullmatch(name):
+            rule = f"must have a name of at most {limits.MAX_ENV_NAME} characters that matches {_ENV_NAME.pattern}"
+            checks.add(field, rule)
+        checks.content(field, value, limits.MAX_ENV_VALUE)
     checks.labels("function.labels", function.labels)
+    checks.annotations("function.annotations", function.annotations)
     _check_secrets(checks, function)
     checks.destinations("function.on_success", function.on_success, guard)
     checks.destinations("function.on_failure", function.on_failure, guard)
@@ -275,13 +308,14 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
         checks.duration("function.attempt_timeout", function.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)
     if function.HasField("max_age"):
         checks.duration("function.max_age", function.max_age, limits.MIN_MAX_AGE, limits.MAX_MAX_AGE)
+    size = function.ByteSize()
+    if size > limits.MAX_FUNCTION:
+        checks.add("function", f"must have at most {limits.MAX_FUNCTION} bytes (256 KiB) in all, has {size}")
 
 
 def _check_secrets(checks: Checks, function: function_pb2.Function) -> None:
     """Check the secrets that a function names, whether they exist apart."""
     names = function.secrets
-    if len(names) > limits.MAX_SECRETS:
-        checks.add("function.secrets", f"must be at most {limits.MAX_SECRETS} names, are {len(names)}")
     if names and function.WhichOneof("source") == "url":
         checks.add("function.secrets", "are for images and commands only: what a URL leads to runs elsewhere")
     for index, name in enumerate(names):
@@ -323,9 +357,9 @@ def _check_callback(checks: Checks, callback: policy_pb2.Callback, guard: Guard)
         except ForbiddenTargetError as error:
             checks.add("spec.callback.url", str(error))
     checks.headers("spec.callback.headers", callback.headers)
-    for header in callback.headers:
+    for index, header in enumerate(callback.headers):
         if header.name.lower().startswith("webhook-"):
-            checks.add(f"spec.callback.headers[{shown(header.name)}]", "is set by homing itself")
+            checks.add(f"spec.callback.headers[{index}].name", f"{shown(header.name)} is set by homing itself")
 
 
 def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:
@@ -339,10 +373,7 @@ def _check_http(checks: Checks, http: payload_pb2.HttpOptions) -> None:
 
 
 def _check_schedule(checks: Checks, schedule_time: Timestamp, now_us: int) -> None:
-    try:
-        delay = (schedule_time.ToMicroseconds() - now_us) / 1e6
-    except ValueError:
-        checks.add("spec.schedule_time", "is not a time")
+    if not checks.time("spec.schedule_time", schedule_time):
         return
-    if delay > limits.MAX_DELAY:
+    if (schedule_time.ToMicroseconds() - now_us) / 1e6 > limits.MAX_DELAY:
         checks.add("spec.schedule_time", f"must be at most {limits.MAX_DELAY / _DAY_SECONDS:g} days ahead")

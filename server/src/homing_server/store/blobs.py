@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from homing.v1.payload_pb2 import Blob
 from homing_server.store import schema
@@ -21,12 +21,16 @@ _insert_use = insert(_uses)
 _delete_uses = delete(_uses).where(_uses.c.invocation_id.in_(bindparam("ids", expanding=True)))
 
 
-def insert_blob(connection: Connection, blob: Blob, *, now_us: int, invocation_id: str = "") -> None:
+def insert_blob(
+    connection: Connection, blob: Blob, *, now_us: int, stored_by: str | None = None, invocation_id: str = ""
+) -> None:
     """Record a blob whose file is in place.
 
+    :param stored_by: The caller who stored it; None where it was no caller.
     :param invocation_id: The invocation whose result it is; empty for one that is yet to be referred to.
     """
-    connection.execute(insert(_blobs), {"id": blob.id, "size": blob.size, "sha256": blob.sha256, "create_us": now_us})
+    row = {"id": blob.id, "size": blob.size, "sha256": blob.sha256, "create_us": now_us, "stored_by": stored_by}
+    connection.execute(insert(_blobs), row)
     if invocation_id:
         use_blobs(connection, [(invocation_id, blob.id)], now_us=now_us)
 
@@ -35,6 +39,17 @@ def find_blob(connection: Connection, blob_id: str) -> Blob | None:
     """Return a blob."""
     row = connection.execute(select(_blobs).where(_blobs.c.id == blob_id)).one_or_none()
     return None if row is None else Blob(id=row.id, size=row.size, sha256=row.sha256)
+
+
+def unused_uploads(connection: Connection, caller: str, *, since_us: int) -> tuple[int, int]:
+    """Return how many bodies a caller has stored since a time that no invocation refers to, and their bytes."""
+    query = select(func.count(), func.coalesce(func.sum(_blobs.c.size), 0)).where(
+        _blobs.c.stored_by == caller,
+        _blobs.c.create_us >= since_us,
+        ~exists().where(_uses.c.blob_id == _blobs.c.id),
+    )
+    number, size = connection.execute(query).one()
+    return number, size
 
 
 def known_blobs(connection: Connection, ids: Collection[str]) -> set[str]:
@@ -54,6 +69,13 @@ def hold_blob(connection: Connection, invocation_id: str, blob_id: str, *, now_u
         return False
     use_blobs(connection, [(invocation_id, blob_id)], now_us=now_us)
     return True
+
+
+def give_blob(connection: Connection, blob_id: str, caller: str) -> None:
+    """Note that a body which no caller has stored is this one's all the same."""
+    connection.execute(
+        update(_blobs).where(_blobs.c.id == blob_id, _blobs.c.stored_by.is_(None)).values(stored_by=caller)
+    )
 
 
 def release_blobs(connection: Connection, invocation_ids: Collection[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, case, func, select
@@ -60,6 +61,8 @@ _select_outstanding = (
     .group_by(_deliveries.c.receiver)
 )
 
+_NO_ENVELOPES: Final[Mapping[str, Payload]] = MappingProxyType({})
+
 Head = Callable[[str], bytes]
 """Reads the beginning of a body that is stored apart, given the id of its blob."""
 
@@ -106,10 +109,13 @@ def due_by_receiver(connection: Connection) -> dict[str, int]:
     return {receiver: due_us for receiver, due_us in rows}  # noqa: C416 rows are no pairs
 
 
-def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Claim:
+def claim(
+    connection: Connection, *, now_us: int, most: int, head: Head, envelopes: Mapping[str, Payload] = _NO_ENVELOPES
+) -> Claim:
     """Take deliveries that are due, of each receiver the oldest first and no more than it may have.
 
     :param most: How many at the most.
+    :param envelopes: By the id of the delivery, the envelopes that are stored apart: of deliveries to functions.
     """
     claimed = Claim()
     outstanding = {receiver: count for receiver, count in connection.execute(_select_outstanding)}  # noqa: C416 same
@@ -131,9 +137,12 @@ def claim(connection: Connection, *, now_us: int, most: int, head: Head) -> Clai
         rows = _take(connection.execute(_select_due, {"of": receiver, "now_us": now_us, "most": asked}), claimed)
         deliveries = [read_delivery(row[: len(LIFE)]) for row in rows]
         sent = [_dispatched(delivery, now_us=now_us) for delivery in deliveries]
-        messages = [_message(row, delivery, head, signing_version) for row, delivery in zip(rows, sent, strict=True)]
+        shown = _Shown(head=head, whole=to_function)
+        messages = [_message(row, delivery, shown, signing_version) for row, delivery in zip(rows, sent, strict=True)]
         if to_function:
-            function_deliveries.carry_out(connection, rows, deliveries, messages, claimed.chained, now_us=now_us)
+            function_deliveries.carry_out(
+                connection, rows, deliveries, messages, claimed.chained, envelopes=envelopes, now_us=now_us
+            )
         else:
             claimed.messages += messages
             store_dispatched(connection, {row.delivery_id: each for row, each in zip(rows, sent, strict=True)})
@@ -162,7 +171,7 @@ def _dispatched(delivery: Delivery, *, now_us: int) -> Delivery:
     return step.after
 
 
-def _message(row: Row[Any], delivery: Delivery, head: Head, signing_version: int) -> DeliveryMessage:
+def _message(row: Row[Any], delivery: Delivery, shown: _Shown, signing_version: int) -> DeliveryMessage:
     record = record_of(row)
     result = None if row.result is None else api.Result.FromString(row.result)
     message = DeliveryMessage(
@@ -188,18 +197,36 @@ def _message(row: Row[Any], delivery: Delivery, head: Head, signing_version: int
     if row.kind == api.DELIVERY_KIND_CALLBACK:
         message.callback.CopyFrom(Callback.FromString(row.target))
         return message
-    message.request.CopyFrom(_shown(Payload.FromString(row.request), head))
+    message.request.CopyFrom(shown.request(Payload.FromString(row.request)))
     if result is not None:
-        message.response.CopyFrom(_shown(result.payload, head))
+        message.response.CopyFrom(shown.response(result.payload))
+        if shown.whole:
+            return message
         # What the envelope shows of the answer is all that it needs.
         message.result.ClearField("payload")
         message.result.ClearField("headers")
     return message
 
 
-def _shown(payload: Payload, head: Head) -> EnvelopeBody:
-    if payload.HasField("blob"):
-        return EnvelopeBody(content_type=payload.content_type, data=head(payload.blob.id), size=payload.blob.size)
-    return EnvelopeBody(
-        content_type=payload.content_type, data=payload.data[: limits.MAX_ENVELOPE_BODY], size=len(payload.data)
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shown:
+    """What envelopes show of bodies."""
+
+    head: Head
+    whole: bool
+    """Whether they have the whole of an answer: it is not read here where it is stored apart."""
+
+    def request(self, payload: Payload) -> EnvelopeBody:
+        """Return what is shown of the body of the request."""
+        if payload.HasField("blob"):
+            data, size = self.head(payload.blob.id), payload.blob.size
+        else:
+            data, size = payload.data[: limits.MAX_ENVELOPE_BODY], len(payload.data)
+        return EnvelopeBody(content_type=payload.content_type, data=data, size=size)
+
+    def response(self, payload: Payload) -> EnvelopeBody:
+        """Return what is shown of the body of the answer."""
+        if not self.whole:
+            return self.request(payload)
+        size = payload.blob.size if payload.HasField("blob") else len(payload.data)
+        return EnvelopeBody(content_type=payload.content_type, data=payload.data, size=size)

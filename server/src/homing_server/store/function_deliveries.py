@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
@@ -23,6 +23,8 @@ from homing_server.store.accept import Draft, insert_drafts, max_age_us
 from homing_server.store.dead_letters import DeadDelivery, add_deliveries
 from homing_server.store.delivery_rows import store_deliveries
 
+ENVELOPE_TYPE: Final = "application/json"
+
 
 @dataclass(kw_only=True, slots=True)
 class Chained:
@@ -32,6 +34,10 @@ class Chained:
     """The functions that were invoked, one for each invocation."""
     dead: int = 0
     """How many deliveries came to nothing."""
+    settled: list[str] = field(default_factory=list)
+    """The ids of those that were carried out, or came to nothing."""
+    too_large: list[DeliveryMessage] = field(default_factory=list)
+    """Those whose envelopes are too large for a row: they are carried out once these are stored apart."""
 
 
 def carry_out(
@@ -41,13 +47,16 @@ def carry_out(
     messages: Sequence[DeliveryMessage],
     chained: Chained,
     *,
+    envelopes: Mapping[str, Payload],
     now_us: int,
 ) -> None:
     """Invoke the function that deliveries go to, with the envelopes as payloads.
 
     :param rows: The invocations whose outcome is delivered, all to one function.
     :param deliveries: The deliveries, which the store holds.
-    :param messages: What a worker would get of them.
+    :param messages: What a worker would get of them, with the answers as they are kept.
+    :param chained: What came of it is added here.
+    :param envelopes: By the id of the delivery, the envelopes that are stored apart.
     """
     name = function_of(messages[0].uri)
     function = _function(connection, name)
@@ -58,7 +67,11 @@ def carry_out(
         failure = _obstacle(name, function, message)
         if failure is None:
             assert function is not None, "its absence is an obstacle"
-            draft = _draft(row, message, function, now_us=now_us)
+            payload = envelopes.get(message.delivery_id) or _envelope(message)
+            if payload is None:
+                chained.too_large.append(message)
+                continue
+            draft = _draft(row, message, function, payload, now_us=now_us)
             drafts.append(draft)
             step = lifecycle.delivery.invoked(delivery, invocation_id=draft.id, time_us=now_us)
         else:
@@ -72,6 +85,7 @@ def carry_out(
         insert_drafts(connection, drafts, {name: function.revision})
         chained.caused += [name] * len(drafts)
     store_deliveries(connection, settled)
+    chained.settled += settled
     chained.dead += len(dead)
     add_deliveries(connection, dead, now_us=now_us)
 
@@ -94,11 +108,16 @@ def _obstacle(name: str, function: Function | None, message: DeliveryMessage) ->
     return None
 
 
-def _draft(row: Row[Any], message: DeliveryMessage, function: Function, *, now_us: int) -> Draft:
-    spec = api.InvocationSpec(
-        function=function.name,
-        payload=Payload(content_type="application/json", data=envelope_body(message, wrapped=False)),
-    )
+def _envelope(message: DeliveryMessage) -> Payload | None:
+    """Return the envelope as a payload; None where it is too large for a row."""
+    if message.result.payload.HasField("blob"):
+        return None
+    data = envelope_body(message, wrapped=False)
+    return Payload(content_type=ENVELOPE_TYPE, data=data) if len(data) <= limits.MAX_INLINE_PAYLOAD else None
+
+
+def _draft(row: Row[Any], message: DeliveryMessage, function: Function, payload: Payload, *, now_us: int) -> Draft:
+    spec = api.InvocationSpec(function=function.name, payload=payload)
     return Draft(
         id=new_id(now_us),
         spec=spec,

@@ -52,9 +52,12 @@ def get_function(connection: Connection, name: str) -> StoredFunction | None:
 
 
 def put_function(
-    connection: Connection, wanted: function_pb2.Function, *, now_us: int
+    connection: Connection, wanted: function_pb2.Function, *, now_us: int, force: bool = False
 ) -> tuple[function_pb2.Function, bool]:
-    """Create or change a function; return it as it is now and whether it is new. The same again changes nothing."""
+    """Create or change a function; return it as it is now and whether it is new. The same again changes nothing.
+
+    :param force: Whether it is rolled out anew although it may be the same.
+    """
     row = connection.execute(select(_functions).where(_functions.c.name == wanted.name)).one_or_none()
     last = None if row is None else function_pb2.Function.FromString(row.definition)
     created = row is None or row.deleted
@@ -64,6 +67,9 @@ def put_function(
     function.update_time.FromMicroseconds(now_us)
     function.create_time.CopyFrom(function.update_time if last is None or created else last.create_time)
     function.paused = last is not None and not created and last.paused
+    function.rollout_revision = 0 if last is None or created else last.rollout_revision
+    if force:
+        function.rollout_revision = function.revision
     if last is not None and not created and _same(last, function):
         return last, False
     values = {

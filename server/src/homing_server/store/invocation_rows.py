@@ -272,6 +272,7 @@ def _attempt_of(number: int, record: AttemptRecord) -> api.Attempt:
         worker=record.worker,
         instance=record.instance,
         function_revision=record.function_revision,
+        image_id=record.image_id,
         start_time=timestamp(record.start_us),
         end_time=timestamp(record.end_us),
         outcome=record.outcome,

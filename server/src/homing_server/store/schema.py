@@ -293,7 +293,9 @@ blobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("sha256", LargeBinary, nullable=False),
     Column("create_us", BigInteger, nullable=False),
+    Column("stored_by", String(255), comment="the caller; NULL where it is none's"),
     Index("ix_blobs_create_us", "create_us"),
+    Index("ix_blobs_stored_by", "stored_by", "create_us", sqlite_where=text("stored_by IS NOT NULL")),
 )
 """Bodies that are kept in files, since they are too large for messages and rows."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, exists, select
 
 from homing_server.store import schema
 
@@ -32,8 +32,34 @@ def origin_of(connection: Connection, invocation_id: str) -> Origin | None:
     return None if row is None else _origin(row)
 
 
-def origins_of_blob(connection: Connection, blob_id: str) -> Sequence[Origin]:
-    """Return where the recorded invocations come from that refer to a stored body."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Body:
+    """Who has to do with a stored body."""
+
+    stored_by: str | None
+    """The caller who stored it, or got it as an answer; None where it is the result of an asynchronous invocation."""
+    used: bool
+    """Whether an invocation refers to it, be it one without a record."""
+    origins: Sequence[Origin]
+    """Where the recorded invocations come from that refer to it."""
+
+
+def body_of(connection: Connection, blob_id: str) -> Body | None:
+    """Return who has to do with a stored body; None where there is none."""
+    used = exists().where(_uses.c.blob_id == schema.blobs.c.id)
+    found = connection.execute(
+        select(schema.blobs.c.stored_by, used.label("used")).where(schema.blobs.c.id == blob_id)
+    ).one_or_none()
+    if found is None:
+        return None
+    return Body(
+        stored_by=found.stored_by,
+        used=bool(found.used),
+        origins=_origins_of_blob(connection, blob_id) if found.used else (),
+    )
+
+
+def _origins_of_blob(connection: Connection, blob_id: str) -> Sequence[Origin]:
     query = (
         select(*_columns)
         .join(_uses, _uses.c.invocation_id == _invocations.c.id)

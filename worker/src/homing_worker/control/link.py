@@ -19,6 +19,7 @@ from homing_worker import __version__
 from homing_worker.control.catalog import Catalog
 from homing_worker.control.gate import Gate
 from homing_worker.control.secrets import SecretLink
+from homing_worker.control.snapshots import SnapshotParts
 from homing_worker.control.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class ControlLink:
         loads: Callable[[], list[FunctionLoad]],
         stop: Callable[[Sequence[Tombstone]], set[str]],
         cancel_calls: Callable[[Sequence[CancelledCall]], None],
+        on_server: Callable[[str, str], None],
         consume: Callable[[], Awaitable[None]],
     ) -> None:
         """Prepare to connect.
@@ -58,6 +60,7 @@ class ControlLink:
         :param loads: Returns what this worker does for each function.
         :param stop: Stops what this worker has of these; returns the ids of what it has.
         :param cancel_calls: Stops what this worker has of these, and lets it start no other.
+        :param on_server: Takes the name of a server and where it says that its data port is.
         :param consume: Begins to consume work.
         """
         self._broker = broker
@@ -70,6 +73,7 @@ class ControlLink:
         self._loads = loads
         self._stop = stop
         self._cancel_calls = cancel_calls
+        self._on_server = on_server
         self._consume = consume
         self._address = ""
         self._servers: set[str] = set()
@@ -82,6 +86,9 @@ class ControlLink:
         self._wanted = asyncio.Event()
         secrets.on_wanted(self._fetch_secrets)
         self._snapshot_at = 0.0
+        self._parts = SnapshotParts()
+        self._arriving = False
+        """Whether a part of a snapshot came lately, so that the others are on their way."""
         self._leaving = False
 
     async def on_connected(self) -> None:
@@ -127,6 +134,7 @@ class ControlLink:
         self._servers.add(control.server)
         age = max(0.0, (now_us() - control.time_us) / 1e6)
         self._gate.heard(age)
+        self._on_server(control.server, control.data_url)
         kind = control.WhichOneof("kind")
         if kind == "function":
             self._catalog.apply(control.function)
@@ -140,7 +148,11 @@ class ControlLink:
         elif kind == "sealed":
             self._secrets.take(control.sealed)
         if kind == "snapshot":
-            self._apply_snapshot(control.snapshot, age)
+            whole = self._parts.take(control)
+            if whole is None:
+                self._arriving = True
+            else:
+                self._apply_snapshot(whole, age)
         elif missed and not self._leaving and (self._requesting is None or self._requesting.done()):
             self._request_snapshot(consume=False)
 
@@ -199,11 +211,12 @@ class ControlLink:
         self._snapshot.clear()
         while not self._snapshot.is_set():
             await self._publish_status(hello=True)
-            try:
-                async with asyncio.timeout(_REQUEST_INTERVAL):
-                    await self._snapshot.wait()
-            except TimeoutError:
-                continue
+            self._arriving = True
+            while self._arriving and not self._snapshot.is_set():
+                self._arriving = False
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_REQUEST_INTERVAL):
+                        await self._snapshot.wait()
         if not consume:
             return
         # Where the connection is lost meanwhile this is cancelled, and the next connection begins anew.
@@ -239,6 +252,7 @@ class ControlLink:
             seal_key=self._secrets.seal_key,
             secrets_wanted=wanted,
             version=__version__,
+            takes_parts=True,
         )
         try:
             await self._broker.publish_status(status.SerializeToString())

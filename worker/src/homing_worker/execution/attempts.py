@@ -163,6 +163,7 @@ class Attempts:
             self.begun = True
             record.instance = slot.instance.name
             record.function_revision = slot.instance.revision
+            record.image_id = slot.instance.image_id
             record.start_us = now_us()
             await self._journal.started(record)
             return await self._call(record, slot)

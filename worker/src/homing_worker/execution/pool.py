@@ -54,6 +54,8 @@ class Pool:
         self._starting = 0
         self._failed_starts = 0
         self._backoff_until = 0.0
+        self._image_id = ""
+        """The image that instances are made from, whatever its name stands for by now; empty before the first one."""
         self._closed = False
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,6 +140,7 @@ class Pool:
             if self._idle_timer is None and not self._closed:
                 self._arm_idle_timer(0)
         else:
+            self._image_id = ""
             self._failed_starts = 0
             self._backoff_until = 0.0
             for member in list(self._members):
@@ -260,7 +263,7 @@ class Pool:
                 raise StartFailedError(
                     FailureReason.SECRETS_UNAVAILABLE, f"its secrets are not here: {error}"
                 ) from error
-            instance = await self._runtime.start(function, secrets)
+            instance = await self._runtime.start(function, secrets, image_id=self._image_id)
         except StartFailedError as error:
             self._starting -= 1
             self._start_failed(config, error)
@@ -272,19 +275,27 @@ class Pool:
             await self._started(config, instance)
 
     async def _started(self, config: FunctionConfig, instance: Instance) -> None:
-        outdated = not config.has_same_instances(self._config)
+        outdated = not config.has_same_instances(self._config) or self._differs(instance)
         if self._closed or outdated or len(self._serving) >= self._config.max_instances:
             await instance.stop()
             self._serve()
             self._scale_up()
             return
         self._failed_starts = 0
+        self._image_id = instance.image_id
         member = PooledInstance(instance, self._config.concurrency, idle_since=self._loop.time())
         self._members.append(member)
         instance.on_exit(lambda: self._gone(member))
         if self._idle_timer is None:
             self._arm_idle_timer(self._config.idle_timeout)
         self._serve()
+
+    def _differs(self, instance: Instance) -> bool:
+        """Return whether an instance is made from another image than those that serve: its name was given to another.
+
+        That comes of two that started at a time before it was known which image it is.
+        """
+        return any(member.instance.image_id != instance.image_id for member in self._serving)
 
     def _start_failed(self, config: FunctionConfig, error: StartFailedError) -> None:
         # What follows on the first line the function wrote: that is its caller's to see.

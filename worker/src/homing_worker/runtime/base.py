@@ -87,6 +87,8 @@ class Instance(ABC):
     name: str
     revision: int
     """The revision of the function that it runs."""
+    image_id: str = ""
+    """The id of the image that it was made from; empty where it was made from none."""
     isolates_calls: bool = False
     """Whether each call runs by itself, so that one that is cancelled is over and harms no other."""
 
@@ -138,9 +140,11 @@ class Runtime(ABC):
         """Free everything."""
 
     @abstractmethod
-    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes], *, image_id: str = "") -> Instance:
         """Start an instance and return it once it is ready. One whose start is cancelled is removed.
 
+        :param image_id: The image that it is to be made from, where others of its kind were; the name of the image may
+            stand for another one by now. Empty for whatever it stands for, as it is where that image is gone.
         :param secrets: What it is to see as files, by their names.
         :raises StartFailedError: It did not start, or was not ready in time.
         """

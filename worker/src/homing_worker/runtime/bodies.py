@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
+import structlog
 from google.protobuf.message import DecodeError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 from yarl import URL
@@ -15,12 +18,17 @@ from homing.v1.payload_pb2 import Blob
 from homing_core.limits import MAX_PART
 from homing_core.reasons import FailureReason
 from homing_worker.runtime.base import CallFailedError
+from homing_worker.runtime.data_ports import DataPorts
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 RETRY_TIMEOUT: Final = 60.0
 """For so many seconds requests to a server that is away are retried, unless the attempt ends before."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
+
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 
 
 class _UnavailableError(Exception):
@@ -35,15 +43,24 @@ class Bodies:
     """Moves bodies between the server and files of this worker."""
 
     def __init__(
-        self, folder: Path, *, tls: ssl.SSLContext | None = None, retry_timeout: float = RETRY_TIMEOUT
+        self,
+        folder: Path,
+        *,
+        ports: DataPorts | None = None,
+        tls: ssl.SSLContext | None = None,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> None:
         """Prepare to move bodies.
 
         :param folder: Where the files are; it is made when it is first needed.
+        :param ports: Knows where servers are now; without it bodies are where their URLs say.
         :param tls: How servers are checked that are reached by https://; None for the certificates of the system.
         :param retry_timeout: For how many seconds requests to a server that is away are retried.
         """
         self._folder = folder
+        self._ports = ports or DataPorts()
+        self._unreachable = False
+        """Whether the last request failed since no server was reached: that is logged once."""
         self._retry_timeout = retry_timeout
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=True if tls is None else tls),
@@ -67,7 +84,7 @@ class Bodies:
         :raises CallFailedError: It could not be read.
         """
         try:
-            return await self._retrying()(self._get, url, blob, spools)
+            return await self._anywhere(url, lambda place: self._get(place, blob, spools))
         except (_UnavailableError, _RefusedError, SpoolError) as error:
             raise CallFailedError(
                 FailureReason.PAYLOAD_UNAVAILABLE, f"the stored body could not be read: {error}"
@@ -79,19 +96,34 @@ class Bodies:
         :raises CallFailedError: It could not be written.
         """
         try:
-            return await self._retrying()(self._put, url, spool)
+            return await self._anywhere(url, lambda place: self._put(place, spool))
         except (_UnavailableError, _RefusedError, SpoolError) as error:
             raise CallFailedError(
                 FailureReason.RESULT_NOT_STORED, f"the answer of {len(spool)} bytes could not be stored: {error}"
             ) from error
 
-    def _retrying(self) -> AsyncRetrying:
-        return AsyncRetrying(
+    async def _anywhere(self, url: str, request: Callable[[str], Awaitable[T]]) -> T:
+        """Make a request where a server is that can serve it: at one place after the other, while they are away."""
+        places = itertools.chain.from_iterable(self._ports.places(url) for _ in itertools.count())
+
+        async def attempt() -> T:
+            try:
+                result = await request(next(places))
+            except _UnavailableError as error:
+                if not self._unreachable:
+                    self._unreachable = True
+                    _log.warning("data_port_unavailable", error=str(error), retried_for=self._retry_timeout)
+                raise
+            self._unreachable = False
+            return result
+
+        retrying = AsyncRetrying(
             stop=stop_before_delay(self._retry_timeout),
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
             retry=retry_if_exception_type(_UnavailableError),
             reraise=True,
         )
+        return await retrying(attempt)
 
     async def _get(self, url: str, blob: Blob, spools: Spools) -> Spool:
         spool = await spools.open()

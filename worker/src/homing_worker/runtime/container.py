@@ -48,6 +48,7 @@ class Container(Instance):
         *,
         name: str,
         revision: int,
+        image_id: str,
         host: str,
         port: int,
         direct: bool,
@@ -66,6 +67,7 @@ class Container(Instance):
         """
         self.name = name
         self.revision = revision
+        self.image_id = image_id
         self._container = container
         self._host, self._port = host, port
         self._origin = f"http://{host}:{port}"

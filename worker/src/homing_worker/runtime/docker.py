@@ -160,7 +160,7 @@ class DockerRuntime(Runtime):
             await self._probes.close()
         self._lock.release()
 
-    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
+    async def start(self, function: Function, secrets: Mapping[str, bytes], *, image_id: str = "") -> Instance:
         """Start a container of the function's image and wait until it is ready; pull the image where it is missing."""
         folder: Path | None = None
         if secrets and self._direct:
@@ -174,13 +174,18 @@ class DockerRuntime(Runtime):
                 self._files.remove(folder)
 
         try:
-            return await self._start(function, secrets, folder, free)
+            return await self._start(function, secrets, image_id, folder, free)
         except BaseException:
             free()
             raise
 
     async def _start(
-        self, function: Function, secrets: Mapping[str, bytes], folder: Path | None, free: Callable[[], None]
+        self,
+        function: Function,
+        secrets: Mapping[str, bytes],
+        image_id: str,
+        folder: Path | None,
+        free: Callable[[], None],
     ) -> Instance:
         name = f"homing-{function.name}-{new_id()[-12:]}"
         config = self._config(function)
@@ -191,7 +196,7 @@ class DockerRuntime(Runtime):
             ]
         elif secrets:
             config["HostConfig"]["Mounts"] = [{"Type": "volume", "Target": SECRETS, "VolumeOptions": {"NoCopy": True}}]
-        raw = await self._create(function, config, name)
+        raw = await self._create(function, config, name, image_id)
         container: Container | None = None
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -227,8 +232,18 @@ class DockerRuntime(Runtime):
         except ENGINE_ERRORS as error:
             raise _no_secrets(str(error)) from error
 
-    async def _create(self, function: Function, config: dict[str, Any], name: str) -> DockerContainer:
+    async def _create(self, function: Function, config: dict[str, Any], name: str, image_id: str) -> DockerContainer:
         assert self._docker is not None
+        if image_id:
+            try:
+                async with asyncio.timeout(_ENGINE_TIMEOUT):
+                    return await self._docker.containers.create(config | {"Image": image_id}, name=name)
+            except DockerError as error:
+                if error.status != _NOT_FOUND:
+                    raise _not_created(error) from error
+                _log.warning("image_removed", function=function.name, image=function.image, image_id=image_id)
+            except (*ENGINE_ERRORS, TimeoutError) as error:
+                raise _not_created(error) from error
         try:
             async with asyncio.timeout(_ENGINE_TIMEOUT):
                 return await self._docker.containers.create(config, name=name)
@@ -258,6 +273,7 @@ class DockerRuntime(Runtime):
             raw,
             name=name,
             revision=function.revision,
+            image_id=shown["Image"],
             host=host,
             port=int(port),
             direct=self._direct,

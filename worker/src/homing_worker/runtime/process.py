@@ -45,7 +45,13 @@ class ProcessRuntime(Runtime):
     async def close(self) -> None:
         """Do nothing: processes do not outlive their calls."""
 
-    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:
+    async def start(
+        self,
+        function: Function,
+        secrets: Mapping[str, bytes],
+        *,
+        image_id: str = "",  # noqa: ARG002 it is no image
+    ) -> Instance:
         """Return a place for calls of the function."""
         return ProcessInstance(function, secrets, self._files, self._kills)
 

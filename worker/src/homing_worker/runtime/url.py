@@ -37,7 +37,13 @@ class UrlRuntime(Runtime):
         if self._session is not None:
             await self._session.close()
 
-    async def start(self, function: Function, secrets: Mapping[str, bytes]) -> Instance:  # noqa: ARG002 it sees no files
+    async def start(
+        self,
+        function: Function,
+        secrets: Mapping[str, bytes],  # noqa: ARG002 it sees no files
+        *,
+        image_id: str = "",  # noqa: ARG002 and is no image
+    ) -> Instance:
         """Return a place for calls of the function."""
         assert self._session is not None
         return UrlInstance(function, self._session)

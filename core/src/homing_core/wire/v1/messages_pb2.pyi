@@ -709,12 +709,15 @@ class Control(google.protobuf.message.Message):
     KEYS_CHANGED_FIELD_NUMBER: builtins.int
     CANCELLED_CALLS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    DATA_URL_FIELD_NUMBER: builtins.int
     server: builtins.str
     """The server that says it."""
     time_us: builtins.int
     """When it was said."""
     version: builtins.str
     """The version of homing that the server is."""
+    data_url: builtins.str
+    """Where workers reach the server's data port: what stands before the paths of signed URLs. Empty where there is none."""
     @property
     def ping(self) -> Global___Ping:
         """The server is alive."""
@@ -761,9 +764,10 @@ class Control(google.protobuf.message.Message):
         keys_changed: Global___KeysChanged | None = ...,
         cancelled_calls: Global___CancelledCalls | None = ...,
         version: builtins.str = ...,
+        data_url: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "snapshot", b"snapshot", "tombstones", b"tombstones"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "data_url", b"data_url", "function", b"function", "keys_changed", b"keys_changed", "kind", b"kind", "ping", b"ping", "results", b"results", "sealed", b"sealed", "server", b"server", "snapshot", b"snapshot", "time_us", b"time_us", "tombstones", b"tombstones", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["ping", "function", "snapshot", "results", "tombstones", "sealed", "keys_changed", "cancelled_calls"] | None: ...
 
 Global___Control: typing_extensions.TypeAlias = Control
@@ -943,13 +947,21 @@ Global___FunctionState: typing_extensions.TypeAlias = FunctionState
 
 @typing.final
 class Snapshot(google.protobuf.message.Message):
-    """Snapshot is the state of all functions."""
+    """Snapshot is the state of all functions. One that is too large for a message comes in parts, in their order: it counts
+    once they are all there. The parts of one snapshot have the same `time_us` and `server`.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FUNCTIONS_FIELD_NUMBER: builtins.int
     TOMBSTONES_FIELD_NUMBER: builtins.int
     CANCELLED_CALLS_FIELD_NUMBER: builtins.int
+    PART_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    part: builtins.int
+    """The place of this part: 0 for the first."""
+    parts: builtins.int
+    """How many parts there are; 0 where this is all, as servers say that know of none."""
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FunctionState]:
         """Every function that is not deleted."""
@@ -968,8 +980,10 @@ class Snapshot(google.protobuf.message.Message):
         functions: collections.abc.Iterable[Global___FunctionState] | None = ...,
         tombstones: collections.abc.Iterable[Global___Tombstone] | None = ...,
         cancelled_calls: collections.abc.Iterable[Global___CancelledCall] | None = ...,
+        part: builtins.int = ...,
+        parts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "functions", b"functions", "tombstones", b"tombstones"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_calls", b"cancelled_calls", "functions", b"functions", "part", b"part", "parts", b"parts", "tombstones", b"tombstones"]) -> None: ...
 
 Global___Snapshot: typing_extensions.TypeAlias = Snapshot
 
@@ -1056,6 +1070,7 @@ class WorkerStatus(google.protobuf.message.Message):
     SEAL_KEY_FIELD_NUMBER: builtins.int
     SECRETS_WANTED_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    TAKES_PARTS_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The name of the worker, unique among all that live."""
     time_us: builtins.int
@@ -1070,6 +1085,8 @@ class WorkerStatus(google.protobuf.message.Message):
     """The X25519 public key that it can be told secrets with: made at its start, and known by it alone."""
     version: builtins.str
     """The version of homing that the worker is."""
+    takes_parts: builtins.bool
+    """Whether it takes a snapshot in parts; others get it in one message."""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What it can run: image, command, url."""
@@ -1100,8 +1117,9 @@ class WorkerStatus(google.protobuf.message.Message):
         seal_key: builtins.bytes = ...,
         secrets_wanted: collections.abc.Iterable[builtins.str] | None = ...,
         version: builtins.str = ...,
+        takes_parts: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "time_us", b"time_us", "tombstones_acknowledged", b"tombstones_acknowledged", "version", b"version", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["control_address", b"control_address", "functions", b"functions", "hello", b"hello", "leaving", b"leaving", "seal_key", b"seal_key", "secrets_wanted", b"secrets_wanted", "sources", b"sources", "takes_parts", b"takes_parts", "time_us", b"time_us", "tombstones_acknowledged", b"tombstones_acknowledged", "version", b"version", "worker", b"worker"]) -> None: ...
 
 Global___WorkerStatus: typing_extensions.TypeAlias = WorkerStatus
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from homing.v1 import invocation_pb2 as homing_dot_v1_dot_invocation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homing_core/wire/v1/record.proto\x12\x13homing_core.wire.v1\x1a\x1ahoming/v1/invocation.proto\"\xbd\x02\n\rAttemptRecord\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.homing_core.wire.v1.Token\x12\x0f\n\x07ordinal\x18\x02 \x01(\x05\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x19\n\x11\x66unction_revision\x18\x05 \x01(\x03\x12\x10\n\x08start_us\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x07 \x01(\x03\x12*\n\x07outcome\x18\x08 \x01(\x0e\x32\x19.homing.v1.AttemptOutcome\x12\x13\n\x0bstatus_code\x18\t \x01(\x05\x12#\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x12.homing.v1.Failure\x12\x15\n\rnext_delay_us\x18\x0b \x01(\x03\x12\x14\n\x0c\x64\x65lay_reason\x18\x0c \x01(\t\"5\n\x05Token\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x18\n\x10redelivery_count\x18\x02 \x01(\x05\"~\n\x0cHistoryEntry\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12,\n\x04type\x18\x02 \x01(\x0e\x32\x1e.homing.v1.InvocationEventType\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xed\x01\n\x07History\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12\x32\n\x07\x65ntries\x18\x02 \x03(\x0b\x32!.homing_core.wire.v1.HistoryEntry\x12#\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.homing.v1.Failure\x12,\n\x0cstop_request\x18\x04 \x01(\x0b\x32\x16.homing.v1.StopRequest\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.homing.v1.Progress\"w\n\x0f\x44\x65liveryHistory\x12<\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32*.homing_core.wire.v1.DeliveryAttemptRecord\x12\x16\n\x0e\x62\x65\x66ore_redrive\x18\x02 \x01(\x05\x12\x0e\n\x06\x63\x61used\x18\x03 \x01(\t\"x\n\x15\x44\x65liveryAttemptRecord\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.homing.v1.Failureb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n homing_core/wire/v1/record.proto\x12\x13homing_core.wire.v1\x1a\x1ahoming/v1/invocation.proto\"\xcf\x02\n\rAttemptRecord\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.homing_core.wire.v1.Token\x12\x0f\n\x07ordinal\x18\x02 \x01(\x05\x12\x0e\n\x06worker\x18\x03 \x01(\t\x12\x10\n\x08instance\x18\x04 \x01(\t\x12\x19\n\x11\x66unction_revision\x18\x05 \x01(\x03\x12\x10\n\x08start_us\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_us\x18\x07 \x01(\x03\x12*\n\x07outcome\x18\x08 \x01(\x0e\x32\x19.homing.v1.AttemptOutcome\x12\x13\n\x0bstatus_code\x18\t \x01(\x05\x12#\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x12.homing.v1.Failure\x12\x15\n\rnext_delay_us\x18\x0b \x01(\x03\x12\x14\n\x0c\x64\x65lay_reason\x18\x0c \x01(\t\x12\x10\n\x08image_id\x18\r \x01(\t\"5\n\x05Token\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x18\n\x10redelivery_count\x18\x02 \x01(\x05\"~\n\x0cHistoryEntry\x12\x0f\n\x07time_us\x18\x01 \x01(\x03\x12,\n\x04type\x18\x02 \x01(\x0e\x32\x1e.homing.v1.InvocationEventType\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xed\x01\n\x07History\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".homing_core.wire.v1.AttemptRecord\x12\x32\n\x07\x65ntries\x18\x02 \x03(\x0b\x32!.homing_core.wire.v1.HistoryEntry\x12#\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.homing.v1.Failure\x12,\n\x0cstop_request\x18\x04 \x01(\x0b\x32\x16.homing.v1.StopRequest\x12%\n\x08progress\x18\x05 \x01(\x0b\x32\x13.homing.v1.Progress\"w\n\x0f\x44\x65liveryHistory\x12<\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32*.homing_core.wire.v1.DeliveryAttemptRecord\x12\x16\n\x0e\x62\x65\x66ore_redrive\x18\x02 \x01(\x05\x12\x0e\n\x06\x63\x61used\x18\x03 \x01(\t\"x\n\x15\x44\x65liveryAttemptRecord\x12\x10\n\x08start_us\x18\x01 \x01(\x03\x12\x13\n\x0b\x64uration_us\x18\x02 \x01(\x03\x12\x13\n\x0bstatus_code\x18\x03 \x01(\x05\x12#\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x12.homing.v1.Failureb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'homing_core.wire.v1.record_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTEMPTRECORD']._serialized_start=86
-  _globals['_ATTEMPTRECORD']._serialized_end=403
-  _globals['_TOKEN']._serialized_start=405
-  _globals['_TOKEN']._serialized_end=458
-  _globals['_HISTORYENTRY']._serialized_start=460
-  _globals['_HISTORYENTRY']._serialized_end=586
-  _globals['_HISTORY']._serialized_start=589
-  _globals['_HISTORY']._serialized_end=826
-  _globals['_DELIVERYHISTORY']._serialized_start=828
-  _globals['_DELIVERYHISTORY']._serialized_end=947
-  _globals['_DELIVERYATTEMPTRECORD']._serialized_start=949
-  _globals['_DELIVERYATTEMPTRECORD']._serialized_end=1069
+  _globals['_ATTEMPTRECORD']._serialized_end=421
+  _globals['_TOKEN']._serialized_start=423
+  _globals['_TOKEN']._serialized_end=476
+  _globals['_HISTORYENTRY']._serialized_start=478
+  _globals['_HISTORYENTRY']._serialized_end=604
+  _globals['_HISTORY']._serialized_start=607
+  _globals['_HISTORY']._serialized_end=844
+  _globals['_DELIVERYHISTORY']._serialized_start=846
+  _globals['_DELIVERYHISTORY']._serialized_end=965
+  _globals['_DELIVERYATTEMPTRECORD']._serialized_start=967
+  _globals['_DELIVERYATTEMPTRECORD']._serialized_end=1087
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class AttemptRecord(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     NEXT_DELAY_US_FIELD_NUMBER: builtins.int
     DELAY_REASON_FIELD_NUMBER: builtins.int
+    IMAGE_ID_FIELD_NUMBER: builtins.int
     ordinal: builtins.int
     """1 for the first attempt under this token."""
     worker: builtins.str
@@ -60,6 +61,8 @@ class AttemptRecord(google.protobuf.message.Message):
     """The delay before the next attempt; 0 where there was none."""
     delay_reason: builtins.str
     """Where the delay comes from: BACKOFF or RETRY_AFTER."""
+    image_id: builtins.str
+    """The id of the image that the instance was made from; empty where it was made from none."""
     @property
     def token(self) -> Global___Token:
         """The fencing token of the dispatch that it ran under."""
@@ -83,9 +86,10 @@ class AttemptRecord(google.protobuf.message.Message):
         failure: homing.v1.invocation_pb2.Failure | None = ...,
         next_delay_us: builtins.int = ...,
         delay_reason: builtins.str = ...,
+        image_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["failure", b"failure", "token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delay_reason", b"delay_reason", "end_us", b"end_us", "failure", b"failure", "function_revision", b"function_revision", "instance", b"instance", "next_delay_us", b"next_delay_us", "ordinal", b"ordinal", "outcome", b"outcome", "start_us", b"start_us", "status_code", b"status_code", "token", b"token", "worker", b"worker"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["delay_reason", b"delay_reason", "end_us", b"end_us", "failure", b"failure", "function_revision", b"function_revision", "image_id", b"image_id", "instance", b"instance", "next_delay_us", b"next_delay_us", "ordinal", b"ordinal", "outcome", b"outcome", "start_us", b"start_us", "status_code", b"status_code", "token", b"token", "worker", b"worker"]) -> None: ...
 
 Global___AttemptRecord: typing_extensions.TypeAlias = AttemptRecord
 

@@ -31,7 +31,7 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         checks.function_name("function.name", wanted.name)
         if request.HasField("update_mask"):
             paths = frozenset(request.update_mask.paths)
-            check_update_mask(checks, request.update_mask.paths)
+            check_update_mask(checks, request.update_mask.paths, force=request.force)
         if request.HasField("expected_revision"):
             expected = request.expected_revision
             checks.integer("expected_revision", expected, 0, 2**63 - 1)
@@ -40,7 +40,9 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
             wanted = only(wanted, paths)
         await self._check_destinations(wanted, identity)
         await self._check_secrets(wanted, identity)
-        function, created = await self._deployment.deploy(wanted, paths=paths, expected_revision=expected)
+        function, created = await self._deployment.deploy(
+            wanted, paths=paths, expected_revision=expected, force=request.force
+        )
         return api.DeployFunctionResponse(function=function, created=created)
 
     async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
-from homing_core import limits
 from homing_core.clock import now_us
 from homing_core.guard import Guard
 from homing_core.ids import new_id
@@ -82,6 +81,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         await self._catalog.get(request.spec.function)
         invocation_id = new_id()
         if request.spec.payload.HasField("blob"):
+            await self._visibility.check_read_blob(request.spec.payload.blob.id, identity)
             await self._blobs.hold(invocation_id, request.spec.payload)
         await context.send_initial_metadata(((ID_METADATA, invocation_id),))
         remaining = context.time_remaining()
@@ -97,6 +97,9 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             # It may run, or have run, and then there will be a record.
             error.metadata = {**error.metadata, "invocation": invocation_id}
             raise
+        if invocation.result.payload.HasField("blob"):
+            # Its record may come later than this, or never, and the caller may read the answer all the same.
+            await self._blobs.give(invocation.result.payload.blob.id, identity.name)
         return api.InvokeResponse(invocation=invocation)
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
@@ -147,8 +150,8 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         if not identity.known:
             await self._check_public_batch(request, identity)
         checks = Checks()
-        if not 1 <= len(request.requests) <= limits.MAX_BATCH:
-            checks.add("requests", f"must be 1 to {limits.MAX_BATCH}, are {len(request.requests)}")
+        if not request.requests:
+            checks.add("requests", "must be at least 1")
         checks.done()
         outcomes = await self._admission.accept_batch(
             request.requests, caller=identity, traceparent=traceparent(context)

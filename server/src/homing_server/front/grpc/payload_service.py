@@ -12,14 +12,16 @@ from homing_server.errors import ApiError, Violation, invalid_request
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.status import Context
 from homing_server.payloads.blobs import Blobs
+from homing_server.payloads.uploads import Uploads
 from homing_server.rules.validation import Checks
 
 
 class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
     """Serves bodies over the inline limit."""
 
-    def __init__(self, blobs: Blobs, visibility: Visibility) -> None:
+    def __init__(self, blobs: Blobs, uploads: Uploads, visibility: Visibility) -> None:
         self._blobs = blobs
+        self._uploads = uploads
         self._visibility = visibility
 
     async def WritePayload(
@@ -32,7 +34,10 @@ class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
         checks = Checks()
         checks.integer("size", first.size, 0, limits.MAX_PAYLOAD)
         checks.done()
-        return api.WritePayloadResponse(blob=await self._blobs.write(_parts(requests, first.size)))
+        name = caller().name
+        async with self._uploads.upload(name, first.size):
+            blob = await self._blobs.write(_parts(requests, first.size), stored_by=name)
+        return api.WritePayloadResponse(blob=blob)
 
     async def ReadPayload(
         self, request: api.ReadPayloadRequest, _context: Context

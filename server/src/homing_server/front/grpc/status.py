@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import structlog
@@ -23,6 +23,7 @@ from homing_server.errors import ApiError, Code, ErrorReason, not_served, slow_c
 from homing_server.front.grpc.caller import caller
 from homing_server.front.grpc.calls import Calls
 from homing_server.front.grpc.requests import Readers
+from homing_server.rules.bounds import check_bounds
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 else:
     Context = grpc.aio.ServicerContext
 
+T = TypeVar("T")
 _Unary = Callable[[Any, Context], Awaitable[Any]]
 _Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 
@@ -79,7 +81,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         reader = self._readers.reader(method)
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._guard_unary(cast("_Unary", handler.unary_unary), method, reader.read),
+                self._guard_unary(_bounded(cast("_Unary", handler.unary_unary)), method, reader.read),
                 response_serializer=handler.response_serializer,
             )
         if handler.stream_unary is not None:
@@ -89,7 +91,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             )
         assert handler.unary_stream is not None, "the API has no calls with streams both ways"
         return grpc.unary_stream_rpc_method_handler(
-            self._guard_stream(cast("_Stream", handler.unary_stream), method, reader.read),
+            self._guard_stream(_bounded(cast("_Stream", handler.unary_stream)), method, reader.read),
             response_serializer=_serialize,
         )
 
@@ -194,6 +196,16 @@ def refusing(error: ApiError, method: str, refusals: Refusals) -> grpc.RpcMethod
 def _serialize(response: Message | bytes) -> bytes:
     """Return a message as it travels. What goes to many is serialised once, before it comes here."""
     return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+def _bounded(behaviour: Callable[[Any, Context], T]) -> Callable[[Any, Context], T]:
+    """Return what a call does, which sees no request with more entries in its lists than they may have."""
+
+    def bounded(request: Any, context: Context) -> T:
+        check_bounds(request)
+        return behaviour(request, context)
+
+    return bounded
 
 
 def _auditing(method: str) -> tuple[bool, Callable[[Any], AbstractContextManager[object]]]:
