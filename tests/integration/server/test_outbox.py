@@ -99,6 +99,7 @@ def deliveries(*, every: bool = False) -> list[Delivery]:
             custody=holder,
             due_us=NOW if holder is Custody.STORE else 0,
             sent_us=NOW if holder is Custody.SENT else 0,
+            since_us=NOW,
             end_us=NOW if holder is Custody.NONE else 0,
             attempts=(DeliveryAttemptRecord(start_us=NOW),),
         )

@@ -21,6 +21,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Payload
 from homing.v1.policy_pb2 import Callback
+from homing_core.clock import now_us
 from homing_core.envelope import envelope_body
 from homing_core.guard import Guard
 from homing_core.ids import new_id
@@ -70,6 +71,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield made
 
 
+LONG_AGO_US = 3 * 24 * 3_600_000_000
+"""Longer than any schedule takes."""
 SOON = {"delivery_delays": "0.01,0.01,0.01,0.01"}
 """Five attempts, all of one dispatch."""
 
@@ -94,6 +97,7 @@ def delivery(url: str, **fields: object) -> DeliveryMessage:
         "result": api.Result(status_code=200, payload=Payload(content_type="text/plain", data=b"ART")),
         "start_us": 1_700_000_000_000_000,
         "end_us": 1_700_000_001_250_000,
+        "since_us": now_us(),
     }
     return DeliveryMessage(**(values | fields))  # type: ignore[arg-type]
 
@@ -496,9 +500,12 @@ async def test_a_receiver_that_hangs_is_left_alone_and_others_are_served_meanwhi
             await server.deliver(message)
         quick = await over(server, delivery(other.url))
         ends = [await last_report(server, message) for message in slow]
+        # Its last attempt is not used up so.
+        await server.deliver(waiting := delivery(receiver.url, prior_attempts=9, tried=True))
+        put_off = await server.event(waiting.invocation_id, "delivery")
         # One that was never tried is tried when it would be given up.
-        last = await over(server, delivery(receiver.url, prior_attempts=9, tried=False))
-        spared = delivery(receiver.url, prior_attempts=9, tried=True)
+        last = await over(server, delivery(receiver.url, since_us=now_us() - LONG_AGO_US, tried=False))
+        spared = delivery(receiver.url, prior_attempts=1, since_us=now_us() - LONG_AGO_US, tried=True)
         await server.deliver(spared)
         given_up = await server.event(spared.invocation_id, "delivery")
         release.set()
@@ -507,6 +514,9 @@ async def test_a_receiver_that_hangs_is_left_alone_and_others_are_served_meanwhi
     reasons = Counter(end.delivery.attempts[-1].failure.reason for end in ends)
     assert reasons["RECEIVER_DOWN"] >= 50
     assert {end.delivery.state for end in ends} == {api.DELIVERY_STATE_PENDING}
+    assert put_off.delivery.state == api.DELIVERY_STATE_PENDING
+    assert 0 < (put_off.delivery.due_us - put_off.time_us) / 1e6 < 12
+    assert [attempt.failure.reason for attempt in put_off.delivery.attempts] == ["RECEIVER_DOWN"]
     assert [attempt.failure.reason for attempt in last.delivery.attempts] == ["TIMEOUT"]
     assert given_up.delivery.state == api.DELIVERY_STATE_DEAD
     assert [attempt.failure.reason for attempt in given_up.delivery.attempts] == ["RECEIVER_DOWN"]

@@ -19,7 +19,7 @@ from homing_worker.deliveries.circuit_breaker import (
     CircuitBreaker,
 )
 from homing_worker.deliveries.receivers import MAX_IN_FLIGHT_PER_RECEIVER, Receivers
-from homing_worker.deliveries.schedule import DEFAULT_DELAYS, JITTER, MAX_RETRY_AFTER, Schedule
+from homing_worker.deliveries.schedule import DEFAULT_DELAYS, JITTER, MAX_PAUSE, MAX_RETRY_AFTER, Schedule
 
 
 class Clock:
@@ -163,6 +163,17 @@ def test_the_default_schedule_has_ten_attempts_in_a_day() -> None:
     assert Schedule().attempts == 10
     assert Schedule().is_last(10)
     assert 23 <= sum(DEFAULT_DELAYS) / 3600 <= 24
+    assert Schedule().duration == pytest.approx(sum(DEFAULT_DELAYS) * (1 + JITTER))
+
+
+@pytest.mark.parametrize(
+    ("waited", "planned"),
+    [(0.0, 5.0), (20.0, 5.0), (100.0, 25.0), (4 * MAX_PAUSE, MAX_PAUSE), (1e9, MAX_PAUSE)],
+)
+def test_what_is_put_off_waits_for_a_part_of_what_it_has_waited(waited: float, planned: float) -> None:
+    pauses = [Schedule().pause(waited, rng=Random(seed)) for seed in range(50)]
+
+    assert planned * (1 - JITTER) <= min(pauses) < planned < max(pauses) <= planned * (1 + JITTER)
 
 
 async def test_an_attempt_that_never_reached_the_receiver_says_nothing_of_it(

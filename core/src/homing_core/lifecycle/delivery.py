@@ -57,9 +57,12 @@ class Delivery(Held):
     """What the life cycle knows of a delivery. Times are microseconds since the epoch, 0 where unset."""
 
     state: DeliveryState
+    since_us: int
+    """When it was made, or last redriven."""
     end_us: int = 0
     attempts: tuple[DeliveryAttemptRecord, ...] = ()
-    """By the time of their start."""
+    """By the time of their start. Of several in a row that were left out, since the receiver was taken for down, the
+    last one stands for all."""
     before_redrive: int = 0
     """How many of them were made before it was last redriven."""
     caused: str = ""
@@ -72,13 +75,13 @@ class Delivery(Held):
 
     @property
     def counted_attempts(self) -> int:
-        """How many attempts count against the schedule: those since the last redrive."""
-        return len(self.attempts) - self.before_redrive
+        """How many attempts count against the schedule: those since the last redrive that were made for real."""
+        return sum(not _left_out(attempt) for attempt in self.attempts[self.before_redrive :])
 
     @property
     def tried(self) -> bool:
         """Whether an attempt was made for real, and not left out because the receiver was taken for down."""
-        return any(attempt.failure.reason != FailureReason.RECEIVER_DOWN for attempt in self.attempts)
+        return not all(map(_left_out, self.attempts))
 
 
 def targets_of(
@@ -106,6 +109,7 @@ def made(*, time_us: int) -> Delivery:
         token=Token(generation=0, redelivery_count=0),
         custody=Custody.STORE,
         due_us=time_us,
+        since_us=time_us,
     )
 
 
@@ -140,7 +144,7 @@ def reported(delivery: Delivery, event: Event) -> Step[Delivery] | Refusal:
     if delivery.custody is Custody.STORE and state is not DeliveryState.DELIVERED:
         # The worker let it go: what it said before that comes too late to matter.
         return Refusal.DUPLICATE
-    attempts = _merge(delivery.attempts, event.delivery.attempts)
+    attempts = _merge(delivery, event.delivery.attempts)
     match state:
         case DeliveryState.PENDING:
             due_us = event.delivery.due_us
@@ -172,6 +176,7 @@ def redriven(delivery: Delivery, *, due_us: int) -> Step[Delivery] | Refusal:
         delivery,
         state=DeliveryState.PENDING,
         end_us=0,
+        since_us=due_us,
         before_redrive=len(delivery.attempts),
         **custody.REDRIVE.changes(delivery, time_us=due_us),
     )
@@ -202,9 +207,19 @@ def _end(
     return Step(after=after, effects=_GIVEN_UP if state is DeliveryState.DEAD else _ARRIVED)
 
 
-def _merge(
-    known: Sequence[DeliveryAttemptRecord], reported: Sequence[DeliveryAttemptRecord]
-) -> tuple[DeliveryAttemptRecord, ...]:
+def _merge(delivery: Delivery, reported: Sequence[DeliveryAttemptRecord]) -> tuple[DeliveryAttemptRecord, ...]:
     """Return all attempts by the time of their start; a report tells of those of one dispatch alone."""
-    attempts = {attempt.start_us: attempt for attempt in (*known, *reported)}
-    return tuple(attempts[start_us] for start_us in sorted(attempts))
+    by_start = {attempt.start_us: attempt for attempt in (*delivery.attempts, *reported)}
+    attempts = [by_start[start_us] for start_us in sorted(by_start)]
+    before, since = attempts[: delivery.before_redrive], attempts[delivery.before_redrive :]
+    kept: list[DeliveryAttemptRecord] = []
+    for attempt in since:
+        if kept and _left_out(attempt) and _left_out(kept[-1]):
+            kept.pop()
+        kept.append(attempt)
+    return (*before, *kept)
+
+
+def _left_out(attempt: DeliveryAttemptRecord) -> bool:
+    """Return whether an attempt was not made, since the receiver was taken for down."""
+    return attempt.failure.reason == FailureReason.RECEIVER_DOWN

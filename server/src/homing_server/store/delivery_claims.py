@@ -193,6 +193,7 @@ def _message(row: Row[Any], delivery: Delivery, shown: _Shown, signing_version: 
         traceparent=row.traceparent,
         signing_version=signing_version,
         tried=delivery.tried,
+        since_us=delivery.since_us,
     )
     if row.kind == api.DELIVERY_KIND_CALLBACK:
         message.callback.CopyFrom(Callback.FromString(row.target))

@@ -56,6 +56,7 @@ def read_delivery(values: Sequence[Any]) -> Delivery:
         due_us=due_us,
         sent_us=sent_us,
         end_us=end_us,
+        since_us=history.since_us,
         attempts=tuple(history.attempts),
         before_redrive=history.before_redrive,
         caused=history.caused,
@@ -65,7 +66,10 @@ def read_delivery(values: Sequence[Any]) -> Delivery:
 def columns_of(delivery: Delivery) -> Values:
     """Return the columns that hold the life cycle's delivery."""
     history = DeliveryHistory(
-        attempts=delivery.attempts, before_redrive=delivery.before_redrive, caused=delivery.caused
+        attempts=delivery.attempts,
+        before_redrive=delivery.before_redrive,
+        caused=delivery.caused,
+        since_us=delivery.since_us,
     )
     return {
         "state": int(delivery.state),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import pytest
@@ -100,6 +101,7 @@ def test_made_is_held_by_the_store_and_due_at_once() -> None:
         due_us=NOW,
         sent_us=0,
         end_us=0,
+        since_us=NOW,
         attempts=(),
         before_redrive=0,
         caused="",
@@ -155,6 +157,21 @@ def test_only_attempts_that_were_made_for_real_count_as_tries() -> None:
     assert not one.tried
     assert report_delivery(dispatch(one), says(PENDING, attempts(2), generation=2, due_us=LATER)).tried
     assert report_delivery(dispatch(made()), says(PENDING, attempts(1), due_us=LATER)).tried
+
+
+def test_attempts_that_were_left_out_count_for_nothing_and_the_last_in_a_row_stands_for_all() -> None:
+    real, left_out = attempts, partial(attempts, reason="RECEIVER_DOWN")
+    one = report_delivery(dispatch(made()), says(PENDING, [*left_out(1), *real(2), *left_out(3)], due_us=LATER))
+    assert ([each.start_us for each in one.attempts], one.counted_attempts) == ([1, 2, 3], 1)
+    two = report_delivery(dispatch(one), says(PENDING, left_out(4), generation=2, due_us=LATER))
+    assert ([each.start_us for each in two.attempts], two.counted_attempts) == ([1, 2, 4], 1)
+    dead = report_delivery(dispatch(two), says(DEAD, [*left_out(5, 6)], generation=3))
+    assert ([each.start_us for each in dead.attempts], dead.counted_attempts) == ([1, 2, 6], 1)
+    # What was made before a redrive stays as it was.
+    redriven = after(delivery.redriven(dead, due_us=LATER))
+    assert (redriven.counted_attempts, redriven.since_us) == (0, LATER)
+    again = report_delivery(dispatch(redriven), says(PENDING, [*left_out(7), *real(8)], generation=4, due_us=LATER))
+    assert ([each.start_us for each in again.attempts], again.counted_attempts) == ([1, 2, 6, 7, 8], 1)
 
 
 # --- Trouble
@@ -272,7 +289,9 @@ def test_what_is_dead_may_be_made_again_by_its_whole_schedule() -> None:
     dead = report_delivery(dispatch(made()), says(DEAD, attempts(1, 2)))
     step = delivery.redriven(dead, due_us=LATER)
     assert step == Step(
-        after=replace(dead, state=PENDING, custody=Custody.STORE, due_us=LATER, end_us=0, before_redrive=2)
+        after=replace(
+            dead, state=PENDING, custody=Custody.STORE, due_us=LATER, end_us=0, since_us=LATER, before_redrive=2
+        )
     )
     redriven = after(step)
     assert redriven.counted_attempts == 0

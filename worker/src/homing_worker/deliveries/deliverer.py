@@ -185,7 +185,7 @@ class Deliverer:
                 delivery.note(outcome, start_us=start_us, seconds=time.monotonic() - start)
         except BreakerOpenError as error:
             outcome = failed(FailureReason.RECEIVER_DOWN, str(error))
-            delivery.note(outcome, start_us=now_us(), seconds=0.0, min_delay=error.until - self._receivers.clock())
+            delivery.put_off(outcome, min_delay=error.until - self._receivers.clock())
         return outcome
 
     async def _send(self, delivery: _Delivery, keys: Sequence[bytes]) -> Outcome:
@@ -232,20 +232,49 @@ class _Delivery:
         """Whether an attempt was made for real, here and now."""
         self.next_delay: float | None = None
         """Seconds until the next attempt; None where there is none."""
+        self._made = 0
+        """How many attempts were made for real, here and now."""
         self._schedule = schedule
         self._rng = rng
 
     @property
     def insists(self) -> bool:
         """Whether the next attempt is made although the circuit breaker is open: none is given up without any."""
-        last = self._schedule.is_last(self.message.prior_attempts + len(self.attempts) + 1)
-        return last and not self.started and not self.message.tried
+        return self._overdue and not self.started and not self.message.tried
 
-    def note(self, outcome: Outcome, *, start_us: int, seconds: float, min_delay: float = 0.0) -> None:
-        """Record an attempt, and plan the next one.
+    @property
+    def _waited(self) -> float:
+        """For how many seconds it has been on its way."""
+        return max(0.0, (now_us() - (self.message.since_us or self.message.end_us)) / 1e6)
 
-        :param min_delay: The next one is to come no sooner than after so many seconds.
+    @property
+    def _overdue(self) -> bool:
+        """Whether all attempts would have been made by now, had the receiver not been taken for down."""
+        return self._waited >= self._schedule.duration
+
+    def note(self, outcome: Outcome, *, start_us: int, seconds: float) -> None:
+        """Record an attempt, and plan the next one."""
+        self._made += 1
+        self._record(outcome, start_us=start_us, seconds=seconds)
+        number = self.message.prior_attempts + self._made
+        self.next_delay = None
+        if not outcome.final and not self._schedule.is_last(number):
+            asked = parse_retry_after(outcome.retry_after, now=time.time())
+            self.next_delay = self._schedule.delay(number, asked=asked, rng=self._rng)
+
+    def put_off(self, outcome: Outcome, *, min_delay: float) -> None:
+        """Record that an attempt was not made, which does not count as one, and plan when to look again.
+
+        :param min_delay: No sooner than after so many seconds.
         """
+        if self.attempts and self.attempts[-1].failure.reason == FailureReason.RECEIVER_DOWN:
+            self.attempts.pop()
+        self._record(outcome, start_us=now_us(), seconds=0.0)
+        self.next_delay = None
+        if not self._overdue:
+            self.next_delay = max(min_delay, self._schedule.pause(self._waited, rng=self._rng))
+
+    def _record(self, outcome: Outcome, *, start_us: int, seconds: float) -> None:
         self.attempts.append(
             DeliveryAttemptRecord(
                 start_us=start_us,
@@ -254,11 +283,6 @@ class _Delivery:
                 failure=outcome.failure,
             )
         )
-        number = self.message.prior_attempts + len(self.attempts)
-        self.next_delay = None
-        if not outcome.final and not self._schedule.is_last(number):
-            asked = parse_retry_after(outcome.retry_after, now=time.time())
-            self.next_delay = max(min_delay, self._schedule.delay(number, asked=asked, rng=self._rng))
 
     def goes_on_here(self, state: RetryCallState) -> bool:
         """Return whether another attempt follows after a backoff so short that it is waited for."""

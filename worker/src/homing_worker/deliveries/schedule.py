@@ -14,6 +14,9 @@ JITTER: Final = 0.2
 together."""
 MAX_RETRY_AFTER: Final = 24 * 3600.0
 """Seconds that a receiver may ask for at the most."""
+PAUSE_PART: Final = 0.25
+MAX_PAUSE: Final = 3600.0
+"""What waits for a receiver that is down waits on for this part of what it has waited, up to so many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,11 @@ class Schedule:
         """How many attempts there are in all."""
         return len(self.delays) + 1
 
+    @property
+    def duration(self) -> float:
+        """How many seconds it takes in all, at the most."""
+        return (1 + JITTER) * sum(self.delays)
+
     def is_last(self, attempt: int) -> bool:
         """Return whether no other attempt follows this one, which is 1 for the first."""
         return attempt >= self.attempts
@@ -39,3 +47,11 @@ class Schedule:
         """
         planned = self.delays[attempt - 1] * rng.uniform(1 - JITTER, 1 + JITTER)
         return planned if asked is None else max(planned, min(asked, MAX_RETRY_AFTER))
+
+    def pause(self, waited: float, *, rng: Random) -> float:
+        """Return the seconds until a receiver that is down is looked at again: no sooner than after a first failure.
+
+        :param waited: For how many seconds the delivery has been on its way.
+        """
+        planned = max(self.delays[0], min(PAUSE_PART * waited, MAX_PAUSE))
+        return planned * rng.uniform(1 - JITTER, 1 + JITTER)

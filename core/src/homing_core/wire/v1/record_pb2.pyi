@@ -203,10 +203,13 @@ class DeliveryHistory(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     BEFORE_REDRIVE_FIELD_NUMBER: builtins.int
     CAUSED_FIELD_NUMBER: builtins.int
+    SINCE_US_FIELD_NUMBER: builtins.int
     before_redrive: builtins.int
     """How many of them were made before it was last redriven: they do not count against the schedule."""
     caused: builtins.str
     """The invocation that it became, where it went to a function."""
+    since_us: builtins.int
+    """When it was made, or last redriven."""
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeliveryAttemptRecord]:
         """Every attempt."""
@@ -217,8 +220,9 @@ class DeliveryHistory(google.protobuf.message.Message):
         attempts: collections.abc.Iterable[Global___DeliveryAttemptRecord] | None = ...,
         before_redrive: builtins.int = ...,
         caused: builtins.str = ...,
+        since_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "before_redrive", b"before_redrive", "caused", b"caused"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "before_redrive", b"before_redrive", "caused", b"caused", "since_us", b"since_us"]) -> None: ...
 
 Global___DeliveryHistory: typing_extensions.TypeAlias = DeliveryHistory
 
