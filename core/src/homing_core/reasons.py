@@ -81,6 +81,9 @@ class FailureReason(StrEnum):
     DEPTH_EXCEEDED = "DEPTH_EXCEEDED"
     """The chain of invocations that cause each other is as long as it may be."""
 
+    NOT_ALLOWED = "NOT_ALLOWED"
+    """Whoever wished that an outcome invokes the function may not invoke it any more."""
+
     WORKER_ERROR = "WORKER_ERROR"
     """The worker itself failed; its log says how."""
 

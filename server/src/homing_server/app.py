@@ -25,6 +25,7 @@ from homing_server.admin.deployment import Deployment
 from homing_server.admin.secrets import Secrets
 from homing_server.admin.signing_keys import SigningKeys
 from homing_server.auth import audit
+from homing_server.auth.authority import Authority
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
 from homing_server.auth.visibility import Visibility
@@ -134,6 +135,9 @@ class Server:
             self._broker,
             blobs=self._blobs,
             urls=self._urls,
+            authority=Authority(
+                authentication=settings.authentication, has_root=bool(settings.root_key.get_secret_value())
+            ),
             metrics=self._metrics,
             caused=self._caused,
             resend_after=settings.resend_after,
@@ -215,7 +219,13 @@ class Server:
                 payloads=PayloadService(self._blobs, Uploads(self._database), visibility),
                 logs=LogService(self._log_tails, visibility),
                 dead_letters=DeadLetterService(
-                    DeadLetters(self._database, self._admission, self._bulk_calls, redelivered=self._deliveries.wake)
+                    DeadLetters(
+                        self._database,
+                        self._catalog,
+                        self._admission,
+                        self._bulk_calls,
+                        redelivered=self._deliveries.wake,
+                    )
                 ),
                 functions=FunctionService(self._catalog, self._deployment),
                 secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),

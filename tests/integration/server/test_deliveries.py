@@ -32,6 +32,7 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Custody, State
 from homing_core.wire.v1 import DeliveryAttemptRecord, DeliveryMessage, DeliveryReport, Event
 from homing_core.wire.v1 import Token as WireToken
+from homing_server.auth.authority import Authority
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.scopes import ALL_SCOPES
 from homing_server.deliveries.dead_letters import DeadLetters
@@ -69,6 +70,7 @@ from support.store import (
     row_of,
 )
 
+OPEN = Authority(authentication=False, has_root=False)
 SECOND = 1_000_000
 HOOK = "https://example.org/hook"
 ME = Identity(name="me", scopes=ALL_SCOPES)
@@ -326,7 +328,11 @@ async def test_of_bodies_that_are_stored_apart_the_beginning_is_shown(database: 
     with database.writing() as connection:
         connection.execute(update(schema.payloads).values(request=blob.SerializeToString()))
         claim = delivery_claims.claim(
-            connection, now_us=now_us(), most=1, head=lambda blob_id: f"of {blob_id[:3]}".encode()
+            connection,
+            now_us=now_us(),
+            most=1,
+            head=lambda blob_id: f"of {blob_id[:3]}".encode(),
+            check=OPEN.check_passing_on,
         )
     (message,) = claim.messages
     assert (message.request.data, message.request.size) == (b"of bbb", 1_000_000)
@@ -338,7 +344,9 @@ async def test_of_bodies_that_are_stored_apart_the_beginning_is_shown(database: 
 async def test_p11_a_delivery_to_a_function_becomes_an_invocation_with_the_envelope(database: Database) -> None:
     key = await end_with(database, State.SUCCEEDED, on_success=["function:next"], data=b"asked")
     with database.writing() as connection:
-        claim = delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+        claim = delivery_claims.claim(
+            connection, now_us=now_us(), most=10, head=lambda _: b"", check=OPEN.check_passing_on
+        )
 
     assert (claim.messages, claim.chained.caused) == ([], ["next"])
     (delivery,) = (await read(database, key)).deliveries
@@ -358,14 +366,14 @@ async def test_p11_it_becomes_one_although_the_server_dies(database: Database) -
     await end_with(database, State.SUCCEEDED, on_success=["function:next"])
 
     def die(connection: Connection) -> None:
-        delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+        delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"", check=OPEN.check_passing_on)
         raise RuntimeError("died before the commit")
 
     with pytest.raises(RuntimeError):
         await database.write(die)
     for _ in range(2):
         with database.writing() as connection:
-            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"", check=OPEN.check_passing_on)
     with database.reading() as connection:
         query = select(func.count()).select_from(schema.invocations).where(schema.invocations.c.function == "next")
         assert connection.execute(query).scalar_one() == 1
@@ -381,7 +389,7 @@ async def test_p11_a_cycle_ends_with_a_record_that_says_so(database: Database) -
     chain = [key]
     while True:
         with database.writing() as connection:
-            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"")
+            delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"", check=OPEN.check_passing_on)
         (delivery,) = (await read(database, chain[-1])).deliveries
         if not delivery.caused:
             break
@@ -403,7 +411,12 @@ async def test_p11_a_cycle_ends_with_a_record_that_says_so(database: Database) -
 async def test_a_function_that_is_gone_makes_a_dead_letter(database: Database) -> None:
     key = await end_with(database, State.SUCCEEDED, on_success=["function:gone"])
     with database.writing() as connection:
-        assert delivery_claims.claim(connection, now_us=now_us(), most=10, head=lambda _: b"").chained.dead == 1
+        assert (
+            delivery_claims.claim(
+                connection, now_us=now_us(), most=10, head=lambda _: b"", check=OPEN.check_passing_on
+            ).chained.dead
+            == 1
+        )
     (delivery,) = (await read(database, key)).deliveries
     assert (delivery.state, delivery.attempts[0].failure.reason) == (api.DELIVERY_STATE_DEAD, "FUNCTION_NOT_FOUND")
 
@@ -427,12 +440,13 @@ class Bench:
             broker,
             blobs=blobs,
             urls=SignedUrls(),
+            authority=OPEN,
             metrics=self.metrics,
             caused=lambda function, _: self.caused.append(function),
             resend_after=600,
         )
         self.dead_letters = DeadLetters(
-            database, self.admission, BulkCalls(database, tasks), redelivered=self.deliveries.wake
+            database, catalog, self.admission, BulkCalls(database, tasks), redelivered=self.deliveries.wake
         )
 
     def run(self, tasks: Tasks) -> None:

@@ -29,6 +29,7 @@ from homing_core.lifecycle import (
     invocation,
 )
 from homing_core.wire.v1 import AttemptRecord, DeliveryAttemptRecord
+from homing_server.auth.authority import Authority
 from homing_server.store import dead_letters, delivery_claims, dispatch, functions, schema, stops
 from homing_server.store.delivery_rows import LIFE, columns_of, read_delivery
 from homing_server.store.engine import Database
@@ -37,6 +38,7 @@ from homing_server.store.outbox import DELIVERIES, INVOCATIONS, Outbox
 from support.reporter import NOW
 from support.store import accept_all, make_draft, opened
 
+OPEN = Authority(authentication=False, has_root=False)
 GENERATION = 3
 LATER = NOW + 1000
 HELD = [State.ENQUEUED, State.DEQUEUED, State.RUNNING, State.RETRYING, State.STOPPING]
@@ -256,7 +258,10 @@ async def test_claimed(database: Database) -> None:
 async def test_deliveries_claimed(database: Database) -> None:
     lives = await store_deliveries(database, deliveries())
     claim = run(
-        database, lambda connection: delivery_claims.claim(connection, now_us=LATER, most=1000, head=lambda _: b"")
+        database,
+        lambda connection: delivery_claims.claim(
+            connection, now_us=LATER, most=1000, head=lambda _: b"", check=OPEN.check_passing_on
+        ),
     )
     after = expected(lives, lambda one: delivery.dispatched(one, time_us=LATER))
     assert stored_deliveries(database) == after
@@ -268,7 +273,12 @@ async def test_deliveries_claimed(database: Database) -> None:
 
 async def test_deliveries_to_functions_claimed(database: Database) -> None:
     lives = await store_deliveries(database, deliveries(), uri="function:resize")
-    run(database, lambda connection: delivery_claims.claim(connection, now_us=LATER, most=1000, head=lambda _: b""))
+    run(
+        database,
+        lambda connection: delivery_claims.claim(
+            connection, now_us=LATER, most=1000, head=lambda _: b"", check=OPEN.check_passing_on
+        ),
+    )
     after = stored_deliveries(database)
     pure = expected(lives, lambda one: delivery.invoked(one, invocation_id="", time_us=LATER))
     assert {key: replace(one, caused="") for key, one in after.items()} == pure

@@ -79,7 +79,9 @@ class Bench:
             database, self.catalog, dispatcher, Metrics(), blobs=Blobs(database, Path("/nowhere")), guard=LOOPBACK_GUARD
         )
         self.invocations = Queries(database, WaitReasons(self.catalog, presence))
-        self.dead_letters = DeadLetters(database, admission, BulkCalls(database, tasks), redelivered=lambda: None)
+        self.dead_letters = DeadLetters(
+            database, self.catalog, admission, BulkCalls(database, tasks), redelivered=lambda: None
+        )
         self.keys = ApiKeys(database, KeyCache(database, root_key=""), control, keyring)
         self.secrets = Secrets(database, keyring, self.catalog, control)
 

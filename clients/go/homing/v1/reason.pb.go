@@ -283,6 +283,9 @@ const (
 	FailureReason_FAILURE_REASON_FUNCTION_NOT_FOUND FailureReason = 25
 	// The chain of invocations that cause each other is as long as it may be.
 	FailureReason_FAILURE_REASON_DEPTH_EXCEEDED FailureReason = 26
+	// Whoever wished that an outcome invokes the function may not invoke it any more: their key was revoked, has ended, or
+	// allows less.
+	FailureReason_FAILURE_REASON_NOT_ALLOWED FailureReason = 28
 )
 
 // Enum value maps for FailureReason.
@@ -315,6 +318,7 @@ var (
 		24: "FAILURE_REASON_BROKER_UNAVAILABLE",
 		25: "FAILURE_REASON_FUNCTION_NOT_FOUND",
 		26: "FAILURE_REASON_DEPTH_EXCEEDED",
+		28: "FAILURE_REASON_NOT_ALLOWED",
 	}
 	FailureReason_value = map[string]int32{
 		"FAILURE_REASON_UNSPECIFIED":         0,
@@ -344,6 +348,7 @@ var (
 		"FAILURE_REASON_BROKER_UNAVAILABLE":  24,
 		"FAILURE_REASON_FUNCTION_NOT_FOUND":  25,
 		"FAILURE_REASON_DEPTH_EXCEEDED":      26,
+		"FAILURE_REASON_NOT_ALLOWED":         28,
 	}
 )
 
@@ -421,7 +426,7 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WORKER_LOST\x10 \x12 \n" +
 	"\x1cERROR_REASON_SERVER_STOPPING\x10!\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_SERVED\x10\"\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10#*\xab\a\n" +
+	"\x15ERROR_REASON_INTERNAL\x10#*\xcb\a\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_HTTP_STATUS\x10\x01\x12\x1a\n" +
@@ -450,7 +455,8 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x19FAILURE_REASON_UNROUTABLE\x10\x17\x12%\n" +
 	"!FAILURE_REASON_BROKER_UNAVAILABLE\x10\x18\x12%\n" +
 	"!FAILURE_REASON_FUNCTION_NOT_FOUND\x10\x19\x12!\n" +
-	"\x1dFAILURE_REASON_DEPTH_EXCEEDED\x10\x1aB?\n" +
+	"\x1dFAILURE_REASON_DEPTH_EXCEEDED\x10\x1a\x12\x1e\n" +
+	"\x1aFAILURE_REASON_NOT_ALLOWED\x10\x1cB?\n" +
 	"\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3"
 
 var (

@@ -144,3 +144,6 @@ class FailureReason(StrEnum):
     """The function that an outcome was to go to does not exist."""
     DEPTH_EXCEEDED = "DEPTH_EXCEEDED"
     """The chain of invocations that cause each other is as long as it may be."""
+    NOT_ALLOWED = "NOT_ALLOWED"
+    """Whoever wished that an outcome invokes the function may not invoke it any more: their key was revoked, has ended,
+    or allows less."""

@@ -254,6 +254,10 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The function that an outcome was to go to does not exist."""
     FAILURE_REASON_DEPTH_EXCEEDED: _FailureReason.ValueType  # 26
     """The chain of invocations that cause each other is as long as it may be."""
+    FAILURE_REASON_NOT_ALLOWED: _FailureReason.ValueType  # 28
+    """Whoever wished that an outcome invokes the function may not invoke it any more: their key was revoked, has ended, or
+    allows less.
+    """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """FailureReason is why an attempt, a delivery or an invocation failed. The `reason` of a Failure is the name without its
@@ -314,4 +318,8 @@ FAILURE_REASON_FUNCTION_NOT_FOUND: FailureReason.ValueType  # 25
 """The function that an outcome was to go to does not exist."""
 FAILURE_REASON_DEPTH_EXCEEDED: FailureReason.ValueType  # 26
 """The chain of invocations that cause each other is as long as it may be."""
+FAILURE_REASON_NOT_ALLOWED: FailureReason.ValueType  # 28
+"""Whoever wished that an outcome invokes the function may not invoke it any more: their key was revoked, has ended, or
+allows less.
+"""
 Global___FailureReason: typing_extensions.TypeAlias = FailureReason

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetterFilter, DeadLetterKind
+from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_INVOCATION, DeadLetter, DeadLetterFilter, DeadLetterKind
 from homing.v1.dead_letter_service_pb2 import (
     ListDeadLettersRequest,
     ListDeadLettersResponse,
@@ -21,8 +21,11 @@ from homing.v1.dead_letter_service_pb2 import (
     RedriveDeadLettersResponse,
 )
 from homing_core.clock import now_us
+from homing_core.destinations import function_of
 from homing_server.auth.identity import Identity
-from homing_server.invocations.admission import Admission
+from homing_server.errors import ApiError
+from homing_server.functions.catalog import Catalog
+from homing_server.invocations.admission import CANNOT_RUN_AGAIN, Admission
 from homing_server.invocations.bulk_calls import BulkCalls, bulk_call
 from homing_server.invocations.reruns import check_rate, check_spread, due_times, rerun_of
 from homing_server.rules.paging import Paging
@@ -47,7 +50,13 @@ class DeadLetters:
     """Serves dead letters."""
 
     def __init__(
-        self, database: Database, admission: Admission, calls: BulkCalls, *, redelivered: Callable[[], None]
+        self,
+        database: Database,
+        catalog: Catalog,
+        admission: Admission,
+        calls: BulkCalls,
+        *,
+        redelivered: Callable[[], None],
     ) -> None:
         """Prepare to serve.
 
@@ -55,6 +64,7 @@ class DeadLetters:
         :param redelivered: Notified when deliveries are to be made again.
         """
         self._database = database
+        self._catalog = catalog
         self._admission = admission
         self._calls = calls
         self._redelivered = redelivered
@@ -164,7 +174,11 @@ class DeadLetters:
         due = due_times(call, request.max_per_second, len(letters), before=("rerun", "redelivered", "refused"))
         due_us = {each.id: time_us for each, time_us in zip(letters, due, strict=True)}
         invocations = [each.id for each in letters if each.kind == DEAD_LETTER_KIND_INVOCATION]
-        deliveries = {each.id: due_us[each.id] for each in letters if each.kind != DEAD_LETTER_KIND_INVOCATION}
+        deliveries = {
+            each.id: due_us[each.id]
+            for each in letters
+            if each.kind != DEAD_LETTER_KIND_INVOCATION and await self._may_deliver(each, caller)
+        }
         found = await self._database.read(get_invocations, invocations, include_payload=True)
         reruns = [rerun_of(invocation, due_us=due_us[invocation.id]) for invocation in found]
         drafts = await self._admission.draft_reruns(reruns, caller=caller, traceparent=traceparent)
@@ -177,7 +191,7 @@ class DeadLetters:
             noted = call.counted(
                 rerun=len(rerun),
                 redelivered=stored.redrive(connection, deliveries),
-                refused=len(reruns) - len(rerun),
+                refused=len(letters) - len(rerun) - len(deliveries),
             )
             noted = replace(noted, place=(letters[-1].time.ToMicroseconds(), letters[-1].id))
             bulk_calls.advance(connection, noted, now_us=now_us())
@@ -191,6 +205,18 @@ class DeadLetters:
         if deliveries:
             self._redelivered()
         return call, page.next is not None
+
+    async def _may_deliver(self, letter: DeadLetter, caller: Identity) -> bool:
+        """Tell whether a caller may have a delivery made: to a function, where they may invoke it."""
+        function = function_of(letter.delivery.uri)
+        if function:
+            try:
+                await self._catalog.check_invoke(function, caller)
+            except ApiError as error:
+                if error.code not in CANNOT_RUN_AGAIN:
+                    raise
+                return False
+        return True
 
     async def _page(self, selection: DeadLetterFilter, *, after: Place | None, until_us: int, size: int) -> Page:
         return await self._database.read(stored.page_of, selection, after=after, until_us=until_us, size=size)

@@ -17,6 +17,7 @@ from homing_core import limits
 from homing_core.broker import Broker
 from homing_core.clock import now_us
 from homing_core.wire.v1 import DeliveryMessage
+from homing_server.auth.authority import Authority
 from homing_server.deliveries.large_envelopes import LargeEnvelopes
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
@@ -48,12 +49,14 @@ class DeliveryDispatcher:
         *,
         blobs: Blobs,
         urls: SignedUrls,
+        authority: Authority,
         metrics: Metrics,
         caused: Callable[[str, int], None],
         resend_after: float,
     ) -> None:
         """Prepare to dispatch.
 
+        :param authority: Checks whether callers still may what they asked for.
         :param caused: Notified of each function that was invoked, and when the invocation is due.
         :param resend_after: Seconds after which what was never seen confirmed is published again.
         """
@@ -62,6 +65,7 @@ class DeliveryDispatcher:
         self._blobs = blobs
         self._envelopes = LargeEnvelopes(blobs)
         self._urls = urls
+        self._authority = authority
         self._metrics = metrics
         self._caused = caused
         self._resend_after_us = int(resend_after * 1e6)
@@ -90,7 +94,12 @@ class DeliveryDispatcher:
         # Until it is known whether anything waits for room, whatever makes some wakes.
         self._full = True
         claim = await self._database.write(
-            delivery_claims.claim, now_us=now_us(), most=_BATCH_SIZE, head=self._head, envelopes=self._envelopes.stored
+            delivery_claims.claim,
+            now_us=now_us(),
+            most=_BATCH_SIZE,
+            head=self._head,
+            check=self._authority.check_passing_on,
+            envelopes=self._envelopes.stored,
         )
         self._full, self._next_due_us = claim.full, claim.next_due_us
         if claim.more:

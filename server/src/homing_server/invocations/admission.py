@@ -46,7 +46,7 @@ from homing_server.store.engine import Database
 T = TypeVar("T")
 
 _GROUP_SIZE = 500
-_CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
+CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 
 
@@ -156,7 +156,7 @@ class Admission:
             try:
                 drafts.append(await self._draft_rerun(rerun, caller=caller, traceparent=traceparent))
             except ApiError as error:
-                if error.code not in _CANNOT_RUN_AGAIN:
+                if error.code not in CANNOT_RUN_AGAIN:
                     raise
         return drafts
 

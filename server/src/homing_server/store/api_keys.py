@@ -53,6 +53,13 @@ def get_key(connection: Connection, key_id: str) -> tuple[Key, bool]:
     return Key.FromString(row.definition), row.revoke_us == 0
 
 
+def key_named(connection: Connection, name: str) -> Key | None:
+    """Return the key of this name that is not revoked, though it may have expired; None where there is none."""
+    query = select(_keys.c.definition).where(_keys.c.name == name, _keys.c.revoke_us == 0)
+    definition = connection.execute(query).scalar_one_or_none()
+    return None if definition is None else Key.FromString(definition)
+
+
 def list_keys(connection: Connection, *, after: str, size: int) -> tuple[list[Key], bool]:
     """Return keys in force by name that come after this one, and whether there are more."""
     query = (

@@ -110,11 +110,18 @@ def due_by_receiver(connection: Connection) -> dict[str, int]:
 
 
 def claim(
-    connection: Connection, *, now_us: int, most: int, head: Head, envelopes: Mapping[str, Payload] = _NO_ENVELOPES
+    connection: Connection,
+    *,
+    now_us: int,
+    most: int,
+    head: Head,
+    check: function_deliveries.CheckPassingOn,
+    envelopes: Mapping[str, Payload] = _NO_ENVELOPES,
 ) -> Claim:
     """Take deliveries that are due, of each receiver the oldest first and no more than it may have.
 
     :param most: How many at the most.
+    :param check: Checks whether callers still may what they asked for: that functions are invoked with outcomes.
     :param envelopes: By the id of the delivery, the envelopes that are stored apart: of deliveries to functions.
     """
     claimed = Claim()
@@ -141,7 +148,14 @@ def claim(
         messages = [_message(row, delivery, shown, signing_version) for row, delivery in zip(rows, sent, strict=True)]
         if to_function:
             function_deliveries.carry_out(
-                connection, rows, deliveries, messages, claimed.chained, envelopes=envelopes, now_us=now_us
+                connection,
+                rows,
+                deliveries,
+                messages,
+                claimed.chained,
+                check=check,
+                envelopes=envelopes,
+                now_us=now_us,
             )
         else:
             claimed.messages += messages

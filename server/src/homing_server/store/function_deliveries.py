@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,12 +18,16 @@ from homing_core.ids import new_id
 from homing_core.lifecycle import Delivery, Effect, Step
 from homing_core.reasons import FailureReason
 from homing_core.wire.v1 import DeliveryMessage
+from homing_server.errors import ApiError
 from homing_server.store import schema
 from homing_server.store.accept import Draft, insert_drafts, max_age_us
 from homing_server.store.dead_letters import DeadDelivery, add_deliveries
 from homing_server.store.delivery_rows import store_deliveries
 
 ENVELOPE_TYPE: Final = "application/json"
+
+CheckPassingOn = Callable[[Connection, str, Function], None]
+"""Checks that a function may be invoked with an outcome in the name of a caller who wished so; raises ApiError."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +51,7 @@ def carry_out(
     messages: Sequence[DeliveryMessage],
     chained: Chained,
     *,
+    check: CheckPassingOn,
     envelopes: Mapping[str, Payload],
     now_us: int,
 ) -> None:
@@ -56,6 +61,8 @@ def carry_out(
     :param deliveries: The deliveries, which the store holds.
     :param messages: What a worker would get of them, with the answers as they are kept.
     :param chained: What came of it is added here.
+    :param check: Checks whether callers still may what they asked for; where a function's own destinations say so, they
+        did not.
     :param envelopes: By the id of the delivery, the envelopes that are stored apart.
     """
     name = function_of(messages[0].uri)
@@ -63,8 +70,13 @@ def carry_out(
     drafts: list[Draft] = []
     settled: dict[str, Delivery] = {}
     dead: list[DeadDelivery] = []
+    refusals: dict[str, api.Failure | None] = {}
     for row, delivery, message in zip(rows, deliveries, messages, strict=True):
         failure = _obstacle(name, function, message)
+        if failure is None and function is not None and _is_callers(row):
+            if row.caller not in refusals:
+                refusals[row.caller] = _refusal(connection, row.caller, function, check)
+            failure = refusals[row.caller]
         if failure is None:
             assert function is not None, "its absence is an obstacle"
             payload = envelopes.get(message.delivery_id) or _envelope(message)
@@ -105,6 +117,22 @@ def _obstacle(name: str, function: Function | None, message: DeliveryMessage) ->
     if message.depth >= limits.MAX_DEPTH:
         words = f"the chain of invocations that cause each other has {limits.MAX_DEPTH} already: it ends here"
         return api.Failure(reason=FailureReason.DEPTH_EXCEEDED, message=words)
+    return None
+
+
+def _is_callers(row: Row[Any]) -> bool:
+    """Tell whether the caller has chosen where the outcome goes, and not whoever deployed the function."""
+    spec = api.InvocationSpec.FromString(row.spec)
+    return bool(spec.on_success if row.kind == api.DELIVERY_KIND_ON_SUCCESS else spec.on_failure)
+
+
+def _refusal(connection: Connection, caller: str, function: Function, check: CheckPassingOn) -> api.Failure | None:
+    """Return why a function may not be invoked in the name of a caller; None where it may."""
+    try:
+        check(connection, caller, function)
+    except ApiError as error:
+        words = f"{function.name!r} is not invoked for {caller!r} any more: {error.message}"
+        return api.Failure(reason=FailureReason.NOT_ALLOWED, message=words)
     return None
 
 
