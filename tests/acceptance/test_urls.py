@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from homing import FunctionError, InvocationState, RetryPolicy
+from homing import FunctionError, InvalidRequestError, InvocationState, RetryPolicy
 from support.processes import Cluster
 
 
@@ -71,3 +71,9 @@ def test_a_url_that_fails_or_is_gone_fails_its_invocations_only(cluster: Cluster
     client.functions.deploy(name="gone", url=url, retry_policy=once)
     with pytest.raises(FunctionError, match="no connection could be made"):
         client.invoke("gone", "x")
+
+
+def test_a_url_on_a_private_network_is_refused_when_it_is_deployed(shared_cluster: Cluster) -> None:
+    with pytest.raises(InvalidRequestError, match=r"function\.url.*10\.0\.0\.7: a private network.*") as refused:
+        shared_cluster.client().functions.deploy(name="inside", url="http://10.0.0.7:8080/run")
+    assert [violation.field for violation in refused.value.violations] == ["function.url"]

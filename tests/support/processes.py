@@ -276,6 +276,7 @@ class Cluster:
             "HOMING_CONSERVATION_INTERVAL": "0.5",
             # Where the tests' own receivers are.
             "HOMING_CALLBACK_NETWORKS": LOOPBACK,
+            "HOMING_FUNCTION_NETWORKS": LOOPBACK,
             "HOMING_SECRET_KEY": SECRET_KEY,
         }
         server = Server(name, settings | environment)
@@ -294,6 +295,7 @@ class Cluster:
             "HOMING_DRAIN_TIMEOUT": "20",
             "HOMING_STOP_GRACE": "1",
             "HOMING_CALLBACK_NETWORKS": LOOPBACK,
+            "HOMING_FUNCTION_NETWORKS": LOOPBACK,
         }
         worker = Worker(name, settings | environment)
         self.workers.append(worker)

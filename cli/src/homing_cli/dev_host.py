@@ -59,6 +59,8 @@ def run(given: Mapping[str, Any]) -> None:
     if "HOMING_CALLBACK_NETWORKS" not in os.environ:
         # Whoever tries things out has the receivers here.
         values.setdefault("callback_networks", LOOPBACK)
+    if "HOMING_FUNCTION_NETWORKS" not in os.environ:
+        values.setdefault("function_networks", LOOPBACK)
     if "HOMING_AMQP_DESTINATIONS" not in os.environ:
         values.setdefault("amqp_destinations", "*")
     server = _settings(ServerSettings, values)

@@ -1,4 +1,4 @@
-"""Where deliveries may go: keeps them from reaching what only this network can reach (SSRF).
+"""Where deliveries and calls of functions that are URLs may go: not to what only this network can reach (SSRF).
 
 What a URL says by itself is checked when it is accepted; what its host resolves to, when a connection is
 made, and the connection goes to the address that was checked. The ranges are those that IANA's registries of
@@ -70,7 +70,7 @@ _RANGES: Final[Sequence[tuple[Network, str]]] = tuple(
 
 
 class ForbiddenTargetError(Exception):
-    """A delivery may not go where it was to go; the message says why, and completes «the URL …»."""
+    """A request may not go where it was to go; the message says why, and completes «the URL …»."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,19 +97,19 @@ class Guard:
         *,
         networks: Collection[Network] = (),
         hosts: Collection[str] = (),
-        ports: Collection[int] = DEFAULT_PORTS,
+        ports: Collection[int] | None = DEFAULT_PORTS,
         exchanges: Collection[str] = (),
     ) -> None:
         """Prepare to decide.
 
         :param networks: Allowed besides what is public, at any port.
         :param hosts: Names, or suffixes as in ``*.example.org``, that are allowed at any port and wherever they lead.
-        :param ports: Where else deliveries may go.
+        :param ports: Of all other hosts; None for any.
         :param exchanges: Exchanges of the broker that deliveries may go to; queues as ``/QUEUE``; ``*`` for all.
         """
         self._networks = tuple(networks)
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._ports = frozenset(ports)
+        self._ports = None if ports is None else frozenset(ports)
         self._exchanges = frozenset(exchanges)
 
     def check_exchange(self, exchange: str, routing_key: str) -> None:
@@ -128,7 +128,7 @@ class Guard:
         :raises ForbiddenTargetError: It leads to where deliveries may not go, or cannot be read in one way only.
         """
         target = read_target(url)
-        if target.host == GATEWAY or self._names(target.host):
+        if self._names(target.host):
             return target
         address = _address(target.host)
         if address is not None:
@@ -139,8 +139,8 @@ class Guard:
             raise ForbiddenTargetError(f"names the host {target.host!r} without a domain, which is nowhere public")
         elif target.host.endswith(".localhost") and not self._networks:
             raise ForbiddenTargetError(f"names {target.host!r}, which is this host")
-        if target.port not in self._ports and (address is not None or not self._networks):
-            self._refuse_port(target.port)
+        if address is not None or not self._networks:
+            self._check_port(target.port)
         return target
 
     def check_resolved(self, target: Target, addresses: Sequence[str]) -> None:
@@ -148,13 +148,13 @@ class Guard:
 
         :raises ForbiddenTargetError: One of them is where deliveries may not go.
         """
-        if target.host == GATEWAY or self._names(target.host):
+        if self._names(target.host):
             return
         parsed = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
         for address in parsed:
             self.check_address(target.host, address)
-        if target.port not in self._ports and not all(self._allows(address) for address in parsed):
-            self._refuse_port(target.port)
+        if not all(self._allows(address) for address in parsed):
+            self._check_port(target.port)
 
     def check_address(self, host: str, address: Address) -> None:
         """Check one address.
@@ -178,9 +178,10 @@ class Guard:
         parts = host.split(".")
         return any("*." + ".".join(parts[start:]) in self._hosts for start in range(1, len(parts)))
 
-    def _refuse_port(self, port: int) -> None:
-        allowed = ", ".join(map(str, sorted(self._ports)))
-        raise ForbiddenTargetError(f"has port {port}; deliveries go to ports {allowed}")
+    def _check_port(self, port: int) -> None:
+        if self._ports is not None and port not in self._ports:
+            allowed = ", ".join(map(str, sorted(self._ports)))
+            raise ForbiddenTargetError(f"has port {port}; deliveries go to ports {allowed}")
 
 
 def read_target(url: str) -> Target:

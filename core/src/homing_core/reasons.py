@@ -61,7 +61,7 @@ class FailureReason(StrEnum):
     """The worker was lost during the attempt; whether the function finished is unknown."""
 
     TARGET_FORBIDDEN = "TARGET_FORBIDDEN"
-    """A callback or destination is, or leads to, where deliveries may not go."""
+    """A callback, destination or function is, or leads to, where requests may not go."""
 
     TARGET_INVALID = "TARGET_INVALID"
     """No request can be made of a callback's or destination's URI or headers."""

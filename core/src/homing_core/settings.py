@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsConfigDict
 
-from homing_core.guard import DEFAULT_PORTS, ForbiddenTargetError, Guard, check_host
+from homing_core.guard import DEFAULT_PORTS, GATEWAY, ForbiddenTargetError, Guard, check_host
 from homing_core.tls import TlsError, TlsFiles
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -111,6 +111,16 @@ class CommonSettings(BaseSettings):
         description="The exchanges that destinations as amqp:EXCHANGE/KEY may name, and queues, as /QUEUE, those as"
         " amqp:/QUEUE; comma-separated; * for all. By default none. Give servers and workers the same.",
     )
+    function_networks: Annotated[str, AfterValidator(_each(ipaddress.ip_network))] = Field(
+        default="",
+        description="Networks that functions' URLs may lead to besides public addresses, comma-separated, as in"
+        " 10.1.0.0/16. Give servers and workers the same.",
+    )
+    function_hosts: Annotated[str, AfterValidator(_each(_check_host))] = Field(
+        default="",
+        description="Hosts that functions' URLs may have wherever their names lead, comma-separated, as in"
+        " orders.internal,*.cluster.local. Give servers and workers the same.",
+    )
 
     @property
     def broker_tls(self) -> ssl.SSLContext | None:
@@ -128,11 +138,20 @@ class CommonSettings(BaseSettings):
         return None
 
     @property
-    def guard(self) -> Guard:
+    def function_guard(self) -> Guard:
+        """What decides where functions that are URLs may be."""
+        return Guard(
+            networks=[ipaddress.ip_network(part) for part in parts_of(self.function_networks)],
+            hosts=parts_of(self.function_hosts),
+            ports=None,
+        )
+
+    @property
+    def delivery_guard(self) -> Guard:
         """What decides where deliveries may go."""
         return Guard(
             networks=[ipaddress.ip_network(part) for part in parts_of(self.callback_networks)],
-            hosts=parts_of(self.callback_hosts),
+            hosts=[GATEWAY, *parts_of(self.callback_hosts)],
             ports=[int(part) for part in parts_of(self.callback_ports)],
             exchanges=parts_of(self.amqp_destinations),
         )

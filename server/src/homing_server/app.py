@@ -142,7 +142,7 @@ class Server:
             caused=self._caused,
             resend_after=settings.resend_after,
         )
-        guard = settings.guard
+        guard = settings.delivery_guard
         self._admission = Admission(
             self._database, self._catalog, self._dispatcher, self._metrics, blobs=self._blobs, guard=guard
         )
@@ -153,7 +153,8 @@ class Server:
             self._broker,
             self._catalog,
             self._control,
-            guard=guard,
+            urls=settings.function_guard,
+            deliveries=guard,
             tasks=tasks,
             announce=self._announce,
         )

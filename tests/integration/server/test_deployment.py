@@ -40,6 +40,7 @@ from support.inbox import eventually, until
 from support.reporter import Reporter
 from support.scripted_broker import Handed, ScriptedBroker
 from support.store import (
+    LOOPBACK_GUARD,
     accept_all,
     accept_sent,
     deliveries_of,
@@ -79,7 +80,8 @@ class Bench:
             self.broker,
             self.catalog,
             control,
-            guard=Guard(exchanges=["/q"]),
+            urls=LOOPBACK_GUARD,
+            deliveries=Guard(exchanges=["/q"]),
             tasks=tasks,
             announce=self.announced.append,
         )

@@ -61,7 +61,14 @@ class Bench:
             tasks=tasks,
         )
         self.deployment = Deployment(
-            database, broker, self.catalog, control, guard=Guard(), tasks=tasks, announce=lambda _: None
+            database,
+            broker,
+            self.catalog,
+            control,
+            urls=Guard(),
+            deliveries=Guard(),
+            tasks=tasks,
+            announce=lambda _: None,
         )
         self.secrets = Secrets(database, self.keyring, self.catalog, control)
         self.signing_keys = SigningKeys(database, self.keyring)

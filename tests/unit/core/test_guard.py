@@ -6,9 +6,9 @@ import ipaddress
 
 import pytest
 
-from homing_core.guard import ForbiddenTargetError, Guard, read_target
+from homing_core.guard import GATEWAY, ForbiddenTargetError, Guard, read_target
 
-PUBLIC = Guard()
+PUBLIC = Guard(hosts=[GATEWAY])
 LOOPBACK = Guard(networks=[ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")])
 
 HOSTILE = [

@@ -14,6 +14,7 @@ from homing_core.guard import Guard
 from homing_server.errors import ApiError, Code
 from homing_server.rules.validation import Checks, check_function, check_spec
 from support.http_headers import headers_of
+from support.store import LOOPBACK_GUARD
 
 Spec = invocation_pb2.InvocationSpec
 Function = function_pb2.Function
@@ -44,7 +45,7 @@ def check_of_spec(value: Spec, *, sync: bool = False) -> None:
 
 def check_of_function(value: Function) -> None:
     checks = Checks()
-    check_function(checks, value, guard=GUARD)
+    check_function(checks, value, urls=LOOPBACK_GUARD, deliveries=GUARD)
     checks.done()
 
 
@@ -345,7 +346,7 @@ bad_functions: list[tuple[Function, str, str]] = [
     (command("", "x"), "function.command.args", "must name a program"),
     (command("cat", "a\0b"), "function.command.args[1]", "must not have NUL in it"),
     (command("x" * 65537), "function.command.args[0]", "must have at most 65536 characters, has 65537"),
-    (function(url="figlet"), "function.url", "must be an absolute http or https URL"),
+    (function(url="figlet"), "function.url", "must begin with http:// or https://"),
     (function(env={"a b": "x"}), 'function.env["a b"]', "characters that matches [A-Za-z_][A-Za-z0-9_]*"),
     (function(env={"a" * 256: "x"}), "function.env", "must have a name of at most 255 characters"),
     (function(env={"A": "\0"}), 'function.env["A"]', "must not have NUL in it"),
@@ -363,6 +364,10 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(secrets=["Caps"]), "function.secrets[0]", "must match"),
     (function(secrets=["../x"]), "function.secrets[0]", "must match"),
     (function(secrets=["s", "s"]), "function.secrets", "must not name a secret twice"),
+    (function(url="http://10.0.0.7:9000"), "function.url", "a private network (10.0.0.0/8)"),
+    (function(url="http://169.254.169.254/latest"), "function.url", "where clouds keep their metadata"),
+    (function(url="http://a@example.org"), "function.url", "must not have a user name or password in it"),
+    (function(url=f"http://example.org/{'x' * 2048}"), "function.url", "must have at most 2048 characters, has 2067"),
     (function(url="http://127.0.0.1:9000", secrets=["s"]), "function.secrets", "images and commands only"),
     (function(retention=seconds(59)), "function.retention", "must be at least 60 s and at most 31536000 s, is 59 s"),
     (function(retention=seconds(366 * DAY)), "function.retention", "at most 31536000 s"),

@@ -74,7 +74,7 @@ class Worker:
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._progress = ProgressEndpoint(self._gate, listen=settings.progress_listen, url=settings.progress_url)
-        runtimes = [UrlRuntime(), *map(self._make_runtime, settings.runtimes)]
+        runtimes = [UrlRuntime(settings.function_guard), *map(self._make_runtime, settings.runtimes)]
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         tombstones = Tombstones()
         rng = random.Random()  # noqa: S311 jitter
@@ -94,7 +94,7 @@ class Worker:
         )
         self._lanes = Lanes(self._runtimes, services)
         self._leases = Leases(self._lanes, self._gate, after=settings.lease_after, term=settings.lease_term)
-        self._webhooks = WebhookClient(settings.guard, self._bodies, server_tls=server_tls)
+        self._webhooks = WebhookClient(settings.delivery_guard, self._bodies, server_tls=server_tls)
         self._deliverer = Deliverer(
             self._broker,
             self._events,
@@ -102,7 +102,7 @@ class Worker:
             self._secrets,
             self._metrics,
             worker=self.name,
-            guard=settings.guard,
+            guard=settings.delivery_guard,
             schedule=settings.schedule,
             rng=rng,
         )

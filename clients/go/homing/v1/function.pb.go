@@ -438,7 +438,7 @@ type Function_Command struct {
 }
 
 type Function_Url struct {
-	// A function that already runs somewhere.
+	// A function that already runs somewhere: at a public address, or where the operator allows it.
 	Url string `protobuf:"bytes,4,opt,name=url,proto3,oneof"`
 }
 

@@ -269,7 +269,7 @@ const (
 	FailureReason_FAILURE_REASON_WORKER_LOST FailureReason = 17
 	// The worker itself failed; its log says how.
 	FailureReason_FAILURE_REASON_WORKER_ERROR FailureReason = 19
-	// A callback or destination is, or leads to, where deliveries may not go.
+	// A callback, destination or function is, or leads to, where requests may not go.
 	FailureReason_FAILURE_REASON_TARGET_FORBIDDEN FailureReason = 20
 	// No request can be made of the URI or headers of a callback or destination.
 	FailureReason_FAILURE_REASON_TARGET_INVALID FailureReason = 21

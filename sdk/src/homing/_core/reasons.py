@@ -131,7 +131,7 @@ class FailureReason(StrEnum):
     WORKER_ERROR = "WORKER_ERROR"
     """The worker itself failed; its log says how."""
     TARGET_FORBIDDEN = "TARGET_FORBIDDEN"
-    """A callback or destination is, or leads to, where deliveries may not go."""
+    """A callback, destination or function is, or leads to, where requests may not go."""
     TARGET_INVALID = "TARGET_INVALID"
     """No request can be made of the URI or headers of a callback or destination."""
     RECEIVER_DOWN = "RECEIVER_DOWN"

@@ -154,7 +154,7 @@ class Function(google.protobuf.message.Message):
     image: builtins.str
     """A container image that answers HTTP on port 8080."""
     url: builtins.str
-    """A function that already runs somewhere."""
+    """A function that already runs somewhere: at a public address, or where the operator allows it."""
     concurrency: builtins.int
     """How many invocations one instance runs at a time, 1 to 1,000; 0 means 1."""
     min_instances: builtins.int

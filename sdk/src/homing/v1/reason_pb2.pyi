@@ -241,7 +241,7 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     FAILURE_REASON_WORKER_ERROR: _FailureReason.ValueType  # 19
     """The worker itself failed; its log says how."""
     FAILURE_REASON_TARGET_FORBIDDEN: _FailureReason.ValueType  # 20
-    """A callback or destination is, or leads to, where deliveries may not go."""
+    """A callback, destination or function is, or leads to, where requests may not go."""
     FAILURE_REASON_TARGET_INVALID: _FailureReason.ValueType  # 21
     """No request can be made of the URI or headers of a callback or destination."""
     FAILURE_REASON_RECEIVER_DOWN: _FailureReason.ValueType  # 22
@@ -305,7 +305,7 @@ FAILURE_REASON_WORKER_LOST: FailureReason.ValueType  # 17
 FAILURE_REASON_WORKER_ERROR: FailureReason.ValueType  # 19
 """The worker itself failed; its log says how."""
 FAILURE_REASON_TARGET_FORBIDDEN: FailureReason.ValueType  # 20
-"""A callback or destination is, or leads to, where deliveries may not go."""
+"""A callback, destination or function is, or leads to, where requests may not go."""
 FAILURE_REASON_TARGET_INVALID: FailureReason.ValueType  # 21
 """No request can be made of the URI or headers of a callback or destination."""
 FAILURE_REASON_RECEIVER_DOWN: FailureReason.ValueType  # 22

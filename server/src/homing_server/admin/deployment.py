@@ -48,20 +48,23 @@ class Deployment:
         catalog: Catalog,
         control: ControlChannel,
         *,
-        guard: Guard,
+        urls: Guard,
+        deliveries: Guard,
         tasks: Tasks,
         announce: Callable[[CommitEffects], None],
     ) -> None:
         """Prepare to deploy.
 
-        :param guard: Decides where the outcomes of a function's invocations may be delivered to.
+        :param urls: Decides where functions may be that are URLs.
+        :param deliveries: Decides where the outcomes of a function's invocations may be delivered to.
         :param announce: Notified of the invocations that ended because their function is gone.
         """
         self._database = database
         self._broker = broker
         self._catalog = catalog
         self._control = control
-        self._guard = guard
+        self._urls = urls
+        self._deliveries = deliveries
         self._tasks = tasks
         self._announce = announce
         self._drains: dict[str, Drain] = {}
@@ -104,7 +107,8 @@ class Deployment:
             paths=paths,
             expected_revision=expected_revision,
             force=force,
-            guard=self._guard,
+            urls=self._urls,
+            deliveries=self._deliveries,
             now_us=now_us(),
         )
         function = state.function
@@ -274,7 +278,8 @@ def _put(
     paths: Collection[str] | None,
     expected_revision: int | None,
     force: bool,
-    guard: Guard,
+    urls: Guard,
+    deliveries: Guard,
     now_us: int,
 ) -> tuple[FunctionState, bool]:
     """Create or change a function; return what is announced of it, and whether it is new."""
@@ -288,7 +293,7 @@ def _put(
             raise function_not_found(wanted.name)
         wanted = updated(current or function_pb2.Function(), wanted, paths)
     checks = Checks()
-    check_function(checks, wanted, guard=guard)
+    check_function(checks, wanted, urls=urls, deliveries=deliveries)
     checks.done()
     missing = missing_secrets(connection, wanted.secrets)
     if missing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -167,20 +166,15 @@ class Checks:
         elif not key.isprintable():
             self.add(entry(field, key), "must have a key of printable characters")
 
-    def url(self, field: str, url: str) -> None:
-        """Check that a URL is absolute, http or https, without user information, and not too long."""
+    def url(self, field: str, url: str, guard: Guard) -> None:
+        """Check that a URL is not too long and may lead where it says that it does."""
         if len(url) > limits.MAX_URL:
             self.add(field, f"must have at most {limits.MAX_URL} characters, has {len(url)}")
             return
         try:
-            parts = urlsplit(url)
-            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            good = False
-        if not good or not url.isprintable() or " " in url:
-            self.add(field, "must be an absolute http or https URL")
-        elif parts.username is not None or parts.password is not None:
-            self.add(field, "must not have a user name or password in it")
+            guard.check_url(url)
+        except ForbiddenTargetError as error:
+            self.add(field, str(error))
 
     def function_names(self, field: str, names: Sequence[str]) -> None:
         """Check the names of functions."""
@@ -259,10 +253,11 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
             checks.add("spec.delay", "cannot be given together with schedule_time")
 
 
-def check_function(checks: Checks, function: function_pb2.Function, *, guard: Guard) -> None:
+def check_function(checks: Checks, function: function_pb2.Function, *, urls: Guard, deliveries: Guard) -> None:
     """Check a function that shall be deployed.
 
-    :param guard: Decides where the outcomes of its invocations may be delivered to.
+    :param urls: Decides where it may be, if it is a URL.
+    :param deliveries: Decides where the outcomes of its invocations may be delivered to.
     """
     checks.function_name("function.name", function.name)
     match function.WhichOneof("source"):
@@ -275,7 +270,7 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
             for index, argument in enumerate(function.command.args):
                 checks.content(f"function.command.args[{index}]", argument, limits.MAX_ARGUMENT)
         case "url":
-            checks.url("function.url", function.url)
+            checks.url("function.url", function.url, urls)
             if "?" in function.url or "#" in function.url:
                 checks.add("function.url", "must not have a query or a fragment; calls bring their own")
         case _:
@@ -289,8 +284,8 @@ def check_function(checks: Checks, function: function_pb2.Function, *, guard: Gu
     checks.labels("function.labels", function.labels)
     checks.annotations("function.annotations", function.annotations)
     _check_secrets(checks, function)
-    checks.destinations("function.on_success", function.on_success, guard)
-    checks.destinations("function.on_failure", function.on_failure, guard)
+    checks.destinations("function.on_success", function.on_success, deliveries)
+    checks.destinations("function.on_failure", function.on_failure, deliveries)
     if function.HasField("retention"):
         checks.duration("function.retention", function.retention, limits.MIN_RETENTION, limits.MAX_RETENTION)
     if function.limits.memory_bytes and function.limits.memory_bytes < limits.MIN_MEMORY:
@@ -349,13 +344,7 @@ def check_payload(checks: Checks, field: str, payload: payload_pb2.Payload) -> N
 
 
 def _check_callback(checks: Checks, callback: policy_pb2.Callback, guard: Guard) -> None:
-    if len(callback.url) > limits.MAX_URL:
-        checks.add("spec.callback.url", f"must have at most {limits.MAX_URL} characters, has {len(callback.url)}")
-    else:
-        try:
-            guard.check_url(callback.url)
-        except ForbiddenTargetError as error:
-            checks.add("spec.callback.url", str(error))
+    checks.url("spec.callback.url", callback.url, guard)
     checks.headers("spec.callback.headers", callback.headers)
     for index, header in enumerate(callback.headers):
         if header.name.lower().startswith("webhook-"):

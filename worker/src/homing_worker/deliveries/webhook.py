@@ -19,11 +19,11 @@ from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.deliveries.outcome import Outcome, answered, failed
 from homing_worker.deliveries.receivers import MAX_IN_FLIGHT_PER_RECEIVER
 from homing_worker.deliveries.request import body_of, headers_of, signature_headers, url_of
-from homing_worker.deliveries.resolver import GuardedResolver
 from homing_worker.runtime import Body, CallFailedError
 from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.connections import ConnectionLostError, KeptConnections
 from homing_worker.runtime.headers import Headers
+from homing_worker.runtime.resolver import GuardedResolver
 from homing_worker.runtime.spool import Spool, SpoolError
 
 TIMEOUT: Final = 15.0
@@ -51,7 +51,7 @@ class WebhookClient:
 
         :param server_tls: How the server itself is checked, which the host ``gateway`` names; None for the certificates
             of the system, by which all others are checked.
-        :param resolver: Asked for the addresses of hosts; the system's where none is given.
+        :param resolver: Asked for the addresses of hosts; the name servers where none is given.
         """
         self._guard = guard
         self._bodies = bodies

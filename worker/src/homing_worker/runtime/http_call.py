@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from homing_core import limits
@@ -16,9 +17,12 @@ from homing_worker.runtime.headers import kept_headers, readable
 from homing_worker.runtime.spool import Spool, Spools
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Return the session for requests to functions. It sets no time-outs: attempts have theirs."""
-    connections = KeptConnections()
+def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
+    """Return the session for requests to functions. It sets no time-outs: attempts have theirs.
+
+    :param resolver: Asked for the addresses of hosts; aiohttp's own where none is given.
+    """
+    connections = KeptConnections(resolver=resolver)
     return aiohttp.ClientSession(
         connector=connections,
         # Only another attempt may run the function once more.

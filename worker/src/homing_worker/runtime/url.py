@@ -11,10 +11,13 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from homing.v1.function_pb2 import Function
+from homing_core.guard import ForbiddenTargetError, Guard
 from homing_core.ids import new_id
+from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
-from homing_worker.runtime.base import Answer, Instance, Request, Runtime
+from homing_worker.runtime.base import Answer, CallFailedError, Instance, Request, Runtime
 from homing_worker.runtime.http_call import exchange, open_session
+from homing_worker.runtime.resolver import GuardedResolver
 
 _SEPARATOR: Final = re.compile(r"(/|\\|%(?:25)*2f|%(?:25)*5c)", re.IGNORECASE)
 """What some server or other takes for the end of a segment of a path, however often it is encoded."""
@@ -25,17 +28,26 @@ class UrlRuntime(Runtime):
 
     source = "url"
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        """Prepare to run.
+
+        :param guard: Decides where functions may be.
+        """
+        self._guard = guard
+        self._resolver: GuardedResolver | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the session that all calls share."""
-        self._session = open_session()
+        self._resolver = GuardedResolver(self._guard)
+        self._session = open_session(self._resolver)
 
     async def close(self) -> None:
         """Close it."""
         if self._session is not None:
             await self._session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
 
     async def start(
         self,
@@ -46,19 +58,21 @@ class UrlRuntime(Runtime):
     ) -> Instance:
         """Return a place for calls of the function."""
         assert self._session is not None
-        return UrlInstance(function, self._session)
+        return UrlInstance(function, self._session, self._guard)
 
 
 class UrlInstance(Instance):
     """A place for calls of a function that is a URL."""
 
-    def __init__(self, function: Function, session: aiohttp.ClientSession) -> None:
+    def __init__(self, function: Function, session: aiohttp.ClientSession, guard: Guard) -> None:
         self.name = f"url-{new_id()[-8:]}"
         self.revision = function.revision
         parts = urlsplit(function.url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path.rstrip("/")
         self._session = session
+        self._url = function.url
+        self._guard = guard
 
     @property
     def alive(self) -> bool:
@@ -83,7 +97,16 @@ class UrlInstance(Instance):
         """Call the URL; the path of the request is below the URL's own."""
         if self._path:
             request = replace(request, target=below(self._path, request.target))
-        return await exchange(self._session, self._origin, request)
+        try:
+            # What its host resolves to is checked when a connection is made, but an address is not resolved.
+            self._guard.check_url(self._url)
+            return await exchange(self._session, self._origin, request)
+        except ForbiddenTargetError as error:
+            raise CallFailedError(
+                FailureReason.TARGET_FORBIDDEN,
+                f"the function's URL {error}; HOMING_FUNCTION_NETWORKS and _HOSTS allow more",
+                permanent=True,
+            ) from None
 
 
 def below(base: str, target: str) -> str:
