@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from homing.v1.function_pb2 import Command, Function
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
+from homing.v1.payload_pb2 import Payload
 from homing_core import limits
 from homing_core.clock import now_us
 from homing_server.rules.bounds import BOUNDS
@@ -26,8 +28,9 @@ from homing_server.store.engine import Database
 from homing_server.store.functions import put_function
 from support.bounded import Place, places
 from support.grpc_errors import violations, violations_of
-from support.processes import Cluster, Dev
+from support.processes import Cluster, Dev, Server
 from support.rabbitmq import MAX_MESSAGE_SIZE, RabbitNode
+from support.watchers import peak_memory
 
 PATIENCE = 60.0
 # Larger than functions may be by now, so that there need not be many.
@@ -49,15 +52,15 @@ async def store_huge(url: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["dev", "rabbitmq"])
-def target(
+def server(
     request: pytest.FixtureRequest, rabbit_node: RabbitNode, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("bounds")
     if request.param == "dev":
         asyncio.run(store_huge(f"sqlite:///{folder / 'homing.db'}"))
         dev = Dev(folder)
         dev.start()
-        yield dev.target
+        yield dev
         dev.terminate()
         return
     url = rabbit_node.new_vhost()
@@ -66,8 +69,13 @@ def target(
         cluster.start_server()
         for _ in range(2):
             cluster.start_worker()
-        yield cluster.target
+        yield cluster.server
     rabbit_node.leave_vhost(url)
+
+
+@pytest.fixture
+def target(server: Server) -> str:
+    return server.target
 
 
 @pytest.fixture
@@ -148,6 +156,31 @@ def test_a_worker_that_comes_gets_a_snapshot_that_no_message_could_carry(target:
     with homing.Client(target, timeout=PATIENCE) as client:
         calls = [client.invoke_async(name, name) for name in (HUGE[0], HUGE[len(HUGE) // 2], HUGE[-1])]
         assert [call.result().text for call in calls] == [call.describe().function for call in calls]
+
+
+def test_lists_with_payloads_take_little_memory_however_large_their_records(
+    channel: grpc.Channel, server: Server
+) -> None:
+    number, size, page = 200, 250 * limits.KIB, 3 * limits.MIB
+    stub = InvocationServiceStub(channel)
+    spec = InvocationSpec(
+        function=HUGE[0], payload=Payload(data=b"x" * size), delay=Duration(seconds=3600), labels={"large": "1"}
+    )
+    for _ in range(number // 10):
+        requests = [invocation_service_pb2.InvokeAsyncRequest(spec=spec)] * 10
+        stub.BatchInvokeAsync(invocation_service_pb2.BatchInvokeAsyncRequest(requests=requests), timeout=PATIENCE)
+    Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # forgets the peak
+    before = peak_memory(server.pid)
+
+    asked = invocation_service_pb2.ListInvocationsRequest(page_size=1000, include_payload=True)
+    asked.filter.labels["large"] = "1"
+    calls = [stub.ListInvocations.future(asked, timeout=PATIENCE) for _ in range(3)]
+    for call in calls:
+        answer = call.result()
+        assert size < answer.ByteSize() <= page
+        assert answer.next_page_token
+    # As many as fit into a page are read, and are there several times while they travel; all that match would take 318 MiB.
+    assert peak_memory(server.pid) - before < 100 * limits.MIB
 
 
 @pytest.mark.parametrize(
