@@ -179,7 +179,7 @@ def test_lists_with_payloads_take_little_memory_however_large_their_records(
         answer = call.result()
         assert size < answer.ByteSize() <= page
         assert answer.next_page_token
-    # As many as fit into a page are read, and are there several times while they travel; all that match would take 318 MiB.
+    # As many as fit into a page are read, and are there several times while they travel; all would take 318 MiB.
     assert peak_memory(server.pid) - before < 100 * limits.MIB
 
 
