@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from homing.v1.policy_pb2 import RetryPolicy
 from homing_core import limits
 from homing_worker import app
 from homing_worker.app import Worker
-from support.docker import FunctionImages, docker
+from support.docker import LABEL, FunctionImages, build, docker, remove_by_label
 from support.fake_server import FakeServer
 from support.http_headers import by_name, headers_of
 from support.workers import running_worker
 
+IMAGES = Path(__file__).parents[2] / "support" / "images"
 ONCE = RetryPolicy(max_attempts=1)
 AT_ONCE = Duration(nanos=1_000_000)
 
@@ -382,7 +384,56 @@ async def test_limits_and_walls_are_set(server: FakeServer, worker: Worker, odd_
     assert tmp.result.payload.data == b"written"
     assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (64 * limits.MIB, 500_000_000, 50)
     assert host["CapDrop"] == ["ALL"]
+    assert host["NetworkMode"] == "homing"
     assert host["SecurityOpt"] == ["no-new-privileges"]
+
+
+@pytest.fixture
+def careless_image(base_image: str, tmp_path: Path) -> Iterator[str]:
+    """Yield an image that names no user and declares a volume, as many do."""
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text(
+        'ARG BASE\nFROM $BASE\nCOPY odd.py /odd.py\nVOLUME /data\nCMD ["python3", "-u", "/odd.py"]\n', encoding="utf-8"
+    )
+    run = secrets.token_hex(4)
+    tag, label = f"homing-test-careless:{run}", f"{LABEL}={run}"
+    try:
+        build(IMAGES / "odd", base=base_image, tag=tag, label=label, dockerfile=dockerfile)
+        yield tag
+    finally:
+        remove_by_label(label)
+
+
+async def test_a_careless_image_has_walls_all_the_same(server: FakeServer, worker: Worker, careless_image: str) -> None:
+    await server.deploy(Function(name="odd", image=careless_image))
+
+    who = await server.end(await server.send(at("/who")))
+    filled = await server.end(await server.send(at("/fill/data/300", retry_policy=ONCE)))
+    (container,) = containers_of(worker)
+    shown = json.loads(docker("inspect", container))[0]
+
+    assert who.result.payload.data == b"65534:65534"
+    assert (filled.result.status_code, b"No space left" in filled.result.payload.data) == (507, True)
+    assert [mount for mount in shown["Mounts"] if mount["Type"] == "volume"] == []
+    host = shown["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (512 * limits.MIB, 512 * limits.MIB, 512)
+
+
+async def test_containers_reach_no_other(server: FakeServer, worker: Worker, odd_image: str) -> None:
+    for name in ("odd", "other"):
+        await server.deploy(Function(name=name, image=odd_image))
+        await server.end(await server.send(at("/", function=name)))
+    addresses = {}
+    for each in containers_of(worker):
+        shown = json.loads(docker("inspect", each))[0]
+        function = shown["Config"]["Labels"]["dev.homing.function"]
+        addresses[function] = shown["NetworkSettings"]["Networks"]["homing"]["IPAddress"]
+
+    itself = await server.end(await server.send(at(f"/reach/{addresses['odd']}/8080")))
+    other = await server.end(await server.send(at(f"/reach/{addresses['other']}/8080", retry_policy=ONCE)))
+
+    assert itself.result.payload.data == b"reached"
+    assert other.result.status_code == 502
 
 
 async def test_containers_of_a_killed_worker_are_removed_by_the_next_one(

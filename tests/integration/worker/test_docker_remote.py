@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from homing.v1.function_pb2 import Function
+from homing_worker.runtime.container_config import ContainerDefaults
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.secret_files import SecretFiles
 from support.docker import docker
@@ -44,6 +45,7 @@ async def runtime(tmp_path: Path) -> AsyncIterator[DockerRuntime]:
             url=f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}",
             data_dir=tmp_path,
             files=SecretFiles(tmp_path),
+            defaults=ContainerDefaults(network="homing", memory_bytes=0, pids=0, user=""),
             owner="w-remote",
             start_timeout=30.0,
             pull_timeout=30.0,

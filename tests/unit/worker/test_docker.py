@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from homing_worker.runtime.docker import gateway_of, health_path_of
+from homing_worker.runtime.container_config import health_path_of
+from homing_worker.runtime.container_network import gateway_of
 
 
 @pytest.mark.parametrize(

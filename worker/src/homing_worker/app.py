@@ -211,6 +211,7 @@ class Worker:
                     url=self._settings.docker_url,
                     data_dir=self._settings.data_dir,
                     files=self._secret_files,
+                    defaults=self._settings.container_defaults,
                     owner=self.name,
                     start_timeout=self._settings.start_timeout,
                     pull_timeout=self._settings.pull_timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -11,10 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from homing_core.limits import MAX_DELAY
+from homing_core.limits import MAX_DELAY, MIB, MIN_MEMORY
 from homing_core.settings import CommonSettings, parts_of
 from homing_core.tls import TlsFiles
 from homing_worker.deliveries.schedule import DEFAULT_DELAYS, Schedule
+from homing_worker.runtime.container_config import ContainerDefaults
 
 RUNTIMES = ("docker", "process")
 
@@ -41,6 +43,18 @@ def _check_listen(value: str) -> str:
     host, _, port = value.rpartition(":")
     if value and not (host and port.isdecimal() and int(port) < 65536):
         raise ValueError("must be HOST:PORT, as in 0.0.0.0:9000")
+    return value
+
+
+def _check_memory(value: int) -> int:
+    if value and value < MIN_MEMORY:
+        raise ValueError(f"must be 0 or at least {MIN_MEMORY}")
+    return value
+
+
+def _check_user(value: str) -> str:
+    if not re.fullmatch(r"(\d{1,10}(:\d{1,10})?)?", value):
+        raise ValueError("must be UID or UID:GID, as in 65534:65534, or empty")
     return value
 
 
@@ -73,6 +87,26 @@ class WorkerSettings(CommonSettings):
     docker_url: str = Field(
         default="unix:///var/run/docker.sock",
         description="Where the Docker Engine API answers: unix://PATH or http://HOST:PORT.",
+    )
+    container_network: str = Field(
+        default="homing",
+        min_length=1,
+        description="The network of the Docker Engine that containers are in; made where it is missing, so that none of"
+        " them reaches another.",
+    )
+    container_memory: Annotated[int, AfterValidator(_check_memory)] = Field(
+        default=512 * MIB,
+        description="Bytes of memory that a container may use whose function sets no limit; 0 for no limit.",
+    )
+    container_pids: int = Field(
+        default=512,
+        ge=0,
+        le=1_000_000,
+        description="Processes and threads that a container may have whose function sets no limit; 0 for no limit.",
+    )
+    container_user: Annotated[str, AfterValidator(_check_user)] = Field(
+        default="65534:65534",
+        description="UID or UID:GID of containers whose image names no user; empty: root, without its rights.",
     )
     start_timeout: float = Field(
         default=60.0, gt=0, description="Seconds that an instance has to become ready, pulling its image not counted."
@@ -121,6 +155,16 @@ class WorkerSettings(CommonSettings):
     metrics_listen: str = Field(
         default="", description="HOST:PORT to serve Prometheus metrics at; empty: they are not served."
     )
+
+    @property
+    def container_defaults(self) -> ContainerDefaults:
+        """What holds for containers whose function or image says nothing else."""
+        return ContainerDefaults(
+            network=self.container_network,
+            memory_bytes=self.container_memory,
+            pids=self.container_pids,
+            user=self.container_user,
+        )
 
     @property
     def schedule(self) -> Schedule:

@@ -72,11 +72,11 @@ func (x *Command) GetArgs() []string {
 // Limits bound what one instance may use.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Memory in bytes; 0 means no limit, else at least 6 MiB.
+	// Memory in bytes, at least 6 MiB; 0 means what the worker allows by default: 512 MiB unless its operator says else.
 	MemoryBytes int64 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// Processor time in thousandths of a core; 0 means no limit.
 	CpuMillis int32 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
-	// Processes and threads; 0 means no limit.
+	// Processes and threads; 0 means what the worker allows by default: 512 unless its operator says else.
 	Pids          int32 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -12,7 +12,7 @@ from homing.v1 import function_pb2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one instance of a function may use; 0 means no limit."""
+    """What one instance of a function may use; 0 means what its worker allows by default."""
 
     memory_bytes: int = 0
     """Memory in bytes, at least 6 MiB."""

@@ -51,11 +51,11 @@ class Limits(google.protobuf.message.Message):
     CPU_MILLIS_FIELD_NUMBER: builtins.int
     PIDS_FIELD_NUMBER: builtins.int
     memory_bytes: builtins.int
-    """Memory in bytes; 0 means no limit, else at least 6 MiB."""
+    """Memory in bytes, at least 6 MiB; 0 means what the worker allows by default: 512 MiB unless its operator says else."""
     cpu_millis: builtins.int
     """Processor time in thousandths of a core; 0 means no limit."""
     pids: builtins.int
-    """Processes and threads; 0 means no limit."""
+    """Processes and threads; 0 means what the worker allows by default: 512 unless its operator says else."""
     def __init__(
         self,
         *,

@@ -135,6 +135,23 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
                 for path in folder.iterdir()
             }
             connection.sendall(answer(json.dumps(seen).encode()))
+        case ["who"]:
+            connection.sendall(answer(f"{os.getuid()}:{os.getgid()}".encode()))
+        case ["fill", where, size]:
+            try:
+                with Path("/", where, "filled").open("wb") as file:
+                    file.writelines(bytes(2**20) for _ in range(int(size)))
+            except OSError as error:
+                connection.sendall(answer(str(error).encode(), "507 Insufficient Storage"))
+            else:
+                connection.sendall(answer(b"filled"))
+        case ["reach", host, port]:
+            try:
+                socket.create_connection((host, int(port)), timeout=2).close()
+            except OSError as error:
+                connection.sendall(answer(str(error).encode(), "502 Bad Gateway"))
+            else:
+                connection.sendall(answer(b"reached"))
         case ["write", *where]:
             try:
                 Path("/", *where).write_text("x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
 import json
 import sys
 import tarfile
@@ -19,34 +18,25 @@ from aiodocker.containers import DockerContainer
 
 from homing.v1.function_pb2 import Function
 from homing_core.ids import new_id
-from homing_core.limits import MIB
 from homing_core.reasons import FailureReason
 from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime.base import Instance, Runtime, StartFailedError
 from homing_worker.runtime.container import ENGINE_ERRORS, Container
+from homing_worker.runtime.container_config import (
+    LABEL_DATA_DIR,
+    LABEL_OWNER,
+    PORT,
+    SECRETS,
+    ContainerDefaults,
+    container_config,
+    health_path_of,
+)
 from homing_worker.runtime.container_log import ContainerLog
+from homing_worker.runtime.container_network import ensure_network
 from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)
 
-_NETWORK: Final = "bridge"
-"""The network that containers are in by default."""
-PORT: Final = "8080/tcp"
-SECRETS: Final = "/var/openfaas/secrets"
-"""Where containers find the files with their secrets."""
-
-LABEL_FUNCTION: Final = "dev.homing.function"
-LABEL_REVISION: Final = "dev.homing.revision"
-LABEL_OWNER: Final = "dev.homing.owner"
-LABEL_DATA_DIR: Final = "dev.homing.data-dir"
-LABEL_HEALTH_PATH: Final = "dev.homing.health-path"
-"""By this label an image says where it tells whether it is ready."""
-_WATCHDOG_PROGRAM: Final = "fprocess="
-"""What a watchdog is to run: an image whose environment says it has one."""
-_WATCHDOG_HEALTH_PATH: Final = "/_/health"
-
-_TMP_BYTES: Final = 256 * MIB
-"""What ``/tmp`` of a container holds."""
 _ENGINE_TIMEOUT: Final = 30.0
 _DETECT_TIMEOUT: Final = 2.0
 """Seconds that the engine has to answer, and to be found at all."""
@@ -77,6 +67,7 @@ class DockerRuntime(Runtime):
         url: str,
         data_dir: Path,
         files: SecretFiles,
+        defaults: ContainerDefaults,
         owner: str,
         start_timeout: float,
         pull_timeout: float,
@@ -85,10 +76,12 @@ class DockerRuntime(Runtime):
         """Prepare to run containers.
 
         :param files: Lays out secrets for containers of an engine on this very system.
+        :param defaults: What holds for containers whose function or image says nothing else.
         """
         self._url = url
         self._data_dir = data_dir.resolve()
         self._files = files
+        self._defaults = defaults
         self._owner = owner
         self._lock = OwnerLock(self._data_dir, owner)
         self._start_timeout = start_timeout
@@ -130,20 +123,10 @@ class DockerRuntime(Runtime):
                 FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
             ) from error
         _log.info("docker_engine_connected", version=version.get("Version", ""), direct=self._direct)
+        gateway = await ensure_network(self._docker, self._defaults.network)
         if self._direct:
-            self.host = await self._gateway()
+            self.host = gateway
         await self._sweep(lambda owner: owner != self._owner and is_orphaned(self._data_dir, owner))
-
-    async def _gateway(self) -> str:
-        """Return the address of this host in the network that containers are in; empty where the engine has none."""
-        assert self._docker is not None
-        try:
-            async with asyncio.timeout(_ENGINE_TIMEOUT):
-                network = await (await self._docker.networks.get(_NETWORK)).show()
-        except (*ENGINE_ERRORS, TimeoutError) as error:
-            _log.warning("progress_network_unknown", network=_NETWORK, error=str(error))
-            return ""
-        return gateway_of((network.get("IPAM") or {}).get("Config") or [])
 
     async def close(self) -> None:
         """Remove what is left of this worker, and disconnect."""
@@ -188,15 +171,13 @@ class DockerRuntime(Runtime):
         free: Callable[[], None],
     ) -> Instance:
         name = f"homing-{function.name}-{new_id()[-12:]}"
-        config = self._config(function)
+        mounts: list[dict[str, Any]] = []
         if folder is not None:
             # Not "Binds", which makes an empty folder where the engine does not see this one.
-            config["HostConfig"]["Mounts"] = [
-                {"Type": "bind", "Source": str(folder), "Target": SECRETS, "ReadOnly": True}
-            ]
+            mounts = [{"Type": "bind", "Source": str(folder), "Target": SECRETS, "ReadOnly": True}]
         elif secrets:
-            config["HostConfig"]["Mounts"] = [{"Type": "volume", "Target": SECRETS, "VolumeOptions": {"NoCopy": True}}]
-        raw = await self._create(function, config, name, image_id)
+            mounts = [{"Type": "volume", "Target": SECRETS, "VolumeOptions": {"NoCopy": True}}]
+        raw = await self._create(function, mounts, name, image_id)
         container: Container | None = None
         try:
             async with asyncio.timeout(self._start_timeout):
@@ -232,32 +213,53 @@ class DockerRuntime(Runtime):
         except ENGINE_ERRORS as error:
             raise _no_secrets(str(error)) from error
 
-    async def _create(self, function: Function, config: dict[str, Any], name: str, image_id: str) -> DockerContainer:
+    async def _create(
+        self, function: Function, mounts: Sequence[Mapping[str, Any]], name: str, image_id: str
+    ) -> DockerContainer:
         assert self._docker is not None
+        reference, image = await self._image(function, image_id)
+        config = container_config(
+            function,
+            reference,
+            image,
+            self._defaults,
+            mounts=mounts,
+            publish=not self._direct,
+            labels={LABEL_OWNER: self._owner, LABEL_DATA_DIR: str(self._data_dir)},
+        )
+        try:
+            async with asyncio.timeout(_ENGINE_TIMEOUT):
+                return await self._docker.containers.create(config, name=name)
+        except (*ENGINE_ERRORS, TimeoutError) as error:
+            raise _not_created(error) from error
+
+    async def _image(self, function: Function, image_id: str) -> tuple[str, Mapping[str, Any]]:
+        """Return what names the image to run, and its configuration; pull it where it is missing."""
         if image_id:
-            try:
-                async with asyncio.timeout(_ENGINE_TIMEOUT):
-                    return await self._docker.containers.create(config | {"Image": image_id}, name=name)
-            except DockerError as error:
-                if error.status != _NOT_FOUND:
-                    raise _not_created(error) from error
-                _log.warning("image_removed", function=function.name, image=function.image, image_id=image_id)
-            except (*ENGINE_ERRORS, TimeoutError) as error:
-                raise _not_created(error) from error
+            found = await self._inspect(image_id)
+            if found is not None:
+                return image_id, found
+            _log.warning("image_removed", function=function.name, image=function.image, image_id=image_id)
+        found = await self._inspect(function.image)
+        if found is None:
+            await self._pull(function.image)
+            found = await self._inspect(function.image) or {}
+        return function.image, found
+
+    async def _inspect(self, image: str) -> Mapping[str, Any] | None:
+        """Return the configuration of an image; None where it is not here."""
+        assert self._docker is not None
         try:
             async with asyncio.timeout(_ENGINE_TIMEOUT):
-                return await self._docker.containers.create(config, name=name)
+                shown = await self._docker.images.inspect(image)
         except DockerError as error:
-            if error.status != _NOT_FOUND:
-                raise _not_created(error) from error
+            if error.status == _NOT_FOUND:
+                return None
+            raise _not_created(error) from error
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise _not_created(error) from error
-        await self._pull(function.image)
-        try:
-            async with asyncio.timeout(_ENGINE_TIMEOUT):
-                return await self._docker.containers.create(config, name=name)
-        except (*ENGINE_ERRORS, TimeoutError) as error:
-            raise _not_created(error) from error
+        config: Mapping[str, Any] = shown.get("Config") or {}
+        return config
 
     async def _attach(self, raw: DockerContainer, function: Function, name: str, free: Callable[[], None]) -> Container:
         assert self._engine is not None
@@ -283,41 +285,6 @@ class DockerRuntime(Runtime):
             log=ContainerLog(self._engine, raw.id, turn=self._log_turn, same_clock=self._direct),
             free=free,
         )
-
-    def _config(self, function: Function) -> dict[str, Any]:
-        host: dict[str, Any] = {
-            "ReadonlyRootfs": True,
-            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={_TMP_BYTES}"},  # noqa: S108 the container's own
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            # Bounded, and never blocking: a function that floods its output fills no disk and waits for no reader.
-            "LogConfig": {
-                "Type": "json-file",
-                "Config": {"max-size": "1m", "max-file": "1", "mode": "non-blocking", "max-buffer-size": "1m"},
-            },
-        }
-        if function.limits.memory_bytes:
-            host |= {"Memory": function.limits.memory_bytes, "MemorySwap": function.limits.memory_bytes}
-        if function.limits.cpu_millis:
-            host["NanoCpus"] = function.limits.cpu_millis * 1_000_000
-        if function.limits.pids:
-            host["PidsLimit"] = function.limits.pids
-        if not self._direct:
-            host["PortBindings"] = {PORT: [{"HostIp": "127.0.0.1", "HostPort": ""}]}
-        return {
-            "Image": function.image,
-            "Env": [f"{name}={value}" for name, value in function.env.items()],
-            "ExposedPorts": {PORT: {}},
-            # The worker looks itself; a health check inside would only cost.
-            "Healthcheck": {"Test": ["NONE"]},
-            "Labels": {
-                LABEL_FUNCTION: function.name,
-                LABEL_REVISION: str(function.revision),
-                LABEL_OWNER: self._owner,
-                LABEL_DATA_DIR: str(self._data_dir),
-            },
-            "HostConfig": host,
-        }
 
     async def _pull(self, image: str) -> None:
         """Pull an image, once for all who wait for it.
@@ -392,26 +359,3 @@ def _no_secrets(why: str) -> StartFailedError:
 
 def _not_created(error: BaseException) -> StartFailedError:
     return StartFailedError(FailureReason.START_FAILED, f"the container cannot be created: {error}")
-
-
-def health_path_of(config: Mapping[str, Any]) -> str:
-    """Return where a container says whether it is ready, given its configuration; empty where it is not known to."""
-    path: str = (config.get("Labels") or {}).get(LABEL_HEALTH_PATH, "")
-    if path.startswith("/"):
-        return path
-    has_watchdog = any(variable.startswith(_WATCHDOG_PROGRAM) for variable in config.get("Env") or ())
-    return _WATCHDOG_HEALTH_PATH if has_watchdog else ""
-
-
-def gateway_of(configs: Sequence[Mapping[str, str]]) -> str:
-    """Return the address of this host in a network of the engine, given its IPAM configuration; empty for none.
-
-    An engine that has just made the network names no gateway before it is started again. It takes the first address of
-    the subnet then, as the documentation of ``docker network create --gateway`` has it.
-    """
-    for config in configs:
-        if gateway := config.get("Gateway"):
-            return gateway
-        if subnet := config.get("Subnet"):
-            return str(next(ipaddress.ip_network(subnet, strict=False).hosts()))
-    return ""
