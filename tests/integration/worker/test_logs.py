@@ -78,6 +78,21 @@ async def test_a_container_logs_on_both_streams_up_to_its_answer(
         assert all(abs(line.time_us / 1e6 - time.time()) < 30 for line in lines)
 
 
+async def test_a_line_belongs_to_whom_it_was_begun_for(server: FakeServer, worker: Worker, odd_image: str) -> None:
+    await server.deploy(Function(name="odd", image=odd_image, max_instances=1))
+
+    first = await server.send(at("/print", data=b"a" * 20_000))
+    begun = await server.log(first, lines=1)
+    second = await server.send(at("/print", data=b" and b\nb alone\n"))
+    rest = await server.log(second, "b alone")
+    whole = await server.log(first, lines=2)
+
+    # The engine passes a long line in parts of 16 KiB, all with the time of the first.
+    assert [(line.text, line.shared) for line in begun] == [("a" * 16_384, False)]
+    assert [(line.text, line.shared) for line in rest] == [("b alone", False)]
+    assert [(line.text, line.shared) for line in whole[1:]] == [("a" * 3616 + " and b", True)]
+
+
 async def test_attempts_in_a_row_write_each_line_once(server: FakeServer, worker: Worker, odd_image: str) -> None:
     """Every attempt but the first begins so soon that its first lines may be of the one before, which is the same."""
     await server.deploy(Function(name="odd", image=odd_image, max_instances=1))

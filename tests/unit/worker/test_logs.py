@@ -164,8 +164,24 @@ def test_a_line_belongs_to_those_for_whom_it_was_begun() -> None:
 
     long = "x" * limits.MAX_LOG_LINE + CUT
     assert first.lines == [("one", False), ("half of two", False), ("begun", False), ("too", True), (long, True)]
-    assert second.lines == [("mine", False), ("ours ", False), ("too", True), (long, True), ("last", False)]
+    assert second.lines == [("mine", True), ("ours ", False), ("too", True), (long, True), ("last", False)]
     assert not stream.begun_for
+
+
+def test_what_goes_on_a_line_of_others_is_marked() -> None:
+    first, second = Written(), Written()
+    a, b = cast(InvocationLog, first), cast(InvocationLog, second)
+    stream = WrittenLines(LOG_STREAM_STDOUT)
+
+    stream.feed(b"begun", [a], 1)
+    stream.end_line()
+    stream.feed(b" and", [b], 2)
+    stream.feed(b" over\nmine\nhalf", [b], 3)
+    stream.end_line()
+    stream.feed(b"\nmine too\n", [b], 4)
+
+    assert first.lines == [("begun", False)]
+    assert second.lines == [(" and over", True), ("mine", False), ("half", False), ("mine too", False)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=20))), st.integers(1, 30))

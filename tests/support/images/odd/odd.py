@@ -69,6 +69,9 @@ def behave(  # noqa: C901, PLR0912 one case for each way to misbehave
                 time.sleep(float(pause))
             sys.stderr.write(f"{body.decode()} done\n")
             connection.sendall(answer(b"said", f"{''.join(status) or '200'} Told"))
+        case ["print"]:
+            os.write(1, body)
+            connection.sendall(answer(b"printed"))
         case ["shout", seconds]:
             until = time.monotonic() + float(seconds)
             while time.monotonic() < until:

@@ -36,6 +36,7 @@ class WrittenLines:
     """One of the two streams of a container: what it writes there becomes lines of invocations.
 
     A line that has begun belongs to those for whom it was begun, also where others are served before it is complete.
+    What follows then, up to the line feed, is marked as shared: the engine passes long lines in parts of its own.
     """
 
     def __init__(self, stream: LogStream.ValueType) -> None:
@@ -43,6 +44,8 @@ class WrittenLines:
         self._splitter = LineSplitter()
         self._begun_for: Sequence[InvocationLog | None] = ()
         self._begun_us = 0
+        self._goes_on = False
+        """Whether no line feed has come yet of a line that was taken for a whole one."""
 
     @property
     def begun_for(self) -> Sequence[InvocationLog | None]:
@@ -63,12 +66,17 @@ class WrittenLines:
 
     def end_line(self) -> None:
         """Take the line that has begun for a whole one."""
+        begun = self._splitter.begun
         for line in self._splitter.rest():
             self._write(line, self._begun_us)
+        self._goes_on = self._goes_on or begun
 
     def _write(self, line: str, time_us: int) -> None:
+        goes_on, self._goes_on = self._goes_on, False
+        if goes_on and not line:
+            return
         for log in filter(None, self._begun_for):
-            log.write(line, self._stream, time_us, shared=len(self._begun_for) > 1)
+            log.write(line, self._stream, time_us, shared=goes_on or len(self._begun_for) > 1)
 
 
 class ContainerLog:
