@@ -289,6 +289,8 @@ class Cluster:
         settings = {
             "HOMING_BROKER_URL": self.broker_url,
             "HOMING_DATA_DIR": str(self.folder / name),
+            # Commands of tests write below a folder that is the tests' own.
+            "HOMING_COMMAND_USERS": "",
             "HOMING_RUNTIME": self._runtime,
             "HOMING_LOG_LEVEL": self._log_level,
             # Less than it is waited for: a test may have taken its broker away for good.

@@ -19,7 +19,7 @@ from support.fake_server import FakeServer
 async def running_worker(server: FakeServer, url: str, data_dir: Path, **settings: Any) -> AsyncIterator[Worker]:
     """Run a worker, from the time at which it is ready until the end of the block; it drains then."""
     values: dict[str, Any] = {"runtime": "process", "worker_name": "w", "drain_timeout": 10.0}
-    values |= {"callback_networks": LOOPBACK, "function_networks": LOOPBACK} | settings
+    values |= {"command_users": "", "callback_networks": LOOPBACK, "function_networks": LOOPBACK} | settings
     worker = Worker(
         WorkerSettings(broker_url=url, data_dir=data_dir, **values), lambda name: RabbitBroker(url, name=name)
     )

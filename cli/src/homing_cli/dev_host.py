@@ -59,6 +59,9 @@ def run(given: Mapping[str, Any]) -> None:
     if "HOMING_CALLBACK_NETWORKS" not in os.environ:
         # Whoever tries things out has the receivers here.
         values.setdefault("callback_networks", LOOPBACK)
+    if "HOMING_COMMAND_USERS" not in os.environ:
+        # Whoever tries things out has the programs and files of its commands where only its own user comes to.
+        values.setdefault("command_users", "")
     if "HOMING_FUNCTION_NETWORKS" not in os.environ:
         values.setdefault("function_networks", LOOPBACK)
     if "HOMING_AMQP_DESTINATIONS" not in os.environ:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from structlog.testing import capture_logs
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Command, Function
@@ -76,3 +81,44 @@ async def test_what_is_known_is_not_asked_for_again(server: FakeServer, broker_u
         await server.end(await server.send(InvocationSpec(function="none")))
 
     assert [list(status.secrets_wanted) for status in server.statuses if status.secrets_wanted] == [["read"]]
+
+
+SPY = (
+    'id -u; echo "$HOME"; cat "$HOMING_SECRETS_DIR"/*; cat /proc/$PPID/environ && echo environment;'
+    "find /dev/shm -type f -exec cat {} +; true"
+)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Yield a folder that every user can come to."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
+
+
+async def test_a_command_reads_neither_the_workers_environment_nor_the_secrets_of_others(
+    server: FakeServer, broker_url: str, tmp_path: Path, open_folder: Path
+) -> None:
+    """As root the worker has other users for them; else it says that they run as its own."""
+    server.secrets = {"own": b"the spy's own", "others": VALUE}
+    gate = open_folder / "gate"
+    with capture_logs() as logs:
+        hold = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+        await server.deploy(Function(name="hold", command=Command(args=["sh", "-c", hold]), secrets=["others"]))
+        await server.deploy(Function(name="spy", command=Command(args=["sh", "-c", SPY]), secrets=["own"]))
+        async with running_worker(server, broker_url, tmp_path, command_users="61184-61199"):
+            held = await server.send(InvocationSpec(function="hold"))
+            await server.event(held, "running")
+            seen = (await server.end(await server.send(InvocationSpec(function="spy")))).result.payload.data
+            await asyncio.to_thread(gate.touch)
+            assert (await server.end(held)).state == api.INVOCATION_STATE_SUCCEEDED
+
+    uid, home, rest = seen.split(b"\n", 2)
+    if os.geteuid() == 0:
+        assert 61184 <= int(uid) <= 61199
+        assert (home, rest) == (b"/", b"the spy's own")
+    else:
+        assert int(uid) == os.getuid()
+        assert [line["uid"] for line in logs if line["event"] == "commands_run_as_worker"] == [os.getuid()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 def test_files_are_their_owners_alone_and_go(tmp_path: Path, memory: Path) -> None:
     files = SecretFiles(tmp_path / "data", memory=memory)
-    folder = files.lay_out({"a": b"1", "tls.key": b"\0\xff"}, for_all=False)
+    folder = files.lay_out({"a": b"1", "tls.key": b"\0\xff"})
 
     assert folder.is_relative_to(memory)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"1", "tls.key": b"\0\xff"}
@@ -177,9 +178,27 @@ def test_files_for_all_are_behind_a_folder_that_is_not(tmp_path: Path, memory: P
     files.close()
 
 
+def test_files_of_a_command_with_a_user_of_its_own_are_that_users_alone(tmp_path: Path, memory: Path) -> None:
+    files = SecretFiles(tmp_path / "data", memory=memory)
+    for_all, folder = files.lay_out({"a": b"1"}, for_all=True), files.lay_out({"a": b"2"}, owner=os.getuid())
+
+    assert (modes(folder), stat.S_IMODE(folder.stat().st_mode)) == ({"a": 0o600}, 0o700)
+    # It can be come to, but others' folders cannot be found, and those for users of containers not be entered.
+    above = [folder.parent, folder.parent.parent, for_all.parent]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in above] == [0o711, 0o711, 0o700]
+    files.sweep()
+    assert (folder / "a").read_bytes() == b"2"
+    files.close()
+    assert list(memory.iterdir()) == []
+
+    nowhere = SecretFiles(tmp_path / "data", memory=tmp_path / "nowhere")
+    with pytest.raises(PermissionError, match="HOMING_COMMAND_USERS need a place in memory"):
+        nowhere.lay_out({"a": b"1"}, owner=os.getuid())
+
+
 def test_they_are_on_disk_where_there_is_no_place_in_memory(tmp_path: Path) -> None:
     files = SecretFiles(tmp_path / "data", memory=tmp_path / "nowhere")
-    folder = files.lay_out({"a": b"1"}, for_all=False)
+    folder = files.lay_out({"a": b"1"})
 
     assert folder.is_relative_to(tmp_path / "data" / "secrets")
     files.close()
@@ -189,7 +208,7 @@ def test_what_a_worker_left_that_was_killed_goes_and_what_lives_stays(tmp_path: 
     script = (
         "import os, signal, sys; from pathlib import Path; from homing_worker.runtime.secret_files import SecretFiles;"
         "files = SecretFiles(Path(sys.argv[1]), memory=Path(sys.argv[2]));"
-        "print(files.lay_out({'a': b'1'}, for_all=False), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "print(files.lay_out({'a': b'1'}), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     data = tmp_path / "data"
     done = subprocess.run(
@@ -198,7 +217,7 @@ def test_what_a_worker_left_that_was_killed_goes_and_what_lives_stays(tmp_path: 
     left = Path(done.stdout.strip())
     assert (left / "a").read_bytes() == b"1"
     living, elsewhere = SecretFiles(data, memory=memory), SecretFiles(tmp_path / "other", memory=memory)
-    kept = [files.lay_out({"a": b"2"}, for_all=False) for files in (living, elsewhere)]
+    kept = [files.lay_out({"a": b"2"}) for files in (living, elsewhere)]
 
     SecretFiles(data, memory=memory).sweep()
 
@@ -211,7 +230,7 @@ def test_what_a_worker_left_that_was_killed_goes_and_what_lives_stays(tmp_path: 
 
 def test_the_folder_of_a_killed_worker_goes_with_it(tmp_path: Path, memory: Path) -> None:
     files = SecretFiles(tmp_path, memory=memory)
-    (base,) = [files.lay_out({"a": b"1"}, for_all=False).parent.parent]
+    (base,) = [files.lay_out({"a": b"1"}).parent.parent]
     files.close()
     (base / "worker-left").mkdir(parents=True)
     base.chmod(0o700)
@@ -223,18 +242,18 @@ def test_the_folder_of_a_killed_worker_goes_with_it(tmp_path: Path, memory: Path
 
 def test_a_folder_that_others_can_enter_is_not_used(tmp_path: Path, memory: Path) -> None:
     files = SecretFiles(tmp_path / "data", memory=memory)
-    files.lay_out({"a": b"1"}, for_all=False)
+    files.lay_out({"a": b"1"})
     (base,) = memory.iterdir()
     files.close()
     base.mkdir()
     base.chmod(0o755)
 
     with pytest.raises(PermissionError, match="is not a folder of this user alone"):
-        files.lay_out({"a": b"1"}, for_all=False)
+        files.lay_out({"a": b"1"})
     base.rmdir()
     target = tmp_path / "target"
     target.mkdir(mode=0o700)
     base.symlink_to(target)
     with pytest.raises(PermissionError):
-        files.lay_out({"a": b"1"}, for_all=False)
+        files.lay_out({"a": b"1"})
     assert list(target.iterdir()) == []

@@ -38,6 +38,7 @@ from homing_worker.reporting.logs import LogPublisher
 from homing_worker.reporting.progress import ProgressEndpoint
 from homing_worker.runtime import Runtime, StartFailedError
 from homing_worker.runtime.bodies import Bodies
+from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.data_ports import DataPorts
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.process import ProcessRuntime
@@ -218,7 +219,7 @@ class Worker:
                     stop_grace=self._settings.stop_grace,
                 )
             case "process":
-                return ProcessRuntime(self._secret_files)
+                return ProcessRuntime(self._secret_files, CommandUsers(self._settings.command_uids))
             case _:
                 raise ValueError(f"there is no runtime {name}")
 

@@ -58,6 +58,13 @@ def _check_user(value: str) -> str:
     return value
 
 
+def _check_users(value: str) -> str:
+    first, _, last = value.partition("-")
+    if value and not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 2**31):
+        raise ValueError("must be FIRST-LAST, as in 61184-65519, or empty")
+    return value
+
+
 def _check_url(value: str) -> str:
     parts = urlsplit(value)
     if value and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment):
@@ -107,6 +114,11 @@ class WorkerSettings(CommonSettings):
     container_user: Annotated[str, AfterValidator(_check_user)] = Field(
         default="65534:65534",
         description="UID or UID:GID of containers whose image names no user; empty: root, without its rights.",
+    )
+    command_users: Annotated[str, AfterValidator(_check_users)] = Field(
+        default="61184-65519",
+        description="Where the worker is root: UIDs for commands, one for each place for calls, as FIRST-LAST; empty:"
+        " they run as root too. Where it is not root they run as its user.",
     )
     start_timeout: float = Field(
         default=60.0, gt=0, description="Seconds that an instance has to become ready, pulling its image not counted."
@@ -165,6 +177,12 @@ class WorkerSettings(CommonSettings):
             pids=self.container_pids,
             user=self.container_user,
         )
+
+    @property
+    def command_uids(self) -> range:
+        """The users that commands run as; none for the worker's own."""
+        first, _, last = self.command_users.partition("-")
+        return range(int(first), int(last) + 1) if first else range(0)
 
     @property
     def schedule(self) -> Schedule:

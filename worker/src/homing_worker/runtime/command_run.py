@@ -42,10 +42,17 @@ class CommandRun:
     """
 
     def __init__(
-        self, args: Sequence[str], environment: Mapping[str, str], request: Request, log: InvocationLog | None
+        self,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        request: Request,
+        log: InvocationLog | None,
+        *,
+        user: int | None = None,
     ) -> None:
         """Start the command.
 
+        :param user: The UID and GID that it runs as, in the folder /; None for the worker's own, where the worker is.
         :raises OSError: It cannot be started.
         :raises ValueError: It cannot be: there is a NUL in it or in its environment.
         """
@@ -72,6 +79,10 @@ class CommandRun:
             stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
+            cwd=None if user is None else "/",
         )
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._unread = memoryview(b"" if isinstance(request.body, Spool) else request.body)

@@ -8,19 +8,26 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import structlog
+
 from homing.v1.function_pb2 import Function
 from homing_core.ids import new_id
 from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Answer, CallFailedError, Instance, Request, Runtime
 from homing_worker.runtime.command_run import CommandRun
+from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.headers import joined, kept_headers
 from homing_worker.runtime.out_of_memory import OutOfMemoryKills
 from homing_worker.runtime.request_variables import request_variables
 from homing_worker.runtime.secret_files import SecretFiles
 
+_log = structlog.get_logger(__name__)
+
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
 """What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""
+_OF_USER: Final = frozenset({"HOME", "USER", "TMPDIR"})
+"""Of these what tells of the worker's own user."""
 
 SECRETS_VARIABLE: Final = "HOMING_SECRETS_DIR"
 """Where a command finds the folder with its secrets."""
@@ -31,16 +38,20 @@ class ProcessRuntime(Runtime):
 
     source = "command"
 
-    def __init__(self, files: SecretFiles) -> None:
+    def __init__(self, files: SecretFiles, users: CommandUsers) -> None:
         """Prepare to run commands.
 
         :param files: Lays out secrets for calls.
+        :param users: Gives each place for calls the user that its commands run as.
         """
         self._files = files
+        self._users = users
         self._kills = OutOfMemoryKills()
 
     async def open(self) -> None:
-        """Do nothing: processes do not outlive their calls."""
+        """Say where commands are not kept apart from the worker; there is nothing to connect to."""
+        if not self._users.separate:
+            _log.info("commands_run_as_worker", uid=os.getuid())
 
     async def close(self) -> None:
         """Do nothing: processes do not outlive their calls."""
@@ -52,8 +63,11 @@ class ProcessRuntime(Runtime):
         *,
         image_id: str = "",  # noqa: ARG002 it is no image
     ) -> Instance:
-        """Return a place for calls of the function."""
-        return ProcessInstance(function, secrets, self._files, self._kills)
+        """Return a place for calls of the function.
+
+        :raises StartFailedError: There is no user left for it.
+        """
+        return ProcessInstance(function, secrets, self._files, self._kills, self._users)
 
 
 class ProcessInstance(Instance):
@@ -62,12 +76,21 @@ class ProcessInstance(Instance):
     isolates_calls = True
 
     def __init__(
-        self, function: Function, secrets: Mapping[str, bytes], files: SecretFiles, kills: OutOfMemoryKills
+        self,
+        function: Function,
+        secrets: Mapping[str, bytes],
+        files: SecretFiles,
+        kills: OutOfMemoryKills,
+        users: CommandUsers,
     ) -> None:
         self.name = f"process-{new_id()[-8:]}"
         self.revision = function.revision
         self._args = tuple(function.command.args)
+        self._users = users
+        self._user = users.take()
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        if self._user is not None:
+            inherited = {name: value for name, value in inherited.items() if name not in _OF_USER} | {"HOME": "/"}
         self._environment = {**inherited, **function.env}
         self._secrets = secrets
         self._files = files
@@ -90,7 +113,9 @@ class ProcessInstance(Instance):
         return True
 
     async def stop(self) -> None:
-        """Do nothing: processes do not outlive their calls."""
+        """Give the user back; processes do not outlive their calls."""
+        self._users.give_back(self._user)
+        self._user = None
 
     async def call(self, request: Request, log: InvocationLog | None) -> Answer:
         """Run the command; kill it, and what it started, where the call is cancelled or it writes too much.
@@ -100,7 +125,7 @@ class ProcessInstance(Instance):
         if not self._secrets:
             return await self._run(request, log, {})
         try:
-            folder = self._files.lay_out(self._secrets, for_all=False)
+            folder = self._files.lay_out(self._secrets, owner=self._user)
         except OSError as error:
             message = f"its secrets cannot be laid out: {error.strerror}"
             raise CallFailedError(FailureReason.SECRETS_UNAVAILABLE, message) from error
@@ -113,7 +138,7 @@ class ProcessInstance(Instance):
         started, kills = time.monotonic(), self._kills.count()
         environment = {**self._environment, **request_variables(request), **variables}
         try:
-            run = CommandRun(self._args, environment, request, log)
+            run = CommandRun(self._args, environment, request, log, user=self._user)
         except (OSError, ValueError) as error:
             raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run: {error}") from error
         try:

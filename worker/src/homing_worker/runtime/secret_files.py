@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,8 @@ _log = structlog.get_logger(__name__)
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 what is made here is checked to be this user's own
 _PREFIX: Final = "worker-"
+_CONTAINERS: Final = "containers"
+"""The folder of what users of containers may read: none but this process's own user can enter it."""
 
 
 class SecretFiles:
@@ -61,14 +64,22 @@ class SecretFiles:
                     os.close(lock)
             _remove_empty(base)
 
-    def lay_out(self, secrets: Mapping[str, bytes], *, for_all: bool) -> Path:
+    def lay_out(self, secrets: Mapping[str, bytes], *, for_all: bool = False, owner: int | None = None) -> Path:
         """Write each secret to a file of its name, in a new folder; return the folder.
 
         :param for_all: Whether other users may read them who are shown the folder, as users of a container are; they
             cannot come to it from outside.
+        :param owner: The UID of the only other user that may read them; None for this process's own.
         :raises OSError: They cannot be written.
         """
-        folder = Path(tempfile.mkdtemp(prefix="", dir=self._open()))
+        if owner is not None and self._base == self._on_disk:
+            # The folder for data is for the worker's user alone.
+            raise PermissionError(errno.EACCES, "users of HOMING_COMMAND_USERS need a place in memory, /dev/shm")
+        parent = self._open()
+        if for_all:
+            parent = parent / _CONTAINERS
+            parent.mkdir(mode=0o700, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="", dir=parent))
         try:
             for name, value in secrets.items():
                 file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -76,8 +87,14 @@ class SecretFiles:
                     stream.write(value)
                     if for_all:
                         os.fchmod(stream.fileno(), 0o444)
+                    if owner is not None:
+                        os.fchown(stream.fileno(), owner, -1)
             if for_all:
                 folder.chmod(0o755)
+            if owner is not None:
+                os.chown(folder, owner, -1)
+                for above in (folder.parent, self._base):
+                    above.chmod(0o711)
         except BaseException:
             self.remove(folder)
             raise
@@ -136,12 +153,12 @@ def _lock(folder: Path) -> int | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Return whether nobody but this user can enter a folder: in /dev/shm anybody may make one.
+    """Return whether nobody but this user can list a folder or change it: in /dev/shm anybody may make one.
 
     :raises FileNotFoundError: It is gone.
     """
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o066
 
 
 def _remove_empty(folder: Path) -> None:
