@@ -284,3 +284,22 @@ def test_a_certificate_authority_means_tls(
 
     assert driver.do(by_argument.invoke, "figlet").text == "ok"
     assert driver.do(by_environment.invoke, "figlet").text == "ok"
+
+
+def test_a_call_that_something_else_cancelled_is_made_again(driver: Driver, scripted_server: ScriptedServer) -> None:
+    """A server without room, or a proxy that goes away, ends calls so."""
+    cancelled = Refusal(code=grpc.StatusCode.CANCELLED, message="RST_STREAM")
+    scripted_server.script("InvokeAsync", cancelled, cancelled, records.accepted())
+    scripted_server.script("GetFunction", cancelled, function_service_pb2.GetFunctionResponse())
+    scripted_server.script("Invoke", cancelled, ANSWER)
+    client = driver.client(scripted_server.target)
+
+    driver.do(client.invoke_async, "figlet")
+    driver.do(client.functions.get, "figlet")
+    with pytest.raises(homing.ServerError) as once:
+        driver.do(client.invoke, "figlet")  # may have run
+
+    first, *again = scripted_server.requests["InvokeAsync"]
+    assert [request.request_id for request in again] == [first.request_id] * 2
+    assert once.value.code is grpc.StatusCode.CANCELLED
+    assert len(scripted_server.requests["Invoke"]) == 1

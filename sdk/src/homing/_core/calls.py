@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+import grpc
 from tenacity import RetryCallState, stop_before_delay, stop_never, wait_random_exponential
 
 from homing._core import check
-from homing.errors import RateLimitedError, RequestError, UnavailableError
+from homing.errors import RateLimitedError, RequestError, ServerError, UnavailableError
 
 log = logging.getLogger("homing")
 
@@ -87,8 +88,11 @@ def poll_times(deadline: Deadline) -> tuple[float, float]:
 
 def is_retryable(error: BaseException) -> bool:
     """Tell whether the same call may succeed a little later."""
+    if isinstance(error, RateLimitedError):
+        return error.retry_after is not None
+    # What is cancelled here ends otherwise: so a server or a proxy did it that had no room, or went away.
     return isinstance(error, UnavailableError) or (
-        isinstance(error, RateLimitedError) and error.retry_after is not None
+        isinstance(error, ServerError) and error.code is grpc.StatusCode.CANCELLED
     )
 
 

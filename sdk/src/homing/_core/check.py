@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import grpc
 
@@ -82,9 +82,7 @@ def number(name: str, value: object) -> float:
     """Check that an argument is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value):
-        raise invalid(name, f"must be a finite number, is {value}")
-    return float(value)
+    return _finite(name, value, "number")
 
 
 def seconds(name: str, value: object, *, zero: bool = True) -> float:
@@ -93,20 +91,41 @@ def seconds(name: str, value: object, *, zero: bool = True) -> float:
         value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    if not math.isfinite(value):
-        raise invalid(name, f"must be a finite number of seconds, is {value}")
+    value = _finite(name, value, "number of seconds")
     if value < 0 or (value == 0 and not zero):
         rule = "must not be negative" if zero else "must be more than 0 s"
         raise invalid(name, f"{rule}, is {value:g} s")
     if value > _LONGEST:
         raise invalid(name, f"must be at most {_LONGEST:.0f} s, is {value:g} s")
-    return float(value)
+    return value
 
 
 def moment(name: str, value: object) -> datetime:
-    """Check that an argument is a datetime that knows its time zone."""
+    """Check that an argument is a datetime that knows its time zone; return it in UTC."""
     if not isinstance(value, datetime):
         raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
     if value.utcoffset() is None:
         raise invalid(name, "must have a time zone, for example datetime.now(UTC)")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise invalid(name, f"must be from the year 1 to the year 9999 in UTC, is {value.isoformat()}") from None
+
+
+def from_now(name: str, value: object) -> datetime:
+    """Check that an argument is a duration that is not negative; return when it is over."""
+    length = seconds(name, value)
+    try:
+        return datetime.now(UTC) + timedelta(seconds=length)
+    except OverflowError:
+        raise invalid(name, f"must be over by the year 9999, is {length:g} s") from None
+
+
+def _finite(name: str, value: float, what: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # an int of hundreds of digits
+        raise invalid(name, f"must be a {what} that a float can carry") from None
+    if not math.isfinite(number):
+        raise invalid(name, f"must be a finite {what}, is {number}")
+    return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from homing._core import check, convert
@@ -71,9 +71,8 @@ def create_request(
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
     )
     if expires is not None:
-        if not isinstance(expires, datetime):
-            expires = datetime.now(UTC) + timedelta(seconds=check.seconds("expires", expires, zero=False))
-        key.expire_time.FromDatetime(check.moment("expires", expires).astimezone(UTC))
+        end = check.moment if isinstance(expires, datetime) else check.from_now
+        key.expire_time.FromDatetime(end("expires", expires))
     return key_service_pb2.CreateKeyRequest(key=key, request_id=request_id_of(request_id))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ from homing._core.version import __version__
 
 DEFAULT_TARGET: Final = "localhost:50051"
 DEFAULT_TIMEOUT: Final = 60.0
+
+_HOST_PORT: Final = re.compile(r"(?:\[[^\[\]\s]+\]|[^:/@\[\]\s]+)(?::(?P<port>[^:/]*))?")
+_OF_GRPC: Final = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
+"""Targets that begin so are gRPC's to understand."""
+_MAX_PORT: Final = 65535
+_TRUTHS: Final[Mapping[str, bool]] = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.primary_user_agent", f"homing-python/{__version__}"),
@@ -50,6 +57,8 @@ class ConnectionSettings:
     metadata: tuple[tuple[str, str], ...]
     timeout: float | None
     """The longest that a call may take in seconds where it does not say itself."""
+    use_proxy: bool
+    """Whether the proxy that the environment names is used."""
 
     @classmethod
     def read(
@@ -61,6 +70,7 @@ class ConnectionSettings:
         tls_cert: str | os.PathLike[str] | None,
         tls_key: str | os.PathLike[str] | None,
         timeout: float | timedelta | None,
+        use_proxy: bool | None,
         environment: Mapping[str, str],
     ) -> ConnectionSettings:
         """Return the settings, from the environment where an argument is None.
@@ -94,7 +104,13 @@ class ConnectionSettings:
             tls_key=None if tls_key is None else Path(tls_key),
             metadata=() if api_key is None else (("authorization", f"Bearer {api_key}"),),
             timeout=None if timeout is None else check.seconds("timeout", timeout, zero=False),
+            use_proxy=_use_proxy(environment) if use_proxy is None else check.flag("use_proxy", use_proxy),
         )
+
+    @property
+    def channel_options(self) -> tuple[tuple[str, int | str], ...]:
+        """The options of the channel."""
+        return (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", int(self.use_proxy)))
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Return the credentials of the channel; None for a connection without TLS.
@@ -121,15 +137,41 @@ def _split(target: str) -> tuple[str, str]:
         scheme, address = "", target
     else:
         address = address.rstrip("/")
-    if not address or (scheme and "/" in address):
-        raise check.invalid("target", "must be HOST:PORT, or https://HOST:PORT for TLS")
+    if scheme or not address.startswith(_OF_GRPC):
+        _check_address(address, needs_port=scheme != "https")
     return scheme, address
+
+
+def _check_address(address: str, *, needs_port: bool) -> None:
+    """Check a host and a port.
+
+    :raises InvalidRequestError: They are none. gRPC would try for a while to find them.
+    """
+    read = _HOST_PORT.fullmatch(address)
+    if read is None:
+        raise check.invalid("target", "must be HOST:PORT, or https://HOST:PORT for TLS")
+    port = read["port"]
+    if port is None and needs_port:
+        raise check.invalid("target", f"must be HOST:PORT, as in {address[:255]}:50051")
+    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) <= _MAX_PORT):
+        raise check.invalid("target", f"must have a port from 1 to {_MAX_PORT}, has {port[:255]!r}")
+
+
+def _use_proxy(environment: Mapping[str, str]) -> bool:
+    """Return what HOMING_USE_PROXY says.
+
+    :raises InvalidRequestError: It is neither true nor false.
+    """
+    given = environment.get("HOMING_USE_PROXY", "").lower()
+    if given not in _TRUTHS:
+        raise check.invalid("HOMING_USE_PROXY", f"must be true or false, is {given!r}")
+    return _TRUTHS[given]
 
 
 def _read(name: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as err:
+    except (OSError, ValueError) as err:  # a ValueError where no file can have such a name
         raise check.invalid(name, f"cannot be read: {err}") from err
 
 

@@ -137,4 +137,9 @@ def _query(query: Query | None) -> str:
         return check.text("query", query)
     if not isinstance(query, Mapping):
         raise TypeError(f"query must be str or a mapping, not {type(query).__name__}")
-    return urlencode(query, doseq=True)
+    parts = {check.text("a key of query", key): _values(f"query[{key!r}]", part) for key, part in query.items()}
+    return urlencode(parts, doseq=True)
+
+
+def _values(name: str, part: object) -> str | list[str]:
+    return check.text(name, part) if isinstance(part, str) else check.texts(name, part)

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from homing import errors
+from homing._core import check
 from homing._core.reasons import ErrorReason
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -43,6 +44,8 @@ _CODES: Final[Mapping[int, grpc.StatusCode]] = {code.value[0]: code for code in 
 _NO_CONNECTION: Final = re.compile(r"failed to connect to all addresses; last error: .*: ([^:]+)")
 _CUT_OFF: Final = "Stream removed"
 """What gRPC may say, beside the honest UNAVAILABLE, where a server was lost in the middle of a call."""
+_NO_TLS: Final = "WRONG_VERSION_NUMBER"
+"""What gRPC says among other things where the other side answers its handshake with something else."""
 _TOO_LARGE: Final = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 Metadata = Iterable[tuple[str, str | bytes]]
@@ -70,6 +73,8 @@ def request_error(
         return errors.PayloadTooLargeError(size=int(too_large[1]), limit=int(too_large[2]), field="message")
     if not details.reason and code is grpc.StatusCode.UNKNOWN and message.startswith(_CUT_OFF):
         code = grpc.StatusCode.UNAVAILABLE
+    if not details.reason and _NO_TLS in message:  # waiting mends nothing
+        return check.invalid("target", f"the server there speaks no TLS; without it the target is {target}")
     if not details.reason:  # it comes from gRPC itself, which says nothing of what it was about
         refused = _NO_CONNECTION.fullmatch(message)
         message = f"{target}: " + (f"cannot connect: {refused[1]}" if refused else message or code.name)

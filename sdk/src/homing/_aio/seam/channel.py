@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import grpc.aio
 
-from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
+from homing._core.settings import ConnectionSettings
 from homing.errors import WrongLoopError
 
 Request = TypeVar("Request")
@@ -24,6 +24,7 @@ class AsyncChannel:
     def __init__(self, settings: ConnectionSettings) -> None:
         self._target = settings.target
         self._credentials = settings.credentials()
+        self._options = settings.channel_options
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -37,9 +38,9 @@ class AsyncChannel:
             return self._channel
         self._loop = asyncio.get_running_loop()
         self._channel = (
-            grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(self._target, options=self._options)
             if self._credentials is None
-            else grpc.aio.secure_channel(self._target, self._credentials, options=CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(self._target, self._credentials, options=self._options)
         )
         return self._channel
 

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from homing._core.settings import CHANNEL_OPTIONS, ConnectionSettings
+from homing._core.settings import ConnectionSettings
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -20,11 +20,11 @@ class Channel:
     """A channel. Safe to use from several threads."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        credentials = settings.credentials()
+        credentials, options = settings.credentials(), settings.channel_options
         self._channel = (
-            grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
+            grpc.insecure_channel(settings.target, options=options)
             if credentials is None
-            else grpc.secure_channel(settings.target, credentials, options=CHANNEL_OPTIONS)
+            else grpc.secure_channel(settings.target, credentials, options=options)
         )
 
     def use(self) -> grpc.Channel:
