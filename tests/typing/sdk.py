@@ -147,6 +147,7 @@ def many(client: Client) -> None:
     assert_type(client.map("f", ["x"], concurrency=5, ordered=False), Generator[Result, None, None])
     assert_type(client.map("f", ["x"], return_exceptions=True), Generator[Result | Exception, None, None])
     assert_type(client.map("f", ["x"], timeout=5, attempt_timeout=5), Generator[Result, None, None])
+    assert_type(client.map("f", ["x"], on_success="function:g", max_age=60), Generator[Result, None, None])
 
 
 def typed(client: Client) -> None:

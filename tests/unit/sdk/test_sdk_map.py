@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 
 import homing
+from homing.testing import FakeServer
 from homing.v1 import invocation_pb2, invocation_service_pb2
 from support import records
 from support.scripted_server import Refusal, ScriptedServer
@@ -249,3 +251,22 @@ def test_an_abandoned_map_leaves_no_threads(scripted_server: ScriptedServer, ech
         for thread in workers:
             thread.join(PATIENCE)
             assert not thread.is_alive()
+
+
+def test_each_item_has_the_destinations(driver: Driver, homing_fake: FakeServer) -> None:
+    homing_fake.function("f").answers(lambda call: call.text.upper())
+    client = driver.client()
+    typed = client.function("f", input=str, output=str)
+    options = {
+        "on_success": ["function:next"],
+        "on_failure": "amqp:failed/f",
+        "callback_url": "https://example.org/hook",
+        "max_age": 60,
+    }
+
+    assert [result.text for result in driver.rest(client.map("f", ["a"], **options))] == ["A"]
+    assert driver.rest(typed.map(["b"], **options)) == ["B"]
+
+    for call in homing_fake.calls("f"):
+        assert (call.on_success, call.on_failure) == (("function:next",), ("amqp:failed/f",))
+        assert (call.callback_url, call.max_age) == ("https://example.org/hook", timedelta(minutes=1))

@@ -16,7 +16,7 @@ from homing._core.batch import Batch, requests_of
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.destinations import Destinations
 from homing._core.headers import HeaderValues
-from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
+from homing._core.options import AsyncOptions, InvocationRequest
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Query, Seconds, invocation_spec
@@ -237,7 +237,7 @@ class AsyncInvoking:
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Result, None]: ...
 
     @overload
@@ -250,7 +250,7 @@ class AsyncInvoking:
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Result | Exception, None]: ...
 
     @overload
@@ -263,7 +263,7 @@ class AsyncInvoking:
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Out, None]: ...
 
     @overload
@@ -276,7 +276,7 @@ class AsyncInvoking:
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Out | Exception, None]: ...
 
     def map(
@@ -288,7 +288,7 @@ class AsyncInvoking:
         ordered: bool = True,
         return_exceptions: bool = False,
         timeout: Seconds | None = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Any, None]:
         """Run a function for each item and yield the results while items go in.
 
@@ -314,7 +314,7 @@ class AsyncInvoking:
             goes on. Errors of ``items`` itself and of the use of the client are raised nevertheless.
         :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever. To be
             accepted an item has no longer than the client's timeout.
-        :param options: Options of ``invoke`` that hold for all: labels, attempt_timeout, retry_policy and so on.
+        :param options: Options of ``invoke_async`` that hold for all: labels, on_success, retry_policy and so on.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument or an item breaks a rule.
         :raises InvocationError: An invocation ended without success.

@@ -108,7 +108,7 @@ class AsyncTypedFunction(Generic[In, Out]):
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: float | timedelta | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Out, None]: ...
 
     @overload
@@ -121,7 +121,7 @@ class AsyncTypedFunction(Generic[In, Out]):
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: float | timedelta | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Out | Exception, None]: ...
 
     def map(
@@ -133,7 +133,7 @@ class AsyncTypedFunction(Generic[In, Out]):
         ordered: bool = True,
         return_exceptions: bool = False,
         timeout: float | timedelta | None = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> AsyncGenerator[Out | Exception, None]:
         """Run the function for each value and yield the outputs, as ``client.map`` does; the options are the same.
 
@@ -160,7 +160,7 @@ class AsyncTypedFunction(Generic[In, Out]):
             return_exceptions=return_exceptions,
         )
 
-    def _request(self, value: In, request_id: str | None, options: AsyncOptions | RunOptions) -> InvocationRequest:
+    def _request(self, value: In, request_id: str | None, options: AsyncOptions) -> InvocationRequest:
         payload, content_type = self._signature.payload(value)
         given: AsyncOptions = {"content_type": content_type, **options}
         return InvocationRequest(function=self.name, payload=payload, request_id=request_id, **given)
