@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -275,3 +276,67 @@ def test_what_cannot_be_answered_is_refused_at_once(
 ) -> None:
     with pytest.raises(error, match=message):
         tell(homing_fake.function("f"))
+
+
+def test_all_that_was_asked_for_is_kept(driver: Driver, client: Any, homing_fake: FakeServer) -> None:
+    homing_fake.function("f")
+    due = datetime(2026, 1, 1, tzinfo=UTC)
+    policy = RetryPolicy(max_attempts=7, retry_status_codes=(503,))
+
+    driver.do(
+        client.invoke_async,
+        "f",
+        schedule_time=due,
+        max_age=60,
+        attempt_timeout=timedelta(seconds=5),
+        retry_policy=policy,
+        on_success="function:g",
+        on_failure=["amqp:x/y"],
+        callback_headers={"X-One": ["1", "2"]},
+        callback_url="https://example.org/",
+    )
+    driver.do(client.invoke_async, "f")
+
+    full, bare = homing_fake.calls("f")
+    assert (full.schedule_time, full.max_age) == (due, timedelta(minutes=1))
+    assert (full.attempt_timeout, full.retry_policy) == (timedelta(seconds=5), policy)
+    assert (full.on_success, full.on_failure) == (("function:g",), ("amqp:x/y",))
+    assert full.callback_headers.get_all("x-one") == ("1", "2")
+    assert (bare.schedule_time, bare.max_age, bare.attempt_timeout, bare.retry_policy) == (None, None, None, None)
+
+
+def test_what_would_be_delivered_is_kept(driver: Driver, client: Any, homing_fake: FakeServer) -> None:
+    homing_fake.function("f").fails(400, {"why": "bad"})
+    driver.do(client.functions.deploy, name="f", image="f:1", on_failure="amqp:failures/f")
+    handle = driver.do(
+        client.invoke_async, "f", b"\x00", callback_url="https://example.org/", callback_headers={"Content-Type": "x/y"}
+    )
+    driver.do(client.invoke_async, "f", on_failure="https://example.org/failed")
+
+    callback, destination, own = homing_fake.deliveries()
+    assert (callback.kind, callback.uri) == (homing.DeliveryKind.CALLBACK, "https://example.org/")
+    assert (callback.body, callback.headers["content-type"]) == (b'{"why":"bad"}', "x/y")
+    assert (destination.kind, destination.uri) == (homing.DeliveryKind.ON_FAILURE, "amqp:failures/f")
+    assert (destination.invocation_id, destination.envelope.id) == (handle.id, handle.id)
+    assert destination.envelope.state is InvocationState.FAILED
+    assert destination.envelope.request.value == b"\x00"
+    assert destination.envelope.response.value == {"why": "bad"}
+    assert homing_fake.deliveries("https://example.org/failed") == (own,)
+    assert b'"type":"invocation.failed"' in own.body
+    assert [each.uri for each in driver.do(client.get, handle.id).deliveries] == [callback.uri, destination.uri]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "Invok"}, "method: must be the name of a method of the API, is 'Invok': is Invoke meant?"),
+        ({"method": "invoke_async"}, "method: must be the name of a method of the API"),
+        ({"method": "Invoke", "times": 0}, "times: must be at least 1, is 0"),
+    ],
+)
+def test_a_refusal_that_would_never_come_is_told(
+    homing_fake: FakeServer, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(homing.InvalidRequestError) as refused:
+        homing_fake.refuse(**arguments)
+    assert str(refused.value).startswith(message)

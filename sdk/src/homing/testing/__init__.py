@@ -13,7 +13,8 @@
 With pytest, the fixtures ``homing_fake`` and ``homing_client`` are there by themselves.
 """
 
+from homing.testing._deliveries import FakeDelivery
 from homing.testing._function import FakeCall, FakeFunction
 from homing.testing._server import FakeServer
 
-__all__ = ["FakeCall", "FakeFunction", "FakeServer"]
+__all__ = ["FakeCall", "FakeDelivery", "FakeFunction", "FakeServer"]

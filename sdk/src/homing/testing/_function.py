@@ -7,11 +7,13 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from homing._core import check
 from homing._core.headers import Headers, HeaderValues, header_messages
 from homing._core.payload import encode_payload
+from homing._core.policy import RetryPolicy
 from homing._core.types import converter
 from homing.v1 import payload_pb2
 from homing.v1.log_service_pb2 import LogStream
@@ -38,19 +40,27 @@ class FakeCall:
     labels: Mapping[str, str]
     """The labels of the invocation."""
     callback_url: str | None
-    """Where the output was to go; the fake server calls nobody."""
+    """Where the output was to go; see ``FakeServer.deliveries``."""
     callback_headers: Headers
     """Further headers that the callback was to have."""
     on_success: Sequence[str]
-    """Where the envelope was to go on success, as the call itself says; the fake server delivers nothing."""
+    """Where the envelope was to go on success, as the call itself says."""
     on_failure: Sequence[str]
-    """Where the envelope was to go otherwise, as the call itself says; the fake server delivers nothing."""
+    """Where the envelope was to go otherwise, as the call itself says."""
     request_id: str | None
     """The request id of an asynchronous invocation."""
     invocation_id: str
     """The id that the fake server gave it."""
     sync: bool
     """Whether the caller waits: a call of ``invoke``."""
+    schedule_time: datetime | None = None
+    """When it was to start; None for at once."""
+    max_age: timedelta | None = None
+    """How long it was to wait for its first start at the most; None for as long as the function says."""
+    attempt_timeout: timedelta | None = None
+    """How long one attempt was to run at the most; None for as long as the function says."""
+    retry_policy: RetryPolicy | None = None
+    """Which failed attempts were to be made again, as the call itself says."""
     attempt: int = 1
     """The attempt that an answering callable is asked for."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from homing.testing._refusal import Refusal, served
+from homing.testing._rules import check_function, check_scale
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
 
@@ -49,12 +50,7 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
         function = _wanted(request, earlier)
         if function.WhichOneof("source") is None:
             self.state.find(function.name)
-            raise Refusal(
-                code=grpc.StatusCode.INVALID_ARGUMENT,
-                reason="INVALID_REQUEST",
-                message="must have one source: image, command or url",
-                field="function",
-            )
+        check_function(function)
         function.paused = earlier is not None and earlier.paused
         return api.DeployFunctionResponse(function=self._put(function, force=request.force), created=earlier is None)
 
@@ -110,6 +106,7 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
             function.min_instances = request.min_instances
         if request.HasField("max_instances"):
             function.max_instances = request.max_instances
+        check_scale(function)
         return api.ScaleFunctionResponse(function=self._put(function))
 
     def _put(self, function: function_pb2.Function, *, force: bool = False) -> function_pb2.Function:

@@ -11,6 +11,7 @@ import grpc
 from homing._core.status import INVOCATION_ID_KEY
 from homing.testing._records import ENDS, matches, slim
 from homing.testing._refusal import Refusal, no_condition, served, served_stream
+from homing.testing._rules import check_spec
 from homing.v1 import InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
@@ -31,6 +32,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     @served
     def Invoke(self, request: api.InvokeRequest, context: grpc.ServicerContext) -> api.InvokeResponse:  # noqa: N802
+        check_spec(request.spec)
         function = self.state.find(request.spec.function)
         record, _ = self._store.accept(request.spec, function, sync=True)
         context.send_initial_metadata(((INVOCATION_ID_KEY, record.id),))
@@ -181,6 +183,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         return self._store.find(wanted)
 
     def _accept(self, request: api.InvokeAsyncRequest) -> api.InvokeAsyncResponse:
+        check_spec(request.spec, request_id=request.request_id)
         function = self.state.find(request.spec.function)
         record, duplicate = self._store.accept(request.spec, function, sync=False, request_id=request.request_id)
         self._store.run(record.id)

@@ -6,6 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from homing._core import convert
 from homing._core.headers import headers
 from homing.testing._function import FakeCall, Outcome
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, TimeRange, dead_letter_pb2, invocation_pb2
@@ -108,6 +109,7 @@ def copy(record: Invocation) -> Invocation:
 def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
     """Return what a test sees of an invocation."""
     spec = record.spec
+    asked = convert.invocation(record)
     return FakeCall(
         function=record.function,
         payload=body,
@@ -124,6 +126,10 @@ def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
         request_id=request_id or None,
         invocation_id=record.id,
         sync=record.sync,
+        schedule_time=asked.schedule_time,
+        max_age=asked.max_age,
+        attempt_timeout=asked.attempt_timeout,
+        retry_policy=asked.retry_policy,
     )
 
 

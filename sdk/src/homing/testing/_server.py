@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -12,6 +13,7 @@ import grpc
 from homing._core import check, convert
 from homing._core.values import Invocation
 from homing.testing._dead_letter_service import DeadLetters
+from homing.testing._deliveries import FakeDelivery
 from homing.testing._function import FakeCall, FakeFunction, stream_of
 from homing.testing._function_service import Functions
 from homing.testing._invocation_service import Invocations
@@ -24,15 +26,40 @@ from homing.testing._signing_key_service import SigningKeys
 from homing.testing._state import State
 from homing.v1 import (
     InvocationFilter,
+    dead_letter_service_pb2,
     dead_letter_service_pb2_grpc,
+    function_service_pb2,
     function_service_pb2_grpc,
+    invocation_service_pb2,
     invocation_service_pb2_grpc,
+    key_service_pb2,
     key_service_pb2_grpc,
+    log_service_pb2,
     log_service_pb2_grpc,
+    payload_service_pb2,
     payload_service_pb2_grpc,
+    secret_service_pb2,
     secret_service_pb2_grpc,
+    signing_key_service_pb2,
     signing_key_service_pb2_grpc,
 )
+
+METHODS: Final = frozenset(
+    method.name
+    for module in (
+        dead_letter_service_pb2,
+        function_service_pb2,
+        invocation_service_pb2,
+        key_service_pb2,
+        log_service_pb2,
+        payload_service_pb2,
+        secret_service_pb2,
+        signing_key_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+"""The methods of the API."""
 
 _THREADS: Final = 256
 """So many calls are answered at a time; those that wait for an end or watch hold a thread each."""
@@ -43,8 +70,8 @@ class FakeServer:
     """A gRPC server in this process, on a free port of 127.0.0.1, for tests of applications.
 
     Functions answer as they are told, at once, and every call is recorded. Both clients talk to it, from threads and
-    event loops alike. Schedules, delays and back-off take no time, nothing is delivered to callbacks and
-    destinations, nothing is durable.
+    event loops alike. It refuses what a real server refuses. Schedules, delays and back-off take no time, what would go
+    to callbacks and destinations is kept to be read, nothing is durable.
     """
 
     def __init__(self) -> None:
@@ -112,12 +139,23 @@ class FakeServer:
         :param reason: Its reason.
         :param message: Its message.
         :param times: How many calls.
+        :raises InvalidRequestError: There is no such method.
         """
+        if method not in METHODS:
+            near = difflib.get_close_matches(method, METHODS, n=1)
+            rule = f"must be the name of a method of the API, is {method!r}" + "".join(f": is {one} meant?" for one in near)
+            raise check.invalid("method", rule)
+        if check.integer("times", times) < 1:
+            raise check.invalid("times", f"must be at least 1, is {times}")
         self._state.refuse(method, Refusal(code=code, reason=reason, message=message), times)
 
     def calls(self, function: str | None = None) -> Sequence[FakeCall]:
         """Return the invocations that were asked for so far, of one function or of all, in order."""
         return tuple(call for call in tuple(self._state.store.calls) if function in (None, call.function))
+
+    def deliveries(self, uri: str | None = None) -> Sequence[FakeDelivery]:
+        """Return what callbacks and destinations would have got so far, one of them or all, in order."""
+        return tuple(each for each in tuple(self._state.store.deliveries) if uri in (None, each.uri))
 
     def invocations(self) -> Sequence[Invocation]:
         """Return the records of all invocations, in the order of their acceptance."""

@@ -19,8 +19,8 @@ class State:
     """Shared by the services of a fake server and by the test."""
 
     def __init__(self) -> None:
-        self.store = Store()
         self.deployed: dict[str, function_pb2.Function] = {}
+        self.store = Store(self.deployed)
         self.secrets: dict[str, secret_service_pb2.Secret] = {}
         self._functions: dict[str, FakeFunction] = {}
         self._bulk_calls: dict[str, tuple[Message, Message]] = {}

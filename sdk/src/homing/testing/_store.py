@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import grpc
 
 from homing._core.headers import header_messages
 from homing.testing._bodies import Bodies
+from homing.testing._deliveries import FakeDelivery, deliver
 from homing.testing._function import FakeCall, FakeFunction, Outcome
 from homing.testing._records import (
     DEAD_ENDS,
@@ -26,6 +27,7 @@ from homing.testing._records import (
 )
 from homing.testing._refusal import Refusal, request_id_reused
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2
+from homing.v1.function_pb2 import Function
 from homing.v1.invocation_pb2 import Invocation, InvocationSpec
 from homing.v1.log_service_pb2 import LogStream, TailLogsResponse
 
@@ -36,13 +38,19 @@ _ATTEMPTS: Final = 3
 class Store:
     """The records, in the order of their acceptance, with all their changes and log lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, deployed: Mapping[str, Function]) -> None:
+        """Begin without any.
+
+        :param deployed: The functions by name, as they are when it is looked.
+        """
+        self._deployed = deployed
         self.changed = threading.Condition()
         self.records: dict[str, Invocation] = {}
         self.changes: list[Invocation] = []
         """Each record as it was after a change; an end is the last change of a record."""
         self.logs: defaultdict[str, list[TailLogsResponse]] = defaultdict(list)
         self.calls: list[FakeCall] = []
+        self.deliveries: list[FakeDelivery] = []
         self.bodies = Bodies()
         self.dead: dict[str, Invocation] = {}
         """The records of asynchronous invocations that came to nothing, until they are redriven or purged."""
@@ -260,6 +268,8 @@ class Store:
         record.state = state
         record.wait_reason = invocation_pb2.WAIT_REASON_UNSPECIFIED
         record.end_time.GetCurrentTime()
+        if not record.sync:
+            self.deliveries += deliver(record, self._deployed.get(record.function), self.bodies.data_of)
         if not record.sync and state in DEAD_ENDS:
             self.dead[record.id] = record
         if state == invocation_pb2.INVOCATION_STATE_SUCCEEDED:

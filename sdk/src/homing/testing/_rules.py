@@ -1,0 +1,276 @@
+"""What a fake server refuses, as a real one does: fields that break a rule, named with their limits.
+
+Where deliveries may go is for operators to say, so hosts and ports are not looked at here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from homing._core.destinations import MAX_DESTINATIONS, destination_messages
+from homing._core.payload import MAX_INLINE
+from homing.errors import InvalidRequestError
+from homing.testing._refusal import Refusal
+from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_METHOD: Final = re.compile(r"[A-Z]{1,16}")
+_RESERVED: Final = frozenset(
+    {"connection", "content-length", "content-type", "host", "keep-alive", "te", "trailer", "traceparent"}
+    | {"transfer-encoding", "upgrade", "x-call-id", "x-start-time"}
+)
+_DAY: Final = 24 * 3600.0
+_MAX_URL: Final = 2048
+_MAX_HEADERS: Final = 64
+_MAX_HEADERS_SIZE: Final = 16 * 1024
+_MAX_LABELS: Final = 16
+_MAX_SECRETS: Final = 32
+_MIN_MEMORY: Final = 6 * 1024 * 1024
+_DEFAULT_MAX_INSTANCES: Final = 4
+
+
+class Rules:
+    """Collects the fields of a request that break a rule."""
+
+    def __init__(self) -> None:
+        self._broken: list[tuple[str, str]] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Note one."""
+        self._broken.append((field, description))
+
+    def done(self) -> None:
+        """End the call where there is one.
+
+        :raises Refusal: There is.
+        """
+        if self._broken:
+            raise Refusal(
+                code=grpc.StatusCode.INVALID_ARGUMENT,
+                reason="INVALID_REQUEST",
+                message="; ".join(f"{field}: {description}" for field, description in self._broken),
+                field=self._broken[0][0],
+            )
+
+    def name(self, field: str, name: str) -> None:
+        """Check the name of a function."""
+        if not _NAME.fullmatch(name):
+            self.add(field, f"must match {_NAME.pattern}, is {name!r}")
+
+    def integer(self, field: str, value: int, least: int, most: int) -> None:
+        """Check that a number lies between two bounds."""
+        if not least <= value <= most:
+            self.add(field, f"must be from {least} to {most}, is {value}")
+
+    def duration(self, field: str, value: Duration, least: float, most: float) -> None:
+        """Check that a duration lies between two bounds, above the least where that is 0."""
+        seconds = value.seconds + value.nanos / 1e9
+        if not (least <= seconds <= most and seconds > 0):
+            bound = f"at least {least:g} s" if least else "more than 0 s"
+            self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
+
+    def text(self, field: str, value: str, most: int) -> None:
+        """Check that a text is printable and not too long."""
+        if len(value) > most:
+            self.add(field, f"must have at most {most} characters, has {len(value)}")
+        elif not value.isprintable():
+            self.add(field, "must have printable characters only")
+
+    def request_id(self, value: str) -> None:
+        """Check the id that makes a call idempotent."""
+        self.text("request_id", value, 128)
+        if value.isprintable() and not value.isascii():
+            self.add("request_id", "must have ASCII characters only")
+
+    def url(self, field: str, url: str) -> None:
+        """Check that a URL is absolute, and can be read in one way only."""
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            good = False
+        if len(url) > _MAX_URL:
+            self.add(field, f"must have at most {_MAX_URL} characters, has {len(url)}")
+        elif not url.startswith(("http://", "https://")):
+            self.add(field, "must begin with http:// or https://")
+        elif not good or not url.isprintable() or any(character in url for character in " \\#"):
+            self.add(field, "must be an absolute http or https URL")
+        elif "@" in parts.netloc:
+            self.add(field, "must not have a user name or password in it")
+
+    def headers(self, field: str, headers: Sequence[payload_pb2.Header]) -> None:
+        """Check HTTP headers."""
+        if len(headers) > _MAX_HEADERS:
+            self.add(field, f"must be at most {_MAX_HEADERS} headers, are {len(headers)}")
+        size = sum(len(header.name) + len(header.value.encode()) for header in headers)
+        if size > _MAX_HEADERS_SIZE:
+            self.add(field, f"must have at most {_MAX_HEADERS_SIZE} bytes in all, have {size}")
+        for header in headers:
+            if not _HEADER.fullmatch(header.name):
+                self.add(f"{field}[{header.name!r}]", "is not a valid header name")
+            elif header.name.lower() in _RESERVED or header.name.lower().startswith("x-homing-"):
+                self.add(f"{field}[{header.name!r}]", "is set by homing itself")
+            if any(character in header.value for character in "\r\n\0"):
+                self.add(f"{field}[{header.name!r}]", "must not have line breaks or NUL in its value")
+
+    def labels(self, field: str, labels: Mapping[str, str]) -> None:
+        """Check labels."""
+        if len(labels) > _MAX_LABELS:
+            self.add(field, f"must be at most {_MAX_LABELS} labels, are {len(labels)}")
+        for key, value in labels.items():
+            if not 1 <= len(key) <= 63:
+                self.add(f"{field}[{key!r}]", "must have a key of 1 to 63 characters")
+            if len(value) > 255:
+                self.add(f"{field}[{key!r}]", "must have a value of at most 255 characters")
+
+    def retry_policy(self, field: str, policy: policy_pb2.RetryPolicy) -> None:
+        """Check a retry policy."""
+        if policy.HasField("max_attempts"):
+            self.integer(f"{field}.max_attempts", policy.max_attempts, 1, 100)
+        for name in ("initial_backoff", "max_backoff", "max_retry_after"):
+            if policy.HasField(name):
+                self.duration(f"{field}.{name}", getattr(policy, name), 0, _DAY)
+        if policy.HasField("backoff_multiplier") and not 1 <= policy.backoff_multiplier <= 100:
+            self.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:g}")
+        for code in policy.retry_status_codes:
+            self.integer(f"{field}.retry_status_codes", code, 300, 599)
+
+    def destinations(self, field: str, destinations: Sequence[policy_pb2.Destination]) -> None:
+        """Check where envelopes are to go."""
+        if len(destinations) > MAX_DESTINATIONS:
+            self.add(field, f"must be at most {MAX_DESTINATIONS} destinations, are {len(destinations)}")
+        for place, destination in enumerate(destinations):
+            where = f"{field}[{place}].uri"
+            if destination.uri.startswith(("http://", "https://")):
+                self.url(where, destination.uri)
+                continue
+            try:
+                destination_messages("", destination.uri)
+            except InvalidRequestError as error:
+                self.add(where, error.violations[0].description)
+
+
+def check_spec(spec: invocation_pb2.InvocationSpec, *, request_id: str = "") -> None:
+    """Check what is to be run, whether there is such a function apart.
+
+    :raises Refusal: It breaks a rule.
+    """
+    rules = Rules()
+    rules.request_id(request_id)
+    rules.name("spec.function", spec.function)
+    _check_payload(rules, "spec.payload", spec.payload)
+    _check_http(rules, spec.http)
+    rules.labels("spec.labels", spec.labels)
+    rules.retry_policy("spec.retry_policy", spec.retry_policy)
+    if spec.HasField("attempt_timeout"):
+        rules.duration("spec.attempt_timeout", spec.attempt_timeout, 0, _DAY)
+    if spec.HasField("max_age"):
+        rules.duration("spec.max_age", spec.max_age, 1, 30 * _DAY)
+    if spec.HasField("schedule_time") and spec.schedule_time.ToSeconds() - time.time() > 30 * _DAY:
+        rules.add("spec.schedule_time", "must be at most 30 days ahead")
+    if spec.HasField("callback"):
+        rules.url("spec.callback.url", spec.callback.url)
+        rules.headers("spec.callback.headers", spec.callback.headers)
+        for header in spec.callback.headers:
+            if header.name.lower().startswith("webhook-"):
+                rules.add(f"spec.callback.headers[{header.name!r}]", "is set by homing itself")
+    rules.destinations("spec.on_success", spec.on_success)
+    rules.destinations("spec.on_failure", spec.on_failure)
+    rules.done()
+
+
+def check_function(function: function_pb2.Function) -> None:
+    """Check a function that is to be deployed.
+
+    :raises Refusal: It breaks a rule.
+    """
+    rules = Rules()
+    rules.name("function.name", function.name)
+    _check_source(rules, function)
+    for name, value in function.env.items():
+        if not _ENV.fullmatch(name) or "\0" in value:
+            rules.add(f"function.env[{name!r}]", f"must have a name that matches {_ENV.pattern} and no NUL")
+    rules.labels("function.labels", function.labels)
+    if len(function.secrets) > _MAX_SECRETS:
+        rules.add("function.secrets", f"must be at most {_MAX_SECRETS} names, are {len(function.secrets)}")
+    if len(set(function.secrets)) < len(function.secrets):
+        rules.add("function.secrets", "must not name a secret twice")
+    rules.destinations("function.on_success", function.on_success)
+    rules.destinations("function.on_failure", function.on_failure)
+    if 0 < function.limits.memory_bytes < _MIN_MEMORY:
+        rules.add("function.limits.memory_bytes", f"must be 0 or at least {_MIN_MEMORY}")
+    rules.integer("function.limits.cpu_millis", function.limits.cpu_millis, 0, 1_000_000)
+    rules.integer("function.limits.pids", function.limits.pids, 0, 1_000_000)
+    rules.integer("function.concurrency", function.concurrency, 0, 1000)
+    _check_instances(rules, "function.", function)
+    for name, least, most in (
+        ("retention", 60, 365 * _DAY),
+        ("idle_timeout", 1, _DAY),
+        ("attempt_timeout", 0, _DAY),
+        ("max_age", 1, 30 * _DAY),
+    ):
+        if function.HasField(name):  # type: ignore[arg-type]  # they are fields of it
+            rules.duration(f"function.{name}", getattr(function, name), least, most)
+    rules.retry_policy("function.retry_policy", function.retry_policy)
+    rules.done()
+
+
+def check_scale(function: function_pb2.Function) -> None:
+    """Check the bounds of the number of instances.
+
+    :raises Refusal: They break a rule.
+    """
+    rules = Rules()
+    _check_instances(rules, "", function)
+    rules.done()
+
+
+def _check_source(rules: Rules, function: function_pb2.Function) -> None:
+    match function.WhichOneof("source"):
+        case "image":
+            if not function.image or len(function.image) > 512 or not function.image.isprintable():
+                rules.add("function.image", "must be the name of an image, of 1 to 512 printable characters")
+        case "command":
+            if not function.command.args or not function.command.args[0]:
+                rules.add("function.command.args", "must name a program")
+            if any("\0" in argument for argument in function.command.args):
+                rules.add("function.command.args", "must not have NUL in an argument")
+        case "url":
+            rules.url("function.url", function.url)
+            if "?" in function.url:
+                rules.add("function.url", "must not have a query or a fragment; calls bring their own")
+            if function.secrets:
+                rules.add("function.secrets", "are for images and commands only: what a URL leads to runs elsewhere")
+        case _:
+            rules.add("function", "must have one source: image, command or url")
+
+
+def _check_instances(rules: Rules, prefix: str, function: function_pb2.Function) -> None:
+    rules.integer(f"{prefix}max_instances", function.max_instances, 0, 100)
+    most = function.max_instances or _DEFAULT_MAX_INSTANCES
+    rules.integer(f"{prefix}min_instances", function.min_instances, 0, max(0, most))
+
+
+def _check_payload(rules: Rules, field: str, payload: payload_pb2.Payload) -> None:
+    rules.text(f"{field}.content_type", payload.content_type, 255)
+    if len(payload.data) > MAX_INLINE:
+        rules.add(f"{field}.data", f"must have at most {MAX_INLINE} bytes (256 KiB), has {len(payload.data)}")
+
+
+def _check_http(rules: Rules, http: payload_pb2.HttpOptions) -> None:
+    if http.method and not _METHOD.fullmatch(http.method):
+        rules.add("spec.http.method", f"must be 1 to 16 capital letters, is {http.method!r}")
+    rules.text("spec.http.path", http.path, _MAX_URL)
+    if http.path and not http.path.startswith("/"):
+        rules.add("spec.http.path", "must start with '/'")
+    rules.text("spec.http.query", http.query, _MAX_URL)
+    rules.headers("spec.http.headers", http.headers)
