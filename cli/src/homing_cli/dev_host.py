@@ -16,12 +16,13 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
+from homing_cli.output import complain
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.open_files import raise_limit_of_files
 from homing_core.private import make_private_file
-from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain
+from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain, unknown_settings
 from homing_server.app import Server
 from homing_server.errors import ApiError
 from homing_server.settings import ServerSettings
@@ -67,6 +68,8 @@ def run(given: Mapping[str, Any]) -> None:
     if "HOMING_AMQP_DESTINATIONS" not in os.environ:
         values.setdefault("amqp_destinations", "*")
     server = _settings(ServerSettings, values)
+    for warning in unknown_settings(os.environ, ServerSettings, WorkerSettings):
+        complain(warning)
     configure_logs(server.log_level)
     raise_limit_of_files()
     freeze_startup_objects()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.metadata
 import ipaddress
+import os
+import re
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -20,6 +23,29 @@ from homing_core.tls import TlsError, TlsFiles
 LogLevel = Literal["debug", "info", "warning", "error"]
 BrokerUrl = Annotated[str, StringConstraints(pattern=r"^amqps?://")]
 
+
+PREFIX: Final = "HOMING_"
+"""What the names of settings in the environment begin with."""
+
+_LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\s\[\]]+):(?P<port>[0-9]{1,5})")
+_MAX_PORT: Final = 65535
+_SERVICE_LINK: Final = re.compile(r"HOMING_(.*_)?(SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_.*|PORT|PORT_[0-9]+_.*)")
+"""What Kubernetes puts into the environment where a service is called homing, or homing-something."""
+
+_OF_OTHERS: Final = frozenset(
+    # Of clients, of commands, and of the scripts of the project.
+    {"API_KEY", "TARGET", "TLS_CA", "TLS_CERT", "TLS_KEY", "USE_PROXY", "SECRETS_DIR", "BASE_IMAGE"}
+    # Of servers.
+    | {"ALLOW_UNAUTHENTICATED", "AUTHENTICATE", "COMPRESS_RESPONSES", "CONSERVATION_INTERVAL", "DATA_URL"}
+    | {"GRPC_LISTEN", "HTTP_LISTEN", "LEASE_GRACE", "REPUBLISH_ALL", "RESEND_AFTER", "ROOT_KEY", "SECRET_KEY"}
+    | {"STORE_URL", "SYNC_TIMEOUT", "TLS_CLIENT_CA"}
+    # Of workers.
+    | {"DELIVERY_DELAYS", "DOCKER_URL", "LEASE_AFTER", "LEASE_TERM", "METRICS_LISTEN", "PROGRESS_LISTEN"}
+    | {"PROGRESS_URL", "PULL_TIMEOUT", "RUNTIME", "START_TIMEOUT", "STOP_GRACE", "WORKER_NAME"}
+    # Of both, with those that every process has.
+    | {"DRAIN_TIMEOUT"}
+)
+"""The settings of homing's other programs, which one environment may hold beside those of this process."""
 
 LOOPBACK: Final = "127.0.0.0/8,::1/128"
 """The networks of this host, as settings have them."""
@@ -58,6 +84,23 @@ def _check_exchange(name: str) -> None:
         raise ValueError("must be whole names of exchanges, or of queues as in /jobs; or * for all")
     if name.strip("/").startswith("homing.") or name == "/":
         raise ValueError("must not be one of homing's own exchanges and queues")
+
+
+def check_listen(value: str) -> str:
+    """Check where something is to be served: HOST:PORT, with brackets around an IPv6 address.
+
+    :raises ValueError: It is no such address.
+    """
+    read = _LISTEN.fullmatch(value)
+    if read is None:
+        example = f"127.0.0.1:{value}" if value.isascii() and value.isdecimal() else "127.0.0.1:9000"
+        raise ValueError(f"must be HOST:PORT, as in {example}")
+    if int(read["port"]) > _MAX_PORT:
+        raise ValueError(f"must have a port from 0 to {_MAX_PORT}, has {read['port']}")
+    return value
+
+
+ListenAddress = Annotated[str, AfterValidator(check_listen)]
 
 
 def default_data_dir() -> Path:
@@ -173,11 +216,36 @@ def settings_of_process(kind: type[S], program: str) -> S:
         help="print the version and exit",
     )
     try:
-        return CliApp.run(kind, cli_settings_source=CliSettingsSource(kind, root_parser=parser))
+        settings = CliApp.run(kind, cli_settings_source=CliSettingsSource(kind, root_parser=parser))
     except ValidationError as error:
         sys.exit(f"{program}: {explain(error)}")
+    for warning in unknown_settings(os.environ, kind):
+        print(f"{program}: {warning}", file=sys.stderr)  # noqa: T201 - before there is a log
+    return settings
+
+
+def unknown_settings(environment: Mapping[str, str], *kinds: type[CommonSettings]) -> list[str]:
+    """Return what is to be said of variables that are named as settings and are none: they are not heard.
+
+    :param environment: The variables.
+    :param kinds: The settings of this process.
+    """
+    own = [PREFIX + name.upper() for kind in kinds for name in kind.model_fields]
+    known = {*own, *(PREFIX + name for name in _OF_OTHERS)}
+    unknown = [
+        name
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name)
+    ]
+    return [
+        f"{name} is no setting; is {near} meant?"
+        for name in unknown
+        for near in difflib.get_close_matches(name, own, n=1, cutoff=0)
+    ]
 
 
 def explain(error: ValidationError) -> str:
     """Return what is wrong with settings, in one line that names each of them but not its value: it may be secret."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()
+    )

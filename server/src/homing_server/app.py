@@ -273,7 +273,7 @@ class Server:
         :raises StoreUnavailableError: The store cannot be opened.
         :raises NoAdminKeyError: Keys are needed, and there is none.
         :raises SecretKeyError: The key that its secrets are encrypted with is not there, or is another one.
-        :raises OSError, RuntimeError: An address cannot be listened on.
+        :raises ListenError: An address cannot be listened on.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.close)

@@ -8,10 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from homing_core.sealing import key_of_text
-from homing_core.settings import CommonSettings
+from homing_core.settings import CommonSettings, ListenAddress
 from homing_core.tls import TlsFiles
-
-ListenAddress = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}$")]
 
 _ROOT_KEY_CHARACTERS = 32
 """So many characters make guessing hopeless."""

@@ -18,6 +18,7 @@ from prometheus_client import start_http_server
 from homing_core.broker import Broker
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.cancelled_calls import CancelledCalls
+from homing_core.listening import listening
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.settings import settings_of_process
@@ -132,9 +133,10 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the event is set, then shut down gracefully."""
         async with AsyncExitStack() as stack:
-            if self._settings.metrics_listen:
-                host, _, port = self._settings.metrics_listen.rpartition(":")
-                server, _ = start_http_server(int(port), host, registry=self._metrics.registry)
+            if address := self._settings.metrics_listen:
+                host, _, port = address.rpartition(":")
+                with listening("metrics_listen", address):
+                    server, _ = start_http_server(int(port), host.strip("[]"), registry=self._metrics.registry)
                 stack.callback(server.shutdown)
             self._secret_files.sweep()
             stack.callback(self._secret_files.close)

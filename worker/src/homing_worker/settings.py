@@ -13,12 +13,13 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from homing_core.limits import MAX_DELAY, MIB, MIN_MEMORY
-from homing_core.settings import CommonSettings, parts_of
+from homing_core.settings import CommonSettings, check_listen, parts_of
 from homing_core.tls import TlsFiles
 from homing_worker.deliveries.schedule import DEFAULT_DELAYS, Schedule
 from homing_worker.runtime.container_config import ContainerDefaults
 
 RUNTIMES = ("docker", "process")
+_DOCKER_URL = re.compile(r"unix://(/.+)|https?://[^/\s]+/?")
 
 
 def _check_runtimes(value: str) -> str:
@@ -40,9 +41,12 @@ def _check_delays(value: str) -> str:
 
 
 def _check_listen(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if value and not (host and port.isdecimal() and int(port) < 65536):
-        raise ValueError("must be HOST:PORT, as in 0.0.0.0:9000")
+    return check_listen(value) if value else value
+
+
+def _check_docker_url(value: str) -> str:
+    if not _DOCKER_URL.fullmatch(value):
+        raise ValueError("must be unix://PATH or http://HOST:PORT, as in unix:///var/run/docker.sock")
     return value
 
 
@@ -91,7 +95,7 @@ class WorkerSettings(CommonSettings):
         max_length=100,
         description="The name of this worker in records and logs; a random part is added, so that it is unique.",
     )
-    docker_url: str = Field(
+    docker_url: Annotated[str, AfterValidator(_check_docker_url)] = Field(
         default="unix:///var/run/docker.sock",
         description="Where the Docker Engine API answers: unix://PATH or http://HOST:PORT.",
     )
@@ -164,7 +168,7 @@ class WorkerSettings(CommonSettings):
         default=None, description="A PEM file with the certificate to show there, where servers want one."
     )
     tls_key: Path | None = Field(default=None, description="A PEM file with the key of tls_cert.")
-    metrics_listen: str = Field(
+    metrics_listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         default="", description="HOST:PORT to serve Prometheus metrics at; empty: they are not served."
     )
 

@@ -22,6 +22,7 @@ from aiohttp import web
 from homing.v1.invocation_pb2 import Progress
 from homing_core.clock import now_us
 from homing_core.limits import MAX_PROGRESS_BODY, MAX_PROGRESS_TEXT
+from homing_core.listening import listening
 from homing_worker.control.gate import Gate
 
 _log = structlog.get_logger(__name__)
@@ -81,13 +82,14 @@ class ProgressEndpoint:
 
         :param hosts: The addresses of this host as functions see it. Where one cannot be listened on, those functions
             are given no URL.
-        :raises OSError: The address that was set cannot be listened on.
+        :raises ListenError: The address that was set cannot be listened on.
         """
         await self._runner.setup()
         if self._listen:
             host, _, port = self._listen.rpartition(":")
             host = host.strip("[]")
-            taken = await self._bind(host, int(port))
+            with listening("progress_listen", self._listen):
+                taken = await self._bind(host, int(port))
             self._bases = {each: self._base(each if _is_any(host) else host, taken) for each in hosts}
             return
         for each in dict.fromkeys(hosts):

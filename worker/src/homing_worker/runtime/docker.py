@@ -120,7 +120,7 @@ class DockerRuntime(Runtime):
                 version = await self._docker.version()
         except (*ENGINE_ERRORS, TimeoutError) as error:
             raise StartFailedError(
-                FailureReason.START_FAILED, f"the Docker Engine at {self._url} does not answer: {error}"
+                FailureReason.START_FAILED, f"docker_url: the Docker Engine at {self._url} does not answer: {error}"
             ) from error
         _log.info("docker_engine_connected", version=version.get("Version", ""), direct=self._direct)
         gateway = await ensure_network(self._docker, self._defaults.network)

@@ -27,6 +27,7 @@ from homing.v1 import (
     signing_key_service_pb2,
     signing_key_service_pb2_grpc,
 )
+from homing_core.listening import listening
 from homing_core.tls import TlsFiles
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
@@ -177,12 +178,14 @@ class GrpcFront:
     async def start(self) -> str:
         """Serve; return the address.
 
-        :raises RuntimeError: The address cannot be listened on.
+        :raises ListenError: The address cannot be listened on.
         """
-        if self._credentials is None:
-            port = self._server.add_insecure_port(self._listen)
-        else:
-            port = self._server.add_secure_port(self._listen, self._credentials)
+        with listening("grpc_listen", self._listen):
+            port = (
+                self._server.add_insecure_port(self._listen)
+                if self._credentials is None
+                else self._server.add_secure_port(self._listen, self._credentials)
+            )
         await self._server.start()
         return f"{self._listen.rpartition(':')[0]}:{port}"
 

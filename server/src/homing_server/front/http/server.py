@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from homing.v1.key_service_pb2 import SCOPE_READ
+from homing_core.listening import listening
 from homing_core.tls import TlsFiles
 from homing_server.auth.identity import Identity
 from homing_server.auth.key_cache import KeyCache
@@ -73,14 +74,15 @@ class HttpFront:
     async def start(self) -> str:
         """Serve; return the address.
 
-        :raises OSError: The address cannot be listened on.
+        :raises ListenError: The address cannot be listened on.
         """
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "it was just set up"
-        self._listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._door, server), self._host.strip("[]"), self._port, ssl=self._tls, backlog=128
-        )
+        with listening("http_listen", f"{self._host}:{self._port}"):
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self._door, server), self._host.strip("[]"), self._port, ssl=self._tls, backlog=128
+            )
         port = self._listener.sockets[0].getsockname()[1]
         return f"{self._host}:{port}"
 
