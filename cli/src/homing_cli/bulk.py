@@ -61,7 +61,14 @@ def confirm(question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise typer.BadParameter("is needed where there is no terminal to ask on", param_hint="--yes")
-    typer.confirm(question, abort=True, err=True)
+    while True:
+        # Not by what typer brings along, for which Ctrl-C is a no: it ends the program as everywhere else.
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer = sys.stdin.readline()
+        if answer.strip().lower() in {"y", "yes"}:
+            return
+        if answer.strip().lower() in {"", "n", "no"}:
+            raise typer.Abort
 
 
 def several(count: int, noun: str = "invocation") -> str:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import typer
 
-from homing import Client, HomingError, InvalidRequestError, InvocationError, RequestError, Result, RunOptions
+from homing import AsyncOptions, Client, HomingError, InvalidRequestError, InvocationError, RequestError, Result
 from homing_cli import output
 from homing_cli.exits import FUNCTION_FAILED
 
@@ -19,7 +19,7 @@ def invoke_each(
     client: Client,
     name: str,
     source: str,
-    options: RunOptions,
+    options: AsyncOptions,
     *,
     concurrency: int,
     timeout: float | None,
@@ -59,11 +59,12 @@ def invoke_each(
 
 
 def _opened(source: str) -> TextIO:
-    # What is not UTF-8 is refused line by line.
+    # What is not UTF-8 is refused line by line. A byte order mark is the file's and not the first line's. A line ends
+    # with a line feed alone: by itself Python would take a carriage return for an end too.
     if source == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     try:
-        return Path(source).open(encoding="utf-8", errors="surrogateescape")
+        return Path(source).open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     except OSError as err:
         raise typer.BadParameter(f"cannot read {source}: {err.strerror}", param_hint="--each") from None
 
@@ -80,7 +81,7 @@ def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
         output.print_json(result.invocation.message)
     else:
-        output.print_line(result.text.rstrip("\r\n"))
+        output.print_one_line(result.data)
 
 
 def _print_failure(error: Exception, number: int, *, as_json: bool) -> None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from homing import Client, Function
+from homing import Client, Function, InvocationState, PermissionDeniedError
 from homing.v1 import DeleteFunctionResponse
 from homing_cli import output
+from homing_cli.bulk import Yes, confirm
 from homing_cli.filters import complete_function
 from homing_cli.options import Json, Target, connect, wants_json
+
+_WAITING: Final = (
+    InvocationState.SCHEDULED,
+    InvocationState.ENQUEUED,
+    InvocationState.DEQUEUED,
+    InvocationState.RETRYING,
+)
+"""What ends INVALID when its function is removed."""
 
 
 def show(
@@ -50,21 +59,39 @@ def remove(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The name of the function.", autocompletion=complete_function)
     ],
+    yes: Yes = False,
     target: Target = None,
     json: Json = False,
 ) -> None:
     """Remove a function. Its waiting invocations end INVALID, running ones finish.
 
+    Where some wait, their number is told and confirmed on the terminal first.
+
     \b
-    Example:
+    Examples:
       homing remove figlet
+      homing remove figlet --yes
     """  # noqa: D301 - click wants the character
     with connect(ctx, target) as client:
+        if not yes:
+            _confirm_removal(client, name)
         invalidated = client.functions.delete(name)
     if wants_json(ctx, json=json):
         output.print_json(DeleteFunctionResponse(invalidated=invalidated))
     else:
         output.print_line(f"{name} is removed; {invalidated} waiting invocations ended INVALID")
+
+
+def _confirm_removal(client: Client, name: str) -> None:
+    """Ask whether to go on, where work would be lost by it."""
+    try:
+        waiting = client.count(function=name, states=_WAITING)
+    except PermissionDeniedError:  # a key may be for deploying and not for reading
+        confirm(f"Invocations of {name} may wait, which would end INVALID. Remove it?")
+        return
+    if waiting.total:
+        number = f"{waiting.total:,}{' or more' if waiting.more else ''}"
+        confirm(f"{number} waiting invocation{'' if waiting.total == 1 else 's'} of {name} will end INVALID. Remove it?")
 
 
 def source_of(function: Function) -> str:

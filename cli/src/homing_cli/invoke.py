@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from homing import InvocationError, RunOptions
+from homing import AsyncOptions, InvocationError
 from homing_cli.each import invoke_each
 from homing_cli.filters import complete_function
 from homing_cli.options import Json, Labels, OnFailure, OnSuccess, Target, connect, duration, headers, pairs, wants_json
 from homing_cli.payload import read_payload
-from homing_cli.results import print_accepted, print_failure, print_result, wait_and_print
+from homing_cli.results import Output, print_accepted, print_failure, print_result, wait_and_print
 
 
 def invoke(
@@ -34,7 +35,7 @@ def invoke(
     ] = 50,
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
-    callback_url: Annotated[str | None, typer.Option(help="With --async: a URL that receives the output.")] = None,
+    callback_url: Annotated[str | None, typer.Option(help="With --async or --each: a URL that receives the output.")] = None,
     callback_header: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +47,7 @@ def invoke(
     on_failure: OnFailure = None,
     delay: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="DURATION", help="With --async: start it so much later, up to 30d."),
+        typer.Option(parser=duration, metavar="DURATION", help="With --async or --each: start it so much later, up to 30d."),
     ] = None,
     request_id: Annotated[str | None, typer.Option(help="With --async: makes it safe to say this again.")] = None,
     label: Labels = None,
@@ -68,6 +69,7 @@ def invoke(
     attempt_timeout: Annotated[
         float | None, typer.Option(parser=duration, metavar="DURATION", help="How long an attempt may run.")
     ] = None,
+    to: Output = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -77,6 +79,7 @@ def invoke(
     Examples:
       homing invoke figlet hello
       homing invoke resize -d @photo.jpg > small.jpg
+      homing invoke resize -d @photo.jpg --output small.jpg
       cat words.txt | homing invoke figlet
       homing invoke report --async --callback-url http://localhost:9000/done
       homing invoke report --async --on-success function:mail --on-failure https://example.com/failed
@@ -85,52 +88,47 @@ def invoke(
       homing invoke resize --each names.txt --concurrency 20 > sizes.txt
     """  # noqa: D301 - click wants the character
     if not later:
-        given = {
-            "--callback-url": callback_url,
-            "--callback-header": callback_header,
-            "--on-success": on_success,
-            "--on-failure": on_failure,
-            "--delay": delay,
-            "--request-id": request_id,
-            "--wait": wait or None,
-        }
-        for option, value in given.items():
-            if value is not None:
-                raise typer.BadParameter("needs --async", param_hint=option)
+        _refuse("needs --async", {"--request-id": request_id, "--wait": wait or None})
+    if not later and each is None:
+        _refuse(
+            "needs --async or --each",
+            {
+                "--callback-url": callback_url,
+                "--callback-header": callback_header,
+                "--on-success": on_success,
+                "--on-failure": on_failure,
+                "--delay": delay,
+            },
+        )
+    if later and not wait:
+        _refuse("needs a result: with --async also --wait", {"--output": to})
     as_json = wants_json(ctx, json=json)
+    options: AsyncOptions = {
+        "headers": headers("--header", header),
+        "labels": pairs("--label", label),
+        "callback_url": callback_url,
+        "callback_headers": headers("--callback-header", callback_header),
+        "on_success": on_success,
+        "on_failure": on_failure,
+        "delay": delay,
+        "attempt_timeout": attempt_timeout,
+    }
     if each is not None:
-        given = {"PAYLOAD": payload, "--data": data, "--async": later or None}
-        for option, value in given.items():
-            if value is not None:
-                raise typer.BadParameter("cannot be given together with --each", param_hint=option)
-        options: RunOptions = {
-            "content_type": content_type,
-            "headers": headers("--header", header),
-            "labels": pairs("--label", label),
-            "attempt_timeout": attempt_timeout,
-        }
+        _refuse(
+            "cannot be given together with --each",
+            {"PAYLOAD": payload, "--data": data, "--async": later or None, "--output": to},
+        )
+        options["content_type"] = content_type
         with connect(ctx, target) as client:
             invoke_each(client, name, each, options, concurrency=concurrency, timeout=timeout, as_json=as_json)
         return
     body, guessed = read_payload(payload, data)
     with connect(ctx, target) as client:
         if later:
-            handle = client.invoke_async(
-                name,
-                body,
-                content_type=content_type or guessed,
-                headers=headers("--header", header),
-                labels=pairs("--label", label),
-                callback_url=callback_url,
-                callback_headers=headers("--callback-header", callback_header),
-                on_success=on_success,
-                on_failure=on_failure,
-                delay=delay,
-                request_id=request_id,
-                attempt_timeout=attempt_timeout,
-            )
+            options["content_type"] = content_type or guessed
+            handle = client.invoke_async(name, body, request_id=request_id, **options)
             if wait:
-                wait_and_print(handle, timeout, as_json=as_json)
+                wait_and_print(handle, timeout, as_json=as_json, to=to)
             else:
                 print_accepted(handle, as_json=as_json)
             return
@@ -147,4 +145,14 @@ def invoke(
         except InvocationError as error:
             print_failure(error, as_json=as_json)
             raise
-    print_result(result, as_json=as_json)
+    print_result(result, as_json=as_json, to=to)
+
+
+def _refuse(why: str, given: Mapping[str, object]) -> None:
+    """Refuse options that do not belong to what was asked for.
+
+    :raises typer.BadParameter: One is given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(why, param_hint=option)

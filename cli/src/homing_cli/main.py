@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 import typer.core
@@ -30,6 +33,19 @@ from homing_cli import (
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
+
+SETTINGS: Final = (
+    "HOMING_API_KEY",
+    "HOMING_TARGET",
+    "HOMING_TLS_CA",
+    "HOMING_TLS_CERT",
+    "HOMING_TLS_KEY",
+    "HOMING_USE_PROXY",
+)
+"""The variables that clients read."""
+
+_NEAR: Final = 0.9
+"""Names that are alike to this degree, of 1, are the same but for a slip. Those of servers and workers are not."""
 
 EPILOG = """\b
 Exit codes:
@@ -82,13 +98,33 @@ def options(
             help="HOST:PORT of the server, or https://HOST:PORT; by default HOMING_TARGET or localhost:50051."
         ),
     ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificates to trust, in PEM form; by default HOMING_TLS_CA."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The certificate to show where one is wanted; by default HOMING_TLS_CERT."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The key of that certificate; by default HOMING_TLS_KEY.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")] = False,
     version: Annotated[  # noqa: ARG001 - its callback does it
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command; they may stand after it too."""
-    ctx.obj = Globals(target=target, json=json)
+    """Take the options that stand before the command; --target and --json may stand after it too."""
+    ctx.obj = Globals(target=target, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, json=json)
+    _warn_of_unknown_settings()
+
+
+def _warn_of_unknown_settings() -> None:
+    """Tell of variables whose names are nearly those of a setting: they say something, and are not heard."""
+    for name in sorted(os.environ):
+        near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=_NEAR)
+        if near and name not in SETTINGS:
+            complain(f"{name} is no setting; is {near[0]} meant?")
 
 
 app.command("deploy")(deploy.deploy)

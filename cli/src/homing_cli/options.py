@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -26,6 +27,9 @@ class Globals:
     """The options that stood before the command."""
 
     target: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     json: bool = False
 
 
@@ -53,7 +57,14 @@ def connect(ctx: typer.Context, target: str | None) -> homing.Client:
 
     :raises homing.InvalidRequestError: A setting breaks a rule.
     """
-    return homing.Client(target or _globals(ctx).target, timeout=CALL_TIMEOUT)
+    given = _globals(ctx)
+    return homing.Client(
+        target or given.target,
+        tls_ca=given.tls_ca,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        timeout=CALL_TIMEOUT,
+    )
 
 
 def wants_json(ctx: typer.Context, *, json: bool) -> bool:
@@ -81,7 +92,7 @@ def memory(text: str) -> int:
 
     :raises typer.BadParameter: It is none.
     """
-    match = re.fullmatch(r"(\d+)([kMG]i?|)", text.replace("Ki", "ki"))
+    match = re.fullmatch(r"(\d{1,18})([kMG]i?|)", text.replace("Ki", "ki"))
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size in bytes such as 64Mi or 1G")
     return int(match[1]) * _SIZES[match[2].replace("ki", "Ki")]
@@ -92,7 +103,7 @@ def cpu(text: str) -> int:
 
     :raises typer.BadParameter: It is none.
     """
-    match = re.fullmatch(r"(\d+)m|(\d+(?:\.\d+)?)", text)
+    match = re.fullmatch(r"(\d{1,18})m|(\d{1,18}(?:\.\d+)?)", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a number of cores such as 0.5 or 500m")
     return int(match[1]) if match[1] else round(float(match[2]) * 1000)
@@ -130,14 +141,7 @@ def moment(text: str) -> datetime:
 
     :raises typer.BadParameter: It is none.
     """
-    if _DURATION.fullmatch(text):
-        return datetime.now(UTC) - timedelta(seconds=duration(text))
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is neither a time such as 2026-11-22T08:00 nor so long ago, as 90m"
-        ) from None
+    return _moment(text, -1, "is neither a time such as 2026-11-22T08:00 nor so long ago, as 90m")
 
 
 def end(text: str) -> datetime:
@@ -145,11 +149,15 @@ def end(text: str) -> datetime:
 
     :raises typer.BadParameter: It is none.
     """
-    if _DURATION.fullmatch(text):
-        return datetime.now(UTC) + timedelta(seconds=duration(text))
+    return _moment(text, 1, "is neither a time such as 2030-01-01 nor so long from now, as 30d")
+
+
+def _moment(text: str, direction: int, otherwise: str) -> datetime:
     try:
-        return datetime.fromisoformat(text).astimezone()
+        if _DURATION.fullmatch(text):
+            return datetime.now(UTC) + direction * timedelta(seconds=duration(text))
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is a time before the year 1 or after the year 9999") from None
     except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is neither a time such as 2030-01-01 nor so long from now, as 30d"
-        ) from None
+        raise typer.BadParameter(f"{text!r} {otherwise}") from None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,11 +29,25 @@ from rich.text import Text
 
 from homing import Invocation
 
-_PIPE_WIDTH: Final = 240
-"""Where there is no terminal, lines are this wide: cut off, a table is of no use to what reads it."""
+_GAP: Final = 3
+"""So many spaces are between two columns."""
+
+_CUT: Final = frozenset(
+    {"CAUSED", "DETAIL", "FAILURE", "FUNCTIONS", "INSTANCE", "LAST FAILURE", "NEXT AFTER", "RESULT", "SCOPES", "SOURCE"}
+    | {"TO", "WORKER"}
+)
+"""The columns that are cut where a terminal is too narrow. Of others a part would be of no use."""
+
+_LEAST: Final = 10
+"""Of a column that is cut so many characters are shown at least, or it is left out."""
 
 _ROOMY: Final = 60
 """A terminal of fewer columns shows the numbers of a progress bar, and no bar."""
+
+_BINARY: Final = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
+"""What no text has. It may ring, move the cursor and have colours: it goes to the terminal as its function says."""
+
+_ENDS_OF_LINE: Final = re.compile(r"\s*[\r\n]\s*")
 
 _STYLES: Final[Mapping[str, str]] = {
     "SUCCEEDED": "green",
@@ -54,8 +71,14 @@ def complain(text: str) -> None:
     typer.echo(f"homing: {plain(text)}", err=True)
 
 
-def print_raw(data: bytes) -> None:
-    """Print the output of a function just as it is; on a terminal, with the end of line that it may lack."""
+def print_raw(data: bytes, content_type: str) -> None:
+    """Print the output of a function just as it is; on a terminal, with the end of line that it may lack.
+
+    What is no text is not for terminals: there its size and type are told.
+    """
+    if sys.stdout.isatty() and not is_text(data):
+        complain(f"{binary(data, content_type)}: --output FILE writes it to a file, and so does > FILE")
+        return
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     if data and not data.endswith(b"\n") and sys.stdout.isatty():
@@ -63,9 +86,36 @@ def print_raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def write_file(path: Path, data: bytes, content_type: str) -> None:
+    """Write the output of a function to a file, and say so.
+
+    :raises typer.BadParameter: It cannot be written.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--output") from None
+    complain(f"wrote {binary(data, content_type)} to {path}")
+
+
 def print_line(text: str) -> None:
     """Print a line at once."""
     typer.echo(plain(text))
+
+
+def print_one_line(data: bytes) -> None:
+    r"""Print the output of a function as one line: without its last end of line, and with ``\n`` for others.
+
+    All else stays as it is, but for what could play tricks on a terminal.
+    """
+    line = data.rstrip(b"\r\n")
+    if sys.stdout.isatty():
+        text = line.decode(errors="replace")
+        typer.echo("\t".join(escaped(part) for part in text.split("\t")))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line.replace(b"\n", b"\\n") + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def print_styled(text: str, style: str) -> None:
@@ -81,18 +131,49 @@ def print_json(item: Message | Mapping[str, object]) -> None:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table."""
-    _print(grid(columns, rows))
+    """Print a table, each record in one line. A terminal shows what there is room for; piped, all is there."""
+    if sys.stdout.isatty():
+        _print(grid(columns, rows, Console().width))
+    else:
+        _print_aligned([list(columns), *([plain(cell) for cell in row] for row in rows)])
 
 
-def grid(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """Return a table."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column == "ID")
-    for row in rows:
-        made.add_row(*(Text(plain(cell), style=_STYLES.get(cell, "")) for cell in row))
+def grid(columns: Iterable[str], rows: Iterable[Iterable[str]], width: int) -> Table:
+    """Return a table that has room in so many columns of a terminal: what is long is cut, what has no room left out."""
+    names = list(columns)
+    cells = [[plain(cell) for cell in row] for row in rows]
+    natural = [max(cell_len(name), *(cell_len(row[place]) for row in cells), 0) for place, name in enumerate(names)]
+    widths = fitted(names, natural, width)
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for place, size in widths.items():
+        made.add_column(names[place], overflow="ellipsis", no_wrap=True, width=size)
+    for row in cells:
+        made.add_row(*(Text(row[place], style=_STYLES.get(row[place], "")) for place in widths))
     return made
+
+
+def fitted(names: Sequence[str], natural: Sequence[int], width: int) -> dict[int, int]:
+    """Return which columns of a table a terminal shows, by their places, and how wide.
+
+    From the left each is shown that still has room, if need be cut; what room is left goes to those that are.
+
+    :param names: The names of the columns.
+    :param natural: How wide each would be.
+    :param width: How wide the terminal is.
+    """
+    shown: dict[int, int] = {}
+    room = width
+    for place, (name, size) in enumerate(zip(names, natural, strict=True)):
+        least = min(size, max(_LEAST, cell_len(name))) if name in _CUT else size
+        gap = _GAP if shown else 0
+        if least + gap <= room or not shown:
+            shown[place] = min(least, room)
+            room -= least + gap
+    for place, size in shown.items():
+        more = min(natural[place] - size, max(room, 0))
+        shown[place] += more
+        room -= more
+    return shown
 
 
 def is_live() -> bool:
@@ -120,6 +201,9 @@ def progress() -> Progress:
 
 def fields(items: Iterable[tuple[str, str]]) -> None:
     """Print names and values, leaving out the empty ones."""
+    if not sys.stdout.isatty():
+        _print_aligned([[name, plain(value)] for name, value in items if value])
+        return
     made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -132,19 +216,50 @@ def fields(items: Iterable[tuple[str, str]]) -> None:
 def heading(text: str) -> None:
     """Print what the table below is about."""
     typer.echo()
-    _print(Text(text, style="bold"))
+    print_styled(text, "bold")
 
 
-def _print(item: Table | Text) -> None:
+def _print(item: Table) -> None:
     """Print through rich, without the spaces that it fills lines up with."""
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(item)
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells, each in one line however long that is."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (set_cell_size(cell, width + _GAP) for cell, width in zip(row, widths, strict=True))
+        typer.echo("".join(padded).rstrip())
+
+
+def is_text(data: bytes) -> bool:
+    """Tell whether a terminal can show what a function answered."""
+    try:
+        return not _BINARY.search(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def shown_text(data: bytes, content_type: str) -> str:
+    """Return the text that a function answered; what it is where it is none."""
+    return data.decode().strip() if is_text(data) else binary(data, content_type)
+
+
+def binary(data: bytes, content_type: str) -> str:
+    """Return in words how much there is, and of what."""
+    return f"{len(data):,} bytes of {plain(content_type) or 'data'}"
+
+
 def plain(text: str) -> str:
-    """Return a text without control characters, which could play tricks on a terminal, in one line."""
+    """Return a text in one line, without control characters, which could play tricks on a terminal."""
+    return escaped(_ENDS_OF_LINE.sub(" ", text.strip("\r\n")))
+
+
+def escaped(text: str) -> str:
+    """Return a text with its control characters written out."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

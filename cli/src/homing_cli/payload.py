@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import select
 import stat
 import sys
 from pathlib import Path
+from typing import Final
 
 import typer
 
 import homing
+from homing_cli.output import complain
+
+_WORDLESS: Final = 1.0
+"""So many seconds of silence on standard input are nothing to tell of."""
 
 
 def read_payload(argument: str | None, data: str | None) -> tuple[str | bytes | None, str | None]:
@@ -44,11 +50,19 @@ def is_piped() -> bool:
 
 
 def _read_stdin() -> bytes:
+    _tell_that_it_waits()
     content = sys.stdin.buffer.read(homing.MAX_PAYLOAD + 1)
     if len(content) > homing.MAX_PAYLOAD:
         # How much more there is cannot be told without reading what may never end.
         raise homing.PayloadTooLargeError(size=len(content), limit=homing.MAX_PAYLOAD, field="payload from stdin")
     return content
+
+
+def _tell_that_it_waits() -> None:
+    """Tell who sits at a terminal what this waits for, where nothing comes."""
+    if sys.stderr.isatty() and not select.select([sys.stdin], [], [], _WORDLESS)[0]:
+        end = "Ctrl-D ends it" if sys.stdin.isatty() else "what is piped in has not ended"
+        complain(f"waiting for the payload on standard input; {end}")
 
 
 def _read_file(path: Path) -> bytes:

@@ -8,8 +8,9 @@ import typer
 
 from homing import Attempt, Delivery, Invocation
 from homing_cli import output
+from homing_cli.exits import REFUSED
 from homing_cli.options import Json, Target, connect, wants_json
-from homing_cli.results import shown
+from homing_cli.results import Output, shown
 
 _RERUNS = 10
 """So many re-runs are named at the most."""
@@ -22,6 +23,7 @@ def get(
     events: Annotated[
         bool, typer.Option("--events", "-e", help="Show its whole history too, with times from its acceptance on.")
     ] = False,
+    to: Output = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -31,10 +33,17 @@ def get(
     Examples:
       homing get 01935000-0000-7000-8000-000000000001
       homing get --events 01935000-0000-7000-8000-000000000001
+      homing get --output small.jpg 01935000-0000-7000-8000-000000000001
       homing get --json 01935000-0000-7000-8000-000000000001 | jq -r .result.payload.data | base64 -d
     """  # noqa: D301 - click wants the character
     with connect(ctx, target) as client:
         record = client.get(invocation_id)
+        if to is not None:
+            if record.result is None:
+                output.complain(f"{record.id} has no result: it is {record.state}")
+                raise typer.Exit(REFUSED)
+            output.write_file(to, record.result.data, record.result.content_type)
+            return
         if wants_json(ctx, json=json):
             output.print_json(record.message)
             return

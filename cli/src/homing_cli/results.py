@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from homing import Answer, InvocationError, InvocationHandle, Result
 from homing_cli import output
 
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the function's output to this file, just as it is."),
+]
+
 _SHOWN = 4096
 """At most so many characters of a result are shown between other things."""
 
 
-def wait_and_print(handle: InvocationHandle, timeout: float | None, *, as_json: bool) -> None:
+def wait_and_print(
+    handle: InvocationHandle, timeout: float | None, *, as_json: bool, to: Path | None = None
+) -> None:
     """Wait for an accepted invocation and print its result.
 
     :raises homing.InvocationError: It did not succeed; what the function said is printed.
@@ -23,7 +33,7 @@ def wait_and_print(handle: InvocationHandle, timeout: float | None, *, as_json: 
     except InvocationError as error:
         print_failure(error, as_json=as_json)
         raise
-    print_result(result, as_json=as_json)
+    print_result(result, as_json=as_json, to=to)
 
 
 def print_accepted(handle: InvocationHandle, *, as_json: bool) -> None:
@@ -34,12 +44,14 @@ def print_accepted(handle: InvocationHandle, *, as_json: bool) -> None:
         output.print_line(handle.id)
 
 
-def print_result(result: Result, *, as_json: bool) -> None:
-    """Print the output of a function just as it is; as JSON the record."""
+def print_result(result: Result, *, as_json: bool, to: Path | None = None) -> None:
+    """Print the output of a function just as it is, or write it to a file; as JSON the record."""
+    if to is not None:
+        output.write_file(to, result.data, result.content_type)
     if as_json:
         output.print_json(result.invocation.message)
-    else:
-        output.print_raw(result.data)
+    elif to is None:
+        output.print_raw(result.data, result.content_type)
 
 
 def print_failure(error: InvocationError, *, as_json: bool) -> None:
@@ -51,7 +63,9 @@ def print_failure(error: InvocationError, *, as_json: bool) -> None:
 
 
 def shown(answer: Answer) -> str:
-    """Return the beginning of an answer's text, line by line, without control characters."""
+    """Return the beginning of an answer's text, line by line, without control characters; what it is if no text."""
+    if not output.is_text(answer.data):
+        return output.binary(answer.data, answer.content_type)
     lines = answer.text[:_SHOWN].splitlines()
     rest = ["…"] if len(answer.text) > _SHOWN else []
-    return "\n".join([*(output.plain(line) for line in lines), *rest])
+    return "\n".join([*("\t".join(map(output.escaped, line.split("\t"))) for line in lines), *rest])

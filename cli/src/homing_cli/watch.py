@@ -37,7 +37,7 @@ def watch(
     resume_token: Annotated[
         str | None, typer.Option(help="Go on where another watch ended; it prints its token at its end.")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many; by default never.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, max=1_000_000_000, help="End after so many; by default never.")] = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -98,7 +98,7 @@ def _show_live(events: Iterable[WatchEvent]) -> None:
             while len(rows) > max(1, console.height - 4):
                 del rows[next(iter(rows))]
             total = "   ".join(f"{number} {state}" for state, number in ends.most_common())
-            table = output.grid(("AT", "ID", "FUNCTION", "STATE", "TOOK", "RESULT"), rows.values())
+            table = output.grid(("AT", "ID", "FUNCTION", "STATE", "TOOK", "RESULT"), rows.values(), console.width)
             live.update(Group(Text(total), table))
 
 
@@ -134,5 +134,6 @@ def _news(event: WatchEvent) -> str:
     if not record.ended:
         text = output.progress_of(record) if record.progress else str(record.wait_reason or "")
     else:
-        text = record.failure.message if record.failure else event.result.text.strip()
+        answer = event.result
+        text = record.failure.message if record.failure else output.shown_text(answer.data, answer.content_type)
     return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"
