@@ -185,7 +185,13 @@ def test_deliveries_are_what_receivers_get(dev: Client) -> None:
         for path, (headers, body) in real.items():
             [kept] = server.deliveries(url + path)
             # What cat answers has no media type, and what the fake is told has one.
-            same = {"x-function-name", "x-function-status", "x-homing-state", "x-homing-depth", "x-job"} & headers.keys()
+            same = {
+                "x-function-name",
+                "x-function-status",
+                "x-homing-state",
+                "x-homing-depth",
+                "x-job",
+            } & headers.keys()
             assert {name: kept.headers[name] for name in same} == {name: headers[name] for name in same}
             if path == "/hook":
                 assert kept.body == body == b'{"a":1}'

@@ -61,9 +61,7 @@ FREE = {"HOMING_GRPC_LISTEN": "127.0.0.1:0", "HOMING_HTTP_LISTEN": "127.0.0.1:0"
 def test_an_address_in_use_is_told_with_its_setting(
     tmp_path: Path, broker_url: str, taken: str, program: str, setting: str
 ) -> None:
-    done = run(
-        program, folder=tmp_path, **FREE | {"HOMING_BROKER_URL": broker_url, f"HOMING_{setting.upper()}": taken}
-    )
+    done = run(program, folder=tmp_path, **FREE | {"HOMING_BROKER_URL": broker_url, f"HOMING_{setting.upper()}": taken})
 
     told = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert done.returncode != 0
@@ -89,7 +87,10 @@ def test_a_wrong_address_is_told(tmp_path: Path, program: str, arguments: list[s
     ("url", "told"),
     [
         ("tcp://127.0.0.1:1", "docker_url: must be unix://PATH or http://HOST:PORT, as in unix:///var/run/docker.sock"),
-        ("unix:///nowhere/docker.sock", "docker_url: the Docker Engine at unix:///nowhere/docker.sock does not answer: "),
+        (
+            "unix:///nowhere/docker.sock",
+            "docker_url: the Docker Engine at unix:///nowhere/docker.sock does not answer: ",
+        ),
         ("http://127.0.0.1:1", "docker_url: the Docker Engine at http://127.0.0.1:1 does not answer: "),
     ],
 )
@@ -127,7 +128,9 @@ def test_grpc_has_no_handlers_of_forks_in_our_processes(module: str) -> None:
 
 def test_the_sdk_leaves_the_environment_alone() -> None:
     program = "import os; before = dict(os.environ); import homing, homing.testing; print(before == dict(os.environ))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "True\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "True\n"
+    )
 
 
 def test_dev_that_is_interrupted_at_its_start_ends_quietly(tmp_path: Path) -> None:

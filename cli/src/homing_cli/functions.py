@@ -91,7 +91,9 @@ def _confirm_removal(client: Client, name: str) -> None:
         return
     if waiting.total:
         number = f"{waiting.total:,}{' or more' if waiting.more else ''}"
-        confirm(f"{number} waiting invocation{'' if waiting.total == 1 else 's'} of {name} will end INVALID. Remove it?")
+        confirm(
+            f"{number} waiting invocation{'' if waiting.total == 1 else 's'} of {name} will end INVALID. Remove it?"
+        )
 
 
 def source_of(function: Function) -> str:

@@ -35,7 +35,9 @@ def invoke(
     ] = 50,
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
-    callback_url: Annotated[str | None, typer.Option(help="With --async or --each: a URL that receives the output.")] = None,
+    callback_url: Annotated[
+        str | None, typer.Option(help="With --async or --each: a URL that receives the output.")
+    ] = None,
     callback_header: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +49,9 @@ def invoke(
     on_failure: OnFailure = None,
     delay: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="DURATION", help="With --async or --each: start it so much later, up to 30d."),
+        typer.Option(
+            parser=duration, metavar="DURATION", help="With --async or --each: start it so much later, up to 30d."
+        ),
     ] = None,
     request_id: Annotated[str | None, typer.Option(help="With --async: makes it safe to say this again.")] = None,
     label: Labels = None,

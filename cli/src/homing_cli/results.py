@@ -19,9 +19,7 @@ _SHOWN = 4096
 """At most so many characters of a result are shown between other things."""
 
 
-def wait_and_print(
-    handle: InvocationHandle, timeout: float | None, *, as_json: bool, to: Path | None = None
-) -> None:
+def wait_and_print(handle: InvocationHandle, timeout: float | None, *, as_json: bool, to: Path | None = None) -> None:
     """Wait for an accepted invocation and print its result.
 
     :raises homing.InvocationError: It did not succeed; what the function said is printed.

@@ -37,7 +37,9 @@ def watch(
     resume_token: Annotated[
         str | None, typer.Option(help="Go on where another watch ended; it prints its token at its end.")
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, max=1_000_000_000, help="End after so many; by default never.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="End after so many; by default never.")
+    ] = None,
     target: Target = None,
     json: Json = False,
 ) -> None:

@@ -85,9 +85,7 @@ def test_which_columns_fit(natural: list[int], width: int, expected: dict[int, i
     assert output.fitted(["ID", "FUNCTION", "STATE", "DETAIL"], natural, width) == expected
 
 
-def test_what_is_no_text_is_not_for_a_terminal(
-    homing_fake: FakeServer, homing_client: Client, tmp_path: Path
-) -> None:
+def test_what_is_no_text_is_not_for_a_terminal(homing_fake: FakeServer, homing_client: Client, tmp_path: Path) -> None:
     homing_fake.function("photo").returns(BINARY, content_type="image/png")
     call = homing_client.invoke_async("photo")
     file = tmp_path / "photo.png"
@@ -157,7 +155,9 @@ def test_it_says_what_it_waits_for(upper: FakeServer) -> None:
     command = [sys.executable, "-c", "from homing_cli.main import main; main()", "invoke", "upper"]
     with subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, stderr=side) as process:
         os.close(side)
-        assert b"homing: waiting for the payload on standard input; what is piped in has not ended" in os.read(main, 999)
+        assert b"homing: waiting for the payload on standard input; what is piped in has not ended" in os.read(
+            main, 999
+        )
         os.write(writer, b"hello")
         os.close(writer)
         assert process.stdout is not None

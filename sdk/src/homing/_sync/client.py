@@ -41,6 +41,7 @@ class Client(Invoking, ById, ByFilter, Bodies):
         tls_cert: str | os.PathLike[str] | None = None,
         tls_key: str | os.PathLike[str] | None = None,
         timeout: Seconds | None = DEFAULT_TIMEOUT,
+        use_proxy: bool | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         """Make a client; it connects with its first call.
@@ -55,6 +56,8 @@ class Client(Invoking, ById, ByFilter, Bodies):
         :param tls_key: A PEM file with the key of that certificate; by default HOMING_TLS_KEY.
         :param timeout: The longest that a call may take where it does not say itself, in seconds or as a timedelta;
             calls that are retried because the server is unavailable are retried within it. None means for ever.
+        :param use_proxy: Whether calls go through the proxy that the environment names, in grpc_proxy, https_proxy or
+            http_proxy, to hosts that no_proxy does not name; by default HOMING_USE_PROXY, or else not.
         :param interceptors: Callables that every call passes on its way out, the first one first; see
             ``Interceptor``.
         :raises TypeError: An argument is of the wrong type.
@@ -68,6 +71,7 @@ class Client(Invoking, ById, ByFilter, Bodies):
                 tls_cert=tls_cert,
                 tls_key=tls_key,
                 timeout=timeout,
+                use_proxy=use_proxy,
                 environment=os.environ,
             ),
             checked(interceptors),

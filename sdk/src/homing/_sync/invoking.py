@@ -12,7 +12,7 @@ from homing._core.batch import Batch, requests_of
 from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.destinations import Destinations
 from homing._core.headers import HeaderValues
-from homing._core.options import AsyncOptions, InvocationRequest, RunOptions
+from homing._core.options import AsyncOptions, InvocationRequest
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Query, Seconds, invocation_spec
@@ -238,7 +238,7 @@ class Invoking:
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Result, None, None]: ...
 
     @overload
@@ -251,7 +251,7 @@ class Invoking:
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Result | Exception, None, None]: ...
 
     @overload
@@ -264,7 +264,7 @@ class Invoking:
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Out, None, None]: ...
 
     @overload
@@ -277,7 +277,7 @@ class Invoking:
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: Seconds | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Out | Exception, None, None]: ...
 
     def map(
@@ -289,7 +289,7 @@ class Invoking:
         ordered: bool = True,
         return_exceptions: bool = False,
         timeout: Seconds | None = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Any, None, None]:
         """Run a function for each item and yield the results while items go in.
 
@@ -315,7 +315,7 @@ class Invoking:
             goes on. Errors of ``items`` itself and of the use of the client are raised nevertheless.
         :param timeout: How long to wait for each item, in seconds or as a timedelta; by default for ever. To be
             accepted an item has no longer than the client's timeout.
-        :param options: Options of ``invoke`` that hold for all: labels, attempt_timeout, retry_policy and so on.
+        :param options: Options of ``invoke_async`` that hold for all: labels, on_success, retry_policy and so on.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument or an item breaks a rule.
         :raises InvocationError: An invocation ended without success.

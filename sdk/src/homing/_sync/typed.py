@@ -107,7 +107,7 @@ class TypedFunction(Generic[In, Out]):
         ordered: bool = ...,
         return_exceptions: Literal[False] = ...,
         timeout: float | timedelta | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Out, None, None]: ...
 
     @overload
@@ -120,7 +120,7 @@ class TypedFunction(Generic[In, Out]):
         ordered: bool = ...,
         return_exceptions: bool,
         timeout: float | timedelta | None = ...,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Out | Exception, None, None]: ...
 
     def map(
@@ -132,7 +132,7 @@ class TypedFunction(Generic[In, Out]):
         ordered: bool = True,
         return_exceptions: bool = False,
         timeout: float | timedelta | None = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AsyncOptions],
     ) -> Generator[Out | Exception, None, None]:
         """Run the function for each value and yield the outputs, as ``client.map`` does; the options are the same.
 
@@ -159,7 +159,7 @@ class TypedFunction(Generic[In, Out]):
             return_exceptions=return_exceptions,
         )
 
-    def _request(self, value: In, request_id: str | None, options: AsyncOptions | RunOptions) -> InvocationRequest:
+    def _request(self, value: In, request_id: str | None, options: AsyncOptions) -> InvocationRequest:
         payload, content_type = self._signature.payload(value)
         given: AsyncOptions = {"content_type": content_type, **options}
         return InvocationRequest(function=self.name, payload=payload, request_id=request_id, **given)

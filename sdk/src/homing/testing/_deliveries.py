@@ -82,9 +82,7 @@ def deliver(
             body, headers = _envelope_body(record, read, wrapped=uri.startswith("http")), own
             headers["content-type"] = ["application/json"]
         pairs = [(name, value) for name, values in headers.items() for value in values]
-        made.append(
-            FakeDelivery(kind=kind, uri=uri, invocation_id=record.id, headers=Headers(pairs), body=body)
-        )
+        made.append(FakeDelivery(kind=kind, uri=uri, invocation_id=record.id, headers=Headers(pairs), body=body))
     return made
 
 

@@ -143,7 +143,9 @@ class FakeServer:
         """
         if method not in METHODS:
             near = difflib.get_close_matches(method, METHODS, n=1)
-            rule = f"must be the name of a method of the API, is {method!r}" + "".join(f": is {one} meant?" for one in near)
+            rule = f"must be the name of a method of the API, is {method!r}" + "".join(
+                f": is {one} meant?" for one in near
+            )
             raise check.invalid("method", rule)
         if check.integer("times", times) < 1:
             raise check.invalid("times", f"must be at least 1, is {times}")
