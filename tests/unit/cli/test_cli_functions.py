@@ -202,8 +202,8 @@ def test_one_function_is_shown_in_full(scripted_server: ScriptedServer) -> None:
 def test_remove_tells_what_it_meant(scripted_server: ScriptedServer) -> None:
     scripted_server.script("DeleteFunction", function_service_pb2.DeleteFunctionResponse(invalidated=2))
 
-    assert homing("remove", "figlet").stdout == "figlet is removed; 2 waiting invocations ended INVALID\n"
-    assert objects(homing("remove", "figlet", "--json").stdout) == [{"invalidated": "2"}]
+    assert homing("remove", "figlet", "--yes").stdout == "figlet is removed; 2 waiting invocations ended INVALID\n"
+    assert objects(homing("remove", "figlet", "--yes", "--json").stdout) == [{"invalidated": "2"}]
 
 
 def test_a_paused_function_is_shown_as_such(scripted_server: ScriptedServer) -> None:

@@ -309,13 +309,13 @@ def test_what_would_be_delivered_is_kept(driver: Driver, client: Any, homing_fak
     homing_fake.function("f").fails(400, {"why": "bad"})
     driver.do(client.functions.deploy, name="f", image="f:1", on_failure="amqp:failures/f")
     handle = driver.do(
-        client.invoke_async, "f", b"\x00", callback_url="https://example.org/", callback_headers={"Content-Type": "x/y"}
+        client.invoke_async, "f", b"\x00", callback_url="https://example.org/", callback_headers={"X-Job": "7"}
     )
     driver.do(client.invoke_async, "f", on_failure="https://example.org/failed")
 
     callback, destination, own = homing_fake.deliveries()
     assert (callback.kind, callback.uri) == (homing.DeliveryKind.CALLBACK, "https://example.org/")
-    assert (callback.body, callback.headers["content-type"]) == (b'{"why":"bad"}', "x/y")
+    assert (callback.body, callback.headers["x-job"]) == (b'{"why":"bad"}', "7")
     assert (destination.kind, destination.uri) == (homing.DeliveryKind.ON_FAILURE, "amqp:failures/f")
     assert (destination.invocation_id, destination.envelope.id) == (handle.id, handle.id)
     assert destination.envelope.state is InvocationState.FAILED

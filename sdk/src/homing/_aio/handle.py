@@ -220,7 +220,9 @@ class AsyncInvocationHandle(Generic[Out]):
         return self._seen
 
     async def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
-        request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
+        request = invocation_service_pb2.GetInvocationRequest(
+            id=self._id, include_payload=check.flag("include_payload", include_payload)
+        )
         response = await self._connection.call_idempotent(
             self._connection.invocations.GetInvocation, request, deadline=deadline
         )

@@ -112,9 +112,9 @@ def moment(name: str, value: object) -> datetime:
         raise invalid(name, f"must be from the year 1 to the year 9999 in UTC, is {value.isoformat()}") from None
 
 
-def from_now(name: str, value: object) -> datetime:
-    """Check that an argument is a duration that is not negative; return when it is over."""
-    length = seconds(name, value)
+def from_now(name: str, value: object, *, zero: bool = True) -> datetime:
+    """Check that an argument is a duration, as ``seconds`` does; return when it is over."""
+    length = seconds(name, value, zero=zero)
     try:
         return datetime.now(UTC) + timedelta(seconds=length)
     except OverflowError:

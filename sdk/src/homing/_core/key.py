@@ -71,8 +71,12 @@ def create_request(
         max_per_second=0 if max_per_second is None else check.number("max_per_second", max_per_second),
     )
     if expires is not None:
-        end = check.moment if isinstance(expires, datetime) else check.from_now
-        key.expire_time.FromDatetime(end("expires", expires))
+        end = (
+            check.moment("expires", expires)
+            if isinstance(expires, datetime)
+            else check.from_now("expires", expires, zero=False)
+        )
+        key.expire_time.FromDatetime(end)
     return key_service_pb2.CreateKeyRequest(key=key, request_id=request_id_of(request_id))
 
 

@@ -41,8 +41,8 @@ def list_request(
         filter=invocation_filter(**conditions),
         order=_ORDERS[order],
         page_token="" if page_token is None else check.text("page_token", page_token),
-        include_payload=include_payload,
-        include_result=include_result,
+        include_payload=check.flag("include_payload", include_payload),
+        include_result=check.flag("include_result", include_result),
     )
 
 

@@ -27,7 +27,7 @@ from homing.v1 import (
     signing_key_service_pb2,
     signing_key_service_pb2_grpc,
 )
-from homing_core.listening import listening
+from homing_core.listening import listening, probe
 from homing_core.tls import TlsFiles
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
@@ -181,6 +181,7 @@ class GrpcFront:
         :raises ListenError: The address cannot be listened on.
         """
         with listening("grpc_listen", self._listen):
+            probe(self._listen)
             port = (
                 self._server.add_insecure_port(self._listen)
                 if self._credentials is None
