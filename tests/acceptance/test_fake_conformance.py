@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +61,7 @@ BAD: dict[str, Call] = {
     "too many headers": invoked(headers={f"X-{number}": "x" for number in range(65)}),
     "destination of an unknown kind": lambda client: client.invoke_async("cat", on_success="mailto:x@example.org"),
     "destination with a password": invoked(on_failure=["https://a:b@example.org/"]),
+    "function that does not exist": invoked(on_success="function:nobody"),
     "function that is no name": invoked(on_success="function:No.Such"),
     "delay of 40 days": invoked(delay=timedelta(days=40)),
     "start in 40 days": invoked(schedule_time=datetime.now(UTC) + timedelta(days=40)),
@@ -138,7 +138,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "attempt_timeout": timedelta(days=1),
     },
     "policy": {"retry_policy": RetryPolicy(max_attempts=100, backoff_multiplier=100, max_backoff=timedelta(days=1))},
-    "destinations": {"on_success": ["amqp:x/y", "https://example.org/"], "on_failure": "function:next"},
+    "destinations": {"on_success": ["amqp:x/y", "https://example.org/"], "on_failure": "function:broken"},
 }
 
 

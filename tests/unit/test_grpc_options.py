@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,13 +69,13 @@ def test_a_call_outlives_the_pings_of_its_client(*, limited: bool) -> None:
         over.wait(3)
         return request
 
-    handler = grpc.unary_unary_rpc_method_handler(wait)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(wait)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Wait": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=faster(settings.CHANNEL_OPTIONS)) as channel:
-            call = channel.unary_unary("/test/Wait")
+            call: Callable[..., bytes] = channel.unary_unary("/test/Wait")
             if limited:
                 assert call(b"x", timeout=60) == b"x"
             else:  # else this test could not fail

@@ -39,8 +39,9 @@ def listed(homing_fake: FakeServer, homing_client: Client) -> str:
     return call.id
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120, 200])
-@pytest.mark.parametrize("command", ["list", "functions", "deadletters list"])
+@pytest.mark.parametrize(
+    ("command", "columns"), [("list", 60), ("list", 80), ("list", 200), ("functions", 60), ("deadletters list", 80)]
+)
 def test_a_table_has_a_line_for_each_record_whatever_the_width(listed: str, columns: int, command: str) -> None:
     shown = lines(Terminal(*command.split(), COLUMNS=str(columns)))
 
@@ -138,14 +139,14 @@ def test_bytes_stay_as_they_were_in_lines(homing_fake: FakeServer) -> None:
 
 def test_each_line_has_destinations(upper: FakeServer) -> None:
     run = program(
-        *("invoke", "upper", "--each", "-", "--on-success", "function:next", "--on-failure", "amqp:failed/upper"),
+        *("invoke", "upper", "--each", "-", "--on-success", "function:upper", "--on-failure", "amqp:failed/upper"),
         *("--callback-url", "https://example.org/hook", "--callback-header", "X-Job=7"),
         piped=b"one\ntwo\n",
     )
 
     assert (run.returncode, run.stdout) == (0, b"ONE\nTWO\n"), run.stderr
     for call in upper.calls():
-        assert (call.on_success, call.on_failure) == (("function:next",), ("amqp:failed/upper",))
+        assert (call.on_success, call.on_failure) == (("function:upper",), ("amqp:failed/upper",))
         assert (call.callback_url, call.callback_headers["x-job"]) == ("https://example.org/hook", "7")
 
 

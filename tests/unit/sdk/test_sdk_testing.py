@@ -280,6 +280,7 @@ def test_what_cannot_be_answered_is_refused_at_once(
 
 def test_all_that_was_asked_for_is_kept(driver: Driver, client: Any, homing_fake: FakeServer) -> None:
     homing_fake.function("f")
+    homing_fake.function("g")
     due = datetime(2026, 1, 1, tzinfo=UTC)
     policy = RetryPolicy(max_attempts=7, retry_status_codes=(503,))
 

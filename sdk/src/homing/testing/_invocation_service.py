@@ -185,6 +185,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
     def _accept(self, request: api.InvokeAsyncRequest) -> api.InvokeAsyncResponse:
         check_spec(request.spec, request_id=request.request_id)
         function = self.state.find(request.spec.function)
+        self.state.check_destinations(request.spec)
         record, duplicate = self._store.accept(request.spec, function, sync=False, request_id=request.request_id)
         self._store.run(record.id)
         return api.InvokeAsyncResponse(invocation=slim(record), duplicate=duplicate)

@@ -10,9 +10,10 @@ from google.protobuf.message import Message
 
 from homing.testing._function import FakeFunction
 from homing.testing._refusal import Refusal, request_id_reused
+from homing.testing._rules import Rules
 from homing.testing._store import Store
 from homing.v1 import function_pb2, secret_service_pb2
-from homing.v1.invocation_pb2 import Invocation
+from homing.v1.invocation_pb2 import Invocation, InvocationSpec
 
 
 class State:
@@ -46,6 +47,19 @@ class State:
                 metadata={"function": name},
             )
         return self.function(name)
+
+    def check_destinations(self, spec: InvocationSpec) -> None:
+        """Check that the functions exist that outcomes are to go to.
+
+        :raises Refusal: One does not.
+        """
+        rules = Rules()
+        for field in ("on_success", "on_failure"):
+            for place, destination in enumerate(getattr(spec, field)):
+                name = destination.uri.removeprefix("function:")
+                if name != destination.uri and name not in self.deployed:
+                    rules.add(f"spec.{field}[{place}].uri", f"names a function that does not exist, {name!r}")
+        rules.done()
 
     def rerun(self, earlier: Invocation, request_id: str = "") -> tuple[Invocation, bool]:
         """Run an invocation again; return the new one, and whether the same request made it before.
