@@ -40,5 +40,5 @@ def test_bad_settings_are_told_in_one_line(tmp_path: Path) -> None:
     dev.launch()
     assert dev.wait() == 2
     assert [line["text"] for line in dev.lines] == [
-        "homing: runtime: Value error, must be a comma-separated list of docker, process"
+        "homing: runtime: must be a comma-separated list of docker, process"
     ]

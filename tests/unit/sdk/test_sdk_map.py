@@ -258,7 +258,7 @@ def test_each_item_has_the_destinations(driver: Driver, homing_fake: FakeServer)
     client = driver.client()
     typed = client.function("f", input=str, output=str)
     options = {
-        "on_success": ["function:next"],
+        "on_success": ["function:f"],
         "on_failure": "amqp:failed/f",
         "callback_url": "https://example.org/hook",
         "max_age": 60,
@@ -268,5 +268,5 @@ def test_each_item_has_the_destinations(driver: Driver, homing_fake: FakeServer)
     assert driver.rest(typed.map(["b"], **options)) == ["B"]
 
     for call in homing_fake.calls("f"):
-        assert (call.on_success, call.on_failure) == (("function:next",), ("amqp:failed/f",))
+        assert (call.on_success, call.on_failure) == (("function:f",), ("amqp:failed/f",))
         assert (call.callback_url, call.max_age) == ("https://example.org/hook", timedelta(minutes=1))

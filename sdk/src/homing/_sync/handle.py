@@ -221,7 +221,9 @@ class InvocationHandle(Generic[Out]):
         return self._seen
 
     def _get(self, *, deadline: Deadline, include_payload: bool = False) -> Invocation:
-        request = invocation_service_pb2.GetInvocationRequest(id=self._id, include_payload=include_payload)
+        request = invocation_service_pb2.GetInvocationRequest(
+            id=self._id, include_payload=check.flag("include_payload", include_payload)
+        )
         response = self._connection.call_idempotent(
             self._connection.invocations.GetInvocation, request, deadline=deadline
         )
