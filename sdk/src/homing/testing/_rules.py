@@ -175,6 +175,8 @@ def check_spec(spec: invocation_pb2.InvocationSpec, *, request_id: str = "") -> 
         rules.duration("spec.attempt_timeout", spec.attempt_timeout, 0, _DAY)
     if spec.HasField("max_age"):
         rules.duration("spec.max_age", spec.max_age, 1, 30 * _DAY)
+    if spec.HasField("delay"):
+        rules.duration("spec.delay", spec.delay, 0, 30 * _DAY)
     if spec.HasField("schedule_time") and spec.schedule_time.ToSeconds() - time.time() > 30 * _DAY:
         rules.add("spec.schedule_time", "must be at most 30 days ahead")
     if spec.HasField("callback"):
