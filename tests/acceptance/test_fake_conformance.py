@@ -124,6 +124,8 @@ def test_what_one_refuses_the_other_refuses(name: str, fake: Client, dev: Client
 
 GOOD: dict[str, dict[str, Any]] = {
     "nothing": {},
+    "no delay": {"delay": 0},
+    "a time that is past": {"schedule_time": datetime(2026, 1, 1, tzinfo=UTC)},
     "all of a request": {
         "method": "PUT",
         "path": "/a/b",

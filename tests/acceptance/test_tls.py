@@ -16,6 +16,7 @@ import pytest
 
 from homing import Client, DeliveryAttempt, InvalidRequestError, InvocationHandle, UnavailableError
 from support.certificates import Authority, Pair
+from support.cli import homing
 from support.confidential import confidential
 from support.processes import Cluster, ProcessError, Server
 from support.rabbitmq import RabbitNode
@@ -104,6 +105,11 @@ def test_clients_and_workers_show_certificates_where_the_server_wants_them(
     call = client.invoke_async("echo", "x", callback_url="http://gateway:8080/nothing")
     assert first_attempt(call).status_code == 404
 
+    shown = homing(
+        *("--target", server.target, "--tls-ca", str(authority.ca)),
+        *("--tls-cert", str(mine.cert), "--tls-key", str(mine.key), "invoke", "echo", "hello"),
+    )
+    assert (shown.exit_code, shown.stdout) == (0, "hello"), shown.stderr
     refused(Client(server.target, tls_ca=authority.ca, timeout=2))
     refused(Client(server.target, tls_ca=authority.ca, tls_cert=stranger.cert, tls_key=stranger.key, timeout=2))
     context = ssl.create_default_context(cafile=str(authority.ca))
@@ -136,6 +142,16 @@ def test_a_file_that_cannot_be_used_is_named(
     with pytest.raises(ProcessError, match=message):
         server.start()
     assert server.wait() == 1
+
+
+def test_options_of_the_command_go_before_the_environment(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMING_TLS_CA", str(pair.cert))
+
+    for option, setting in (("--tls-ca", "tls_ca"), ("--tls-cert", "tls_cert"), ("--tls-key", "tls_key")):
+        given = {"--tls-cert": str(pair.cert), "--tls-key": str(pair.key)} | {option: "/missing.pem"}
+        result = homing(*(part for pair_ in given.items() for part in pair_), "list")
+        assert result.exit_code == 2
+        assert f"{setting}: cannot be read" in " ".join(result.stderr.split())
 
 
 def test_the_client_names_a_file_that_is_not_there(pair: Pair) -> None:

@@ -39,7 +39,8 @@ BAD = [
 
 @pytest.fixture
 def client(driver: Driver, homing_fake: FakeServer) -> Any:
-    homing_fake.function("f")
+    for name in ("f", "next", "next-1"):
+        homing_fake.function(name)
     return driver.client()
 
 

@@ -297,13 +297,16 @@ def test_all_that_was_asked_for_is_kept(driver: Driver, client: Any, homing_fake
         callback_url="https://example.org/",
     )
     driver.do(client.invoke_async, "f")
+    driver.do(client.invoke_async, "f", delay=90)
+    driver.do(client.invoke_async, "f", delay=0)
 
-    full, bare = homing_fake.calls("f")
+    full, bare, later, now = homing_fake.calls("f")
+    assert (later.delay, later.schedule_time, now.delay) == (timedelta(seconds=90), None, timedelta(0))
     assert (full.schedule_time, full.max_age) == (due, timedelta(minutes=1))
     assert (full.attempt_timeout, full.retry_policy) == (timedelta(seconds=5), policy)
     assert (full.on_success, full.on_failure) == (("function:g",), ("amqp:x/y",))
     assert full.callback_headers.get_all("x-one") == ("1", "2")
-    assert (bare.schedule_time, bare.max_age, bare.attempt_timeout, bare.retry_policy) == (None, None, None, None)
+    assert {bare.schedule_time, bare.delay, bare.max_age, bare.attempt_timeout, bare.retry_policy} == {None}
 
 
 def test_what_would_be_delivered_is_kept(driver: Driver, client: Any, homing_fake: FakeServer) -> None:

@@ -54,7 +54,9 @@ class FakeCall:
     sync: bool
     """Whether the caller waits: a call of ``invoke``."""
     schedule_time: datetime | None = None
-    """When it was to start; None for at once."""
+    """When it was to start; None where nothing is said of it."""
+    delay: timedelta | None = None
+    """How much later it was to start; None where nothing is said of it."""
     max_age: timedelta | None = None
     """How long it was to wait for its first start at the most; None for as long as the function says."""
     attempt_timeout: timedelta | None = None

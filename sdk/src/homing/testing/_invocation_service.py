@@ -32,7 +32,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     @served
     def Invoke(self, request: api.InvokeRequest, context: grpc.ServicerContext) -> api.InvokeResponse:  # noqa: N802
-        check_spec(request.spec)
+        check_spec(request.spec, sync=True)
         function = self.state.find(request.spec.function)
         record, _ = self._store.accept(request.spec, function, sync=True)
         context.send_initial_metadata(((INVOCATION_ID_KEY, record.id),))

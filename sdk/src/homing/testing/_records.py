@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -126,7 +127,8 @@ def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
         request_id=request_id or None,
         invocation_id=record.id,
         sync=record.sync,
-        schedule_time=asked.schedule_time,
+        schedule_time=spec.schedule_time.ToDatetime(tzinfo=UTC) if spec.HasField("schedule_time") else None,
+        delay=spec.delay.ToTimedelta() if spec.HasField("delay") else None,
         max_age=asked.max_age,
         attempt_timeout=asked.attempt_timeout,
         retry_policy=asked.retry_policy,

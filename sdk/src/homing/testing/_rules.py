@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing._core.destinations import MAX_DESTINATIONS, destination_messages
 from homing._core.payload import MAX_INLINE
@@ -28,6 +29,7 @@ _RESERVED: Final = frozenset(
     {"connection", "content-length", "content-type", "host", "keep-alive", "te", "trailer", "traceparent"}
     | {"transfer-encoding", "upgrade", "x-call-id", "x-start-time"}
 )
+_ASYNC_ONLY: Final = frozenset({"schedule_time", "delay", "callback", "max_age", "on_success", "on_failure"})
 _DAY: Final = 24 * 3600.0
 _MAX_URL: Final = 2048
 _MAX_HEADERS: Final = 64
@@ -159,7 +161,7 @@ class Rules:
                 self.add(where, error.violations[0].description)
 
 
-def check_spec(spec: invocation_pb2.InvocationSpec, *, request_id: str = "") -> None:
+def check_spec(spec: invocation_pb2.InvocationSpec, *, sync: bool = False, request_id: str = "") -> None:
     """Check what is to be run, whether there is such a function apart.
 
     :raises Refusal: It breaks a rule.
@@ -175,10 +177,16 @@ def check_spec(spec: invocation_pb2.InvocationSpec, *, request_id: str = "") -> 
         rules.duration("spec.attempt_timeout", spec.attempt_timeout, 0, _DAY)
     if spec.HasField("max_age"):
         rules.duration("spec.max_age", spec.max_age, 1, 30 * _DAY)
-    if spec.HasField("delay"):
+    if sync:
+        for field, _ in spec.ListFields():
+            if field.name in _ASYNC_ONLY:
+                rules.add(f"spec.{field.name}", "is for asynchronous invocations only")
+    if spec.delay != Duration():
         rules.duration("spec.delay", spec.delay, 0, 30 * _DAY)
-    if spec.HasField("schedule_time") and spec.schedule_time.ToSeconds() - time.time() > 30 * _DAY:
-        rules.add("spec.schedule_time", "must be at most 30 days ahead")
+    if spec.HasField("delay") and spec.HasField("schedule_time"):
+        rules.add("spec.delay", "cannot be given together with schedule_time")
+    if spec.HasField("schedule_time"):
+        _check_schedule(rules, spec.schedule_time)
     if spec.HasField("callback"):
         rules.url("spec.callback.url", spec.callback.url)
         rules.headers("spec.callback.headers", spec.callback.headers)
@@ -262,8 +270,20 @@ def _check_instances(rules: Rules, prefix: str, function: function_pb2.Function)
     rules.integer(f"{prefix}min_instances", function.min_instances, 0, max(0, most))
 
 
+def _check_schedule(rules: Rules, schedule_time: Timestamp) -> None:
+    try:
+        delay = schedule_time.ToMicroseconds() / 1e6 - time.time()
+    except ValueError:
+        rules.add("spec.schedule_time", "is not a time")
+        return
+    if delay > 30 * _DAY:
+        rules.add("spec.schedule_time", "must be at most 30 days ahead")
+
+
 def _check_payload(rules: Rules, field: str, payload: payload_pb2.Payload) -> None:
     rules.text(f"{field}.content_type", payload.content_type, 255)
+    if payload.WhichOneof("body") == "blob" and not payload.blob.id:
+        rules.add(f"{field}.blob.id", "must not be empty")
     if len(payload.data) > MAX_INLINE:
         rules.add(f"{field}.data", f"must have at most {MAX_INLINE} bytes (256 KiB), has {len(payload.data)}")
 

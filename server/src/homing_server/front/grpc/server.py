@@ -65,7 +65,7 @@ _MOST_PENDING = 20_000
 _METADATA_BYTES = 16 * 1024
 _IDENTITY, _GZIP = 1, 4
 """As bits for the ways to compress."""
-_OPTIONS = (
+OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     # What is compressed is unpacked by what reads requests, within bounds: gRPC itself knows none for what comes out.
     ("grpc.per_message_decompression", 0),
@@ -160,7 +160,7 @@ class GrpcFront:
                 AuthenticationInterceptor(keys, refusals),
                 ErrorInterceptor(self._calls, self._readers, refusals),
             ],
-            options=(*_OPTIONS, *_bounds(), *(_COMPRESSION if compress else ())),
+            options=(*OPTIONS, *_bounds(), *(_COMPRESSION if compress else ())),
         )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
