@@ -12,7 +12,7 @@ import pytest
 
 import homing
 from homing._core.settings import CHANNEL_OPTIONS
-from homing.v1 import invocation_service_pb2, invocation_service_pb2_grpc
+from homing.v1 import invocation_service_pb2
 from homing_server.front.grpc.server import OPTIONS
 from support import records
 
@@ -34,12 +34,10 @@ def without(*names: str) -> Options:
     return tuple(option for option in OPTIONS if option[0] not in names)
 
 
-class Slow(invocation_service_pb2_grpc.InvocationServiceServicer):
-    """Answers late, and sends nothing before."""
-
-    def Invoke(self, *_: Any) -> invocation_service_pb2.InvokeResponse:  # noqa: N802
-        threading.Event().wait(LONG / FASTER)
-        return invocation_service_pb2.InvokeResponse(invocation=records.invocation())
+def late(*_: Any) -> bytes:
+    """Answer late, and send nothing before."""
+    threading.Event().wait(LONG / FASTER)
+    return invocation_service_pb2.InvokeResponse(invocation=records.invocation()).SerializeToString()
 
 
 @pytest.fixture
@@ -49,7 +47,9 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[[Options], str]:
     def run(options: Options) -> str:
         with ThreadPoolExecutor(1) as pool:
             server = grpc.server(pool, options=faster(options))
-            invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(Slow(), server)
+            server.add_registered_method_handlers(
+                "homing.v1.InvocationService", {"Invoke": grpc.unary_unary_rpc_method_handler(late)}
+            )
             port = server.add_insecure_port("127.0.0.1:0")
             server.start()
             try:

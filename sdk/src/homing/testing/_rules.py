@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from homing._core.destinations import MAX_DESTINATIONS, destination_messages
 from homing._core.payload import MAX_INLINE
@@ -181,18 +180,9 @@ def check_spec(spec: invocation_pb2.InvocationSpec, *, sync: bool = False, reque
         for field, _ in spec.ListFields():
             if field.name in _ASYNC_ONLY:
                 rules.add(f"spec.{field.name}", "is for asynchronous invocations only")
-    if spec.delay != Duration():
-        rules.duration("spec.delay", spec.delay, 0, 30 * _DAY)
-    if spec.HasField("delay") and spec.HasField("schedule_time"):
-        rules.add("spec.delay", "cannot be given together with schedule_time")
-    if spec.HasField("schedule_time"):
-        _check_schedule(rules, spec.schedule_time)
+    _check_schedule(rules, spec)
     if spec.HasField("callback"):
-        rules.url("spec.callback.url", spec.callback.url)
-        rules.headers("spec.callback.headers", spec.callback.headers)
-        for header in spec.callback.headers:
-            if header.name.lower().startswith("webhook-"):
-                rules.add(f"spec.callback.headers[{header.name!r}]", "is set by homing itself")
+        _check_callback(rules, spec.callback)
     rules.destinations("spec.on_success", spec.on_success)
     rules.destinations("spec.on_failure", spec.on_failure)
     rules.done()
@@ -270,14 +260,28 @@ def _check_instances(rules: Rules, prefix: str, function: function_pb2.Function)
     rules.integer(f"{prefix}min_instances", function.min_instances, 0, max(0, most))
 
 
-def _check_schedule(rules: Rules, schedule_time: Timestamp) -> None:
+def _check_schedule(rules: Rules, spec: invocation_pb2.InvocationSpec) -> None:
+    if spec.delay != Duration():  # none is a delay too
+        rules.duration("spec.delay", spec.delay, 0, 30 * _DAY)
+    if not spec.HasField("schedule_time"):
+        return
+    if spec.HasField("delay"):
+        rules.add("spec.delay", "cannot be given together with schedule_time")
     try:
-        delay = schedule_time.ToMicroseconds() / 1e6 - time.time()
+        ahead = spec.schedule_time.ToMicroseconds() / 1e6 - time.time()
     except ValueError:
         rules.add("spec.schedule_time", "is not a time")
         return
-    if delay > 30 * _DAY:
+    if ahead > 30 * _DAY:
         rules.add("spec.schedule_time", "must be at most 30 days ahead")
+
+
+def _check_callback(rules: Rules, callback: policy_pb2.Callback) -> None:
+    rules.url("spec.callback.url", callback.url)
+    rules.headers("spec.callback.headers", callback.headers)
+    for header in callback.headers:
+        if header.name.lower().startswith("webhook-"):
+            rules.add(f"spec.callback.headers[{header.name!r}]", "is set by homing itself")
 
 
 def _check_payload(rules: Rules, field: str, payload: payload_pb2.Payload) -> None:
