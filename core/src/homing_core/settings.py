@@ -40,12 +40,16 @@ _OF_OTHERS: Final = frozenset(
     | {"GRPC_LISTEN", "HTTP_LISTEN", "LEASE_GRACE", "REPUBLISH_ALL", "RESEND_AFTER", "ROOT_KEY", "SECRET_KEY"}
     | {"STORE_URL", "SYNC_TIMEOUT", "TAKE_OVER_BROKER", "TLS_CLIENT_CA"}
     # Of workers.
+    | {"CONTAINER_MEMORY", "CONTAINER_NETWORK", "CONTAINER_PIDS", "CONTAINER_USER"}
     | {"DELIVERY_DELAYS", "DOCKER_URL", "LEASE_AFTER", "LEASE_TERM", "METRICS_LISTEN", "PROGRESS_LISTEN"}
     | {"PROGRESS_URL", "PULL_TIMEOUT", "RUNTIME", "START_TIMEOUT", "STOP_GRACE", "WORKER_NAME"}
     # Of both, with those that every process has.
     | {"DRAIN_TIMEOUT"}
 )
 """The settings of homing's other programs, which one environment may hold beside those of this process."""
+
+_NEAR: Final = 0.8
+"""Names that are alike to this degree, of 1, may be meant: all begin alike, so less would say nothing."""
 
 LOOPBACK: Final = "127.0.0.0/8,::1/128"
 """The networks of this host, as settings have them."""
@@ -237,11 +241,8 @@ def unknown_settings(environment: Mapping[str, str], *kinds: type[CommonSettings
         for name in sorted(environment)
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name)
     ]
-    return [
-        f"{name} is no setting; is {near} meant?"
-        for name in unknown
-        for near in difflib.get_close_matches(name, own, n=1, cutoff=0)
-    ]
+    near = {name: difflib.get_close_matches(name, own, n=1, cutoff=_NEAR) for name in unknown}
+    return [f"{name} is no setting" + "".join(f"; is {one} meant?" for one in near[name]) for name in unknown]
 
 
 def explain(error: ValidationError) -> str:

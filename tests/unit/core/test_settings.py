@@ -27,6 +27,7 @@ def test_each_is_told_of_its_own() -> None:
     assert unknown_settings({"HOMING_GRPC_LISTN": "x"}, ServerSettings) == [
         "HOMING_GRPC_LISTN is no setting; is HOMING_GRPC_LISTEN meant?"
     ]
+    assert unknown_settings({"HOMING_FROBNICATE": "x"}, ServerSettings) == ["HOMING_FROBNICATE is no setting"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
