@@ -33,12 +33,24 @@ _GAP: Final = 3
 """So many spaces are between two columns."""
 
 _CUT: Final = frozenset(
-    {"CAUSED", "DETAIL", "FAILURE", "FUNCTIONS", "INSTANCE", "LAST FAILURE", "NEXT AFTER", "RESULT", "SCOPES", "SOURCE"}
+    {
+        "CAUSED",
+        "DETAIL",
+        "FAILURE",
+        "FUNCTION",
+        "FUNCTIONS",
+        "INSTANCE",
+        "LAST FAILURE",
+        "NEXT AFTER",
+        "RESULT",
+        "SCOPES",
+        "SOURCE",
+    }
     | {"TO", "WORKER"}
 )
 """The columns that are cut where a terminal is too narrow. Of others a part would be of no use."""
 
-_LEAST: Final = 10
+_LEAST: Final = 8
 """Of a column that is cut so many characters are shown at least, or it is left out."""
 
 _ROOMY: Final = 60
