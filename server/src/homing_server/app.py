@@ -298,7 +298,10 @@ class Server:
         settings = self._settings
         self._keyring.open(
             await open_vault(
-                self._database, given=settings.secret_key.get_secret_value(), path=settings.secret_key_file
+                self._database,
+                given=settings.secret_key.get_secret_value(),
+                path=settings.secret_key_file,
+                former=settings.former_secret_key.get_secret_value(),
             )
         )
         await self._signing_keys.open()

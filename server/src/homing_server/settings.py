@@ -84,6 +84,11 @@ class ServerSettings(CommonSettings):
         " given as HOMING_SECRET_KEY than as an option, which others on this host can see. The default is the file"
         " secret.key in the data folder, made at the first start. All servers of a store need the same key.",
     )
+    former_secret_key: Annotated[SecretStr, AfterValidator(_check_secret_key)] = Field(
+        default=SecretStr(""),
+        description="The key that the store was encrypted with so far, in base64: at this start all is encrypted anew"
+        " with secret_key. No other server of the store may run meanwhile.",
+    )
     sync_timeout: float = Field(
         default=300, gt=0, le=86400, description="How many seconds a call of Invoke without a deadline waits."
     )

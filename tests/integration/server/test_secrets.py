@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
 from homing.v1 import function_pb2
 from homing.v1 import secret_service_pb2 as api
@@ -383,6 +385,54 @@ async def test_another_key_is_noticed_at_the_start(tmp_path: Path) -> None:
         with pytest.raises(SecretKeyError, match="a key that is not here: set HOMING_SECRET_KEY, or put its file back"):
             await open_vault(database, given="", path=path)
         assert not path.exists(), "a new key would not do"
+
+
+async def test_the_store_is_encrypted_anew_with_another_key(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        await bench.secrets.create("a", VALUE, caller=EVERYBODY)
+        await bench.deploy("f", "a")
+        await bench.rotate("f")
+        before = await bench.told("f")
+    path, new = tmp_path / "secret.key", text_of_key(new_key())
+    former = path.read_text()
+
+    async with opened(tmp_path, functions=()) as database, Tasks() as tasks:
+        with capture_logs() as logs:
+            vault = await open_vault(database, given=new, path=path, former=former)
+            # Where it was done before, and where another server did it, nothing is left to do.
+            await open_vault(database, given=new, path=path, former=former)
+        bench = Bench(database, tasks)
+        bench.keyring.open(vault)
+        after = await bench.told("f")
+        with pytest.raises(SecretKeyError, match="is not the key"):
+            await open_vault(database, given=former, path=path)
+
+    assert after == before
+    assert dict(after.secrets) == {"a": VALUE}
+    assert [line["encrypted_anew"] for line in logs if line["event"] == "secret_key_changed"] == [3]
+
+
+async def test_a_store_is_not_encrypted_anew_in_part(tmp_path: Path) -> None:
+    async with bench_in(tmp_path) as bench:
+        for name in ("a", "b"):
+            await bench.secrets.create(name, VALUE, caller=EVERYBODY)
+    path, new = tmp_path / "secret.key", text_of_key(new_key())
+    former = path.read_text()
+    async with opened(tmp_path, functions=()) as database:
+        await database.write(
+            lambda connection: connection.execute(text("UPDATE secrets SET value = x'00' WHERE name = 'b'"))
+        )
+        with pytest.raises(SecretKeyError, match="the store cannot be encrypted anew: secret b is encrypted in a way"):
+            await open_vault(database, given=new, path=path, former=former)
+        vault = await open_vault(database, given=former, path=path)
+        kept = await database.read(get_value, "a")
+
+    assert vault.decrypt(kept, "secret a") == VALUE
+
+
+def get_value(connection: Connection, name: str) -> bytes:
+    value: bytes = connection.execute(text("SELECT value FROM secrets WHERE name = :name"), {"name": name}).scalar_one()
+    return value
 
 
 async def test_what_was_changed_in_the_store_is_not_told(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from homing_server.store import schema
 
@@ -20,3 +20,8 @@ def get_or_set(connection: Connection, name: str, new: str) -> str:
     if value is None:
         connection.execute(insert(_table).values(name=name, value=new))
     return new if value is None else value
+
+
+def change(connection: Connection, name: str, value: str) -> None:
+    """Give a property that there is another value."""
+    connection.execute(update(_table).where(_table.c.name == name).values(value=value))

@@ -5,11 +5,11 @@ Every change raises one counter. Its value is the version of all keys: what was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, tuple_, update
 
 from homing_server.store import schema
 from homing_server.store.key_requests import KeyRequest
@@ -128,6 +128,14 @@ def keys_that_sign(connection: Connection, function: str) -> tuple[Sequence[Stor
 def signing_version(connection: Connection) -> int:
     """Return the version of all signing keys."""
     return read_counters(connection)[schema.SIGNING_SEQ]
+
+
+def change_values(connection: Connection, change: Callable[[StoredKey], bytes]) -> int:
+    """Encrypt all keys in another way; return how many there are. No key changes by that."""
+    keys = [_stored(row) for row in connection.execute(select(_keys))]
+    for key in keys:
+        connection.execute(update(_keys).where(_keys.c.id == key.id).values(value=change(key)))
+    return len(keys)
 
 
 def _changed(connection: Connection) -> None:

@@ -23,6 +23,22 @@ _log = structlog.get_logger(__name__)
 _DIGEST_BYTES = 32
 
 
+def encrypt_anew(connection: Connection, former: Vault, vault: Vault) -> int:
+    """Decrypt all that one vault has encrypted in the store and encrypt it with another; return how much there is.
+
+    :raises SealError: Something is of neither, or was changed.
+    """
+
+    def secret(name: str, value: bytes) -> bytes:
+        return vault.encrypt(former.decrypt(value, _secret(name)), _secret(name))
+
+    def signing_key(key: StoredKey) -> bytes:
+        name = _signing(key.id, key.function)
+        return vault.encrypt(former.decrypt(key.value, name), name)
+
+    return stored_secrets.change_values(connection, secret) + stored_keys.change_values(connection, signing_key)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept:
     """What the store has for a function, encrypted."""
@@ -51,7 +67,7 @@ class Keyring:
 
     def encrypt_secret(self, name: str, value: bytes) -> bytes:
         """Return the value of a secret as the store keeps it."""
-        return self.vault.encrypt(value, f"secret {name}")
+        return self.vault.encrypt(value, _secret(name))
 
     def encrypt_signing_key(self, key_id: str, function: str, key: bytes) -> bytes:
         """Return a signing key as the store keeps it."""
@@ -91,7 +107,7 @@ class Keyring:
         return answers
 
     def _decrypt(self, kept: _Kept) -> FunctionSecrets:
-        secrets = {name: self.vault.decrypt(value, f"secret {name}") for name, value in kept.secrets.values.items()}
+        secrets = {name: self.vault.decrypt(value, _secret(name)) for name, value in kept.secrets.values.items()}
         keys = [self.open_signing_key(key) for key in kept.signing_keys]
         return FunctionSecrets(
             secrets=secrets,
@@ -99,6 +115,11 @@ class Keyring:
             signing_keys=keys,
             signing_version=kept.signing_version,
         )
+
+
+def _secret(name: str) -> str:
+    """Return the name under which the value of a secret is encrypted."""
+    return f"secret {name}"
 
 
 def _signing(key_id: str, function: str) -> str:
