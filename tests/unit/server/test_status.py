@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -53,6 +53,10 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
         self.waiting = asyncio.Event()
         self.floods = False
         """Whether a watch has a message after the other."""
+        self.first = api.WatchResultsResponse(resume_token="1")
+        """The first message of a watch."""
+        self.then: Callable[[], None] | None = None
+        """What is done while that is being sent."""
         self.ended = asyncio.Event()
         """Set once a stream is over here."""
 
@@ -80,7 +84,9 @@ class Failing(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.WatchResultsRequest, context: Any
     ) -> AsyncIterator[api.WatchResultsResponse]:
         try:
-            yield api.WatchResultsResponse(resume_token="1")
+            if self.then is not None:
+                asyncio.get_running_loop().call_soon(self.then)
+            yield self.first
             if self.error is not None:
                 raise self.error
             while self.floods:
@@ -237,8 +243,8 @@ async def test_stream_that_fails_midway_says_why(failing: Failing, stub: Any) ->
 
 
 async def read_on(call: Any) -> None:
-    while True:
-        await call.read()
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def test_a_stream_that_nobody_reads_is_cut_off(
@@ -316,6 +322,22 @@ async def test_a_key_that_is_revoked_ends_what_waits(failing: Failing) -> None:
                 seen = Seen(caught.value)
                 assert (seen.code, seen.info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
             await failing.ended.wait()
+
+
+@pytest.mark.parametrize("size", [1, 3 * 1024 * 1024])
+async def test_a_key_that_is_revoked_ends_a_stream_whose_first_message_is_being_sent(
+    failing: Failing, size: int
+) -> None:
+    identity = Identity(name="me", scopes=ALL_SCOPES)
+    failing.first = api.WatchResultsResponse(resume_token="1" * size)
+    failing.then = identity.state.revoke
+    async with (
+        asyncio.timeout(30),
+        served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_on(stub.WatchResults(api.WatchResultsRequest()))
+    assert Seen(caught.value).info.reason == "KEY_INVALID"
 
 
 async def test_a_key_that_ends_ends_what_waits(failing: Failing) -> None:

@@ -162,7 +162,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         async def guarded(raw: Any, context: Context) -> None:
             try:
                 with self._calls.until_stop(_host_of(context)) as call, call:
-                    served = behaviour(await read(raw), context)
+                    request = await read(raw)
+                    await _write_headers(context)
+                    served = behaviour(request, context)
                     await (served if inspect.isawaitable(served) else _write_all(served, context))
             except ApiError as error:
                 self._refusals.note(error, peer=_host_of(context), what=method)
@@ -174,13 +176,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 async def _write_all(responses: AsyncGenerator[Any, None], context: Context) -> None:
     """Send what comes, here and not in gRPC, so that a call which is ended meanwhile is told why."""
     # Whoever goes away leaves nothing behind that still works, or waits.
+    begun = False
     async with contextlib.aclosing(responses):
         async for response in responses:
+            if not begun:
+                await _write_headers(context)
+                begun = True
             try:
                 async with asyncio.timeout(UNREAD_SECONDS):
                     await context.write(response)
             except TimeoutError:
                 raise slow_consumer(UNREAD_SECONDS) from None
+
+
+async def _write_headers(context: Context) -> None:
+    """Send the headers of a stream before its messages, and to the end.
+
+    gRPC sends them with the first message otherwise, and notes that once the message has been sent. Where that is
+    broken off it would send them again, with the status, which fails: whoever calls would wait for ever.
+    """
+    sending = asyncio.ensure_future(context.send_initial_metadata(()))
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.gather(sending, return_exceptions=True)
+        raise
 
 
 def refusing(error: ApiError, method: str, refusals: Refusals) -> grpc.RpcMethodHandler[Any, Any]:
