@@ -24,6 +24,7 @@ _OPPOSITES: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.GtE: (ast.Gt, ast.Lt),
 }
 _SWAPPED_CALLS: Final = {"max": "min", "min": "max", "sorted": "list", "any": "all", "all": "any"}
+_NAMED: Final = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _FOR_TYPES: Final = {"annotation", "returns", "decorator_list", "bases"}
 
 
@@ -57,7 +58,7 @@ def _inside(node: ast.AST, where: str, enums: Mapping[str, Sequence[str]]) -> It
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(child, ast.AST) or _says_nothing(child):
                 continue
-            inner = f"{where}.{child.name}" if isinstance(child, ast.FunctionDef | ast.ClassDef) else where
+            inner = f"{where}.{child.name}" if isinstance(child, _NAMED) else where
             for other, what in _others(child, enums):
                 yield _replacement(_Place(node, field, index), other, inner, what)
             yield from _removals(child, inner)
@@ -65,8 +66,10 @@ def _inside(node: ast.AST, where: str, enums: Mapping[str, Sequence[str]]) -> It
 
 
 def _says_nothing(node: ast.AST) -> bool:
-    """Tell whether a node does nothing that a test could see: imports, docstrings, and what is for types alone."""
+    """Tell whether a node does nothing that a test could see: imports, docstrings, and what is for types or logs."""
     match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="_log")))):
+            return True
         case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
             return True
         case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar")) | ast.Subscript(value=ast.Name(id="tuple"))):
@@ -87,7 +90,7 @@ def _others(node: ast.AST, enums: Mapping[str, Sequence[str]]) -> Iterator[Other
             for decided in (True, False):
                 made = ast.If(test=ast.Constant(value=decided), body=body, orelse=orelse)
                 yield made, f"if {ast.unparse(test)} → {decided}"
-        case ast.Expr() | ast.Assign() | ast.AugAssign() | ast.Continue():
+        case ast.Expr() | ast.Assign() | ast.AugAssign() | ast.Continue() | ast.Raise():
             yield ast.Pass(), f"{ast.unparse(node)} → nothing"
         case ast.expr():
             yield from (_told(node, instead) for instead in _expressions(node))
@@ -95,8 +98,8 @@ def _others(node: ast.AST, enums: Mapping[str, Sequence[str]]) -> Iterator[Other
 
 def _expressions(node: ast.expr) -> Iterator[ast.expr]:
     match node:
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            yield from (ast.Compare(left=left, ops=[other()], comparators=[right]) for other in _OPPOSITES[type(op)])
+        case ast.Compare():
+            yield from _comparisons(node)
         case ast.BoolOp(op=op, values=values):
             yield ast.BoolOp(op=ast.Or() if isinstance(op, ast.And) else ast.And(), values=values)
             for number in range(len(values)):
@@ -116,13 +119,20 @@ def _expressions(node: ast.expr) -> Iterator[ast.expr]:
             yield from (ast.Constant(value=other) for other in _constants(value))
 
 
+def _comparisons(node: ast.Compare) -> Iterator[ast.expr]:
+    for number, op in enumerate(node.ops):
+        for other in _OPPOSITES[type(op)]:
+            ops = [*node.ops[:number], other(), *node.ops[number + 1 :]]
+            yield ast.Compare(left=node.left, ops=ops, comparators=node.comparators)
+
+
 def _constants(value: object) -> Iterator[Any]:
     match value:
         case bool():
             yield not value
         case int():
             yield value + 1
-        case str():
+        case str() if " " not in value:  # else it is a sentence, whose words no test holds
             yield f"{value} or so"
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from unittest.mock import Mock, patch
+
 import pytest
 
-from homing.v1 import DeadLetterFilter, InvocationFilter, Key
+from homing.v1 import (
+    Callback,
+    DeadLetterFilter,
+    Function,
+    HttpOptions,
+    InvocationFilter,
+    InvocationSpec,
+    Key,
+    Payload,
+)
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ
 from homing_core.clock import now_us
-from homing_server.auth.identity import ANONYMOUS, EVERYBODY, Identity, KeyState, identity_of
+from homing_server.auth.identity import ANONYMOUS, EVERYBODY, ROOT, Identity, KeyState, identity_of
 from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
 from homing_server.auth.rate_limit import TokenBucket
-from homing_server.auth.scopes import SCOPES
+from homing_server.auth.scopes import SCOPES, shown_scope
 from homing_server.errors import ApiError, Code
 
 
@@ -183,3 +196,156 @@ def test_the_error_of_a_rate_says_when() -> None:
     with pytest.raises(ApiError) as error:
         identity.take()
     assert error.value.retry_after == pytest.approx(0.001)
+
+
+def test_a_key_has_what_it_was_made_with() -> None:
+    key = Key(name="x", scopes=[SCOPE_OPERATE], functions=["a"], max_per_second=2.0)
+    state = KeyState()
+    identity = identity_of(key, state)
+    assert identity == Identity(
+        name="x", scopes=frozenset({SCOPE_OPERATE}), functions=frozenset({"a"}), max_per_second=2.0
+    )
+    assert identity.state is state
+    assert identity.may(SCOPE_OPERATE)
+    assert not identity.may(SCOPE_READ)
+    assert "state" not in repr(identity)
+
+
+def test_who_calls_without_authentication_and_without_a_key_have_no_name() -> None:
+    assert EVERYBODY.name == ANONYMOUS.name == ""
+    assert ANONYMOUS.scopes == {SCOPE_INVOKE}
+    assert ROOT == "root"
+
+
+def test_a_key_without_an_end_or_a_rate_has_none() -> None:
+    identity = identity_of(Key(name="x"), KeyState())
+    identity.check_in_force()
+    assert (identity.expire_us, identity.max_per_second) == (0, 0.0)
+    assert [identity.take_or_wait(1000) for _ in range(3)] == [0.0] * 3
+    identity.take(1000)
+
+
+def test_a_key_ends_at_its_time_and_not_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = Identity(name="x", scopes=frozenset(), expire_us=1000)
+    monkeypatch.setattr("homing_server.auth.identity.now_us", lambda: 999)
+    identity.check_in_force()
+    monkeypatch.setattr("homing_server.auth.identity.now_us", lambda: 1000)
+    with pytest.raises(ApiError) as error:
+        identity.check_in_force()
+    assert reason(error) == "KEY_EXPIRED"
+
+
+def test_what_is_under_way_for_a_key_that_is_revoked_is_ended() -> None:
+    identity = Identity(name="x", scopes=frozenset())
+    ended: list[ApiError] = []
+    other: list[ApiError] = []
+    with identity.ending(ended.append):
+        with identity.ending(other.append):
+            pass
+        identity.state.revoke()
+    assert [each.reason for each in ended] == ["KEY_INVALID"]
+    assert other == []
+    with pytest.raises(ApiError) as error, identity.ending(ended.append):
+        pytest.fail("it does not begin")
+    assert reason(error) == "KEY_INVALID"
+
+
+def calls_at(identity: Identity) -> list[float]:
+    """Return in how many seconds calls that begin now are ended."""
+    loop = asyncio.get_running_loop()
+    calls: list[float] = []
+    handles: list[Mock] = []
+
+    def call_later(seconds: float, end: Callable[[ApiError], None], error: ApiError) -> Mock:
+        calls.append(seconds)
+        end(error)
+        handles.append(Mock())
+        return handles[-1]
+
+    ended: list[ApiError] = []
+    with patch.object(loop, "call_later", call_later), identity.ending(ended.append):
+        assert not any(handle.cancel.called for handle in handles)
+    assert [each.reason for each in ended] == ["KEY_EXPIRED"] * len(calls)
+    assert all(handle.cancel.called for handle in handles)
+    return calls
+
+
+async def test_what_is_under_way_for_a_key_is_ended_with_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homing_server.auth.identity.now_us", lambda: 1_000_000)
+    assert calls_at(Identity(name="x", scopes=frozenset(), expire_us=3_500_000)) == [pytest.approx(2.5)]
+    assert calls_at(Identity(name="x", scopes=frozenset())) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "option"),
+    [
+        (InvocationSpec(function="f", payload=Payload(data=b"p"), http=HttpOptions(path="/")), None),
+        (InvocationSpec(function="f", callback=Callback(url="http://a/")), "spec.callback"),
+        (InvocationSpec(function="f", labels={"a": "b"}), "spec.labels"),
+    ],
+)
+def test_without_a_key_one_asks_for_an_answer_and_nothing_else(spec: InvocationSpec, option: str | None) -> None:
+    Identity(name="x", scopes=frozenset()).check_options(spec)
+    if option is None:
+        ANONYMOUS.check_options(spec)
+        return
+    with pytest.raises(ApiError, match=rf"{option}\b") as error:
+        ANONYMOUS.check_options(spec)
+    assert reason(error) == "KEY_MISSING"
+
+
+LIMITED = Identity(name="x", scopes=frozenset({SCOPE_READ, SCOPE_INVOKE}), functions=frozenset({"a"}))
+
+
+def test_outcomes_go_to_functions_of_the_key_and_to_public_ones() -> None:
+    LIMITED.check_destination(Function(name="a"))
+    LIMITED.check_destination(Function(name="b", public=True))
+    ANONYMOUS.check_destination(Function(name="b", public=True))
+    with pytest.raises(ApiError) as error:
+        LIMITED.check_destination(Function(name="b"))
+    assert (reason(error), error.value.metadata) == ("FUNCTION_NOT_ALLOWED", {"function": "b"})
+    with pytest.raises(ApiError) as error:
+        ANONYMOUS.check_destination(Function(name="b"))
+    assert reason(error) == "KEY_MISSING"
+
+
+def test_every_record_is_read_with_the_scope_and_without_a_limit() -> None:
+    assert Identity(name="x", scopes=frozenset({SCOPE_READ})).reads_all
+    assert not Identity(name="x", scopes=frozenset({SCOPE_INVOKE})).reads_all
+    assert not LIMITED.reads_all
+
+
+def test_a_limited_key_that_may_invoke_reads_what_it_asked_for_itself() -> None:
+    LIMITED.check_read(function="public", caller="x", caused=False)
+    for caller, caused in (("other", False), ("x", True)):
+        with pytest.raises(ApiError) as error:
+            LIMITED.check_read(function="public", caller=caller, caused=caused)
+        assert reason(error) == "FUNCTION_NOT_ALLOWED"
+
+
+def test_a_limited_key_has_nothing_to_do_with_what_concerns_all_functions() -> None:
+    with pytest.raises(ApiError) as error:
+        LIMITED.check_unlimited("secrets are")
+    assert reason(error) == "KEY_LIMITED"
+    Identity(name="x", scopes=frozenset()).check_unlimited("secrets are")
+    selection = InvocationFilter(functions=["any"])
+    EVERYBODY.narrow(selection)
+    assert list(selection.functions) == ["any"]
+
+
+def test_scopes_are_named_in_one_order() -> None:
+    for method, scopes in SCOPES.items():
+        with pytest.raises(ApiError) as error:
+            Identity(name="x", scopes=frozenset()).check_call(method)
+        assert error.value.metadata == {"scope": ",".join(shown_scope(scope) for scope in sorted(scopes))}
+        assert method.rpartition("/")[2] in error.value.message
+
+
+def test_what_was_refused_takes_nothing_from_a_bucket() -> None:
+    clock = Clock()
+    bucket = TokenBucket(clock)
+    bucket.take(4, per_second=4)
+    clock.now += 0.125
+    assert bucket.take(1, per_second=4) == pytest.approx(0.125)
+    clock.now += 0.125
+    assert bucket.take(1, per_second=4) == 0.0

@@ -1,0 +1,47 @@
+"""Whatever single thing is wrong in what decides who may do what, when and how often, its module's tests notice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+TESTS: Final = Path(__file__).parent.parent / "tests"
+MODULES: Final[dict[str, list[str]]] = {
+    "homing_server.auth.identity": ["unit/server/test_identity.py"],
+    "homing_server.auth.key_format": ["unit/server/test_identity.py"],
+    "homing_server.auth.rate_limit": ["unit/server/test_identity.py"],
+    "homing_server.auth.refusals": ["unit/server/test_refusals.py"],
+    "homing_server.rules.tokens": ["unit/server/test_tokens.py"],
+    "homing_core.guard": ["unit/core/test_guard.py"],
+    "homing_core.retry": ["unit/core/test_retry.py"],
+    "homing_core.sealing": ["unit/core/test_sealing.py"],
+    "homing_core.signing": ["unit/core/test_signing.py"],
+}
+"""The modules that do nothing but decide, and the tests that are their own. The life cycle has its own check, which is
+among the tests."""
+
+EQUIVALENT: Final[dict[str, dict[str, str]]] = {}
+"""By module the mutants that do the same as the code, and why."""
+
+LEAST: Final = 0.98
+"""The part of the other mutants that is noticed at least."""
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("module", MODULES)
+def test_mutants_are_noticed(module: str) -> None:
+    command = [sys.executable, "-m", "support.mutant_runs", module, *MODULES[module]]
+    told = json.loads(subprocess.run(command, cwd=TESTS, check=True, stdout=subprocess.PIPE).stdout)
+    equivalent = EQUIVALENT.get(module, {})
+    survivors = [name for name in told["alive"] if name not in equivalent]
+    logging.info("%s: %d mutants, %d not noticed", module, told["number"], len(survivors))
+    for name in survivors:
+        logging.warning("%s: not noticed: %s", module, name)
+    assert equivalent.keys() <= set(told["alive"]), "these are noticed, or are no more: they need no excuse"
+    assert len(survivors) <= (1 - LEAST) * (told["number"] - len(equivalent)), survivors
