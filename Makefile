@@ -6,7 +6,7 @@ help:
 	@echo 'make demo          deploy the example functions and invoke them now and later; with BROKER=embedded'
 	@echo '                   RUNTIME=process, or one of them, without RabbitMQ and Docker'
 	@echo 'make test          run every test, on real RabbitMQ and real containers (ARGS=… goes to pytest)'
-	@echo 'make soak          what takes longer: runs of 35 minutes, many storms (ARGS=… goes to pytest)'
+	@echo 'make soak          what takes longer: runs of 35 minutes, many storms, mutants (ARGS=… goes to pytest)'
 	@echo 'make check         lint, types, protos, import rules, generated code'
 	@echo 'make bench         measure it, beside Celery and taskiq (ARGS=--quick for a short run; ARGS=--million, --schedules or --fairness)'
 	@echo 'make gen           generate the Python and Go code of proto/ and the synchronous half of the SDK'

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import random
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from homing.v1 import policy_pb2
 from homing_core import limits
 from homing_core.retry import (
+    RETRY_HEADER,
     DelayReason,
     FailedAttempt,
     FinalReason,
@@ -201,3 +204,51 @@ def test_no_header_breaks_the_parser(value: str) -> None:
     parsed = parse_retry_after(value, now=NOW)
 
     assert parsed is None or parsed >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("retry", "refused"),
+    [([], False), (["yes"], False), (["no"], True), (["yes", " NO "], True), (["", "nope"], False)],
+)
+def test_advice_is_read_from_the_headers_of_an_answer(retry: list[str], *, refused: bool) -> None:
+    assert RetryAdvice.of(after="3", retry=retry) == RetryAdvice(after="3", refused=refused)
+
+
+def test_what_says_nothing_gives_no_advice() -> None:
+    assert RetryAdvice() == RetryAdvice(after="", refused=False)
+    assert RETRY_HEADER == "x-homing-retry"
+
+
+def test_what_a_function_refuses_is_not_retried_however_it_failed() -> None:
+    for failed in (FailedAttempt(), FailedAttempt(status_code=503)):
+        assert RetryPolicy().is_retried(failed)
+    assert not RetryPolicy().is_retried(FailedAttempt(status_code=503, advice=RetryAdvice(refused=True)))
+    assert not RetryPolicy().is_retried(FailedAttempt(status_code=503, permanent=True))
+
+
+def test_reasons_are_stored_by_their_names() -> None:
+    for reason in (*DelayReason, *FinalReason):
+        assert reason.value == reason.name
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (" 7 ", 7.0),
+        ("9" * 18, 1e18),
+        ("9" * 19, math.inf),
+        ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0),
+        ("Tue, 14 Nov 2023 22:13:30 -0000", 10.0),
+        ("Tue, 14 Nov 2023 22:13:30 +0100", 0.0),
+        ("Tue, 14 Nov 2023 22:13:30 -0100", 3610.0),
+    ],
+)
+def test_retry_after_is_read_to_the_letter(value: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        asked = parse_retry_after(value, now=NOW)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert asked == pytest.approx(seconds)
