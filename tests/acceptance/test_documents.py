@@ -37,7 +37,7 @@ NOT_RUN = {
     """curl -d '{"percent": 40, "text": "resizing"}' "$Http_X_Homing_Progress_Url"\n""": "runs within a function",
 }
 """Examples for the shell that no test runs, and why."""
-OTHER_SETTINGS = {"HOMING_TARGET", "HOMING_API_KEY", "HOMING_SECRETS_DIR"}
+OTHER_SETTINGS = {"HOMING_TARGET", "HOMING_API_KEY", "HOMING_USE_PROXY", "HOMING_SECRETS_DIR"}
 """What is neither a setting of the server nor of the worker: of clients, and what a function finds."""
 
 
