@@ -2,7 +2,8 @@
 
 The difference, the drift, must be 0. The store is counted in one transaction and so exactly. Store and broker cannot be
 counted at one moment: their difference is taken only from a count during which no record changed and no event was on
-its way.
+its way. Where nothing is left of what the store believes to be at the broker, twice running, its queue was emptied or
+removed: what no worker has spoken of is taken back, to be published again.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection
 
 from homing.v1.dead_letter_pb2 import DEAD_LETTER_KIND_DELIVERY, DEAD_LETTER_KIND_INVOCATION
 from homing_core.broker import Broker
+from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, State
 from homing_core.limits import CONTROL_INTERVAL
 from homing_server.cluster.presence import Presence
@@ -27,6 +30,8 @@ from homing_server.store import dead_letters, delivery_rows, dispatch, schema
 from homing_server.store.engine import Database
 from homing_server.store.sequences import read_counters
 from homing_server.store.state_counts import count_states
+
+_log = structlog.get_logger(__name__)
 
 _COUNT_SHARE = 0.01
 """Counting all records may take so much of a processor: very many are counted more rarely."""
@@ -72,6 +77,8 @@ class Reconciliation:
         self._metrics = metrics
         self._interval = interval
         self._count_seconds = 0.0
+        self._lost: set[str] = set()
+        """The functions of which the broker had nothing at the last count, and should have."""
 
     async def measure(self) -> None:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
@@ -107,16 +114,28 @@ class Reconciliation:
             await asyncio.sleep(_POLL_SECONDS)
         believed = await self._database.read(dispatch.at_broker)
         drift = {}
+        lost = set()
         for state in self._catalog.live():
             name = state.function.name
             there = (await self._broker.depth(name)).work + self._presence.in_flight(name)
             drift[name] = believed.get(name, (0, 0))[0] - there
+            if drift[name] > there == 0:
+                lost.add(name)
         moving = not self._recorder.idle or await self._broker.events_depth()
         if moving or await self._change_seq() != change_seq:
             return
         for name, difference in drift.items():
             self._metrics.broker_drift.labels(name).set(difference)
         self._metrics.settled.set(began)
+        for name in lost & self._lost:
+            await self._take_back(name)
+        self._lost = lost
+
+    async def _take_back(self, function: str) -> None:
+        """Have published again what is lost; the dispatcher makes the queue anew where there is none."""
+        count = await self._database.write(dispatch.take_back_unstarted, function, due_us=now_us())
+        if count:
+            _log.warning("lost_work_taken_back", function=function, invocations=count)
 
     async def _change_seq(self) -> int:
         return (await self._database.read(read_counters))[schema.CHANGE_SEQ]
