@@ -10,7 +10,7 @@ from homing import AsyncClient
 
 _LONGEST_GAP = 0.03
 """Seconds between two steps, at most: about as long as it takes until every process has heard of the one before."""
-_PATIENCE = 60
+PATIENCE = 120
 
 
 async def redeploy(clients: Sequence[AsyncClient], *, names: int, cycles: int, seed: int) -> None:
@@ -31,7 +31,7 @@ async def _cycles(clients: Sequence[AsyncClient], name: str, cycles: int, rng: r
         await _gap(rng)
         caller = rng.choice(clients)
         later, now = await asyncio.gather(caller.invoke_async(name), caller.invoke(name))
-        answers = [(await later.result(_PATIENCE)).text.strip(), now.text.strip()]
+        answers = [(await later.result(PATIENCE)).text.strip(), now.text.strip()]
         assert answers == [str(number)] * 2, f"{name}, cycle {number}"
 
 
