@@ -1,12 +1,13 @@
 """Connections to the HTTP front: how many there may be, and for how long one may say nothing.
 
-Where there are too many the one goes that has waited longest for a request, so that whoever comes anew is served: those
-who ask for health above all.
+Where there are too many those go that have waited longest for a request, so that whoever comes anew is served: those
+who ask for health above all. Each has a moment for its request to come, however many came with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections import Counter
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,6 +16,8 @@ from aiohttp import web
 
 _MOST: Final = 1_000
 _MOST_OF_A_PEER: Final = 250
+_MOST_FOR_A_MOMENT: Final = 4_000
+_MOMENT_SECONDS: Final = 0.5
 _SILENT_SECONDS: Final = 30.0
 """A request has come after so many seconds, from the beginning of its connection or the end of the one before."""
 
@@ -22,7 +25,7 @@ _SILENT_SECONDS: Final = 30.0
 class Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_door", "busy", "peer")
+    __slots__ = ("_door", "busy", "opened_at", "peer")
 
     def __init__(self, door: Door, server: web.Server) -> None:
         """Prepare to serve.
@@ -38,12 +41,15 @@ class Connection(web.RequestHandler):
         )
         self._door = door
         self.peer = ""
+        self.opened_at = 0.0
+        """By the clock of the event loop."""
         self.busy = 0
         """How many of its requests are being handled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve it, in place of an idle one where there are too many."""
         super().connection_made(transport)
+        self.opened_at = asyncio.get_running_loop().time()
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
         self._door.opened(self)
@@ -72,18 +78,22 @@ class Door:
     """Lets connections in."""
 
     def __init__(self) -> None:
+        # Files are needed for more than this, by gRPC above all.
+        self._most = min(_MOST_FOR_A_MOMENT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._connections: dict[Connection, None] = {}
         """The oldest first."""
         self._peers: Counter[str] = Counter()
+        self._clearing: asyncio.TimerHandle | None = None
 
     def opened(self, connection: Connection) -> None:
-        """Take a connection in, or close one."""
+        """Take a connection in; where there are too many, close those that are idle soon."""
+        if len(self._connections) >= self._most:
+            connection.force_close()
+            return
         self._connections[connection] = None
         self._peers[connection.peer] += 1
-        if self._peers[connection.peer] > _MOST_OF_A_PEER:
-            self._close_one(connection.peer)
-        elif len(self._connections) > _MOST:
-            self._close_one(None)
+        if self._clearing is None and self._too_many(connection.peer):
+            self._clear_later()
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -91,16 +101,31 @@ class Door:
             del self._connections[connection]
             self._peers -= Counter((connection.peer,))
 
-    def _close_one(self, peer: str | None) -> None:
-        """Close the oldest one that waits for a request; where none does the newest, which has not sent one yet.
+    def close(self) -> None:
+        """Look after connections no more."""
+        if self._clearing is not None:
+            self._clearing.cancel()
 
-        :param peer: Whose; None for anybody's.
-        """
-        for connection in self._connections:
-            if not connection.busy and peer in (None, connection.peer):
+    def _too_many(self, peer: str) -> bool:
+        return len(self._connections) > _MOST or self._peers[peer] > _MOST_OF_A_PEER
+
+    def _clear_later(self) -> None:
+        self._clearing = asyncio.get_running_loop().call_later(_MOMENT_SECONDS, self._clear)
+
+    def _clear(self) -> None:
+        """Close idle connections, the oldest first, while there are too many of all or of their peer."""
+        self._clearing = None
+        before = asyncio.get_running_loop().time() - _MOMENT_SECONDS
+        for connection in list(self._connections):
+            if not self._too_many(connection.peer):
+                continue
+            if connection.opened_at > before:
+                # What has come with it may not have been read yet.
+                self._clear_later()
+                return
+            if not connection.busy:
                 self.closed(connection)
                 connection.force_close()
-                return
 
 
 @web.middleware

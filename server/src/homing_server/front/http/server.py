@@ -27,6 +27,8 @@ from homing_server.payloads.signed_urls import BLOBS, RESULTS
 
 _HEALTH: Final = "/healthz"
 _METRICS: Final = "/metrics"
+_BACKLOG: Final = 1024
+"""So many connections wait to be taken in; the client of another one would try again after a second."""
 _OPEN: Final = frozenset({_HEALTH, BLOBS + "{id}", RESULTS + "{id}"})
 """What needs no key: the URLs of bodies are signed."""
 
@@ -81,7 +83,11 @@ class HttpFront:
         assert server is not None, "it was just set up"
         with listening("http_listen", f"{self._host}:{self._port}"):
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self._door, server), self._host.strip("[]"), self._port, ssl=self._tls, backlog=128
+                lambda: Connection(self._door, server),
+                self._host.strip("[]"),
+                self._port,
+                ssl=self._tls,
+                backlog=_BACKLOG,
             )
         port = self._listener.sockets[0].getsockname()[1]
         return f"{self._host}:{port}"
@@ -94,6 +100,7 @@ class HttpFront:
         """Take no more requests."""
         if self._listener is not None:
             self._listener.close()
+        self._door.close()
         await self._runner.cleanup()
 
     @web.middleware
