@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.message import Message
 from tenacity import AsyncRetrying, retry_if_exception
 
+from homing._aio.lanes import AsyncLanes
 from homing._aio.seam.channel import CHANNEL_CLOSED, AsyncChannel
 from homing._core import calls, status
 from homing._core.calls import Deadline
@@ -49,6 +51,7 @@ class AsyncConnection:
 
     def __init__(self, settings: ConnectionSettings, interceptors: Sequence[Callable[..., Any]] = ()) -> None:
         self._channel = AsyncChannel(settings)
+        self._lanes = AsyncLanes(settings)
         self._owner = os.getpid()
         self._stubs: _Stubs | None = None
         self._interceptors = interceptors
@@ -62,6 +65,14 @@ class AsyncConnection:
         :raises ClientUseError: The client cannot be used here.
         """
         return self._open().invocations
+
+    def lasting(self) -> AbstractContextManager[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
+        """Return a context with the stub of the invocation service for one call that may last.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self.check()
+        return self._lanes.lane()
 
     @property
     def functions(self) -> function_service_pb2_grpc.FunctionServiceAsyncStub:
@@ -127,6 +138,7 @@ class AsyncConnection:
         self.closed = True
         if os.getpid() == self._owner:
             await self._channel.close()
+            await self._lanes.close()
 
     def check(self) -> None:
         """Check that calls can be made here.

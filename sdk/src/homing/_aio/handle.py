@@ -251,8 +251,9 @@ class AsyncInvocationHandle(Generic[Out]):
         wait, limit = calls.poll_times(deadline)
         request = invocation_service_pb2.WaitInvocationRequest(id=self._id)
         request.timeout.FromNanoseconds(int(wait * 1e9))
-        response = await self._connection.call_idempotent(
-            self._connection.invocations.WaitInvocation, request, deadline=Deadline.after(limit)
-        )
+        with self._connection.lasting() as invocations:
+            response = await self._connection.call_idempotent(
+                invocations.WaitInvocation, request, deadline=Deadline.after(limit)
+            )
         self._seen = convert.invocation(response.invocation)
         return self._seen

@@ -90,7 +90,8 @@ class AsyncInvoking:
         await send_large(self._connection, spec.payload, deadline=deadline)
         request = invocation_service_pb2.InvokeRequest(spec=spec)
         try:
-            response = await self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
+            with self._connection.lasting() as invocations:
+                response = await self._connection.call(invocations.Invoke, request, deadline=deadline)
         except RequestError as err:
             err.invocation_id = status.invocation_id(err)
             if isinstance(err, DeadlineExceededError):

@@ -40,6 +40,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.service_config_disable_resolution", 1),
 )
+ALONE: Final = (("grpc.use_local_subchannel_pool", 1),)
+"""For a channel that shares its connection with no other one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar, cast
 
 import grpc
@@ -16,6 +17,7 @@ from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import ConnectionSettings
 from homing._core.watch import Cancellable
+from homing._sync.lanes import Lanes
 from homing._sync.seam.channel import CHANNEL_CLOSED, Channel
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
@@ -50,6 +52,7 @@ class Connection:
 
     def __init__(self, settings: ConnectionSettings, interceptors: Sequence[Callable[..., Any]] = ()) -> None:
         self._channel = Channel(settings)
+        self._lanes = Lanes(settings)
         self._owner = os.getpid()
         self._stubs: _Stubs | None = None
         self._interceptors = interceptors
@@ -63,6 +66,14 @@ class Connection:
         :raises ClientUseError: The client cannot be used here.
         """
         return self._open().invocations
+
+    def lasting(self) -> AbstractContextManager[invocation_service_pb2_grpc.InvocationServiceStub]:
+        """Return a context with the stub of the invocation service for one call that may last.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self.check()
+        return self._lanes.lane()
 
     @property
     def functions(self) -> function_service_pb2_grpc.FunctionServiceStub:
@@ -128,6 +139,7 @@ class Connection:
         self.closed = True
         if os.getpid() == self._owner:
             self._channel.close()
+            self._lanes.close()
 
     def check(self) -> None:
         """Check that calls can be made here.

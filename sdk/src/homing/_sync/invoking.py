@@ -91,7 +91,8 @@ class Invoking:
         send_large(self._connection, spec.payload, deadline=deadline)
         request = invocation_service_pb2.InvokeRequest(spec=spec)
         try:
-            response = self._connection.call(self._connection.invocations.Invoke, request, deadline=deadline)
+            with self._connection.lasting() as invocations:
+                response = self._connection.call(invocations.Invoke, request, deadline=deadline)
         except RequestError as err:
             err.invocation_id = status.invocation_id(err)
             if isinstance(err, DeadlineExceededError):

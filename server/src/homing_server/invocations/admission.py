@@ -46,6 +46,8 @@ from homing_server.store.engine import Database
 T = TypeVar("T")
 
 _GROUP_SIZE = 500
+_ANSWERED_AT_ONCE = 4
+"""gRPC takes in one call in each turn of the event loop: hundreds of answers in one would keep all who come waiting."""
 CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 
@@ -203,9 +205,11 @@ class Admission:
                 if not decided.done():
                     decided.set_exception(failure)
             raise
-        for (_, decided), verdict in zip(group, verdicts, strict=True):
+        for place, ((_, decided), verdict) in enumerate(zip(group, verdicts, strict=True), 1):
             if not decided.done():
                 decided.set_result(verdict)
+            if place % _ANSWERED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _hand_on(self, drafts: Sequence[Draft], verdicts: Sequence[Verdict]) -> None:
         work = []

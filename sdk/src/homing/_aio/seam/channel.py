@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import grpc.aio
 
-from homing._core.settings import ConnectionSettings
+from homing._core.settings import ALONE, ConnectionSettings
 from homing.errors import WrongLoopError
 
 Request = TypeVar("Request")
@@ -21,10 +21,14 @@ CHANNEL_CLOSED: Final = (grpc.aio.UsageError, asyncio.CancelledError)
 class AsyncChannel:
     """A channel that opens with its first use and belongs to the event loop of that."""
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, *, alone: bool = False) -> None:
+        """Prepare to connect.
+
+        :param alone: Whether it shares its connection with no other channel.
+        """
         self._target = settings.target
         self._credentials = settings.credentials()
-        self._options = settings.channel_options
+        self._options = (*settings.channel_options, *(ALONE if alone else ()))
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

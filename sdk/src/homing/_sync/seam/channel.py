@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from homing._core.settings import ConnectionSettings
+from homing._core.settings import ALONE, ConnectionSettings
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -19,8 +19,13 @@ CHANNEL_CLOSED: Final = (ValueError,)
 class Channel:
     """A channel. Safe to use from several threads."""
 
-    def __init__(self, settings: ConnectionSettings) -> None:
-        credentials, options = settings.credentials(), settings.channel_options
+    def __init__(self, settings: ConnectionSettings, *, alone: bool = False) -> None:
+        """Prepare to connect.
+
+        :param alone: Whether it shares its connection with no other channel.
+        """
+        options = (*settings.channel_options, *(ALONE if alone else ()))
+        credentials = settings.credentials()
         self._channel = (
             grpc.insecure_channel(settings.target, options=options)
             if credentials is None
