@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import TypedDict
 
 import pydantic
@@ -154,18 +156,19 @@ async def test_the_asynchronous_client_does_the_same(target: str) -> None:
         assert len([record async for record in client.list_invocations(labels=mine, page_size=2)]) == 5
 
 
-async def test_calls_that_wait_for_executions_hold_no_others_up(target: str) -> None:
+async def test_calls_that_wait_for_executions_hold_no_others_up(target: str, tmp_path: Path) -> None:
     async with AsyncClient(target, timeout=PATIENCE) as client:
-        await client.functions.deploy(name="held", command=["cat"])
-        await client.functions.pause("held")
-        texts = [f"{number}" for number in range(200)]
-        calls = [asyncio.create_task(client.invoke("held", text, timeout=PATIENCE)) for text in texts]
-        # More than a server takes over one connection are under way before this one.
-        await asyncio.sleep(0)
-        handle = await client.invoke_async("echo", "meanwhile", timeout=PATIENCE / 4)
-        assert (await handle.result(timeout=PATIENCE)).text == "meanwhile"
-        assert not any(call.done() for call in calls)
-        await client.functions.resume("held")
+        with (tmp_path / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # An answer comes once the lock is gone.
+            await client.functions.deploy(name="held", command=["flock", "--shared", lock.name, "cat"])
+            texts = [f"{number}" for number in range(100)]
+            calls = [asyncio.create_task(client.invoke("held", text)) for text in texts]
+            # More than a server takes over one connection are under way before this one.
+            await asyncio.sleep(0)
+            handle = await client.invoke_async("echo", "meanwhile", timeout=PATIENCE / 4)
+            assert (await handle.result(timeout=PATIENCE)).text == "meanwhile"
+            assert not any(call.done() for call in calls)
         assert [result.text for result in await asyncio.gather(*calls)] == texts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from homing import AsyncClient
 from homing.v1 import InvokeAsyncRequest
 from support.grpc_errors import error_info
 
@@ -49,6 +51,17 @@ def call_at_once(target: str, key: str, clients: int, number: int) -> Counter[st
         metadata = (("authorization", f"Bearer {key}"),)
         calls = [methods[place % clients].future(raw, metadata=metadata, timeout=120) for place in range(number)]
         return Counter(map(_end, calls))
+
+
+def invoke_at_once(target: str, key: str, number: int) -> set[str]:
+    """Have one client make so many calls of `invoke_async` at once; return the ids of what was accepted."""
+
+    async def invoke() -> set[str]:
+        async with AsyncClient(target, api_key=key, timeout=120) as client:
+            handles = await asyncio.gather(*(client.invoke_async("quiet", b"x") for _ in range(number)))
+        return {handle.id for handle in handles}
+
+    return asyncio.run(invoke())
 
 
 def _end(call: Any) -> str:

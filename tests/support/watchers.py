@@ -25,7 +25,8 @@ from support.processes import Cluster
 from support.store import life
 
 BATCH = 100
-CHANNELS = 8
+CHANNELS = 10
+"""A server takes 64 calls at a time over each."""
 BOOKMARK = 200
 """Bytes: bookmarks have fewer, results more."""
 

@@ -62,8 +62,8 @@ _MOST_CONNECTIONS = 10_000
 _MOST_STREAMS = 64
 """So many calls at the most are under way over one connection; clients let the others wait.
 
-gRPC serves calls in the order in which they came, whoever makes them. What ten connections have sent takes less than a
-second, so others wait no longer."""
+gRPC serves calls in the order in which they came, whoever makes them. What one connection has sent takes some tenths of
+a second at the most, what ten have about one; others wait for so long."""
 _MOST_PENDING = 20_000
 _METADATA_BYTES = 16 * 1024
 _IDENTITY, _GZIP = 1, 4
