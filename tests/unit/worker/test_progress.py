@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -151,6 +153,24 @@ async def test_errors_name_the_field_and_the_limit(reports: ProgressEndpoint, se
 async def _chunks() -> AsyncIterator[bytes]:
     for _ in range(100):
         yield b"x" * 1000
+
+
+async def test_whoever_holds_connections_keeps_no_other_from_reporting(
+    reports: ProgressEndpoint, session: aiohttp.ClientSession
+) -> None:
+    taken: list[float] = []
+    report = reports.begin("127.0.0.1", lambda report: taken.append(report.percent))
+    assert report is not None
+    host, port = urlsplit(report.url).hostname, urlsplit(report.url).port
+    held = [await asyncio.open_connection(host, port) for _ in range(400)]
+
+    assert await post(session, report.url, json={"percent": 40}) == (204, None)
+    await until(lambda: taken == [40] and sum(reader.at_eof() for reader, _ in held) >= 150)
+
+    for _, writer in held:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def test_where_it_listens_and_what_it_says_can_be_set(gate: Gate) -> None:

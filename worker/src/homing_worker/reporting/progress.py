@@ -21,6 +21,7 @@ from aiohttp import web
 
 from homing.v1.invocation_pb2 import Progress
 from homing_core.clock import now_us
+from homing_core.http_connections import Connection, ConnectionLimit, note_busy
 from homing_core.limits import MAX_PROGRESS_BODY, MAX_PROGRESS_TEXT
 from homing_core.listening import listening
 from homing_worker.control.gate import Gate
@@ -73,9 +74,10 @@ class ProgressEndpoint:
         self._bases: dict[str, str] = {}
         self._reporters: dict[str, ProgressReporter] = {}
         self._loop = asyncio.get_running_loop()
-        application = web.Application(client_max_size=MAX_PROGRESS_BODY)
+        application = web.Application(client_max_size=MAX_PROGRESS_BODY, middlewares=[note_busy])
         application.router.add_post("/{path}", self._post)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=5.0)
+        self._runner = web.AppRunner(application)
+        self._listeners: list[tuple[asyncio.Server, ConnectionLimit]] = []
 
     async def open(self, hosts: Iterable[str]) -> None:
         """Listen.
@@ -100,6 +102,9 @@ class ProgressEndpoint:
 
     async def close(self) -> None:
         """Listen no more."""
+        for listener, limit in self._listeners:
+            listener.close()
+            limit.close()
         await self._runner.cleanup()
 
     def begin(self, host: str, take: Callable[[Progress], None]) -> ProgressReporter | None:
@@ -151,9 +156,16 @@ class ProgressEndpoint:
             reporter.take(reporter.last)
 
     async def _bind(self, host: str, port: int) -> int:
-        """Listen on an address and return the port."""
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[-1][1])
+        """Listen on an address and return the port.
+
+        Each container has an address of its own; commands, and what a proxy sends, share one.
+        """
+        server = self._runner.server
+        assert server is not None, "it was set up"
+        limit = ConnectionLimit()
+        listener = await self._loop.create_server(lambda: Connection(limit, server), host or None, port)
+        self._listeners.append((listener, limit))
+        return int(listener.sockets[0].getsockname()[1])
 
     def _base(self, host: str, port: int) -> str:
         return self._url or f"http://{f'[{host}]' if ':' in host else host}:{port}"

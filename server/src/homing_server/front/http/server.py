@@ -12,13 +12,13 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from homing.v1.key_service_pb2 import SCOPE_READ
+from homing_core.http_connections import Connection, ConnectionLimit, note_busy
 from homing_core.listening import listening
 from homing_core.tls import TlsFiles
 from homing_server.auth.identity import Identity
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
 from homing_server.errors import ApiError, key_limited, key_missing, scope_missing
-from homing_server.front.http.connections import Connection, Door, note_busy
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.host_names import HostNames
 from homing_server.front.http.status import refusal
@@ -70,7 +70,7 @@ class HttpFront:
         self.app.router.add_get(_METRICS, self._show_metrics)
         data_port.add_to(self.app.router)
         self._runner = web.AppRunner(self.app)
-        self._door = Door()
+        self._limit = ConnectionLimit()
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> str:
@@ -83,7 +83,7 @@ class HttpFront:
         assert server is not None, "it was just set up"
         with listening("http_listen", f"{self._host}:{self._port}"):
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self._door, server),
+                lambda: Connection(self._limit, server),
                 self._host.strip("[]"),
                 self._port,
                 ssl=self._tls,
@@ -100,7 +100,7 @@ class HttpFront:
         """Take no more requests."""
         if self._listener is not None:
             self._listener.close()
-        self._door.close()
+        self._limit.close()
         await self._runner.cleanup()
 
     @web.middleware

@@ -1,4 +1,4 @@
-"""Connections to the HTTP front: how many there may be, and for how long one may say nothing.
+"""Connections to an HTTP server: how many there may be, and for how long one may say nothing.
 
 Where there are too many those go that have waited longest for a request, so that whoever comes anew is served: those
 who ask for health above all. Each has a moment for its request to come, however many came with it.
@@ -25,12 +25,12 @@ _SILENT_SECONDS: Final = 30.0
 class Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_door", "busy", "opened_at", "peer")
+    __slots__ = ("_limit", "busy", "opened_at", "peer")
 
-    def __init__(self, door: Door, server: web.Server) -> None:
+    def __init__(self, limit: ConnectionLimit, server: web.Server) -> None:
         """Prepare to serve.
 
-        :param door: Counts connections.
+        :param limit: Counts connections.
         :param server: Handles requests.
         """
         super().__init__(
@@ -39,7 +39,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # it is None where nothing is logged
             keepalive_timeout=_SILENT_SECONDS,
         )
-        self._door = door
+        self._limit = limit
         self.peer = ""
         self.opened_at = 0.0
         """By the clock of the event loop."""
@@ -52,11 +52,11 @@ class Connection(web.RequestHandler):
         self.opened_at = asyncio.get_running_loop().time()
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
-        self._door.opened(self)
+        self._limit.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it no more."""
-        self._door.closed(self)
+        self._limit.closed(self)
         super().connection_lost(exc)
 
     def handle_error(
@@ -74,7 +74,7 @@ class Connection(web.RequestHandler):
         return response
 
 
-class Door:
+class ConnectionLimit:
     """Lets connections in."""
 
     def __init__(self) -> None:
