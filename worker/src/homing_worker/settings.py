@@ -153,7 +153,7 @@ class WorkerSettings(CommonSettings):
     progress_listen: Annotated[str, AfterValidator(_check_listen)] = Field(
         default="",
         description="HOST:PORT where functions say how far they are; empty: a free port of 127.0.0.1 for commands and"
-        " URLs, and of the gateway of Docker's bridge network for containers.",
+        " URLs, and of the gateway of the containers' network.",
     )
     progress_url: Annotated[str, AfterValidator(_check_url)] = Field(
         default="",
