@@ -163,9 +163,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._calls.until_stop(_host_of(context)) as call, call:
                     request = await read(raw)
-                    await _write_headers(context)
                     served = behaviour(request, context)
-                    await (served if inspect.isawaitable(served) else _write_all(served, context))
+                    if inspect.isawaitable(served):
+                        await _write_headers(context)
+                        await served
+                    else:
+                        await _write_all(served, context)
             except ApiError as error:
                 self._refusals.note(error, peer=_host_of(context), what=method)
                 await abort(context, error, method)
