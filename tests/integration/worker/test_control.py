@@ -70,7 +70,7 @@ async def test_it_waits_for_a_server_before_it_takes_work(server: FakeServer, br
     await server.deploy(python("upper", UPPER))
     server.silent = True
     worker = Worker(
-        WorkerSettings(broker_url=broker_url, data_dir=tmp_path, runtime="process"),
+        WorkerSettings(broker_url=broker_url, data_dir=tmp_path, runtime="process", command_users=""),
         lambda name: RabbitBroker(broker_url, name=name),
     )
     stop = asyncio.Event()

@@ -140,7 +140,8 @@ class ProcessInstance(Instance):
         try:
             run = CommandRun(self._args, environment, request, log, user=self._user)
         except (OSError, ValueError) as error:
-            raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run: {error}") from error
+            who = "" if self._user is None else f" by user {self._user}, of HOMING_COMMAND_USERS"
+            raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run{who}: {error}") from error
         try:
             status = await run.finished
         finally:
