@@ -353,12 +353,14 @@ async def test_the_asynchronous_client_does_the_same(shared_cluster: Cluster, ra
         assert (edited.duplicate, same.duplicate, same.id) == (False, True, edited.id)
         assert (await edited.result(PATIENCE)).text == "three"
         assert (await edited.describe()).rerun_of == held.id
-        done = await client.bulk_rerun(labels={"job": "8"}, request_id="all", max_per_second=100)
+        done = await client.bulk_rerun(labels={"job": "8"}, request_id="all", include_rerun=True, max_per_second=100)
         assert (done.matched, done.accepted) == (2, 2)
-        repeated = await client.bulk_rerun(labels={"job": "8"}, request_id="all", max_per_second=100)
+        repeated = await client.bulk_rerun(
+            labels={"job": "8"}, request_id="all", include_rerun=True, max_per_second=100
+        )
         assert repeated == done
         with pytest.raises(homing.AlreadyExistsError):
-            await client.bulk_rerun(labels={"job": "8"}, request_id="all")
+            await client.bulk_rerun(labels={"job": "8"}, request_id="all", include_rerun=True)
         assert (await client.functions.scale("cat", max_instances=2)).max_instances == 2
         assert (await client.functions.get("cat")).max_instances == 2
         found = [one async for one in client.list_invocations(labels={"job": "8"})]
