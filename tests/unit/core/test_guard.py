@@ -209,6 +209,133 @@ def test_every_address_that_a_name_has_is_checked(address: str) -> None:
         PUBLIC.check_resolved(target, ["93.184.215.14", address])
 
 
+SPECIAL = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16/32",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.31.196.0/24",
+    "192.52.193.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "192.175.48.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "::/96",
+    "::ffff:0:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "100:0:0:1::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "2620:4f:8000::/48",
+    "3fff::/20",
+    "5f00::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+]
+"""The ranges of IANA's registries of special-purpose addresses that are not globally reachable, and their like."""
+
+
+@pytest.mark.parametrize("network", SPECIAL)
+def test_special_ranges_are_refused_from_end_to_end(network: str) -> None:
+    target = PUBLIC.check_url("https://example.org/")
+    special = ipaddress.ip_network(network)
+
+    for address in {special[0], special[-1]}:
+        with pytest.raises(ForbiddenTargetError, match=r"example\.org, which is"):
+            PUBLIC.check_resolved(target, [str(address)])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "1.0.0.0",
+        "9.255.255.255",
+        "11.0.0.0",
+        "100.63.255.255",
+        "100.128.0.0",
+        "126.255.255.255",
+        "128.0.0.0",
+        "168.63.129.15",
+        "168.63.129.17",
+        "169.253.255.255",
+        "169.255.0.0",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.0.1.0",
+        "192.0.3.0",
+        "192.31.195.255",
+        "192.31.197.0",
+        "192.52.192.255",
+        "192.52.194.0",
+        "192.88.98.255",
+        "192.88.100.0",
+        "192.167.255.255",
+        "192.169.0.0",
+        "192.175.47.255",
+        "192.175.49.0",
+        "198.17.255.255",
+        "198.20.0.0",
+        "198.51.99.255",
+        "198.51.101.0",
+        "203.0.112.255",
+        "203.0.114.0",
+        "223.255.255.255",
+        "2001:200::",
+        "2001:db7:ffff::",
+        "2001:db9::",
+        "2003::",
+        "2620:4f:7fff::",
+        "2620:4f:8001::",
+        "3ffe::",
+        "4000::",
+    ],
+)
+def test_what_lies_beside_special_ranges_is_public(address: str) -> None:
+    PUBLIC.check_resolved(PUBLIC.check_url("https://example.org/"), [address])
+
+
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("a" * 63 + ".example", True),
+        ("a" * 64 + ".example", False),
+        (".".join(["a" * 61] * 4) + ".abcde", True),  # 253 characters
+        (".".join(["a" * 61] * 4) + ".abcdef", False),
+        ("a-b.example", True),
+        ("-a.example", False),
+        ("a-.example", False),
+        ("a..example", False),
+    ],
+)
+def test_names_of_hosts_have_the_length_and_form_of_the_domain_name_system(host: str, good: bool) -> None:  # noqa: FBT001
+    if good:
+        assert PUBLIC.check_url(f"https://{host}/").host == host
+        return
+    with pytest.raises(ForbiddenTargetError, match="which is no name of a host"):
+        PUBLIC.check_url(f"https://{host}/")
+
+
+def test_the_last_control_character_is_one() -> None:
+    with pytest.raises(ForbiddenTargetError, match="a space, a control character or a backslash"):
+        PUBLIC.check_url("https://example.org/\x7f")
+
+
 def test_a_name_passes_at_an_odd_port_only_where_its_addresses_are_allowed() -> None:
     target = LOOPBACK.check_url("http://example.org:9000/")
 
