@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 
 TESTS: Final = Path(__file__).parent.parent / "tests"
 MODULES: Final[dict[str, list[str]]] = {
+    "homing_core.guard": ["unit/core/test_guard.py"],
+    "homing_core.retry": ["unit/core/test_retry.py"],
     "homing_server.auth.identity": ["unit/server/test_identity.py"],
     "homing_server.auth.key_format": ["unit/server/test_identity.py"],
     "homing_server.auth.rate_limit": ["unit/server/test_identity.py"],
@@ -24,6 +26,22 @@ MODULES: Final[dict[str, list[str]]] = {
 among the tests."""
 
 EQUIVALENT: Final[dict[str, dict[str, str]]] = {
+    "homing_core.guard": {
+        ": Network = ipaddress.IPv4Network | ipaddress.IPv6Network → nothing": "only types see it",
+        ": ipaddress.IPv4Network | ipaddress.IPv6Network → ipaddress.IPv4Network": "only types see it",
+        ": ipaddress.IPv4Network | ipaddress.IPv6Network → ipaddress.IPv6Network": "only types see it",
+        ": Address = ipaddress.IPv4Address | ipaddress.IPv6Address → nothing": "only types see it",
+        ": ipaddress.IPv4Address | ipaddress.IPv6Address → ipaddress.IPv4Address": "only types see it",
+        ": ipaddress.IPv4Address | ipaddress.IPv6Address → ipaddress.IPv6Address": "only types see it",
+        "read_target: parts.hostname or '' → parts.hostname": "None is refused as an empty host is",
+        "_canonical_ipv6: if address is None → False": "urlsplit refuses it from Python 3.11.4 on",
+        "_canonical_ipv6: raise ForbiddenTargetError(f'has {host!r} in brackets, which is no IPv6 address') → nothing": (
+            "urlsplit refuses it from Python 3.11.4 on"
+        ),
+        "check_host: labels[-2] if len(labels) > 1 else '' → labels[-2]": "a host is never empty",
+        "check_host: len(labels) > 1 → len(labels) >= 1": "a host is never empty",
+        "check_host: '' → ' or so'": "a host is never empty",
+    },
     "homing_server.auth.identity": {
         ": End = Callable[[ApiError], None] → nothing": "only types see it",
         ": [ApiError] without ApiError": "only types see it",

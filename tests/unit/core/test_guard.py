@@ -327,8 +327,9 @@ def test_names_of_hosts_have_the_length_and_form_of_the_domain_name_system(host:
     if good:
         assert PUBLIC.check_url(f"https://{host}/").host == host
         return
-    with pytest.raises(ForbiddenTargetError, match="which is no name of a host"):
+    with pytest.raises(ForbiddenTargetError) as refused:
         PUBLIC.check_url(f"https://{host}/")
+    assert str(refused.value) == f"has the host {host[:64]!r}, which is no name of a host"
 
 
 def test_the_last_control_character_is_one() -> None:
@@ -350,6 +351,32 @@ def test_the_ports_can_be_set() -> None:
     guard.check_url("http://example.org:9000/")
     with pytest.raises(ForbiddenTargetError, match="deliveries go to ports 9000"):
         guard.check_url("http://example.org/")
+
+
+def test_the_ports_that_are_allowed_are_told_in_order() -> None:
+    with pytest.raises(ForbiddenTargetError, match="has port 9000; deliveries go to ports 80, 443, 8080, 8443"):
+        PUBLIC.check_url("http://example.org:9000/")
+    # Where a network is allowed, the port of an address outside it still counts.
+    with pytest.raises(ForbiddenTargetError, match="has port 9000"):
+        LOOPBACK.check_url("http://93.184.215.14:9000/")
+
+
+def test_any_port_may_be_allowed() -> None:
+    guard = Guard(ports=None)
+
+    guard.check_resolved(guard.check_url("http://example.org:9000/"), ["93.184.215.14"])
+    with pytest.raises(ForbiddenTargetError) as refused:
+        guard.check_url("http://10.0.0.7:9000/")
+    assert str(refused.value) == "leads to 10.0.0.7: a private network (10.0.0.0/8)"
+
+
+def test_names_of_this_host_pass_where_a_network_is_allowed() -> None:
+    LOOPBACK.check_resolved(LOOPBACK.check_url("http://api.localhost/"), ["127.0.0.1"])
+
+
+def test_the_zone_of_an_address_makes_no_difference() -> None:
+    with pytest.raises(ForbiddenTargetError, match="a link-local network"):
+        PUBLIC.check_resolved(PUBLIC.check_url("http://example.org/"), ["fe80::1%eth0"])
 
 
 def test_exchanges_and_queues_are_those_that_are_named() -> None:
