@@ -35,9 +35,8 @@ EQUIVALENT: Final[dict[str, dict[str, str]]] = {
         ": ipaddress.IPv4Address | ipaddress.IPv6Address → ipaddress.IPv6Address": "only types see it",
         "read_target: parts.hostname or '' → parts.hostname": "None is refused as an empty host is",
         "_canonical_ipv6: if address is None → False": "urlsplit refuses it from Python 3.11.4 on",
-        "_canonical_ipv6: raise ForbiddenTargetError(f'has {host!r} in brackets, which is no IPv6 address') → nothing": (
-            "urlsplit refuses it from Python 3.11.4 on"
-        ),
+        "_canonical_ipv6: raise ForbiddenTargetError(f'has {host!r} in brackets, which is no IPv6 address')"
+        " → nothing": "urlsplit refuses it from Python 3.11.4 on",
         "check_host: labels[-2] if len(labels) > 1 else '' → labels[-2]": "a host is never empty",
         "check_host: len(labels) > 1 → len(labels) >= 1": "a host is never empty",
         "check_host: '' → ' or so'": "a host is never empty",
