@@ -124,6 +124,24 @@ def fails(*errors: BrokerError) -> Callable[[WorkMessage], BrokerError | None]:
 # --- Admission
 
 
+async def test_all_of_a_group_that_was_committed_are_answered_though_the_server_stops(
+    database: Database, broker: ScriptedBroker
+) -> None:
+    bench = Bench(database, broker)
+    await bench.catalog.load()
+    calls = [asyncio.create_task(bench.accept()) for _ in range(20)]
+    committing = asyncio.create_task(bench.admission.commit_group())
+    # The first few have their answers, and the others wait for their turn.
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert not committing.done()
+    committing.cancel()
+
+    async with asyncio.timeout(5):
+        accepted = await asyncio.gather(*calls)
+
+    assert len({each.id for each in accepted}) == 20
+
+
 async def test_p1_accepted_is_committed_and_goes_to_the_broker_at_once(bench: Bench, broker: ScriptedBroker) -> None:
     accepted = await bench.accept(make_spec(data=b"x", callback="http://127.0.0.1/"))
     row = await row_of(bench.database, accepted.id)

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,22 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @pytest.fixture
-async def runtime(tmp_path: Path) -> AsyncIterator[DockerRuntime]:
+def network() -> Iterator[str]:
+    """Yield the name of a network that no other test uses."""
+    name = f"homing-test-{secrets.token_hex(4)}"
+    yield name
+    docker("network", "rm", name)
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path, network: str) -> AsyncIterator[DockerRuntime]:
     """Yield the runtime of an engine behind a TCP port."""
     async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as engine:
         made = DockerRuntime(
             url=f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}",
             data_dir=tmp_path,
             files=SecretFiles(tmp_path),
-            defaults=ContainerDefaults(network="homing", memory_bytes=0, pids=0, user=""),
+            defaults=ContainerDefaults(network=network, memory_bytes=0, pids=0, user=""),
             owner="w-remote",
             start_timeout=30.0,
             pull_timeout=30.0,
@@ -77,3 +86,17 @@ async def test_a_function_without_secrets_has_no_volume(runtime: DockerRuntime, 
     await instance.stop()
 
     assert json.loads(inspected)[0]["Mounts"] == []
+
+
+async def test_a_network_that_was_cleaned_up_is_made_again(
+    runtime: DockerRuntime, network: str, odd_image: str
+) -> None:
+    """As `docker system prune` does while no function runs."""
+    function = Function(name="odd", image=odd_image)
+    await (await runtime.start(function, {})).stop()
+    await asyncio.to_thread(docker, "network", "rm", network)
+
+    instance = await runtime.start(function, {})
+
+    assert instance.alive
+    await instance.stop()

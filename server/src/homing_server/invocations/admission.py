@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -205,11 +205,15 @@ class Admission:
                 if not decided.done():
                     decided.set_exception(failure)
             raise
-        for place, ((_, decided), verdict) in enumerate(zip(group, verdicts, strict=True), 1):
-            if not decided.done():
-                decided.set_result(verdict)
-            if place % _ANSWERED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        decisions = [(decided, verdict) for (_, decided), verdict in zip(group, verdicts, strict=True)]
+        try:
+            for place in range(0, len(decisions), _ANSWERED_AT_ONCE):
+                if place:
+                    await asyncio.sleep(0)
+                _answer(decisions[place : place + _ANSWERED_AT_ONCE])
+        finally:
+            # Where this is cancelled in between, the others are accepted all the same.
+            _answer(decisions)
 
     def _hand_on(self, drafts: Sequence[Draft], verdicts: Sequence[Verdict]) -> None:
         work = []
@@ -335,3 +339,10 @@ def _accepted(draft: Draft, verdict: Verdict) -> Accepted:
         case Outcome.CONFLICT:
             raise request_id_reused(draft.request_id, invocation_id=verdict.id)
     return Accepted(id=verdict.id, draft=None if verdict.outcome is Outcome.DUPLICATE else draft)
+
+
+def _answer(decisions: Iterable[tuple[asyncio.Future[Verdict], Verdict]]) -> None:
+    """Tell those who wait what became of their drafts, unless they know or are gone."""
+    for decided, verdict in decisions:
+        if not decided.done():
+            decided.set_result(verdict)

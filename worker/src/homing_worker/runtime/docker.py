@@ -217,6 +217,8 @@ class DockerRuntime(Runtime):
         self, function: Function, mounts: Sequence[Mapping[str, Any]], name: str, image_id: str
     ) -> DockerContainer:
         assert self._docker is not None
+        # Whoever cleans up the engine while no container runs removes the network too.
+        await ensure_network(self._docker, self._defaults.network)
         reference, image = await self._image(function, image_id)
         config = container_config(
             function,

@@ -71,8 +71,12 @@ class UrlInstance(Instance):
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path.rstrip("/")
         self._session = session
-        self._url = function.url
-        self._guard = guard
+        self._forbidden = ""
+        try:
+            # What its host resolves to is checked when a connection is made, but an address is not resolved.
+            guard.check_url(function.url)
+        except ForbiddenTargetError as error:
+            self._forbidden = str(error)
 
     @property
     def alive(self) -> bool:
@@ -97,16 +101,20 @@ class UrlInstance(Instance):
         """Call the URL; the path of the request is below the URL's own."""
         if self._path:
             request = replace(request, target=below(self._path, request.target))
+        if self._forbidden:
+            raise _is_forbidden(self._forbidden)
         try:
-            # What its host resolves to is checked when a connection is made, but an address is not resolved.
-            self._guard.check_url(self._url)
             return await exchange(self._session, self._origin, request)
         except ForbiddenTargetError as error:
-            raise CallFailedError(
-                FailureReason.TARGET_FORBIDDEN,
-                f"the function's URL {error}; HOMING_FUNCTION_NETWORKS and _HOSTS allow more",
-                permanent=True,
-            ) from None
+            raise _is_forbidden(str(error)) from None
+
+
+def _is_forbidden(why: str) -> CallFailedError:
+    return CallFailedError(
+        FailureReason.TARGET_FORBIDDEN,
+        f"the function's URL {why}; HOMING_FUNCTION_NETWORKS and _HOSTS allow more",
+        permanent=True,
+    )
 
 
 def below(base: str, target: str) -> str:
