@@ -53,6 +53,7 @@ from support.confidential import confidential
 from support.grpc_errors import error_info
 from support.processes import Cluster, ProcessError
 from support.rabbitmq import RabbitNode, free_ports
+from support.strangers import send
 
 ROOT_KEY = confidential("the-root-key-of-the-tests-0123456789")
 
@@ -172,21 +173,8 @@ class _Shows(
 
 def call(channel: grpc.Channel, method: MethodDescriptor, authorization: str | None) -> Told:
     """Make a call with an empty request and tell how it ended, or began."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    options: Any = {"metadata": None if authorization is None else (("authorization", authorization),), "timeout": 30}
-    anything: Any = b""
-    try:
-        if method.client_streaming:
-            channel.stream_unary(path)(iter([anything]), **options)
-        elif method.server_streaming:
-            stream: Any = channel.unary_stream(path)(anything, **options)
-            next(stream, None)
-            stream.cancel()
-        else:
-            channel.unary_unary(path)(anything, **options)
-    except grpc.RpcError as error:
-        return told(error)
-    return Told(code=grpc.StatusCode.OK, reason="")
+    error = send(channel, method, b"", () if authorization is None else (("authorization", authorization),))
+    return Told(code=grpc.StatusCode.OK, reason="") if error is None else told(error)
 
 
 def name_of(method: MethodDescriptor) -> str:

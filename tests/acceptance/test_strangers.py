@@ -33,7 +33,7 @@ from support.confidential import confidential
 from support.grpc_errors import error_info
 from support.processes import Cluster, Dev, Server
 from support.rabbitmq import RabbitNode
-from support.strangers import MIB, call_at_once, invoke_at_once, watching
+from support.strangers import MIB, call_at_once, invoke_at_once, send, watching
 
 ROOT_KEY = confidential("the-root-key-of-strangers-0123456789")
 SETTINGS = {"HOMING_ROOT_KEY": ROOT_KEY, "HOMING_SYNC_TIMEOUT": "0.5"}
@@ -108,28 +108,6 @@ def with_key(key: str | None) -> tuple[tuple[str, str], ...]:
     return () if key is None else (("authorization", f"Bearer {key}"),)
 
 
-def send(channel: grpc.Channel, method: MethodDescriptor, raw: bytes, key: str | None) -> grpc.Call | None:
-    """Send bytes as a request; return the error that came of it."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    anything: Any = raw
-    options: Any = {"timeout": 60, "metadata": with_key(key)}
-    try:
-        if method.client_streaming and method.server_streaming:
-            next(iter(channel.stream_stream(path)(iter([anything]), **options)), None)
-        elif method.client_streaming:
-            channel.stream_unary(path)(iter([anything]), **options)
-        elif method.server_streaming:
-            stream: Any = channel.unary_stream(path)(anything, **options)
-            next(stream, None)
-            stream.cancel()
-        else:
-            channel.unary_unary(path)(anything, **options)
-    except grpc.RpcError as error:
-        caught: Any = error
-        return caught  # type: ignore[no-any-return]
-    return None
-
-
 @pytest.fixture
 def channel(house: House) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(house.server.target) as channel:
@@ -146,7 +124,7 @@ def test_little_that_stands_for_much_holds_nobody_up(house: House, channel: grpc
         watching(house.server.pid, house.call) as measured,
         ThreadPoolExecutor(4) as pool,
     ):
-        errors = list(pool.map(lambda method: send(compressed, method, raw[method.full_name], key), served))
+        errors = list(pool.map(lambda method: send(compressed, method, raw[method.full_name], with_key(key)), served))
     for method, error in zip(served, errors, strict=True):
         assert error is not None, method.full_name
         info = error_info(error)
@@ -164,7 +142,7 @@ def test_what_cannot_be_read_is_refused_with_a_reason_and_no_traceback(house: Ho
     served = methods(grpc.intercept_channel(channel, _Key()))
     before = len(house.server.lines)
     for method in served:
-        error = send(channel, method, b"\xff\xff\xff", ROOT_KEY)
+        error = send(channel, method, b"\xff\xff\xff", with_key(ROOT_KEY))
         assert error is not None, method.full_name
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, method.full_name
         assert error_info(error).reason == "INVALID_REQUEST"

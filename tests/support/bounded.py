@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from homing.v1 import (
-    dead_letter_service_pb2,
-    function_service_pb2,
-    invocation_service_pb2,
-    key_service_pb2,
-    log_service_pb2,
-    payload_service_pb2,
-    secret_service_pb2,
-    signing_key_service_pb2,
-)
-
-MODULES: Final = (
-    dead_letter_service_pb2,
-    function_service_pb2,
-    invocation_service_pb2,
-    key_service_pb2,
-    log_service_pb2,
-    payload_service_pb2,
-    secret_service_pb2,
-    signing_key_service_pb2,
-)
+from support.scripted_server import SERVICES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +55,8 @@ class Place:
 
 def methods() -> Iterator[MethodDescriptor]:
     """Yield the methods of all services."""
-    for module in MODULES:
-        for service in module.DESCRIPTOR.services_by_name.values():
-            yield from service.methods
+    for service in SERVICES:
+        yield from service.methods
 
 
 def places() -> list[Place]:

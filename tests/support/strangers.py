@@ -6,13 +6,14 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import MethodDescriptor
 
 from homing import AsyncClient
 from homing.v1 import InvokeAsyncRequest
@@ -30,6 +31,31 @@ class Measured:
     calls: int = 0
     grown: int = 0
     """By how many bytes the memory of the server was above what it was before, at the most."""
+
+
+Metadata = Sequence[tuple[str, str]]
+
+
+def send(channel: grpc.Channel, method: MethodDescriptor, raw: bytes, metadata: Metadata) -> grpc.Call | None:
+    """Send bytes as a request; return the error that came of it."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    anything: Any = raw
+    options: Any = {"timeout": 60, "metadata": metadata}
+    try:
+        if method.client_streaming and method.server_streaming:
+            next(iter(channel.stream_stream(path)(iter([anything]), **options)), None)
+        elif method.client_streaming:
+            channel.stream_unary(path)(iter([anything]), **options)
+        elif method.server_streaming:
+            stream: Any = channel.unary_stream(path)(anything, **options)
+            next(stream, None)
+            stream.cancel()
+        else:
+            channel.unary_unary(path)(anything, **options)
+    except grpc.RpcError as error:
+        caught: Any = error
+        return caught  # type: ignore[no-any-return]
+    return None
 
 
 def resident(pid: int) -> int:
