@@ -94,9 +94,9 @@ def seconds(name: str, value: object, *, zero: bool = True) -> float:
     value = _finite(name, value, "number of seconds")
     if value < 0 or (value == 0 and not zero):
         rule = "must not be negative" if zero else "must be more than 0 s"
-        raise invalid(name, f"{rule}, is {value:g} s")
+        raise invalid(name, f"{rule}, is {value:.12g} s")
     if value > _LONGEST:
-        raise invalid(name, f"must be at most {_LONGEST:.0f} s, is {value:g} s")
+        raise invalid(name, f"must be at most {_LONGEST:.0f} s, is {value:.12g} s")
     return value
 
 
@@ -118,7 +118,7 @@ def from_now(name: str, value: object, *, zero: bool = True) -> datetime:
     try:
         return datetime.now(UTC) + timedelta(seconds=length)
     except OverflowError:
-        raise invalid(name, f"must be over by the year 9999, is {length:g} s") from None
+        raise invalid(name, f"must be over by the year 9999, is {length:.12g} s") from None
 
 
 def _finite(name: str, value: float, what: str) -> float:

@@ -77,7 +77,7 @@ class Rules:
         seconds = value.seconds + value.nanos / 1e9
         if not (least <= seconds <= most and seconds > 0):
             bound = f"at least {least:g} s" if least else "more than 0 s"
-            self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
+            self.add(field, f"must be {bound} and at most {most:.12g} s, is {seconds:.12g} s")
 
     def text(self, field: str, value: str, most: int) -> None:
         """Check that a text is printable and not too long."""

@@ -85,7 +85,7 @@ class Checks:
         seconds = value.seconds + value.nanos / 1e9
         if not (least <= seconds <= most and seconds > 0):
             bound = f"at least {least:g} s" if least else "more than 0 s"
-            self.add(field, f"must be {bound} and at most {most:.9g} s, is {seconds:g} s")
+            self.add(field, f"must be {bound} and at most {most:.12g} s, is {seconds:.12g} s")
 
     def time(self, field: str, value: Timestamp) -> bool:
         """Check that a moment is one, and tell whether it is."""
