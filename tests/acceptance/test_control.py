@@ -149,7 +149,7 @@ CASES = [
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="INVALID_REQUEST",
         field="max_per_second",
-        says="max_per_second: must be from 0 to 10000, is 1e+06",
+        says="max_per_second: must be from 0 to 10000, is 1000000",
         sdk=lambda client, _: client.bulk_rerun(function="cat", max_per_second=1e6),
         sdk_error=homing.InvalidRequestError,
         cli=["rerun", "--function", "cat", "--max-per-second", "1000000", "--yes"],

@@ -125,7 +125,7 @@ def _row(key: ApiKey) -> tuple[str, ...]:
         key.id,
         ", ".join(scope.value.lower() for scope in key.scopes),
         ", ".join(key.functions) or "all",
-        "" if key.max_per_second is None else f"{key.max_per_second:g}",
+        "" if key.max_per_second is None else f"{key.max_per_second:.12g}",
         output.moment(key.create_time),
         output.moment(key.expire_time),
     )

@@ -457,7 +457,7 @@ def rate_limited(name: str, per_second: float, wait: float) -> ApiError:
     return ApiError(
         code=Code.RESOURCE_EXHAUSTED,
         reason=ErrorReason.RATE_LIMITED,
-        message=f"the API key {shown(name)} allows {per_second:g} calls and invocations in a second",
+        message=f"the API key {shown(name)} allows {per_second:.12g} calls and invocations in a second",
         # In whole milliseconds, as it is told, and not too early.
         retry_after=math.ceil(wait * 1000) / 1000,
         metadata={"key": name},

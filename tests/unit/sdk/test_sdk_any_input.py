@@ -188,7 +188,7 @@ def test_nor_out_of_a_client_that_is_made(name: str, value: Any) -> None:
         ({"schedule_time": datetime.max.replace(tzinfo=UTC)}, "schedule_time: must be at most 30 days ahead"),
         (
             {"delay": timedelta(days=3_000_000)},
-            r"spec.delay: must be more than 0 s and at most 2592000 s, is 2\.592e\+11 s",
+            r"spec.delay: must be more than 0 s and at most 2592000 s, is 259200000000 s",
         ),
         ({"max_age": 10**400}, "max_age: must be a number of seconds that a float can carry"),
         ({"retry_policy": homing.RetryPolicy(backoff_multiplier=10**400)}, "backoff_multiplier: must be a number that"),

@@ -36,7 +36,7 @@ def _check_delays(value: str) -> str:
         except ValueError:
             good = False
         if not good:
-            raise ValueError(f"must be seconds from 0 to {MAX_DELAY:g}, comma-separated, as in 5,30,120")
+            raise ValueError(f"must be seconds from 0 to {MAX_DELAY:.12g}, comma-separated, as in 5,30,120")
     return value
 
 

@@ -141,7 +141,7 @@ class Rules:
             if policy.HasField(name):
                 self.duration(f"{field}.{name}", getattr(policy, name), 0, _DAY)
         if policy.HasField("backoff_multiplier") and not 1 <= policy.backoff_multiplier <= 100:
-            self.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:g}")
+            self.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:.12g}")
         for code in policy.retry_status_codes:
             self.integer(f"{field}.retry_status_codes", code, 300, 599)
 

@@ -166,9 +166,11 @@ def _check(request: api.CreateKeyRequest, time_us: int) -> None:
             checks.add(f"key.scopes[{index}]", f"{scope} is not a scope")
     _check_functions(checks, key)
     if not (math.isfinite(key.max_per_second) and 0 <= key.max_per_second <= limits.MAX_KEY_RATE):
-        checks.add("key.max_per_second", f"must be from 0 to {limits.MAX_KEY_RATE:g}, is {key.max_per_second:g}")
+        checks.add("key.max_per_second", f"must be from 0 to {limits.MAX_KEY_RATE:.12g}, is {key.max_per_second:.12g}")
     if 0 < key.max_per_second < limits.MIN_KEY_RATE:
-        checks.add("key.max_per_second", f"must be 0 or at least {limits.MIN_KEY_RATE:g}, is {key.max_per_second:g}")
+        checks.add(
+            "key.max_per_second", f"must be 0 or at least {limits.MIN_KEY_RATE:.12g}, is {key.max_per_second:.12g}"
+        )
     is_time = key.HasField("expire_time") and checks.time("key.expire_time", key.expire_time)
     if is_time and key.expire_time.ToMicroseconds() <= time_us:
         checks.add("key.expire_time", "must be a time in the future")

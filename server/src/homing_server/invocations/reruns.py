@@ -149,7 +149,7 @@ def rerun_of(invocation: invocation_pb2.Invocation, *, request_id: str = "", due
 def check_rate(checks: Checks, max_per_second: float) -> None:
     """Check the cap on the rate of what is run, or delivered, again."""
     if not 0 <= max_per_second <= limits.MAX_BULK_RATE:
-        checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:g}, is {max_per_second:g}")
+        checks.add("max_per_second", f"must be from 0 to {limits.MAX_BULK_RATE:.12g}, is {max_per_second:.12g}")
 
 
 def check_spread(max_per_second: float, matched: int, what: str) -> None:

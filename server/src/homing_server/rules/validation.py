@@ -212,7 +212,7 @@ def check_retry_policy(checks: Checks, field: str, policy: policy_pb2.RetryPolic
     if policy.HasField("max_retry_after"):
         checks.duration(f"{field}.max_retry_after", policy.max_retry_after, 0, limits.MAX_BACKOFF)
     if policy.HasField("backoff_multiplier") and not 1 <= policy.backoff_multiplier <= 100:
-        checks.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:g}")
+        checks.add(f"{field}.backoff_multiplier", f"must be from 1 to 100, is {policy.backoff_multiplier:.12g}")
     for index, code in enumerate(policy.retry_status_codes):
         checks.integer(f"{field}.retry_status_codes[{index}]", code, 300, 599)
 
