@@ -30,7 +30,7 @@ from homing_server.errors import ApiError
 from homing_server.store import dispatch, engine, outbox, schema
 from homing_server.store.accept import Outcome, accept
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.store.functions import invalidate_stored, mark_deleted
 from homing_server.store.read import ended_after, results_after
 from homing_server.store.record import record_events
@@ -78,7 +78,7 @@ async def test_database_keeps_its_identity(tmp_path: Path) -> None:
 
 OPEN = """
 import asyncio, sys
-from homing_server.store.engine import Database
+from homing_server.store.engine import Database, StoreUnavailableError
 
 async def main() -> None:
     database = Database(sys.argv[1])
@@ -100,6 +100,28 @@ async def test_several_servers_may_open_a_new_file_at_once(tmp_path: Path) -> No
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(set(said)) == 1
     assert len(said[0]) == 16
+
+
+async def test_migration_that_fails_in_the_middle_leaves_the_schema_as_it_was(tmp_path: Path) -> None:
+    def schema_of(connection: Connection) -> list[str]:
+        return list(connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).scalars())
+
+    async with opened(tmp_path) as database:
+        with database.writing() as connection:
+            # Step 7 can be taken from here, 8 cannot: its column is there.
+            connection.execute(text("ALTER TABLE functions DROP COLUMN deleted_revision"))
+            connection.execute(text("ALTER TABLE invocations DROP COLUMN function_revision"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+            before = schema_of(connection)
+    again_opened = Database(f"sqlite:///{tmp_path / 'homing.db'}")
+    try:
+        with pytest.raises(StoreUnavailableError, match="duplicate column name: stored_by"):
+            await again_opened.open()
+        with again_opened.reading() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0006"]
+            assert schema_of(connection) == before
+    finally:
+        await again_opened.close()
 
 
 async def test_commits_are_durable(database: Database) -> None:

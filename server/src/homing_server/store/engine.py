@@ -141,9 +141,10 @@ class Database:
             return work(connection, *arguments, **options)
 
     def _migrate(self) -> None:
-        with self._writer.connect() as connection:
+        # One transaction around all steps: on SQLite Alembic would commit each, and several servers that start
+        # at once would take the same steps.
+        with self.writing() as connection:
             _migrate(connection)
-            connection.commit()
 
     def _close(self) -> None:
         self._write_thread.shutdown()
