@@ -57,6 +57,12 @@ class Attribution:
         # Two calls may be attempts of one invocation, the second soon after the first: it gets the line once.
         return list(dict.fromkeys(logs or self._just_ended(time_us)))
 
+    def served(self, log: InvocationLog | None, since_us: int) -> bool:
+        """Return whether an invocation was served at any time since then."""
+        return any(span.log is log for span in self._serving) or any(
+            span.log is log and span.end_us > since_us for span in self._ended
+        )
+
     def _just_ended(self, time_us: int) -> Sequence[InvocationLog | None]:
         before = [span for span in self._ended if time_us - _GRACE_US <= span.end_us <= time_us]
         last_begin = max((span.begin_us for span in before), default=0)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Final
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -37,26 +36,6 @@ class ConnectionLostError(Exception):
     """The connection closed before an answer came; whether the request was begun is unknown."""
 
 
-class _Answers(ResponseHandler):
-    """Takes answers so that a head counts whatever follows it, as a body after 204.
-
-    aiohttp drops a head with which something came that is no HTTP; where that comes later, whoever reads the body waits
-    for ever.
-    """
-
-    def data_received(self, data: bytes) -> None:
-        """Take a part of an answer."""
-        if data.startswith(b"HTTP/"):
-            end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-            if len(_END_OF_HEAD) <= end < len(data):
-                super().data_received(data[:end])
-                data = data[end:]
-        super().data_received(data)
-        wrong = self.exception()
-        if wrong is not None and self._payload is not None:
-            self._payload.set_exception(aiohttp.ClientError(str(wrong)))
-
-
 @dataclass(slots=True, eq=False)
 class _Origin:
     """What is known of how one origin treats idle connections."""
@@ -75,6 +54,45 @@ class _Origin:
         self.trusted, self.distrusted_until = False, monotonic() + _DISTRUST
 
 
+class _Connection(ResponseHandler):
+    """One connection, which knows its origin once a request went by it.
+
+    It takes answers so that a head counts whatever follows it, as a body after 204. aiohttp drops a head with which
+    something came that is no HTTP; where that comes later, whoever reads the body waits for ever.
+    """
+
+    origin: _Origin | None = None
+    _arrivals: select.poll | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was closed while idle, or something came by it that nobody asked for."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return True
+        if self._arrivals is None:
+            self._arrivals = select.poll()
+            self._arrivals.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._arrivals.poll(0))
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of an answer."""
+        if data.startswith(b"HTTP/"):
+            end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            if len(_END_OF_HEAD) <= end < len(data):
+                super().data_received(data[:end])
+                data = data[end:]
+        super().data_received(data)
+        wrong = self.exception()
+        if wrong is not None and self._payload is not None:
+            self._payload.set_exception(aiohttp.ClientError(str(wrong)))
+
+    def released(self) -> None:
+        """Close it after a request, unless it may be kept."""
+        if self.origin is None or not self.origin.may_keep:
+            self.force_close()
+
+
 class KeptConnections(aiohttp.TCPConnector):
     """Makes connections, and keeps them where that loses no request."""
 
@@ -84,9 +102,8 @@ class KeptConnections(aiohttp.TCPConnector):
         :param options: Those of :class:`aiohttp.TCPConnector`.
         """
         super().__init__(limit=0, keepalive_timeout=_KEPT, **options)
-        self._factory = partial(_Answers, loop=self._loop)  # type: ignore[assignment]  # partial is invariant
+        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment]  # partial is invariant
         self._origins: dict[ConnectionKey, _Origin] = {}
-        self._used: WeakSet[ResponseHandler] = WeakSet()
         self._trials: dict[Connection, asyncio.TimerHandle] = {}
 
     async def connect(
@@ -96,14 +113,15 @@ class KeptConnections(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 the base's
     ) -> Connection:
         """Return a connection by which a request can be sent, a kept or a new one."""
-        origin = self._origin(req.connection_key)
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
-            assert protocol is not None
-            if protocol not in self._used:
+            assert isinstance(protocol, _Connection)
+            origin = protocol.origin
+            if origin is None:
+                protocol.origin = self._origin(req.connection_key)
                 break
-            if _is_over(protocol):
+            if protocol.is_over:
                 origin.distrust()
                 connection.close()
             elif origin.trusted:
@@ -112,7 +130,7 @@ class KeptConnections(aiohttp.TCPConnector):
                 self._begin_trial(origin, connection)
             else:
                 connection.close()
-        connection.add_callback(partial(self._on_release, origin, protocol))
+        connection.add_callback(protocol.released)
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -148,12 +166,6 @@ class KeptConnections(aiohttp.TCPConnector):
             origin = self._origins[key] = _Origin()
         return origin
 
-    def _on_release(self, origin: _Origin, protocol: ResponseHandler) -> None:
-        if origin.may_keep:
-            self._used.add(protocol)
-        else:
-            protocol.force_close()
-
     def _begin_trial(self, origin: _Origin, connection: Connection) -> None:
         origin.on_trial = True
         self._trials[connection] = asyncio.get_running_loop().call_later(_TRIAL, self._end_trial, origin, connection)
@@ -161,18 +173,8 @@ class KeptConnections(aiohttp.TCPConnector):
     def _end_trial(self, origin: _Origin, connection: Connection) -> None:
         del self._trials[connection]
         origin.on_trial = False
-        if connection.protocol is None or _is_over(connection.protocol):
+        if not isinstance(connection.protocol, _Connection) or connection.protocol.is_over:
             origin.distrust()
         else:
             origin.trusted = True
         connection.close()
-
-
-def _is_over(protocol: ResponseHandler) -> bool:
-    """Return whether an idle connection was closed, or something came by it that nobody asked for."""
-    transport = protocol.transport
-    if transport is None or transport.is_closing():
-        return True
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(poll.poll(0))

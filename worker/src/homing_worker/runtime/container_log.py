@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import Final
 
@@ -24,7 +24,7 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _RECONNECT_INTERVAL: Final = 1.0
 """Seconds."""
 _LAST_WORDS_SECONDS: Final = 0.25
-"""After a call has ended a line that it has begun is waited for so long."""
+"""After a call has ended a line that it has begun is waited for so long, or up to twice as long."""
 _FLOOD_BYTES: Final = 16 * KIB
 """A read of so much is part of a flood."""
 _FLOOD_PAUSE_FACTOR: Final = 9
@@ -98,35 +98,40 @@ class ContainerLog:
         self._attribution = Attribution()
         self._following: asyncio.Task[None] | None = None
         self._streams = {number: WrittenLines(stream) for number, stream in _STREAMS.items()}
-        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+        """When lines that have begun are looked at next."""
 
     def open(self) -> None:
         """Follow the container from now on."""
         self._following = asyncio.create_task(self._follow())
 
-    @contextmanager
-    def serving(self, log: InvocationLog | None) -> Iterator[None]:
+    def serving(self, log: InvocationLog | None) -> AbstractContextManager[None]:
         """Note that the container serves an invocation, perhaps one without a log, while the context is open."""
-        try:
-            with self._attribution.serving(log):
-                yield
-        finally:
-            # What it writes may be seen a little later.
-            self._loop.call_later(_LAST_WORDS_SECONDS, self._end_lines_of, log)
+        return self._attribution.serving(log)
 
     async def close(self) -> None:
         """Stop following."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
+        if self._look is not None:
+            self._look.cancel()
         for stream in self._streams.values():
             stream.end_line()
 
-    def _end_lines_of(self, log: InvocationLog | None) -> None:
-        """Take lines for whole that were begun for an invocation which is over."""
+    def _look_at_begun_lines(self) -> None:
+        """Take lines for whole that were begun for an invocation which is over, and look again while others wait."""
+        self._look = None
+        since_us = now_us() - round(_LAST_WORDS_SECONDS * 1e6)
         for stream in self._streams.values():
-            if log in stream.begun_for:
+            if not all(self._attribution.served(log, since_us) for log in stream.begun_for):
                 stream.end_line()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        # Calls are many, lines that stay without an end are few: nothing is done for a call.
+        if self._look is None and any(stream.begun_for for stream in self._streams.values()):
+            self._look = asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._look_at_begun_lines)
 
     async def _follow(self) -> None:
         while True:
@@ -161,6 +166,7 @@ class ContainerLog:
             stamp, _, text = written.partition(b" ")
             time_us = _microseconds(stamp) if self._same_clock else now_us()
             stream.feed(text, self._attribution.at(time_us), time_us)
+        self._look_soon()
 
 
 class Frames:
