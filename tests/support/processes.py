@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from homing_core.settings import LOOPBACK
 from support.confidential import betrayed
+from support.fork_server import Forked, ForkServer
 
 if TYPE_CHECKING:
     from homing import Client
@@ -36,6 +39,17 @@ class ProcessError(Exception):
     """A process did not do what it should; carries the end of its log."""
 
 
+_starting = threading.Lock()
+
+
+@functools.cache
+def _fork_server() -> ForkServer:
+    """Return what servers and workers are forked from; it is started when it is first needed."""
+    made = ForkServer("homing_server.app", "homing_worker.app", "homing_cli.main", "homing_cli.dev_host")
+    atexit.register(made.close)
+    return made
+
+
 class HomingProcess:
     """A server or a worker that runs as a process of its own and may run again after it ended."""
 
@@ -50,7 +64,7 @@ class HomingProcess:
         """The log lines that show what is confidential."""
         self._module = module
         self._changed = threading.Condition()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | Forked | None = None
         self._reader: threading.Thread | None = None
         self._starts_at = 0
 
@@ -73,15 +87,21 @@ class HomingProcess:
         # Settings of the machine that runs the tests must not reach what is tested.
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HOMING_")}
         self._starts_at = len(self.lines)
-        self._process = subprocess.Popen(
-            [self.python, "-c", f"from {self._module} import main; main()", *self._arguments],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=inherited | self.environment,
-            # Ctrl-C in the terminal is for the tests; they stop what they started.
-            start_new_session=True,
-        )
+        environment = inherited | self.environment
+        if self.python == sys.executable and "PYTHONPATH" not in self.environment:
+            with _starting:
+                server = _fork_server()
+            self._process = server.fork(self._module, self._arguments, environment)
+        else:
+            self._process = subprocess.Popen(
+                [self.python, "-c", f"from {self._module} import main; main()", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+                # Ctrl-C in the terminal is for the tests; they stop what they started.
+                start_new_session=True,
+            )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
 
@@ -169,7 +189,7 @@ class HomingProcess:
             os.kill(self.pid, number)
         return self.wait(timeout=timeout)
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str] | Forked) -> None:
         if process.stderr is None:
             raise ProcessError(f"{self.name} has no standard error")
         with process.stderr as stream:
