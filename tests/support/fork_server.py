@@ -10,7 +10,6 @@ import gc
 import importlib
 import json
 import os
-import select
 import selectors
 import signal
 import socket
@@ -31,32 +30,31 @@ class Forked:
     """A process that was forked: what tests use of `subprocess.Popen`, with the same meaning."""
 
     def __init__(self, report: int, stderr: int) -> None:
-        self._report = open(report, "rb", buffering=0)  # noqa: SIM115 closed when the status has come
-        self._lock = threading.Lock()
-        self._status: int | None = None
         self.stderr = open(stderr, encoding="utf-8")  # noqa: SIM115 closed by who reads it
+        self._report = open(report, "rb", buffering=0)  # noqa: SIM115 closed when the status has come
         told = self._report.readline()
         if not told:
             raise RuntimeError("what processes are forked from has ended; its standard error tells why")
         self.pid = int(told)
+        self._status: int | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._hear_of_the_end, daemon=True).start()
 
     def poll(self) -> int | None:
         """Return the exit status, the negative number of a signal, or None while it runs."""
-        return self._status_within(0)
+        return self._status
 
     def wait(self, timeout: float) -> int:
         """Return the exit status once it has ended; raises subprocess.TimeoutExpired."""
-        status = self._status_within(timeout)
-        if status is None:
+        self._ended.wait(timeout)
+        if self._status is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
-        return status
+        return self._status
 
-    def _status_within(self, seconds: float) -> int | None:
-        with self._lock:
-            if self._status is None and select.select([self._report], [], [], seconds)[0]:
-                with self._report as report:
-                    self._status = int(report.readline())
-            return self._status
+    def _hear_of_the_end(self) -> None:
+        with self._report as report:
+            self._status = int(report.readline())
+        self._ended.set()
 
 
 class ForkServer:
