@@ -166,10 +166,9 @@ def test_the_client_names_a_file_that_is_not_there(pair: Pair) -> None:
 @contextlib.contextmanager
 def secure_node(authority: Authority, pair: Pair) -> Iterator[RabbitNode]:
     """Yield a RabbitMQ that wants certificates of those who connect by TLS."""
-    with RabbitNode(Path(tempfile.mkdtemp(prefix="homing-rabbitmq-"))) as node:
-        node.stop()
-        node.listen_to_tls(ca=authority.ca, cert=pair.cert, key=pair.key)
-        node.start()
+    node = RabbitNode(Path(tempfile.mkdtemp(prefix="homing-rabbitmq-")))
+    node.listen_to_tls(ca=authority.ca, cert=pair.cert, key=pair.key)
+    with node:
         yield node
 
 

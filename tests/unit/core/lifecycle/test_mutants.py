@@ -26,6 +26,9 @@ EQUIVALENT: Final[dict[str, str]] = {
 }
 """Mutants that do the same as the code, and why."""
 
+# What is run is no part of what is measured, and being traced would take twice as long.
+pytestmark = pytest.mark.no_cover
+
 
 def test_the_examples_pass_without_a_mutant() -> None:
     with LIFECYCLE.standing_in(None, also=ALSO):
