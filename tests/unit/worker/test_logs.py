@@ -136,6 +136,18 @@ def test_a_line_may_be_of_an_invocation_that_has_no_log(clock: Clock) -> None:
         assert instance.at(clock.now) == [log, None]
 
 
+def test_an_invocation_counts_as_served_until_its_end(clock: Clock) -> None:
+    instance = served(clock, ("a", 100, 200))
+    a, b = cast(InvocationLog, "a"), cast(InvocationLog, "b")
+
+    with instance.serving(b):
+        clock.now = 1000 * MS
+        assert instance.served(b, clock.now)
+    assert instance.served(a, 199 * MS)
+    assert not instance.served(a, 200 * MS)
+    assert not instance.served(cast(InvocationLog, "c"), 0)
+
+
 class Written:
     """Takes the lines of one invocation."""
 

@@ -35,6 +35,7 @@ from homing_server.errors import (
 )
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.dispatcher import Dispatcher
+from homing_server.invocations.fair_queue import FairQueue
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.rules.bounds import check_bounds
@@ -102,21 +103,30 @@ class Admission:
         self._waiting: list[tuple[Draft, asyncio.Future[Verdict]]] = []
         self._arrived = asyncio.Event()
         self._hooks: list[Callable[[], None]] = []
+        self._queue = FairQueue()
 
     def on_accepted(self, hook: Callable[[], None]) -> None:
         """Call a hook after each commit."""
         self._hooks.append(hook)
 
     async def accept(
-        self, spec: api.InvocationSpec, *, request_id: str, caller: Identity, traceparent: str
+        self,
+        spec: api.InvocationSpec,
+        *,
+        request_id: str,
+        caller: Identity,
+        traceparent: str,
+        connection: Callable[[], str],
     ) -> Accepted:
         """Make an invocation durable.
 
+        :param connection: Returns what tells the caller's connection from others.
         :raises ApiError: The request is bad, its function does not exist, its request id stands for another request,
             or the store cannot be written.
         """
-        draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
-        return _accepted(draft, await self._submit(draft))
+        async with self._queue.turn(connection):
+            draft = await self._draft(spec, request_id=request_id, caller=caller, traceparent=traceparent)
+            return _accepted(draft, await self._submit(draft))
 
     async def accept_rerun(self, rerun: Rerun, *, caller: Identity, traceparent: str) -> Accepted:
         """Make a new invocation of an ended one durable.
@@ -127,9 +137,23 @@ class Admission:
         return _accepted(draft, await self._submit(draft))
 
     async def accept_batch(
+        self,
+        requests: Sequence[InvokeAsyncRequest],
+        *,
+        caller: Identity,
+        traceparent: str,
+        connection: Callable[[], str],
+    ) -> list[Accepted | ApiError]:
+        """Make invocations durable; tell of each, in order, how it was accepted or why it was refused.
+
+        :param connection: Returns what tells the caller's connection from others.
+        """
+        async with self._queue.turn(connection, len(requests)):
+            return await self._accept_all(requests, caller=caller, traceparent=traceparent)
+
+    async def _accept_all(
         self, requests: Sequence[InvokeAsyncRequest], *, caller: Identity, traceparent: str
     ) -> list[Accepted | ApiError]:
-        """Make invocations durable; tell of each, in order, how it was accepted or why it was refused."""
         submitted: list[tuple[Draft, asyncio.Future[Verdict]] | ApiError] = []
         for request in requests:
             try:

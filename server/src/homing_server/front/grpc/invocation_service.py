@@ -106,7 +106,11 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         """Accept an invocation."""
         identity = caller()
         accepted = await self._admission.accept(
-            request.spec, request_id=request.request_id, caller=identity, traceparent=traceparent(context)
+            request.spec,
+            request_id=request.request_id,
+            caller=identity,
+            traceparent=traceparent(context),
+            connection=context.peer,
         )
         invocation = await self._queries.accepted(accepted, caller=identity)
         return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.draft is None)
@@ -154,7 +158,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             checks.add("requests", "must be at least 1")
         checks.done()
         outcomes = await self._admission.accept_batch(
-            request.requests, caller=identity, traceparent=traceparent(context)
+            request.requests, caller=identity, traceparent=traceparent(context), connection=context.peer
         )
         earlier = await self._queries.records(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None},
