@@ -234,8 +234,9 @@ def test_very_many_calls_at_once_of_many_clients_are_taken_or_told_when_to_come(
     assert sum(outcomes.values()) == VERY_MANY
     assert outcomes.keys() <= {"OK", "SERVER_BUSY"}
     assert outcomes["OK"] > 1000
-    # Others wait behind 64 calls of each connection: on a busy machine that is more than a moment.
-    assert measured.slowest < 5 * SOON
+    # At first all of them come in before anybody can take turns: on a machine with other work that is a long moment.
+    assert measured.within(0.9) < SOON
+    assert measured.slowest < 3 * SOON
     assert measured.grown < ROOM
 
 

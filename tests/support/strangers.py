@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,19 @@ MIB = 1024 * 1024
 class Measured:
     """What was seen so far."""
 
-    slowest: float = 0.0
-    """How many seconds the slowest call of the others took."""
-    calls: int = 0
+    calls: list[float] = field(default_factory=list)
+    """How many seconds each call of the others took."""
     grown: int = 0
     """By how many bytes the memory of the server was above what it was before, at the most."""
+
+    @property
+    def slowest(self) -> float:
+        """How many seconds the slowest call of the others took."""
+        return max(self.calls)
+
+    def within(self, part: float) -> float:
+        """Return in how many seconds such a part of the calls was over."""
+        return sorted(self.calls)[int(part * len(self.calls))]
 
 
 Metadata = Sequence[tuple[str, str]]
@@ -116,8 +124,7 @@ def watching(pid: int, call: Callable[[], object]) -> Iterator[Measured]:
                 failures.append(error)
                 return
             finally:
-                measured.slowest = max(measured.slowest, time.monotonic() - begun)
-            measured.calls += 1
+                measured.calls.append(time.monotonic() - begun)
             over.wait(0.02)
 
     def memory() -> None:
