@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -170,6 +171,30 @@ async def test_calls_that_wait_for_executions_hold_no_others_up(target: str, tmp
             assert (await handle.result(timeout=PATIENCE)).text == "meanwhile"
             assert not any(call.done() for call in calls)
         assert [result.text for result in await asyncio.gather(*calls)] == texts
+
+
+WATCHES = 70
+"""More than a server takes over one connection."""
+MEANWHILE = 10.0
+"""Seconds for a call that takes some thousandths, and would not end at all behind the watches."""
+
+
+async def test_watches_hold_no_other_calls_up(target: str) -> None:
+    async with AsyncClient(target, timeout=PATIENCE) as client:
+        watches = [client.watch_results(function="echo") for _ in range(WATCHES)]
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*watches)
+        handle = await client.invoke_async("echo", "seen", timeout=MEANWHILE)
+        async with asyncio.timeout(PATIENCE):
+            assert {(await anext(watch)).invocation.id for watch in watches} == {handle.id}
+        await asyncio.gather(*(watch.close() for watch in watches))
+
+
+def test_watches_of_threads_hold_no_other_calls_up(running: Client) -> None:
+    with ExitStack() as stack:
+        watches = [stack.enter_context(running.watch_results(function="echo")) for _ in range(WATCHES)]
+        handle = running.invoke_async("echo", "seen", timeout=MEANWHILE)
+        assert {next(watch).invocation.id for watch in watches} == {handle.id}
 
 
 class Color(Enum):

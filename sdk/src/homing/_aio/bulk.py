@@ -10,6 +10,7 @@ import grpc.aio
 
 from homing._aio.connection import AsyncConnection
 from homing._aio.seam.stream import AsyncStream
+from homing._aio.stubs import AsyncStubs
 from homing._core import watch
 from homing._core.bulk import broke_off, reporter
 from homing._core.calls import Deadline
@@ -20,7 +21,7 @@ Counts = TypeVar("Counts")
 
 async def bulk_call(
     connection: AsyncConnection,
-    method: grpc.aio.UnaryStreamMultiCallable[Any, Any],
+    method: Callable[[AsyncStubs], grpc.aio.UnaryStreamMultiCallable[Any, Any]],
     request: Any,
     *,
     deadline: Deadline,
@@ -29,6 +30,7 @@ async def bulk_call(
 ) -> Counts:
     """Make a call about many and return its counts once it is done. It has a request id, by which it goes on.
 
+    :param method: Picks the method that is called.
     :param counts: Makes a value of a message.
     :param on_progress: Told the counts as they come; None where nobody asks.
     :raises TypeError: That cannot be called.

@@ -164,7 +164,7 @@ class AsyncByFilter:
         )
         return await bulk_call(
             self._connection,
-            self._connection.invocations.BulkStop,
+            lambda stubs: stubs.invocations.BulkStop,
             request,
             deadline=deadline,
             counts=bulk.stopped,
@@ -219,7 +219,7 @@ class AsyncByFilter:
         )
         return await bulk_call(
             self._connection,
-            self._connection.invocations.BulkRerun,
+            lambda stubs: stubs.invocations.BulkRerun,
             request,
             deadline=deadline,
             counts=bulk.rerun,

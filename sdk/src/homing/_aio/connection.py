@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.message import Message
 from tenacity import AsyncRetrying, retry_if_exception
 
-from homing._aio.lanes import AsyncLanes
+from homing._aio.lanes import AsyncLanes, AsyncLease
 from homing._aio.seam.channel import CHANNEL_CLOSED, AsyncChannel
+from homing._aio.stubs import AsyncStubs, stubs_of
 from homing._core import calls, status
 from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
@@ -24,7 +25,6 @@ from homing.v1 import (
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
     key_service_pb2_grpc,
-    log_service_pb2_grpc,
     payload_service_pb2_grpc,
     secret_service_pb2_grpc,
     signing_key_service_pb2_grpc,
@@ -35,17 +35,6 @@ Response = TypeVar("Response", bound=Message)
 Outcome = TypeVar("Outcome")
 
 
-class _Stubs(NamedTuple):
-    invocations: invocation_service_pb2_grpc.InvocationServiceAsyncStub
-    functions: function_service_pb2_grpc.FunctionServiceAsyncStub
-    secrets: secret_service_pb2_grpc.SecretServiceAsyncStub
-    keys: key_service_pb2_grpc.KeyServiceAsyncStub
-    dead_letters: dead_letter_service_pb2_grpc.DeadLetterServiceAsyncStub
-    logs: log_service_pb2_grpc.LogServiceAsyncStub
-    payloads: payload_service_pb2_grpc.PayloadServiceAsyncStub
-    signing_keys: signing_key_service_pb2_grpc.SigningKeyServiceAsyncStub
-
-
 class AsyncConnection:
     """A channel with the stubs of the services."""
 
@@ -53,7 +42,7 @@ class AsyncConnection:
         self._channel = AsyncChannel(settings)
         self._lanes = AsyncLanes(settings)
         self._owner = os.getpid()
-        self._stubs: _Stubs | None = None
+        self._stubs: AsyncStubs | None = None
         self._interceptors = interceptors
         self.settings = settings
         self.closed = False
@@ -73,6 +62,14 @@ class AsyncConnection:
         """
         self.check()
         return self._lanes.lane()
+
+    def lend(self) -> AsyncLease:
+        """Return the stubs for one stream that may last, to be given back when it is over.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self.check()
+        return self._lanes.lend()
 
     @property
     def functions(self) -> function_service_pb2_grpc.FunctionServiceAsyncStub:
@@ -107,14 +104,6 @@ class AsyncConnection:
         return self._open().dead_letters
 
     @property
-    def logs(self) -> log_service_pb2_grpc.LogServiceAsyncStub:
-        """The stub of the log service.
-
-        :raises ClientUseError: The client cannot be used here.
-        """
-        return self._open().logs
-
-    @property
     def payloads(self) -> payload_service_pb2_grpc.PayloadServiceAsyncStub:
         """The stub of the payload service.
 
@@ -147,7 +136,7 @@ class AsyncConnection:
         """
         self._open()
 
-    def _open(self) -> _Stubs:
+    def _open(self) -> AsyncStubs:
         if os.getpid() != self._owner:
             raise ForkedClientError(
                 f"this client was made in process {self._owner} and is used in process {os.getpid()}: "
@@ -157,16 +146,7 @@ class AsyncConnection:
             raise ClosedClientError("this client is closed")
         channel = self._channel.use()
         if self._stubs is None:
-            self._stubs = _Stubs(
-                invocation_service_pb2_grpc.InvocationServiceStub(channel),
-                function_service_pb2_grpc.FunctionServiceStub(channel),
-                secret_service_pb2_grpc.SecretServiceStub(channel),
-                key_service_pb2_grpc.KeyServiceStub(channel),
-                dead_letter_service_pb2_grpc.DeadLetterServiceStub(channel),
-                log_service_pb2_grpc.LogServiceStub(channel),
-                payload_service_pb2_grpc.PayloadServiceStub(channel),
-                signing_key_service_pb2_grpc.SigningKeyServiceStub(channel),
-            )
+            self._stubs = stubs_of(channel)
         return self._stubs
 
     async def call(

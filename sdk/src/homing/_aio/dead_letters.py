@@ -119,7 +119,7 @@ class AsyncDeadLetters:
         request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second, request_id=request_id)
         return await bulk_call(
             self._connection,
-            self._connection.dead_letters.RedriveDeadLetters,
+            lambda stubs: stubs.dead_letters.RedriveDeadLetters,
             request,
             deadline=deadline,
             counts=redriven,
@@ -157,7 +157,7 @@ class AsyncDeadLetters:
         request = purge_request(conditions, dry_run=dry_run, request_id=request_id)
         return await bulk_call(
             self._connection,
-            self._connection.dead_letters.PurgeDeadLetters,
+            lambda stubs: stubs.dead_letters.PurgeDeadLetters,
             request,
             deadline=deadline,
             counts=purged,

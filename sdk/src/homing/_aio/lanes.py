@@ -1,7 +1,7 @@
 """Connections for calls that last, beside that of the others.
 
 A server takes so many calls at a time over one connection, and gRPC lets the others wait. Those that wait for an
-execution would keep all others waiting, so they have connections of their own, as many as it takes.
+execution, and streams, would keep all others waiting, so they have connections of their own, as many as it takes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from homing._aio.seam.channel import AsyncChannel
+from homing._aio.stubs import AsyncStubs, stubs_of
 from homing._core.settings import ConnectionSettings
 from homing.v1 import invocation_service_pb2_grpc
 
@@ -24,8 +25,25 @@ class _Lane:
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.channel = AsyncChannel(settings, alone=True)
-        self.calls: set[object] = set()
-        self.stub = invocation_service_pb2_grpc.InvocationServiceStub(self.channel.use())
+        self.calls: set[AsyncLease] = set()
+        self.stubs = stubs_of(self.channel.use())
+
+
+class AsyncLease:
+    """A place for one call on a connection, until it is given back."""
+
+    def __init__(self, lane: _Lane) -> None:
+        self._lane = lane
+        lane.calls.add(self)
+
+    @property
+    def stubs(self) -> AsyncStubs:
+        """The stubs for the call."""
+        return self._lane.stubs
+
+    def give_back(self, _call: object = None) -> None:
+        """Make room for another call; done twice it does no more."""
+        self._lane.calls.discard(self)
 
 
 class AsyncLanes:
@@ -35,9 +53,8 @@ class AsyncLanes:
         self._settings = settings
         self._lanes: list[_Lane] = []
 
-    @contextmanager
-    def lane(self) -> Iterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
-        """Lend the stub for one call.
+    def lend(self) -> AsyncLease:
+        """Return a place for one call.
 
         :raises WrongLoopError: It is used in another event loop.
         """
@@ -45,12 +62,19 @@ class AsyncLanes:
         if lane is None or (len(lane.calls) >= _CALLS and len(self._lanes) < _MOST):
             lane = _Lane(self._settings)
             self._lanes.append(lane)
-        call = object()
-        lane.calls.add(call)
+        return AsyncLease(lane)
+
+    @contextmanager
+    def lane(self) -> Iterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
+        """Lend the stub for one call.
+
+        :raises WrongLoopError: It is used in another event loop.
+        """
+        lease = self.lend()
         try:
-            yield lane.stub
+            yield lease.stubs.invocations
         finally:
-            lane.calls.remove(call)
+            lease.give_back()
 
     async def close(self) -> None:
         """Cancel the calls."""

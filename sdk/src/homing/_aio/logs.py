@@ -64,7 +64,7 @@ class AsyncLogTail:
         try:
             if not self._stream.has_call:
                 self._progress.resume()
-                await self._stream.open(self._connection.logs.TailLogs, self._progress.request)
+                await self._stream.open(lambda stubs: stubs.logs.TailLogs, self._progress.request)
             message = await self._stream.read()
         except ClosedClientError:
             await self.close()

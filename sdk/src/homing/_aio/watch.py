@@ -106,7 +106,7 @@ class AsyncResultWatch:
 
         async def once() -> None:
             remaining = deadline.remaining()
-            await self._stream.open(self._connection.invocations.WatchResults, self._progress.request())
+            await self._stream.open(lambda stubs: stubs.invocations.WatchResults, self._progress.request())
             limit = watch.SILENCE_LIMIT if remaining is None else min(watch.SILENCE_LIMIT, remaining)
             self._pending = self._progress.accept(await self._read(limit))
 

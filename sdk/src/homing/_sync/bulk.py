@@ -14,6 +14,7 @@ from homing._core.bulk import broke_off, reporter
 from homing._core.calls import Deadline
 from homing._sync.connection import Connection
 from homing._sync.seam.stream import Stream
+from homing._sync.stubs import Stubs
 from homing.errors import ClosedClientError, RequestError
 
 Counts = TypeVar("Counts")
@@ -21,7 +22,7 @@ Counts = TypeVar("Counts")
 
 def bulk_call(
     connection: Connection,
-    method: grpc.UnaryStreamMultiCallable[Any, Any],
+    method: Callable[[Stubs], grpc.UnaryStreamMultiCallable[Any, Any]],
     request: Any,
     *,
     deadline: Deadline,
@@ -30,6 +31,7 @@ def bulk_call(
 ) -> Counts:
     """Make a call about many and return its counts once it is done. It has a request id, by which it goes on.
 
+    :param method: Picks the method that is called.
     :param counts: Makes a value of a message.
     :param on_progress: Told the counts as they come; None where nobody asks.
     :raises TypeError: That cannot be called.

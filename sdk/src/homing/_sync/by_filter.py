@@ -165,7 +165,7 @@ class ByFilter:
         )
         return bulk_call(
             self._connection,
-            self._connection.invocations.BulkStop,
+            lambda stubs: stubs.invocations.BulkStop,
             request,
             deadline=deadline,
             counts=bulk.stopped,
@@ -220,7 +220,7 @@ class ByFilter:
         )
         return bulk_call(
             self._connection,
-            self._connection.invocations.BulkRerun,
+            lambda stubs: stubs.invocations.BulkRerun,
             request,
             deadline=deadline,
             counts=bulk.rerun,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -17,15 +17,15 @@ from homing._core.calls import Deadline
 from homing._core.interceptors import Call, call_of, chain
 from homing._core.settings import ConnectionSettings
 from homing._core.watch import Cancellable
-from homing._sync.lanes import Lanes
+from homing._sync.lanes import Lanes, Lease
 from homing._sync.seam.channel import CHANNEL_CLOSED, Channel
+from homing._sync.stubs import Stubs, stubs_of
 from homing.errors import ClosedClientError, ForkedClientError, RequestError
 from homing.v1 import (
     dead_letter_service_pb2_grpc,
     function_service_pb2_grpc,
     invocation_service_pb2_grpc,
     key_service_pb2_grpc,
-    log_service_pb2_grpc,
     payload_service_pb2_grpc,
     secret_service_pb2_grpc,
     signing_key_service_pb2_grpc,
@@ -36,17 +36,6 @@ Response = TypeVar("Response", bound=Message)
 Outcome = TypeVar("Outcome")
 
 
-class _Stubs(NamedTuple):
-    invocations: invocation_service_pb2_grpc.InvocationServiceStub
-    functions: function_service_pb2_grpc.FunctionServiceStub
-    secrets: secret_service_pb2_grpc.SecretServiceStub
-    keys: key_service_pb2_grpc.KeyServiceStub
-    dead_letters: dead_letter_service_pb2_grpc.DeadLetterServiceStub
-    logs: log_service_pb2_grpc.LogServiceStub
-    payloads: payload_service_pb2_grpc.PayloadServiceStub
-    signing_keys: signing_key_service_pb2_grpc.SigningKeyServiceStub
-
-
 class Connection:
     """A channel with the stubs of the services."""
 
@@ -54,7 +43,7 @@ class Connection:
         self._channel = Channel(settings)
         self._lanes = Lanes(settings)
         self._owner = os.getpid()
-        self._stubs: _Stubs | None = None
+        self._stubs: Stubs | None = None
         self._interceptors = interceptors
         self.settings = settings
         self.closed = False
@@ -74,6 +63,14 @@ class Connection:
         """
         self.check()
         return self._lanes.lane()
+
+    def lend(self) -> Lease:
+        """Return the stubs for one stream that may last, to be given back when it is over.
+
+        :raises ClientUseError: The client cannot be used here.
+        """
+        self.check()
+        return self._lanes.lend()
 
     @property
     def functions(self) -> function_service_pb2_grpc.FunctionServiceStub:
@@ -108,14 +105,6 @@ class Connection:
         return self._open().dead_letters
 
     @property
-    def logs(self) -> log_service_pb2_grpc.LogServiceStub:
-        """The stub of the log service.
-
-        :raises ClientUseError: The client cannot be used here.
-        """
-        return self._open().logs
-
-    @property
     def payloads(self) -> payload_service_pb2_grpc.PayloadServiceStub:
         """The stub of the payload service.
 
@@ -148,7 +137,7 @@ class Connection:
         """
         self._open()
 
-    def _open(self) -> _Stubs:
+    def _open(self) -> Stubs:
         if os.getpid() != self._owner:
             raise ForkedClientError(
                 f"this client was made in process {self._owner} and is used in process {os.getpid()}: "
@@ -158,16 +147,7 @@ class Connection:
             raise ClosedClientError("this client is closed")
         channel = self._channel.use()
         if self._stubs is None:
-            self._stubs = _Stubs(
-                invocation_service_pb2_grpc.InvocationServiceStub(channel),
-                function_service_pb2_grpc.FunctionServiceStub(channel),
-                secret_service_pb2_grpc.SecretServiceStub(channel),
-                key_service_pb2_grpc.KeyServiceStub(channel),
-                dead_letter_service_pb2_grpc.DeadLetterServiceStub(channel),
-                log_service_pb2_grpc.LogServiceStub(channel),
-                payload_service_pb2_grpc.PayloadServiceStub(channel),
-                signing_key_service_pb2_grpc.SigningKeyServiceStub(channel),
-            )
+            self._stubs = stubs_of(channel)
         return self._stubs
 
     def call(

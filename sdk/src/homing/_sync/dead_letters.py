@@ -120,7 +120,7 @@ class DeadLetters:
         request = redrive_request(conditions, dry_run=dry_run, max_per_second=max_per_second, request_id=request_id)
         return bulk_call(
             self._connection,
-            self._connection.dead_letters.RedriveDeadLetters,
+            lambda stubs: stubs.dead_letters.RedriveDeadLetters,
             request,
             deadline=deadline,
             counts=redriven,
@@ -158,7 +158,7 @@ class DeadLetters:
         request = purge_request(conditions, dry_run=dry_run, request_id=request_id)
         return bulk_call(
             self._connection,
-            self._connection.dead_letters.PurgeDeadLetters,
+            lambda stubs: stubs.dead_letters.PurgeDeadLetters,
             request,
             deadline=deadline,
             counts=purged,

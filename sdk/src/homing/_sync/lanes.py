@@ -2,7 +2,7 @@
 """Connections for calls that last, beside that of the others.
 
 A server takes so many calls at a time over one connection, and gRPC lets the others wait. Those that wait for an
-execution would keep all others waiting, so they have connections of their own, as many as it takes.
+execution, and streams, would keep all others waiting, so they have connections of their own, as many as it takes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 from homing._core.settings import ConnectionSettings
 from homing._sync.seam.channel import Channel
+from homing._sync.stubs import Stubs, stubs_of
 from homing.v1 import invocation_service_pb2_grpc
 
 _CALLS: Final = 50
@@ -25,8 +26,25 @@ class _Lane:
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.channel = Channel(settings, alone=True)
-        self.calls: set[object] = set()
-        self.stub = invocation_service_pb2_grpc.InvocationServiceStub(self.channel.use())
+        self.calls: set[Lease] = set()
+        self.stubs = stubs_of(self.channel.use())
+
+
+class Lease:
+    """A place for one call on a connection, until it is given back."""
+
+    def __init__(self, lane: _Lane) -> None:
+        self._lane = lane
+        lane.calls.add(self)
+
+    @property
+    def stubs(self) -> Stubs:
+        """The stubs for the call."""
+        return self._lane.stubs
+
+    def give_back(self, _call: object = None) -> None:
+        """Make room for another call; done twice it does no more."""
+        self._lane.calls.discard(self)
 
 
 class Lanes:
@@ -36,9 +54,8 @@ class Lanes:
         self._settings = settings
         self._lanes: list[_Lane] = []
 
-    @contextmanager
-    def lane(self) -> Iterator[invocation_service_pb2_grpc.InvocationServiceStub]:
-        """Lend the stub for one call.
+    def lend(self) -> Lease:
+        """Return a place for one call.
 
         :raises WrongLoopError: It is used in another event loop.
         """
@@ -46,12 +63,19 @@ class Lanes:
         if lane is None or (len(lane.calls) >= _CALLS and len(self._lanes) < _MOST):
             lane = _Lane(self._settings)
             self._lanes.append(lane)
-        call = object()
-        lane.calls.add(call)
+        return Lease(lane)
+
+    @contextmanager
+    def lane(self) -> Iterator[invocation_service_pb2_grpc.InvocationServiceStub]:
+        """Lend the stub for one call.
+
+        :raises WrongLoopError: It is used in another event loop.
+        """
+        lease = self.lend()
         try:
-            yield lane.stub
+            yield lease.stubs.invocations
         finally:
-            lane.calls.remove(call)
+            lease.give_back()
 
     def close(self) -> None:
         """Cancel the calls."""

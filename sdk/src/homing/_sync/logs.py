@@ -63,7 +63,7 @@ class LogTail:
         try:
             if not self._stream.has_call:
                 self._progress.resume()
-                self._stream.open(self._connection.logs.TailLogs, self._progress.request)
+                self._stream.open(lambda stubs: stubs.logs.TailLogs, self._progress.request)
             message = self._stream.read()
         except ClosedClientError:
             self.close()

@@ -103,7 +103,7 @@ class ResultWatch:
 
         def once() -> None:
             remaining = deadline.remaining()
-            self._stream.open(self._connection.invocations.WatchResults, self._progress.request())
+            self._stream.open(lambda stubs: stubs.invocations.WatchResults, self._progress.request())
             limit = watch.SILENCE_LIMIT if remaining is None else min(watch.SILENCE_LIMIT, remaining)
             self._pending = self._progress.accept(self._read(limit))
 

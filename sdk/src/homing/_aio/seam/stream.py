@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar, cast
 
 import grpc.aio
 from google.protobuf.message import Message
 
 from homing._aio.connection import AsyncConnection
+from homing._aio.stubs import AsyncStubs
 from homing._core.calls import NEVER, Deadline
 from homing._core.watch import Cancellable
 from homing.errors import ClosedClientError
@@ -21,7 +22,10 @@ Watch = TypeVar("Watch")
 
 
 class AsyncStream(Generic[Response]):
-    """The messages of a call, which any task may close; when the call ends, another one may take its place."""
+    """The messages of a call, which any task may close; when the call ends, another one may take its place.
+
+    The call holds up no others: it goes over a connection for those that last.
+    """
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -41,17 +45,30 @@ class AsyncStream(Generic[Response]):
 
     async def open(
         self,
-        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        method: Callable[[AsyncStubs], grpc.aio.UnaryStreamMultiCallable[Request, Response]],
         request: Request,
         *,
         deadline: Deadline = NEVER,
     ) -> None:
         """Make the call.
 
+        :param method: Picks the method that is called.
         :param deadline: When it must be over.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._messages = await self._connection.stream(method, request, opened=self._hold, deadline=deadline)
+        lease = self._connection.lend()
+
+        def opened(call: Cancellable) -> None:
+            cast("grpc.aio.Call", call).add_done_callback(lease.give_back)
+            self._hold(call)
+
+        try:
+            self._messages = await self._connection.stream(
+                method(lease.stubs), request, opened=opened, deadline=deadline
+            )
+        except BaseException:
+            lease.give_back()
+            raise
 
     async def read(self, limit: float | None = None) -> Response | None:
         """Wait for the next message and return it; None at the end.

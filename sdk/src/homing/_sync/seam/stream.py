@@ -6,9 +6,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -17,6 +17,7 @@ from homing._core import watch
 from homing._core.calls import NEVER, Deadline
 from homing._core.watch import Cancellable
 from homing._sync.connection import Connection
+from homing._sync.stubs import Stubs
 from homing.errors import RequestError
 
 Request = TypeVar("Request", bound=Message)
@@ -25,7 +26,10 @@ Watch = TypeVar("Watch", bound=AbstractContextManager[Any])
 
 
 class Stream(Generic[Response]):
-    """The messages of a call, which any thread may close; when the call ends, another one may take its place."""
+    """The messages of a call, which any thread may close; when the call ends, another one may take its place.
+
+    The call holds up no others: it goes over a connection for those that last.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -45,17 +49,29 @@ class Stream(Generic[Response]):
 
     def open(
         self,
-        method: grpc.UnaryStreamMultiCallable[Request, Response],
+        method: Callable[[Stubs], grpc.UnaryStreamMultiCallable[Request, Response]],
         request: Request,
         *,
         deadline: Deadline = NEVER,
     ) -> None:
         """Make the call.
 
+        :param method: Picks the method that is called.
         :param deadline: When it must be over.
         :raises ClientUseError: The client cannot be used here.
         """
-        self._messages = self._connection.stream(method, request, opened=self._guard.hold, deadline=deadline)
+        lease = self._connection.lend()
+
+        def opened(call: Cancellable) -> None:
+            if not cast("grpc.RpcContext", call).add_callback(lease.give_back):
+                lease.give_back()  # it is over already
+            self._guard.hold(call)
+
+        try:
+            self._messages = self._connection.stream(method(lease.stubs), request, opened=opened, deadline=deadline)
+        except BaseException:
+            lease.give_back()
+            raise
 
     def read(self, limit: float | None = None) -> Response | None:
         """Wait for the next message and return it; None at the end.
