@@ -71,17 +71,12 @@ def confirm(question: str) -> None:
             raise typer.Abort
 
 
-def several(count: int, noun: str = "invocation") -> str:
-    """Return a number of invocations, or of something else, in words."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def tell_count(count: int, what: str, *, as_json: bool, noun: str = "invocation") -> None:
     """Print what a dry run found."""
     if as_json:
         output.print_json({"matched": count})
     else:
-        output.print_line(f"{several(count, noun)} would {what}")
+        output.print_line(f"{output.several(count, noun)} would {what}")
 
 
 def carry_out(

@@ -11,7 +11,7 @@ import typer
 
 from homing import Client, DeadLetter, DeadLetterKind, DeadLetterOptions, Delivery
 from homing_cli import output
-from homing_cli.bulk import BULK_TIMEOUT, DryRun, RequestId, Yes, carry_out, confirm, several, tell_count
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, RequestId, Yes, carry_out, confirm, tell_count
 from homing_cli.exits import NOT_FOUND
 from homing_cli.filters import Functions
 from homing_cli.options import Json, Target, connect, moment, wants_json
@@ -194,7 +194,7 @@ def redrive(
         parts = [f"{done.rerun:,} run again", f"{done.redelivered:,} delivered again"]
         if done.refused:
             parts.append(f"{done.refused:,} cannot, since their functions or payloads are gone")
-        output.print_line(f"{several(done.matched, _NOUN)}: {', '.join(parts)}")
+        output.print_line(f"{output.several(done.matched, _NOUN)}: {', '.join(parts)}")
     _check_found(ids, done.matched)
 
 
@@ -243,7 +243,7 @@ def purge(
     if as_json:
         output.print_json({"matched": done.matched, "purged": done.purged})
     else:
-        output.print_line(f"{several(done.matched, _NOUN)}: {done.purged:,} forgotten")
+        output.print_line(f"{output.several(done.matched, _NOUN)}: {done.purged:,} forgotten")
     _check_found(ids, done.matched)
 
 
@@ -290,7 +290,7 @@ def _chosen(
 def _ask(client: Client, chosen: DeadLetterOptions, question: str) -> None:
     matched = client.dead_letters.purge(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
     if matched:
-        confirm(question.format(several(matched, _NOUN)))
+        confirm(question.format(output.several(matched, _NOUN)))
 
 
 def _check_found(ids: Sequence[str] | None, matched: int) -> None:

@@ -53,7 +53,9 @@ def invoke_each(
                 _print_failure(outcome, number, as_json=as_json)
             progress.update(task, advance=1, description=f"{failed} failed" if failed else "")
     took = time.monotonic() - started
-    output.complain(f"{succeeded + failed} lines: {succeeded} succeeded, {failed} failed, in {took:.1f} s")
+    output.complain(
+        f"{output.several(succeeded + failed, 'line')}: {succeeded} succeeded, {failed} failed, in {took:.1f} s"
+    )
     if failed:
         raise typer.Exit(FUNCTION_FAILED)
 

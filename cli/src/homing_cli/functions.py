@@ -79,7 +79,7 @@ def remove(
     if wants_json(ctx, json=json):
         output.print_json(DeleteFunctionResponse(invalidated=invalidated))
     else:
-        output.print_line(f"{name} is removed; {invalidated} waiting invocations ended INVALID")
+        output.print_line(f"{name} is removed; {output.several(invalidated, 'waiting invocation')} ended INVALID")
 
 
 def _confirm_removal(client: Client, name: str) -> None:
@@ -90,10 +90,8 @@ def _confirm_removal(client: Client, name: str) -> None:
         confirm(f"Invocations of {name} may wait, which would end INVALID. Remove it?")
         return
     if waiting.total:
-        number = f"{waiting.total:,}{' or more' if waiting.more else ''}"
-        confirm(
-            f"{number} waiting invocation{'' if waiting.total == 1 else 's'} of {name} will end INVALID. Remove it?"
-        )
+        number = output.several(waiting.total, "or more waiting invocation" if waiting.more else "waiting invocation")
+        confirm(f"{number} of {name} will end INVALID. Remove it?")
 
 
 def source_of(function: Function) -> str:

@@ -255,6 +255,11 @@ def is_text(data: bytes) -> bool:
         return False
 
 
+def several(count: int, noun: str = "invocation") -> str:
+    """Return a number of invocations, or of something else, in words."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shown_text(data: bytes, content_type: str) -> str:
     """Return the text that a function answered; what it is where it is none."""
     return data.decode().strip() if is_text(data) else binary(data, content_type)
@@ -262,7 +267,7 @@ def shown_text(data: bytes, content_type: str) -> str:
 
 def binary(data: bytes, content_type: str) -> str:
     """Return in words how much there is, and of what."""
-    return f"{len(data):,} bytes of {plain(content_type) or 'data'}"
+    return f"{several(len(data), 'byte')} of {plain(content_type) or 'data'}"
 
 
 def plain(text: str) -> str:

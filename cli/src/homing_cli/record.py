@@ -78,7 +78,8 @@ def get(
     if record.result is not None:
         answer = record.result
         output.heading(
-            f"Result: status {answer.status_code}, {len(answer.data)} bytes of {answer.content_type or 'data'}"
+            f"Result: status {answer.status_code}, {output.several(len(answer.data), 'byte')}"
+            f" of {answer.content_type or 'data'}"
         )
         output.fields(answer.headers.pairs)
         typer.echo()

@@ -8,7 +8,7 @@ import typer
 
 from homing import BulkRerun, Client, FilterOptions
 from homing_cli import output
-from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, carry_out, check_choice, confirm, several, tell_count
+from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, carry_out, check_choice, confirm, tell_count
 from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, duration, wants_json
 from homing_cli.payload import read_payload
@@ -135,7 +135,7 @@ def _count(client: Client, chosen: FilterOptions, *, include_rerun: bool) -> int
 
 def _confirm(matched: int) -> None:
     if matched:
-        confirm(f"Run {several(matched)} again?")
+        confirm(f"Run {output.several(matched)} again?")
 
 
 def _print(done: BulkRerun, *, as_json: bool) -> None:
@@ -143,4 +143,4 @@ def _print(done: BulkRerun, *, as_json: bool) -> None:
         output.print_json({"matched": done.matched, "accepted": done.accepted, "refused": done.refused})
         return
     rest = f", {done.refused:,} cannot, since their functions or payloads are gone" if done.refused else ""
-    output.print_line(f"{several(done.matched)}: {done.accepted:,} run again{rest}")
+    output.print_line(f"{output.several(done.matched)}: {done.accepted:,} run again{rest}")

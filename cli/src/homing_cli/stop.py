@@ -17,7 +17,6 @@ from homing_cli.bulk import (
     carry_out,
     check_choice,
     confirm,
-    several,
     tell_count,
 )
 from homing_cli.exits import exit_code
@@ -114,7 +113,7 @@ def _stop_each(client: Client, ids: Sequence[str], reason: str | None, *, as_jso
 def _confirm(client: Client, chosen: FilterOptions) -> None:
     matched = client.bulk_stop(dry_run=True, timeout=BULK_TIMEOUT, **chosen).matched
     if matched:
-        confirm(f"Stop {several(matched)}?")
+        confirm(f"Stop {output.several(matched)}?")
 
 
 def _print(done: BulkStopped, *, as_json: bool) -> None:
@@ -123,4 +122,4 @@ def _print(done: BulkStopped, *, as_json: bool) -> None:
         return
     told = f"{done.stopped:,} STOPPED, {done.stopping:,} STOPPING"
     ended = done.matched - done.stopped - done.stopping
-    output.print_line(f"{several(done.matched)}: {told}" + (f", {ended:,} had ended before" if ended else ""))
+    output.print_line(f"{output.several(done.matched)}: {told}" + (f", {ended:,} had ended before" if ended else ""))

@@ -200,7 +200,7 @@ def test_where_nobody_can_be_asked_a_word_is_needed(homing_fake: FakeServer, hom
     assert refused.returncode == 2
     assert b"--yes: is needed where there is no terminal to ask on" in refused.stderr
     assert (idle.returncode, told.returncode) == (0, 0)
-    assert told.stdout == b"f is removed; 1 waiting invocations ended INVALID\n"
+    assert told.stdout == b"f is removed; 1 waiting invocation ended INVALID\n"
 
 
 def test_an_interruption_at_the_start_is_quiet() -> None:
