@@ -74,6 +74,8 @@ def test_a_url_that_fails_or_is_gone_fails_its_invocations_only(cluster: Cluster
 
 
 def test_a_url_on_a_private_network_is_refused_when_it_is_deployed(shared_cluster: Cluster) -> None:
-    with pytest.raises(InvalidRequestError, match=r"function\.url.*10\.0\.0\.7: a private network.*") as refused:
+    with pytest.raises(
+        InvalidRequestError, match=r"function\.url.*10\.0\.0\.7: a private network.*HOMING_FUNCTION_NETWORKS"
+    ) as refused:
         shared_cluster.client().functions.deploy(name="inside", url="http://10.0.0.7:8080/run")
     assert [violation.field for violation in refused.value.violations] == ["function.url"]

@@ -99,6 +99,7 @@ class Guard:
         hosts: Collection[str] = (),
         ports: Collection[int] | None = DEFAULT_PORTS,
         exchanges: Collection[str] = (),
+        settings: str = "",
     ) -> None:
         """Prepare to decide.
 
@@ -106,11 +107,13 @@ class Guard:
         :param hosts: Names, or suffixes as in ``*.example.org``, that are allowed at any port and wherever they lead.
         :param ports: Of all other hosts; None for any.
         :param exchanges: Exchanges of the broker that deliveries may go to; queues as ``/QUEUE``; ``*`` for all.
+        :param settings: The names of those by which an operator allows more, which refusals tell.
         """
         self._networks = tuple(networks)
         self._hosts = frozenset(host.lower() for host in hosts)
         self._ports = None if ports is None else frozenset(ports)
         self._exchanges = frozenset(exchanges)
+        self._settings = settings
 
     def check_exchange(self, exchange: str, routing_key: str) -> None:
         """Check that deliveries may go to an exchange of the broker, or by the default one to a queue.
@@ -136,9 +139,9 @@ class Guard:
             if self._allows(address):
                 return target
         elif "." not in target.host and not self._networks:
-            raise ForbiddenTargetError(f"names the host {target.host!r} without a domain, which is nowhere public")
+            raise self._unallowed(f"names the host {target.host!r} without a domain, which is nowhere public")
         elif target.host.endswith(".localhost") and not self._networks:
-            raise ForbiddenTargetError(f"names {target.host!r}, which is this host")
+            raise self._unallowed(f"names {target.host!r}, which is this host")
         if address is not None or not self._networks:
             self._check_port(target.port)
         return target
@@ -167,7 +170,10 @@ class Guard:
         shown = host if host == str(address) else f"{host}, which is {address}"
         for network, what in _RANGES:
             if _plain(address) in network:
-                raise ForbiddenTargetError(f"leads to {shown}: {what} ({network})")
+                raise self._unallowed(f"leads to {shown}: {what} ({network})")
+
+    def _unallowed(self, why: str) -> ForbiddenTargetError:
+        return ForbiddenTargetError(f"{why}; {self._settings} allow more" if self._settings else why)
 
     def _allows(self, address: Address) -> bool:
         return any(_plain(address) in network for network in self._networks)
@@ -181,7 +187,7 @@ class Guard:
     def _check_port(self, port: int) -> None:
         if self._ports is not None and port not in self._ports:
             allowed = ", ".join(map(str, sorted(self._ports)))
-            raise ForbiddenTargetError(f"has port {port}; deliveries go to ports {allowed}")
+            raise self._unallowed(f"has port {port}; deliveries go to ports {allowed}")
 
 
 def read_target(url: str) -> Target:

@@ -191,6 +191,7 @@ class CommonSettings(BaseSettings):
             networks=[ipaddress.ip_network(part) for part in parts_of(self.function_networks)],
             hosts=parts_of(self.function_hosts),
             ports=None,
+            settings="HOMING_FUNCTION_NETWORKS and _HOSTS",
         )
 
     @property
@@ -201,6 +202,7 @@ class CommonSettings(BaseSettings):
             hosts=[GATEWAY, *parts_of(self.callback_hosts)],
             ports=[int(part) for part in parts_of(self.callback_ports)],
             exchanges=parts_of(self.amqp_destinations),
+            settings="HOMING_CALLBACK_NETWORKS, _HOSTS and _PORTS",
         )
 
 

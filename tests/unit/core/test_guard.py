@@ -353,6 +353,19 @@ def test_the_ports_can_be_set() -> None:
         guard.check_url("http://example.org/")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.7/", "http://orders/", "http://a.localhost/", "http://example.org:9000/"]
+)
+def test_what_an_operator_can_allow_names_the_settings(url: str) -> None:
+    with pytest.raises(ForbiddenTargetError, match=r"; HOMING_X_NETWORKS and _HOSTS allow more$"):
+        Guard(settings="HOMING_X_NETWORKS and _HOSTS").check_url(url)
+
+
+def test_what_nobody_can_allow_names_none() -> None:
+    with pytest.raises(ForbiddenTargetError, match=r"must begin with http:// or https://$"):
+        Guard(settings="HOMING_X_NETWORKS and _HOSTS").check_url("ftp://example.org/")
+
+
 def test_the_ports_that_are_allowed_are_told_in_order() -> None:
     with pytest.raises(ForbiddenTargetError, match="has port 9000; deliveries go to ports 80, 443, 8080, 8443"):
         PUBLIC.check_url("http://example.org:9000/")

@@ -112,7 +112,7 @@ class UrlInstance(Instance):
 def _is_forbidden(why: str) -> CallFailedError:
     return CallFailedError(
         FailureReason.TARGET_FORBIDDEN,
-        f"the function's URL {why}; HOMING_FUNCTION_NETWORKS and _HOSTS allow more",
+        f"the function's URL {why}",
         permanent=True,
     )
 
