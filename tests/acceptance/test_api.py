@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -123,4 +124,8 @@ def test_of_two_servers_that_change_a_function_at_once_exactly_one_wins(cluster:
     assert sorted(lost) == [(expected, expected + 1) for expected in range(rounds)]
     for server in servers:
         with Client(server.target) as client:
-            assert client.functions.get("contested").revision == rounds
+            # The one that lost the last round hears of it by a message.
+            deadline = time.monotonic() + 60
+            while client.functions.get("contested").revision != rounds:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)

@@ -8,32 +8,39 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.processes import Cluster
+from support.processes import Cluster, fork_server
 
 PATIENCE = 60
-MODULES = {"homing-server": "homing_server.app", "homing-worker": "homing_worker.app"}
+COMMANDS = {
+    "homing-server": ["homing_server.app"],
+    "homing-worker": ["homing_worker.app"],
+    "homing dev": ["homing_cli.main", "dev"],
+}
+"""The module of each program, and its first argument."""
 
 
-def run(program: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """What came of a program."""
+
+    returncode: int
+    stderr: str
+
+
+def run(program: str, *arguments: str, folder: Path, **environment: str) -> Ended:
     """Run a program that cannot start, or does something else."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HOMING_")}
-    start = (
-        ["-c", "from homing_cli.main import main; main()", "dev"]
-        if program == "homing dev"
-        else ["-c", f"from {MODULES[program]} import main; main()"]
-    )
-    return subprocess.run(
-        [sys.executable, *start, *arguments],
-        env=clean | {"HOMING_DATA_DIR": str(folder)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    module, *first = COMMANDS[program]
+    settings = clean | {"HOMING_DATA_DIR": str(folder)} | environment
+    process = fork_server().fork(module, [*first, *arguments], settings)
+    with process.stderr:
+        stderr = process.stderr.read()
+    return Ended(returncode=process.wait(PATIENCE), stderr=stderr)
 
 
 @pytest.fixture

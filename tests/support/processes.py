@@ -44,10 +44,15 @@ _starting = threading.Lock()
 
 @functools.cache
 def _fork_server() -> ForkServer:
-    """Return what servers and workers are forked from; it is started when it is first needed."""
     made = ForkServer("homing_server.app", "homing_worker.app", "homing_cli.main", "homing_cli.dev_host")
     atexit.register(made.close)
     return made
+
+
+def fork_server() -> ForkServer:
+    """Return what servers and workers are forked from; it is started when it is first needed."""
+    with _starting:
+        return _fork_server()
 
 
 class HomingProcess:
@@ -89,9 +94,7 @@ class HomingProcess:
         self._starts_at = len(self.lines)
         environment = inherited | self.environment
         if self.python == sys.executable and "PYTHONPATH" not in self.environment:
-            with _starting:
-                server = _fork_server()
-            self._process = server.fork(self._module, self._arguments, environment)
+            self._process = fork_server().fork(self._module, self._arguments, environment)
         else:
             self._process = subprocess.Popen(
                 [self.python, "-c", f"from {self._module} import main; main()", *self._arguments],
