@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import secrets
 import time
 from typing import Final
 
@@ -31,7 +32,8 @@ class SignedUrls:
 
     def __init__(self) -> None:
         self._base = ""
-        self._key = b""
+        # Nobody knows it: until there is the key of the store no URL is good, also where requests come before that.
+        self._key = secrets.token_bytes(32)
 
     def open(self, base: str, key: bytes) -> None:
         """Begin to sign.
