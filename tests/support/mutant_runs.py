@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import resource
@@ -26,10 +27,12 @@ from typing import Final
 
 from support.mutations import mutations
 
-_SECONDS: Final = 20
-"""A run of the tests that takes longer hangs, so it has noticed."""
+_CPU_SECONDS: Final = 20
+"""A run of the tests that takes more of the processor does not end, so it has noticed: however busy the machine is."""
+_SECONDS: Final = 60
+"""One that takes longer waits for what does not come."""
 _BYTES: Final = 4 << 30
-_OURS: Final = ("homing_core", "homing_server", "homing_worker", "homing_cli", "test_")
+_OURS: Final = ("homing_core", "homing_server", "homing_worker", "homing_cli", "support", "test_")
 _OPTIONS: Final = (
     *("-q", "-x", "-n0", "--noconftest", "--assert=plain", "-pno:cacheprovider", "-pno:timeout"),
     "--no-header",
@@ -54,6 +57,8 @@ def main() -> None:
     """Write one JSON object: how many mutants there are, and the names of those that live."""
     name, *tests = sys.argv[1:]
     _warm(tests)
+    if name in sys.modules:
+        raise SystemExit(f"no mutant can take the place of {name}, which is imported before")
     path = _source_of(name)
     number, alive = 0, []
     for what, code in _mutants(path):
@@ -66,7 +71,7 @@ def main() -> None:
 def _mutants(path: Path) -> Iterator[tuple[str, CodeType]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     seen: dict[str, int] = {}
-    for mutation in mutations(tree, enums={}):
+    for mutation in mutations(tree, enums={}, constants=_constants(tree)):
         what = f"{mutation.where.lstrip('.')}: {mutation.what}"
         seen[what] = seen.get(what, 0) + 1
         if seen[what] > 1:
@@ -75,6 +80,18 @@ def _mutants(path: Path) -> Iterator[tuple[str, CodeType]]:
         code = compile(tree, str(path), "exec")
         mutation.undo()
         yield what, code
+
+
+def _constants(tree: ast.Module) -> list[list[str]]:
+    """Return the constants of the API that a module imports, those of one enumeration together."""
+    names = [
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_pb2")
+        for alias in node.names
+        if alias.name.isupper()
+    ]
+    return [list(group) for _, group in itertools.groupby(sorted(names), key=lambda name: name.partition("_")[0])]
 
 
 def _source_of(name: str) -> Path:
@@ -107,7 +124,18 @@ def _warm(tests: Sequence[str]) -> None:
 def _tests_pass(tests: Sequence[str], stand_in: _StandIn | None = None) -> bool:
     """Run tests in this process, which is of no use afterwards."""
     import pytest
+    from hypothesis import HealthCheck, Phase, settings
 
+    # A machine that has much else to do is no fault of a mutant, and the first example that fails is as good as any.
+    settings.register_profile(
+        "mutants",
+        database=None,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("mutants")
     if stand_in is not None:
         sys.meta_path.insert(0, stand_in)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -119,6 +147,7 @@ def _forked(run: Callable[[], bool]) -> bool:
     child = os.fork()
     if child == 0:
         signal.alarm(_SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
         passed = False
         try:

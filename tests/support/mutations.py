@@ -11,6 +11,8 @@ Other = tuple[ast.AST, str]
 """What a node may be replaced by, and how that is told."""
 
 _MANY: Final = 6
+_SHOWN: Final = 100
+"""So many characters of a node are told at the most."""
 _OPPOSITES: Final[dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]]] = {
     ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,),
@@ -39,7 +41,9 @@ class Mutation:
     undo: Callable[[], None]
 
 
-def mutations(tree: ast.Module, *, enums: Mapping[str, Sequence[str]]) -> Iterator[Mutation]:
+def mutations(
+    tree: ast.Module, *, enums: Mapping[str, Sequence[str]], constants: Sequence[Sequence[str]] = ()
+) -> Iterator[Mutation]:
     """Return every mutation of a module: each must be undone before the next is asked for.
 
     Conditions are inverted, decided, or lose a part; comparisons shift; statements, arguments, elements and cases are
@@ -47,11 +51,18 @@ def mutations(tree: ast.Module, *, enums: Mapping[str, Sequence[str]]) -> Iterat
 
     :param enums: By the name of an enumeration its members: each becomes each other, or where there are many its
         neighbours.
+    :param constants: The same for names that stand for themselves, by the enumerations that they are of.
     """
-    yield from _inside(tree, "", enums)
+    others = {
+        f"{name}.{member}": [f"{name}.{other}" for other in _others_of(member, members)]
+        for name, members in enums.items()
+        for member in members
+    }
+    others |= {member: _others_of(member, members) for members in constants for member in members}
+    yield from _inside(tree, "", others)
 
 
-def _inside(node: ast.AST, where: str, enums: Mapping[str, Sequence[str]]) -> Iterator[Mutation]:
+def _inside(node: ast.AST, where: str, members: Mapping[str, Sequence[str]]) -> Iterator[Mutation]:
     for field, value in list(ast.iter_fields(node)):
         if field in _FOR_TYPES:
             continue
@@ -59,10 +70,10 @@ def _inside(node: ast.AST, where: str, enums: Mapping[str, Sequence[str]]) -> It
             if not isinstance(child, ast.AST) or _says_nothing(child):
                 continue
             inner = f"{where}.{child.name}" if isinstance(child, _NAMED) else where
-            for other, what in _others(child, enums):
+            for other, what in _others(child, members):
                 yield _replacement(_Place(node, field, index), other, inner, what)
             yield from _removals(child, inner)
-            yield from _inside(child, inner, enums)
+            yield from _inside(child, inner, members)
 
 
 def _says_nothing(node: ast.AST) -> bool:
@@ -81,11 +92,11 @@ def _says_nothing(node: ast.AST) -> bool:
 # --- What takes the place of a node
 
 
-def _others(node: ast.AST, enums: Mapping[str, Sequence[str]]) -> Iterator[Other]:
+def _others(node: ast.AST, members: Mapping[str, Sequence[str]]) -> Iterator[Other]:
     match node:
-        case ast.Attribute(value=ast.Name(id=name), attr=member) if member in enums.get(name, ()):
-            for other in _others_of(member, enums[name]):
-                yield _told(node, ast.Attribute(value=node.value, attr=other, ctx=ast.Load()))
+        case ast.Attribute(value=ast.Name()) | ast.Name(ctx=ast.Load()) if ast.unparse(node) in members:
+            for other in members[ast.unparse(node)]:
+                yield _told(node, ast.parse(other, mode="eval").body)
         case ast.If(test=test, body=body, orelse=orelse):
             for decided in (True, False):
                 made = ast.If(test=ast.Constant(value=decided), body=body, orelse=orelse)
@@ -134,6 +145,8 @@ def _constants(value: object) -> Iterator[Any]:
             yield value + 1
         case str() if " " not in value:  # else it is a sentence, whose words no test holds
             yield f"{value} or so"
+        case bytes():
+            yield value + b" or so"
 
 
 def _others_of(member: str, members: Sequence[str]) -> list[str]:
@@ -221,4 +234,4 @@ def _shown(node: ast.AST | None) -> str:
             text = name or f"**{ast.unparse(value)}"
         case _:
             text = ast.unparse(node)
-    return text
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
