@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,27 +19,60 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy, Scope, UnauthenticatedError
+from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy, UnauthenticatedError
 from homing.errors import InvalidRequestError, NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
     Blob,
+    BulkRerunRequest,
+    BulkStopRequest,
+    CountInvocationsRequest,
+    CreateKeyRequest,
+    CreateSecretRequest,
+    DeadLetterFilter,
+    DeleteFunctionRequest,
+    DeleteSecretRequest,
+    DeployFunctionRequest,
+    Destination,
+    Function,
+    GetFunctionRequest,
     GetInvocationRequest,
+    Invocation,
+    InvocationFilter,
     InvocationSpec,
     InvokeAsyncRequest,
     InvokeRequest,
+    ListDeadLettersRequest,
     ListFunctionsRequest,
+    ListInvocationsRequest,
+    ListKeysRequest,
+    ListSecretsRequest,
+    ListSigningKeysRequest,
+    PauseFunctionRequest,
     Payload,
+    PurgeDeadLettersRequest,
     ReadPayloadRequest,
+    RedriveDeadLettersRequest,
     RerunInvocationRequest,
+    ResumeFunctionRequest,
+    RevokeKeyRequest,
+    RevokeSigningKeyRequest,
+    RotateSigningKeyRequest,
+    ScaleFunctionRequest,
+    StopInvocationRequest,
+    TailLogsRequest,
+    UpdateSecretRequest,
     WaitInvocationRequest,
+    WatchResultsRequest,
     WritePayloadRequest,
 )
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
+from homing.v1.invocation_pb2 import INVOCATION_STATE_SUCCEEDED
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from homing.v1.payload_service_pb2_grpc import PayloadServiceStub
 from homing_server.auth.refusals import Refusals
@@ -48,6 +83,7 @@ from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.engine import Database
+from support.allowed import ADMIN, ALLOWED, INVOKE, OPERATE, READ, SCOPES
 from support.cli import homing
 from support.confidential import confidential
 from support.grpc_errors import error_info
@@ -56,48 +92,6 @@ from support.rabbitmq import RabbitNode, free_ports
 from support.strangers import send
 
 ROOT_KEY = confidential("the-root-key-of-the-tests-0123456789")
-
-INVOKE, READ, OPERATE, DEPLOY, ADMIN = Scope.INVOKE, Scope.READ, Scope.OPERATE, Scope.DEPLOY, Scope.ADMIN
-SCOPES = (INVOKE, READ, OPERATE, DEPLOY, ADMIN)
-
-ALLOWED = {
-    "InvocationService/Invoke": {INVOKE},
-    "InvocationService/InvokeAsync": {INVOKE},
-    "InvocationService/BatchInvokeAsync": {INVOKE},
-    "PayloadService/WritePayload": {INVOKE},
-    "PayloadService/ReadPayload": {INVOKE, READ},
-    "InvocationService/GetInvocation": {INVOKE, READ},
-    "InvocationService/WaitInvocation": {INVOKE, READ},
-    "InvocationService/ListInvocations": {READ},
-    "InvocationService/CountInvocations": {READ},
-    "InvocationService/WatchResults": {READ},
-    "LogService/TailLogs": {READ},
-    "DeadLetterService/ListDeadLetters": {READ},
-    "InvocationService/StopInvocation": {OPERATE},
-    "InvocationService/BulkStop": {OPERATE},
-    "InvocationService/RerunInvocation": {OPERATE},
-    "InvocationService/BulkRerun": {OPERATE},
-    "DeadLetterService/RedriveDeadLetters": {OPERATE},
-    "DeadLetterService/PurgeDeadLetters": {OPERATE},
-    "FunctionService/GetFunction": {READ},
-    "FunctionService/ListFunctions": {READ},
-    "FunctionService/PauseFunction": {OPERATE},
-    "FunctionService/ResumeFunction": {OPERATE},
-    "FunctionService/ScaleFunction": {OPERATE},
-    "FunctionService/DeployFunction": {DEPLOY},
-    "FunctionService/DeleteFunction": {DEPLOY},
-    "SecretService/CreateSecret": {DEPLOY},
-    "SecretService/UpdateSecret": {DEPLOY},
-    "SecretService/ListSecrets": {DEPLOY},
-    "SecretService/DeleteSecret": {DEPLOY},
-    "SigningKeyService/RotateSigningKey": {DEPLOY},
-    "SigningKeyService/ListSigningKeys": {DEPLOY},
-    "SigningKeyService/RevokeSigningKey": {DEPLOY},
-    "KeyService/CreateKey": {ADMIN},
-    "KeyService/ListKeys": {ADMIN},
-    "KeyService/RevokeKey": {ADMIN},
-}
-"""Which scopes allow what. An rpc that is not here fails the tests."""
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +326,124 @@ def test_a_key_for_one_function_sees_and_touches_no_other(guarded: Cluster, root
         limited.functions.get("new")
 
 
+def refusals_of(channel: grpc.Channel, key: str, requests: Mapping[str, Sequence[Message]]) -> dict[str, list[str]]:
+    """Return by method, for each of its requests, the reason why it is refused; empty where it is not."""
+    found: dict[str, list[str]] = {}
+    for method in methods(grpc.intercept_channel(channel, _Shows(key))):
+        found[name_of(method)] = []
+        for request in requests.get(name_of(method), []):
+            error = send(channel, method, request.SerializeToString(), (("authorization", f"Bearer {key}"),))
+            found[name_of(method)].append("" if error is None else told(error).reason)
+    return found
+
+
+def test_a_limited_key_gets_at_no_other_function_by_any_rpc(guarded: Cluster, root: Client) -> None:
+    """An rpc that is not here fails the test, as one does that asks for more, or for something else, than it should."""
+    key = root.keys.create("limited", scopes=["invoke", "read", "operate", "deploy"], functions=["upper"]).secret
+    large = b"LARGE" * 100_000
+    other = root.invoke_async("lower", large)
+    assert other.result(timeout=60).data == large.lower()
+    root.signing_keys.rotate(function="lower")
+    of_server, *_, of_lower = sorted(root.signing_keys.list(), key=lambda each: each.function or "")
+    with grpc.insecure_channel(guarded.target) as channel:
+        shown = grpc.intercept_channel(channel, _Shows(ROOT_KEY))
+        record = InvocationServiceStub(shown).GetInvocation(GetInvocationRequest(id=other.id)).invocation
+        blob = record.result.payload.blob.id
+        assert blob
+        spec = InvocationSpec(function="lower")
+        to_others = [
+            InvocationSpec(function="upper", **{end: [Destination(uri="function:door"), Destination(uri=uri)]})  # type: ignore[arg-type]
+            for end in ("on_success", "on_failure")
+            for uri in ("function:lower", "function:missing")
+        ]
+        lower, letters = InvocationFilter(functions=["upper", "lower"]), DeadLetterFilter(functions=["upper", "lower"])
+        deployed = [
+            Function(name="lower", image="mine"),
+            Function(name="missing", image="mine"),
+            Function(name="upper", image="mine", secrets=["theirs"]),
+            *(Function(name="upper", image="mine", on_success=each.on_success) for each in to_others[:2]),
+            *(Function(name="upper", image="mine", on_failure=each.on_failure) for each in to_others[2:]),
+        ]
+        requests: dict[str, Sequence[Message]] = {
+            "InvocationService/Invoke": [InvokeRequest(spec=spec)],
+            "InvocationService/InvokeAsync": [InvokeAsyncRequest(spec=each) for each in (spec, *to_others)],
+            "InvocationService/BatchInvokeAsync": [],  # tells of each by itself: see below
+            "InvocationService/GetInvocation": [GetInvocationRequest(id=other.id)],
+            "InvocationService/WaitInvocation": [WaitInvocationRequest(id=other.id)],
+            "InvocationService/ListInvocations": [ListInvocationsRequest(filter=lower)],
+            "InvocationService/CountInvocations": [CountInvocationsRequest(filter=lower)],
+            "InvocationService/WatchResults": [WatchResultsRequest(filter=lower)],
+            "InvocationService/StopInvocation": [StopInvocationRequest(id=other.id)],
+            "InvocationService/BulkStop": [BulkStopRequest(filter=lower)],
+            "InvocationService/RerunInvocation": [RerunInvocationRequest(id=other.id)],
+            "InvocationService/BulkRerun": [BulkRerunRequest(filter=lower)],
+            "PayloadService/WritePayload": [],  # is nobody else's
+            "PayloadService/ReadPayload": [ReadPayloadRequest(blob_id=blob)],
+            "LogService/TailLogs": [TailLogsRequest(id=other.id)],
+            "DeadLetterService/ListDeadLetters": [ListDeadLettersRequest(filter=letters)],
+            "DeadLetterService/RedriveDeadLetters": [RedriveDeadLettersRequest(filter=letters)],
+            "DeadLetterService/PurgeDeadLetters": [PurgeDeadLettersRequest(filter=letters)],
+            "FunctionService/GetFunction": [GetFunctionRequest(name="lower")],
+            "FunctionService/ListFunctions": [],  # leaves them out
+            "FunctionService/PauseFunction": [PauseFunctionRequest(name="lower")],
+            "FunctionService/ResumeFunction": [ResumeFunctionRequest(name="lower")],
+            "FunctionService/ScaleFunction": [ScaleFunctionRequest(name="lower", max_instances=2)],
+            "FunctionService/DeployFunction": [DeployFunctionRequest(function=each) for each in deployed],
+            "FunctionService/DeleteFunction": [DeleteFunctionRequest(name="lower")],
+            "SecretService/CreateSecret": [CreateSecretRequest(name="theirs", value=b"x")],
+            "SecretService/UpdateSecret": [UpdateSecretRequest(name="theirs", value=b"x")],
+            "SecretService/ListSecrets": [ListSecretsRequest()],
+            "SecretService/DeleteSecret": [DeleteSecretRequest(name="theirs")],
+            "SigningKeyService/RotateSigningKey": [
+                RotateSigningKeyRequest(),
+                RotateSigningKeyRequest(function="lower"),
+            ],
+            "SigningKeyService/ListSigningKeys": [ListSigningKeysRequest(), ListSigningKeysRequest(function="lower")],
+            "SigningKeyService/RevokeSigningKey": [
+                RevokeSigningKeyRequest(id=of_server.id),
+                RevokeSigningKeyRequest(id=of_lower.id),
+            ],
+            "KeyService/CreateKey": [CreateKeyRequest()],
+            "KeyService/ListKeys": [ListKeysRequest()],
+            "KeyService/RevokeKey": [RevokeKeyRequest()],
+        }
+        expected = {method: ["FUNCTION_NOT_ALLOWED"] * len(asked) for method, asked in requests.items()}
+        expected["FunctionService/DeployFunction"][2] = "KEY_LIMITED"
+        for method in requests:
+            if method.startswith("SecretService/"):
+                expected[method] = ["KEY_LIMITED"]
+            if method.startswith("SigningKeyService/"):
+                expected[method][0] = "KEY_LIMITED"
+            if method.startswith("KeyService/"):
+                expected[method] = ["SCOPE_MISSING"]  # no key that is limited may have it
+        assert refusals_of(channel, key, requests) == expected
+
+        batch = BatchInvokeAsyncRequest(requests=[InvokeAsyncRequest(spec=each) for each in (spec, *to_others)])
+        limited = InvocationServiceStub(grpc.intercept_channel(channel, _Shows(key)))
+        for result in limited.BatchInvokeAsync(batch).results:
+            info = error_details_pb2.ErrorInfo()
+            assert any(detail.Unpack(info) for detail in result.error.details)
+            assert info.reason == "FUNCTION_NOT_ALLOWED"
+    root.signing_keys.revoke(of_lower.id)
+    root.keys.revoke("limited")
+
+
+def test_who_guesses_a_request_id_without_a_key_learns_next_to_nothing(guarded: Cluster, root: Client) -> None:
+    spec = InvocationSpec(function="door", payload=Payload(data=b"a secret"))
+    request = InvokeAsyncRequest(spec=spec, request_id="guessed")
+    with grpc.insecure_channel(guarded.target) as channel:
+        stub = InvocationServiceStub(channel)
+        first = stub.InvokeAsync(request).invocation
+        assert root.handle(first.id).result(timeout=60).text == "a secret"
+        again = stub.InvokeAsync(request)
+        (in_batch,) = stub.BatchInvokeAsync(BatchInvokeAsyncRequest(requests=[request])).results
+    for repeated in (again, in_batch.accepted):
+        assert repeated.duplicate
+        assert repeated.invocation == Invocation(
+            id=first.id, function="door", state=INVOCATION_STATE_SUCCEEDED, create_time=first.create_time
+        )
+
+
 def test_what_is_bulk_keeps_to_the_functions_of_the_key(guarded: Cluster, root: Client) -> None:
     key = root.keys.create("bulk", scopes=["operate", "invoke"], functions=["upper"]).secret
     limited = guarded.client(api_key=key)
@@ -476,6 +588,8 @@ def test_a_key_has_its_rate(guarded: Cluster, root: Client) -> None:
         assert 0 < wait <= 0.5
         time.sleep(wait)  # it says when
         look()
+        # Requests of HTTP count as calls do.
+        assert 429 in (fetch("GET", f"http://{guarded.server.http}/metrics", key)[0] for _ in range(100))
         # Others are not held up.
         list(root.functions.list())
         # A batch counts for what is in it, and is worked off.
@@ -697,3 +811,35 @@ def test_the_id_of_a_body_is_no_right_to_it(guarded: Cluster, root: Client) -> N
         assert stub.InvokeAsync(
             InvokeAsyncRequest(spec=InvocationSpec(function="door", payload=Payload(blob=Blob(id=direct.id))))
         ).invocation.id
+
+
+def test_what_a_key_stores_and_does_not_use_is_bounded(guarded: Cluster, root: Client) -> None:
+    """What is under way counts by the size that it is said to have, so nothing need be sent for that."""
+    key = root.keys.create("hoards", scopes=["invoke"]).secret
+    ended, refused = threading.Event(), threading.Event()
+
+    def parts() -> Iterator[WritePayloadRequest]:
+        yield WritePayloadRequest(size=64 * 2**20)
+        ended.wait()
+
+    with ExitStack() as channels:
+        # Of a connection there are fewer streams at once.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        stubs = [
+            PayloadServiceStub(
+                grpc.intercept_channel(
+                    channels.enter_context(grpc.insecure_channel(guarded.target, options=options)), _Shows(key)
+                )
+            )
+            for _ in range(5)
+        ]
+        uploads = [stub.WritePayload.future(parts(), timeout=60) for stub in stubs for _ in range(13)]
+        for each in uploads:
+            each.add_done_callback(lambda _: refused.set())
+        refused.wait()
+        reasons = [error_info(each.exception()).reason for each in uploads if each.done()]
+        assert reasons == ["TOO_MANY_UPLOADS"]
+        for each in uploads:
+            each.cancel()
+        ended.set()
+    root.keys.revoke("hoards")

@@ -17,7 +17,7 @@ from google.protobuf.json_format import ParseDict
 
 import homing
 from homing.v1 import invocation_service_pb2, invocation_service_pb2_grpc
-from support.grpc_errors import violated_fields
+from support.grpc_errors import violated_fields, violations
 from support.processes import Cluster
 
 TOO_LARGE = 256 * 1024 + 1
@@ -117,12 +117,15 @@ def test_every_front_names_the_field_and_the_limit(cluster: Cluster, tmp_path: P
     with grpc.insecure_channel(server.target) as channel:
         stub = invocation_service_pb2_grpc.InvocationServiceStub(channel)
         for case in CASES:
-            with pytest.raises(grpc.RpcError) as refused:
-                stub.InvokeAsync(ParseDict(case.request, invocation_service_pb2.InvokeAsyncRequest()))
-            error: Any = refused.value
+            error = refusal(stub.InvokeAsync, ParseDict(case.request, invocation_service_pb2.InvokeAsyncRequest()))
             assert error.code() is case.code, case.name
             assert case.limit in error.details(), case.name
             assert violated_fields(error) == ([case.field] if case.field else []), case.name
+
+            error = refusal(stub.Invoke, ParseDict(case.request, invocation_service_pb2.InvokeRequest()))
+            assert error.code() is case.code, case.name
+            assert case.limit in error.details(), case.name
+            assert case.field in violated_fields(error) or not case.field, case.name
 
             with pytest.raises(case.sdk_error) as told:
                 case.sdk(client)
@@ -132,7 +135,17 @@ def test_every_front_names_the_field_and_the_limit(cluster: Cluster, tmp_path: P
             assert done.returncode == case.exit_code, f"{case.name}: {done.stderr!r}"
             assert case.cli_says in done.stderr.decode(), case.name
             assert b"Traceback" not in done.stderr, case.name
+        spec = {"function": "cat", "callback": {"url": "https://example.org/"}}
+        error = refusal(stub.Invoke, ParseDict({"spec": spec}, invocation_service_pb2.InvokeRequest()))
+        assert violations(error) == {"spec.callback": "is for asynchronous invocations only"}
     assert not server.lines or not any(line.get("level") == "error" for line in server.lines)
+
+
+def refusal(call: Any, request: object) -> Any:
+    """Return the error that a raw call ends with."""
+    with pytest.raises(grpc.RpcError) as refused:
+        call(request, timeout=30)
+    return refused.value
 
 
 def test_the_sdk_refuses_wrong_types_before_it_calls(cluster: Cluster) -> None:

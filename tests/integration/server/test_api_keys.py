@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_READ, Key
 from homing_core.clock import now_us
+from homing_server.auth import key_cache as module
 from homing_server.auth.identity import ANONYMOUS, ROOT
 from homing_server.auth.key_cache import KeyCache, NoAdminKeyError
 from homing_server.auth.key_format import NewKey, digest_of, new_key
@@ -76,6 +78,15 @@ async def test_callers_are_known_by_their_keys(database: Database) -> None:
         assert error.value.reason == "KEY_INVALID"
         assert made.id not in error.value.message
 
+    assert repr(digest_of(made.text)) not in repr(vars(known))
+    await known.load()
+    assert known.identify(f"Bearer {made.text}") is identity, "nothing has changed"
+    ended = await add(database, "ended", expire_us=now_us() - 1)
+    await known.load()
+    with pytest.raises(ApiError) as error:
+        known.identify(f"Bearer {ended.text}")
+    assert error.value.reason == "KEY_EXPIRED"
+
     # What it has used up outlasts that others are read; once it is revoked also what is under way ends.
     await add(database, "other")
     await known.load()
@@ -88,11 +99,36 @@ async def test_callers_are_known_by_their_keys(database: Database) -> None:
         known.identify(f"Bearer {made.text}")
 
 
-async def test_somebody_has_to_be_able_to_come_in(database: Database) -> None:
-    for name, scope, expire_us in (("reader", SCOPE_READ, 0), ("was-admin", SCOPE_ADMIN, now_us() - 1)):
+async def test_it_looks_once_a_second_for_keys_of_other_servers(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KeyCache(database, root_key="")
+    made = await add(database, "ci")
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
+    await known.follow()
+    assert slept == [1.0]
+    assert known.identify(f"Bearer {made.text}").name == "ci"
+
+
+async def test_somebody_has_to_be_able_to_come_in(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = now_us()
+    monkeypatch.setattr(module, "now_us", lambda: now)
+    for name, scope, expire_us in (
+        ("reader", SCOPE_READ, 0),
+        ("was-admin", SCOPE_ADMIN, now),
+        ("was-admin-long-ago", SCOPE_ADMIN, 1),
+    ):
         await add(database, name, scope=scope, expire_us=expire_us)
         with pytest.raises(NoAdminKeyError, match="HOMING_ROOT_KEY"):
             await KeyCache(database, root_key="").open()
     await KeyCache(database, root_key=ROOT_KEY).open()
+    await add(database, "admin-for-now", scope=SCOPE_ADMIN, expire_us=now + 1)
+    await KeyCache(database, root_key="").open()
+    await database.write(stored.revoke_key, "admin-for-now", now_us=now)
     await add(database, "admin", scope=SCOPE_ADMIN)
     await KeyCache(database, root_key="").open()

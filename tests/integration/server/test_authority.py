@@ -78,6 +78,14 @@ async def test_a_name_may_do_what_its_key_allows(keys: Database, caller: str, ne
     assert (refusal(keys, caller, NEXT), refusal(keys, caller, DOOR)) == (next_, door)
 
 
+async def test_the_scopes_that_would_do_are_named(keys: Database) -> None:
+    with (
+        keys.reading() as connection,
+        pytest.raises(ApiError, match=r"^invoking needs a key with the scope invoke or operate$"),
+    ):
+        KEYS.check_passing_on(connection, "reads", NEXT)
+
+
 async def test_root_is_nobody_without_a_root_key(keys: Database) -> None:
     assert refusal(keys, "root", NEXT, Authority(authentication=True, has_root=False)) == "KEY_INVALID"
 

@@ -198,3 +198,55 @@ async def test_of_two_that_come_at_once_one_makes_the_key(server: Server, tmp_pa
         answers = await asyncio.gather(*(each.create() for each in (server, other) * 5))
     assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 9
     assert len({answer.secret for answer in answers}) == 1
+
+
+async def test_a_limited_key_has_nothing_to_do_with_keys(server: Server) -> None:
+    """None that is limited is made with the scope admin; one that came into the store all the same can do no more."""
+    limited = replace(ROOT, functions=frozenset({"f"}))
+    for call in (
+        server.create(caller=limited),
+        server.keys.list(api.ListKeysRequest(), caller=limited),
+        server.keys.revoke("shop", caller=limited),
+    ):
+        with pytest.raises(ApiError) as refused:
+            await call
+        assert refused.value.reason == "KEY_LIMITED"
+
+
+async def test_a_key_that_would_allow_what_none_may_is_refused(server: Server) -> None:
+    admin, now = [api.SCOPE_ADMIN], {"seconds": now_us() // 1_000_000}
+    bad: list[tuple[dict[str, Any], list[str]]] = [
+        ({"name": "root"}, ["key.name"]),  # it would be taken for who shows the root key
+        ({"name": ""}, ["key.name"]),
+        ({"name": "Shop"}, ["key.name"]),
+        ({"scopes": []}, ["key.scopes"]),
+        ({"scopes": [api.SCOPE_INVOKE, 0, 99]}, ["key.scopes[1]", "key.scopes[2]"]),
+        ({"scopes": admin, "functions": ["f"]}, ["key.functions"]),
+        ({"scopes": [api.SCOPE_READ, *admin], "functions": ["f"]}, ["key.functions"]),
+        ({"functions": ["f", "F"]}, ["key.functions[1]"]),
+        ({"max_per_second": -1.0}, ["key.max_per_second"]),
+        ({"max_per_second": 0.0009}, ["key.max_per_second"]),
+        ({"max_per_second": 1_000_001.0}, ["key.max_per_second"]),
+        ({"max_per_second": float("nan")}, ["key.max_per_second"]),
+        ({"max_per_second": float("inf")}, ["key.max_per_second"]),
+        ({"expire_time": now}, ["key.expire_time"]),
+        ({"expire_time": {"seconds": 2**62}}, ["key.expire_time"]),
+        ({"request_id": "x" * 129}, ["request_id"]),
+    ]
+    for fields, places in bad:
+        with pytest.raises(ApiError) as refused:
+            await server.create(**fields)
+        assert [violation.field for violation in refused.value.violations] == places, fields
+    with pytest.raises(ApiError) as refused:
+        await server.keys.revoke("", caller=ROOT)
+    assert [violation.field for violation in refused.value.violations] == ["key"]
+
+    good: list[dict[str, Any]] = [
+        {"scopes": admin},
+        {"scopes": [api.SCOPE_READ, api.SCOPE_OPERATE, api.SCOPE_DEPLOY], "functions": ["f"]},
+        {"max_per_second": 0.001},
+        {"max_per_second": 1_000_000.0, "expire_time": {"seconds": now["seconds"] + 60}},
+    ]
+    for number, fields in enumerate(good):
+        made = await server.create("", name=f"good-{number}", **fields)
+        assert server.cache.identify(f"Bearer {made.secret}").scopes == set(made.key.scopes)
