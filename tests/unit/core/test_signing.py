@@ -86,14 +86,30 @@ def test_a_body_in_parts_is_signed_alike(parts: list[bytes]) -> None:
     assert signer.signature() == signature(keys, id_="m", timestamp=5, body=b"".join(parts))
 
 
-def test_keys_are_read_as_they_are_shown() -> None:
-    key = new_key()
-
+@pytest.mark.parametrize("key", [new_key(), b"x" * 24, b"x" * 64], ids=["new", "shortest", "longest"])
+def test_keys_are_read_as_they_are_shown(key: bytes) -> None:
     assert read_key(show_key(key)) == key
 
 
+def test_a_new_key_has_256_bits_that_no_other_has() -> None:
+    assert len(new_key()) == 32
+    assert new_key() != new_key()
+
+
 @pytest.mark.parametrize(
-    "text", ["", "whsec_", "whsec_c2hvcnQ=", "secret", show_key(b"x" * 65), show_key(b"x" * 32)[6:], "whsec_§§§§"]
+    "text",
+    [
+        "",
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "secret",
+        show_key(b"x" * 23),
+        show_key(b"x" * 65),
+        show_key(b"x" * 32)[6:],
+        show_key(b"x" * 32).replace("whsec_", "whsec_!"),
+        show_key(b"x" * 32) + "\n",
+        "whsec_§§§§",
+    ],
 )
 def test_what_is_no_key_is_refused_without_being_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="must be whsec_ and 24 to 64 bytes in base64"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homing.v1 import function_pb2, invocation_pb2, invocation_service_pb2
+from homing.v1 import function_pb2, function_service_pb2, invocation_pb2, invocation_service_pb2
 from homing_server.errors import ApiError, Code, Violation
 from homing_server.rules.bounds import BOUNDS, check_bounds
 from support.bounded import Place, methods, places
@@ -43,6 +43,45 @@ def test_the_fields_are_told_all_at_once_and_no_more_than_fit() -> None:
         "spec.labels",
         "spec.retry_policy.retry_status_codes",
     ]
+
+
+def test_of_more_than_eight_fields_the_number_of_the_others_is_told() -> None:
+    request = function_service_pb2.DeployFunctionRequest()
+    function = request.function
+    function.command.args.extend(["x"] * 1001)
+    for number in range(257):
+        function.env[f"E{number}"] = function.labels[f"l{number}"] = function.annotations[f"a{number}"] = ""
+    function.secrets.extend(["s"] * 33)
+    function.retry_policy.retry_status_codes.extend([500] * 301)
+    for _ in range(9):
+        function.on_success.add()
+    with pytest.raises(ApiError) as caught:
+        check_bounds(request)
+    assert len(caught.value.violations) == 7
+    assert "more" not in caught.value.message
+
+    for _ in range(9):
+        function.on_failure.add()
+    with pytest.raises(ApiError) as caught:
+        check_bounds(request)
+    assert len(caught.value.violations) == 8
+    assert "more" not in caught.value.message
+
+    request.update_mask.paths.extend(["env"] * 100)
+    with pytest.raises(ApiError, match=r"; and 1 more$") as caught:
+        check_bounds(request)
+    assert len(caught.value.violations) == 8
+
+
+def test_lists_in_what_is_listed_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request has such a list by now but a batch, whose requests are checked one by one."""
+    monkeypatch.setitem(BOUNDS, "homing.v1.ListFunctionsResponse.functions", 2)
+    listed = function_service_pb2.ListFunctionsResponse()
+    listed.functions.add()
+    listed.functions.add().secrets.extend(["s"] * 33)
+    with pytest.raises(ApiError) as caught:
+        check_bounds(listed)
+    assert [violation.field for violation in caught.value.violations] == ["functions[1].secrets"]
 
 
 def test_what_has_no_lists_is_not_looked_into() -> None:

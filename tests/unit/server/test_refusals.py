@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from structlog.testing import capture_logs
 
 from homing_server.auth import refusals as module
 from homing_server.auth.refusals import Refusals
-from homing_server.errors import function_not_found, key_missing, rate_limited
+from homing_server.errors import ApiError, Code, ErrorReason, function_not_found, key_missing, rate_limited
 
 
 async def test_the_first_is_told_at_once_and_the_others_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +30,7 @@ async def test_the_first_is_told_at_once_and_the_others_by_their_number(monkeypa
         lines.clear()
         await refusals.tell()
         assert [(line["peer"], line["reason"], line["number"]) for line in lines] == [("10.0.0.1", "KEY_MISSING", 999)]
+        assert "asked" not in lines[0], "they may have asked for anything"
         lines.clear()
         await refusals.tell()
         assert not lines
@@ -40,5 +43,27 @@ async def test_very_many_peers_share_a_line(monkeypatch: pytest.MonkeyPatch) -> 
         for number in range(5000):
             refusals.note(key_missing(), peer=str(number), what="/")
         await refusals.tell()
-    assert len(lines) == module._MOST_KINDS + 1
+    assert len(lines) == 1001
     assert sum(line["number"] for line in lines) == 5000
+    shared = lines[-1]
+    assert (shared["peer"], shared["caller"], shared["reason"], shared["number"]) == ("", "", "", 4000)
+
+
+async def test_it_tells_of_them_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=sleep))
+    await Refusals().tell()
+    assert slept == [60.0]
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_it_is_told_of_those_who_are_refused_at_the_door_and_of_no_others(reason: ErrorReason) -> None:
+    with capture_logs() as lines:
+        error = ApiError(code=Code.UNAUTHENTICATED, reason=reason, message="no")
+        Refusals().note(error, peer="::1", what="/")
+    at_the_door = {"KEY_MISSING", "KEY_INVALID", "KEY_EXPIRED", "RATE_LIMITED", "SERVER_BUSY"}
+    assert [line["reason"] for line in lines] == ([reason] if reason in at_the_door else [])

@@ -85,6 +85,12 @@ def test_a_bad_mask_is_refused_with_the_path(paths: list[str], rule: str) -> Non
     assert [(each.field, each.description) for each in caught.value.violations] == [(field, rule)]
 
 
+def test_a_mask_may_name_nothing_where_the_deployment_has_a_meaning_all_the_same() -> None:
+    checks = Checks()
+    check_update_mask(checks, [], force=True)
+    checks.done()
+
+
 def test_everything_else_may_be_named() -> None:
     checks = Checks()
     check_update_mask(checks, SETTABLE)
