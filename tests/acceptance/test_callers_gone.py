@@ -202,10 +202,10 @@ async def begun_container(client: Client, function: str, folder: Path) -> Gone:
 
 
 async def record_of(client: Client, function: str) -> Invocation:
-    """Return the only record of a function once it is there."""
+    """Return the only record of a function once it has ended."""
     await until(lambda: bool(list(client.list_invocations(function=function))))
     (record,) = client.list_invocations(function=function)
-    return client.get(record.id)
+    return await asyncio.to_thread(client.handle(record.id).wait, 60)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -288,7 +288,8 @@ async def test_what_waits_behind_others_never_starts(
     await broker.close()
 
     assert seen.read_text(encoding="utf-8").split("\n") == ["first", "last", ""]
-    await until(lambda: len(list(client.list_invocations(function="narrow"))) == 2)
+    succeeded = [InvocationState.SUCCEEDED]
+    await until(lambda: len(list(client.list_invocations(function="narrow", states=succeeded))) == 2)
 
 
 async def test_the_function_runs_on_where_it_is_the_server_that_leaves(cluster: Cluster, tmp_path: Path) -> None:

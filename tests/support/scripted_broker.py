@@ -87,6 +87,8 @@ class ScriptedBroker(Broker):
     taken: dict[str, Consumption] = field(default_factory=dict)
     """By function, who consumes its work, where it is the server."""
     control: list[bytes] = field(default_factory=list)
+    controls: list[Consumption] = field(default_factory=list)
+    """The consumers of control messages, the latest last."""
     statuses: list[Consumption] = field(default_factory=list)
     """The consumers of workers' statuses, the latest last."""
     depths: dict[str, int] = field(default_factory=dict)
@@ -210,6 +212,7 @@ class ScriptedBroker(Broker):
         return "replies"
 
     async def consume_control(self, handler: Handler) -> str:
+        self.controls.append(Consumption(handler))
         return "control"
 
     async def consume_status(self, handler: Handler) -> None:

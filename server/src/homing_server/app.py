@@ -54,6 +54,7 @@ from homing_server.invocations.admission import Admission
 from homing_server.invocations.bulk_calls import BulkCalls
 from homing_server.invocations.dispatcher import PUBLISHERS, Dispatcher
 from homing_server.invocations.leases import Leases
+from homing_server.invocations.lost_calls import LostCalls
 from homing_server.invocations.queries import Queries
 from homing_server.invocations.reconciliation import Reconciliation
 from homing_server.invocations.recorder import Recorder
@@ -61,6 +62,7 @@ from homing_server.invocations.reruns import Reruns
 from homing_server.invocations.retention import Retention
 from homing_server.invocations.stops import Stops
 from homing_server.invocations.sync_calls import SyncCalls
+from homing_server.invocations.sync_records import SyncRecords
 from homing_server.logs.ingest import LogIngest
 from homing_server.logs.tail import LogTails
 from homing_server.metrics import Metrics
@@ -175,6 +177,7 @@ class Server:
             self._urls,
             catalog=self._catalog,
             control=self._control,
+            records=SyncRecords(self._database, self._catalog, announce=self._announce),
             tasks=tasks,
         )
         self._logs = LogIngest(self._database, self._broker)
@@ -332,6 +335,8 @@ class Server:
             self._stops.settle,
             self._stops.forget,
             self._sync_calls.look_for_lost_workers,
+            self._sync_calls.record_lasting,
+            LostCalls(self._database, self._broker, self._recorder, self._presence).sweep,
             self._control.ping,
             self._reconciliation.measure,
             self._retention.remove_expired,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -73,6 +73,7 @@ class ControlChannel:
         self._unannounced: dict[str, FunctionState] = {}
         """Functions that changed while there was no connection, by name."""
         self._keys_changed: Callable[[], Awaitable[None]] | None = None
+        self._stopped: Callable[[Iterable[Tombstone]], None] | None = None
 
     async def consume(self) -> None:
         """Take control messages and statuses over a new connection."""
@@ -89,6 +90,10 @@ class ControlChannel:
     def on_keys_changed(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Call a hook when another server has made or revoked API keys."""
         self._keys_changed = hook
+
+    def on_stops(self, hook: Callable[[Iterable[Tombstone]], None]) -> None:
+        """Call a hook with the stops that this or another server announces to workers."""
+        self._stopped = hook
 
     async def ping(self) -> None:
         """Announce that this server lives, and what it could not announce before. One step of a loop."""
@@ -179,6 +184,8 @@ class ControlChannel:
             case "results":
                 recorded = message.results
                 self._hub.notify(result_seq=recorded.result_seq, change_seq=recorded.change_seq)
+            case "tombstones" if self._stopped is not None:
+                self._stopped(message.tombstones.tombstones)
             case "keys_changed" if self._keys_changed is not None:
                 self._tasks.run(self._keys_changed(), "read keys")
             case None:

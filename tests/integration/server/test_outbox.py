@@ -30,7 +30,7 @@ from homing_core.lifecycle import (
 )
 from homing_core.wire.v1 import AttemptRecord, DeliveryAttemptRecord
 from homing_server.auth.authority import Authority
-from homing_server.store import dead_letters, delivery_claims, dispatch, functions, schema, stops
+from homing_server.store import dead_letters, delivery_claims, dispatch, functions, schema, stops, sync_calls
 from homing_server.store.delivery_rows import LIFE, columns_of, read_delivery
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import record_of, values_of
@@ -48,6 +48,7 @@ STATES = {
     Custody.SENT: [State.ENQUEUED, State.STOPPING],
     Custody.BROKER: HELD,
     Custody.LEASE: HELD,
+    Custody.CALLER: [State.ENQUEUED, State.RUNNING, State.STOPPING],
 }
 """By who holds an invocation, the states that it may be in."""
 DELIVERY_STATES = {
@@ -293,6 +294,17 @@ async def test_leases_expired(database: Database) -> None:
     assert set(run(database, dispatch.leased)) == {key for key, one in lives.items() if one.custody is Custody.LEASE}
     run(database, lambda connection: dispatch.expire_leases(connection, list(lives), now_us=LATER))
     assert stored_records(database) == expected(lives, lambda one: invocation.lease_expired(one, time_us=LATER))
+
+
+async def test_calls_lost(database: Database) -> None:
+    lives = await store_records(database, records())
+    with database.reading() as connection:
+        found = {call.id for call in sync_calls.under_way(connection)}
+    assert found == {key for key, one in lives.items() if one.custody is Custody.CALLER}
+    run(database, lambda connection: sync_calls.end_lost(connection, list(lives), now_us=LATER))
+    after = expected(lives, lambda one: invocation.call_lost(one, time_us=LATER))
+    assert stored_records(database) == after
+    assert {key for key, one in after.items() if one != lives[key]} == found
 
 
 async def test_stops_requested(database: Database) -> None:

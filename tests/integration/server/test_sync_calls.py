@@ -7,28 +7,44 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.ids import new_id
-from homing_core.wire.v1 import CancelledCall, Control, Ended, SyncReply, SyncStarted, WorkerStatus
+from homing_core.lifecycle import State
+from homing_core.reasons import FailureReason
+from homing_core.wire.v1 import (
+    AttemptRecord,
+    CancelledCall,
+    Control,
+    Ended,
+    SyncReply,
+    SyncStarted,
+    Tombstones,
+    WorkerStatus,
+)
 from homing_server.auth.identity import EVERYBODY
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.registry import WorkerRegistry
 from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
+from homing_server.errors import ApiError
 from homing_server.functions.catalog import Catalog
-from homing_server.invocations import sync_calls
+from homing_server.invocations import sync_calls, sync_records
 from homing_server.invocations.sync_calls import SyncCalls
+from homing_server.invocations.sync_records import SyncRecords
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store.engine import Database
+from homing_server.store import schema, stops
+from homing_server.store.effects import CommitEffects
+from homing_server.store.engine import Database, StoreUnavailableError
 from homing_server.tasks import Tasks
 from homing_server.vault.keyring import Keyring
 from homing_server.watch.hub import WatchHub
 from support.connections import connect
 from support.inbox import until
 from support.scripted_broker import ScriptedBroker
-from support.store import make_spec, opened
+from support.store import make_spec, opened, read
 
 
 class Bench:
@@ -48,8 +64,18 @@ class Bench:
             registry=WorkerRegistry(database),
             tasks=tasks,
         )
-        reasons = WaitReasons(catalog, presence)
-        self.calls = SyncCalls(self.broker, presence, reasons, urls, catalog=catalog, control=self.control, tasks=tasks)
+        self.database, self.catalog = database, catalog
+        self.effects: list[CommitEffects] = []
+        self.calls = SyncCalls(
+            self.broker,
+            presence,
+            WaitReasons(catalog, presence),
+            urls,
+            catalog=catalog,
+            control=self.control,
+            records=SyncRecords(database, catalog, announce=self.effects.append),
+            tasks=tasks,
+        )
         connect(self.broker, self.control, self.calls)
 
     async def call(self, *, seconds: float = 60.0) -> asyncio.Task[api.Invocation]:
@@ -66,6 +92,17 @@ class Bench:
         """Have a worker answer."""
         reply = SyncReply(invocation_id=id_, started=started, ended=ended)
         self.broker.replies[-1].hand(reply.SerializeToString())
+
+    async def record(self) -> None:
+        """Have what lasts recorded, as it is once a second."""
+        await self.calls.record_lasting()
+
+    async def state_of(self, call: asyncio.Task[api.Invocation]) -> str:
+        """Return the state that the record of a call is in; empty where it has none."""
+        with self.database.reading() as connection:
+            query = select(schema.invocations.c.state).where(schema.invocations.c.id == call.get_name())
+            state = connection.execute(query).scalar_one_or_none()
+        return "" if state is None else State(state).name
 
     @property
     def announced(self) -> list[list[CancelledCall]]:
@@ -168,3 +205,166 @@ async def test_snapshots_have_them_until_their_deadlines(bench: Bench) -> None:
 
     await until(lambda: bool(snapshots()))
     assert [call.invocation_id for call in snapshots()[0].snapshot.cancelled_calls] == [long.get_name()]
+
+
+# --- Calls that last
+
+
+@pytest.fixture
+def recording(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Return a server that records calls whenever it is told to, however young they are."""
+    monkeypatch.setattr(sync_calls, "_RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(sync_records, "_LASTING_SECONDS", 0.0)
+    return bench
+
+
+SUCCEEDED = Ended(state=api.INVOCATION_STATE_SUCCEEDED)
+
+
+async def test_nothing_is_written_of_a_call_that_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync_calls, "_RECORD_SECONDS", 0.0)
+    call = await bench.call()
+    await bench.record()
+    bench.reply(call.get_name(), ended=SUCCEEDED)
+    await call
+    await bench.record()
+    assert (await bench.state_of(call), bench.effects) == ("", [])
+
+
+async def test_what_lasts_is_recorded_once_and_when_it_starts(recording: Bench) -> None:
+    first, second = await recording.call(), await recording.call()
+    recording.reply(second.get_name(), started=SyncStarted(worker="w"))
+    await recording.record()
+    assert [await recording.state_of(call) for call in (first, second)] == ["ENQUEUED", "RUNNING"]
+    assert len(recording.effects) == 1, "one transaction for all"
+    await recording.record()
+    assert len(recording.effects) == 1, "there is nothing new"
+    recording.reply(first.get_name(), started=SyncStarted(worker="w"))
+    await recording.record()
+    assert await recording.state_of(first) == "RUNNING"
+    assert (await read(recording.database, first.get_name())).attempts[0].worker == "w"
+
+    for call in (first, second):
+        recording.reply(call.get_name(), ended=SUCCEEDED)
+        await call
+    await recording.record()
+    assert [await recording.state_of(call) for call in (first, second)] == ["SUCCEEDED", "SUCCEEDED"]
+    assert len(recording.effects) == 3
+
+
+async def test_a_function_that_leaves_no_records_leaves_none(recording: Bench) -> None:
+    call = await recording.call()
+    function = await recording.catalog.get("resize")
+    function.record_sync = False
+    await recording.record()
+    assert await recording.state_of(call) == ""
+    function.record_sync = True
+    await recording.record()
+    assert await recording.state_of(call) == "ENQUEUED"
+
+
+async def test_what_never_starts_ends_with_its_caller_or_at_its_deadline(recording: Bench) -> None:
+    gone, late = await recording.call(), await recording.call(seconds=0.5)
+    await recording.record()
+    await gone_with_error(late, ApiError)
+    await gone_with_error(gone, asyncio.CancelledError, cancel=True)
+    await recording.record()
+    assert [await recording.state_of(call) for call in (gone, late)] == ["STOPPED", "EXPIRED"]
+    failures = [(await read(recording.database, call.get_name())).failure for call in (gone, late)]
+    assert [failure.message for failure in failures] == [
+        "its caller went away before it started",
+        "its deadline passed before it started",
+    ]
+
+
+async def test_what_starts_as_its_caller_goes_away_is_ended_by_its_worker(recording: Bench) -> None:
+    call = await recording.call()
+    await recording.record()
+    await gone_with_error(call, asyncio.CancelledError, cancel=True)
+    recording.reply(call.get_name(), started=SyncStarted(worker="w"))
+    await recording.record()
+    assert await recording.state_of(call) == "ENQUEUED"
+
+
+async def test_what_a_server_cuts_off_as_it_shuts_down_is_ended_by_its_worker(recording: Bench) -> None:
+    call = await recording.call()
+    await recording.record()
+    recording.calls.drain()
+    await gone_with_error(call, asyncio.CancelledError, cancel=True)
+    await recording.record()
+    assert await recording.state_of(call) == "ENQUEUED"
+
+
+async def test_an_end_that_no_worker_reports_is_told_by_the_server(recording: Bench) -> None:
+    call = await recording.call()
+    await recording.record()
+    ended = Ended(state=api.INVOCATION_STATE_INVALID, failure=api.Failure(reason=FailureReason.FUNCTION_DELETED))
+    recording.reply(call.get_name(), ended=ended)
+    assert (await call).state == api.INVOCATION_STATE_INVALID
+    await recording.record()
+    assert await recording.state_of(call) == "INVALID"
+
+
+async def test_an_end_that_its_worker_reports_is_left_to_it(recording: Bench) -> None:
+    for leaves_records, state in ((True, "ENQUEUED"), (False, "SUCCEEDED")):
+        call = await recording.call()
+        await recording.record()
+        (await recording.catalog.get("resize")).record_sync = leaves_records
+        ended = Ended(state=api.INVOCATION_STATE_SUCCEEDED, attempts=[AttemptRecord(start_us=1, end_us=2)])
+        recording.reply(call.get_name(), ended=ended)
+        await call
+        await recording.record()
+        assert await recording.state_of(call) == state
+
+
+async def test_what_could_not_be_written_is_written_later(recording: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = await recording.call()
+    write = recording.database.write
+
+    async def refuse(*_: object, **__: object) -> None:
+        await asyncio.sleep(0)
+        raise StoreUnavailableError("away")
+
+    async def fail() -> None:
+        monkeypatch.setattr(recording.database, "write", refuse)
+        with pytest.raises(StoreUnavailableError):
+            await recording.record()
+        monkeypatch.setattr(recording.database, "write", write)
+
+    await fail()
+    assert await recording.state_of(call) == ""
+    await recording.record()
+    assert await recording.state_of(call) == "ENQUEUED"
+    recording.reply(call.get_name(), ended=SUCCEEDED)
+    await call
+    await fail()
+    await recording.record()
+    assert await recording.state_of(call) == "SUCCEEDED"
+
+
+async def test_a_stop_that_no_worker_has_to_carry_out_is_answered_from_the_record(recording: Bench) -> None:
+    call, other = await recording.call(), await recording.call()
+    await recording.record()
+    with recording.database.writing() as connection:
+        asked = stops.request_stop(connection, call.get_name(), caller="me", reason="enough", now_us=now_us())
+    message = Control(server="other", tombstones=Tombstones(tombstones=asked.stops))
+    recording.broker.controls[-1].hand(message.SerializeToString())
+    await recording.record()
+    assert not call.done(), "it is STOPPING, and somebody may have it"
+    with recording.database.writing() as connection:
+        stops.stop_all(connection, [call.get_name()], now_us=now_us())
+    await recording.record()
+    answer = await call
+    assert (answer.state, answer.sync, answer.stop_request.caller) == (api.INVOCATION_STATE_STOPPED, True, "me")
+    assert answer.failure.message == "stopped by request: enough"
+    assert not other.done()
+    other.cancel()
+
+
+async def gone_with_error(
+    call: asyncio.Task[api.Invocation], error: type[BaseException], *, cancel: bool = False
+) -> None:
+    if cancel:
+        call.cancel()
+    with pytest.raises(error):
+        await call

@@ -213,6 +213,65 @@ async def test_a_call_that_comes_after_the_news_never_starts(
         assert not server.replies(id_)
 
 
+BY_REQUEST = "it was stopped by request"
+
+
+async def test_what_runs_is_stopped_by_request(server: FakeServer, broker_url: str, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    await server.deploy(Function(name="sleep", command=Command(args=sleeper(marker))))
+
+    async with running_worker(server, broker_url, tmp_path):
+        id_ = await server.call(InvocationSpec(function="sleep"))
+        await until(marker.exists)
+        await server.stop(id_)
+        async with asyncio.timeout(2.0):
+            end = (await server.event(id_, "sync_ended")).sync_ended.ended
+        assert not any(map(runs, sleepers(marker)))
+        assert (await server.reply(id_)).ended == end
+        # It has it no more.
+        await server.stop(id_)
+        await server.obeyed(id_)
+
+    assert (end.state, end.failure.reason, end.failure.message) == (
+        api.INVOCATION_STATE_STOPPED, "STOPPED", BY_REQUEST
+    )  # fmt: skip
+    assert [attempt.outcome for attempt in end.attempts] == [api.ATTEMPT_OUTCOME_STOPPED]
+
+
+async def test_a_call_that_waits_or_comes_later_is_stopped_and_told_so(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    gate, seen = tmp_path / "gate", tmp_path / "seen"
+    code = (
+        "import os, sys, time\n"
+        f"open({str(seen)!r}, 'a').write(sys.stdin.read())\n"
+        f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+    )
+    await server.deploy(python("hold", code, max_instances=1))
+
+    def said(text: str) -> InvocationSpec:
+        return InvocationSpec(function="hold", payload=Payload(data=text.encode()))
+
+    async with running_worker(server, broker_url, tmp_path):
+        first = await server.call(said("first"))
+        await server.reply(first, "started")
+        here = await server.call(said("here"))
+        later = await server.call(said("later"))
+        await until_sync_depth(server, "hold", 1)
+        for id_ in (here, later):
+            await server.stop(id_)
+        await server.obeyed(later)
+        ends = [(await server.reply(id_)).ended for id_ in (here, later)]
+        gate.touch()
+        assert (await server.reply(first)).ended.state == api.INVOCATION_STATE_SUCCEEDED
+        recorded = [(await server.event(id_, "sync_ended")).sync_ended.ended for id_ in (here, later)]
+
+    assert recorded == ends
+    for end in ends:
+        assert (end.state, end.failure.message, list(end.attempts)) == (api.INVOCATION_STATE_STOPPED, BY_REQUEST, [])
+    assert seen.read_text(encoding="utf-8") == "first"
+
+
 async def test_a_call_in_a_container_that_serves_others_is_abandoned_and_says_so(
     server: FakeServer, broker_url: str, tmp_path: Path, odd_image: str
 ) -> None:

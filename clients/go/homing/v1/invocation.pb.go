@@ -49,7 +49,7 @@ const (
 	InvocationState_INVOCATION_STATE_TIMED_OUT InvocationState = 9
 	// Ended: stopped by request; or its caller, for which it ran synchronously, went away.
 	InvocationState_INVOCATION_STATE_STOPPED InvocationState = 10
-	// Ended: max_age passed before it started.
+	// Ended: max_age, or the deadline of the caller that waited for it, passed before it started.
 	InvocationState_INVOCATION_STATE_EXPIRED InvocationState = 11
 	// Ended: its function is gone.
 	InvocationState_INVOCATION_STATE_INVALID InvocationState = 12

@@ -259,7 +259,7 @@ const (
 	FailureReason_FAILURE_REASON_OUT_OF_MEMORY FailureReason = 27
 	// The function was deleted before the invocation started.
 	FailureReason_FAILURE_REASON_FUNCTION_DELETED FailureReason = 13
-	// The invocation waited for its first start longer than max_age.
+	// The invocation waited for its first start longer than max_age, or than its caller, where that was synchronous.
 	FailureReason_FAILURE_REASON_EXPIRED FailureReason = 14
 	// The invocation was stopped: by request, or since the caller that it ran for synchronously went away.
 	FailureReason_FAILURE_REASON_STOPPED FailureReason = 15

@@ -27,6 +27,8 @@ class Custody(enum.IntEnum):
     """The broker: waiting in a queue, or in flight with a worker."""
     LEASE = 4
     """Its worker, for as long as it renews its lease; the broker has no message of it any more. Only of invocations."""
+    CALLER = 5
+    """Its caller, who waits for it: it goes to the broker once. Only of synchronous invocations."""
 
 
 LIVE: Final = frozenset(Custody) - {Custody.NONE}
@@ -58,7 +60,7 @@ class Held:
     token: Token
     custody: Custody
     due_us: int
-    """When the next dispatch is due, while the store holds it; else 0."""
+    """When the next dispatch is due, while the store holds it; when it is lost, while its caller does; else 0."""
     sent_us: int = 0
     """When it was committed as sent, while it is SENT; else 0."""
 
@@ -127,7 +129,7 @@ TAKE_BACK: Final = Transfer(sources=frozenset({Custody.SENT}), target=Custody.ST
 RECEIVE: Final = Transfer(sources=AT_BROKER, target=Custody.BROKER)
 """A worker speaks of it: so the broker had its message, whether that was seen confirmed or not."""
 
-REDELIVER: Final = Transfer(sources=LIVE, target=Custody.BROKER)
+REDELIVER: Final = Transfer(sources=LIVE - {Custody.CALLER}, target=Custody.BROKER)
 """A worker speaks of it under a later token: the broker has redelivered its message."""
 
 GRANT_LEASE: Final = Transfer(sources=AT_BROKER, target=Custody.LEASE)

@@ -29,6 +29,9 @@ BEGUN_ANEW: Final = State.ENQUEUED
 WITHDRAWN: Final = State.STOPPING
 """What is in this state is not published again: it stays with the broker until nobody can have it in flight."""
 
+CALL_TOKEN: Final = Token(generation=1, redelivery_count=0)
+"""The fencing token of a synchronous invocation: it is dispatched once."""
+
 _DISPATCHED: Final = frozenset({Effect.PUBLISH})
 _STOP_REQUESTED: Final = frozenset({Effect.WRITE_TOMBSTONE})
 _ENDED: Final = frozenset({Effect.MAKE_DELIVERIES})
@@ -82,6 +85,20 @@ def accepted(*, time_us: int, due_us: int) -> Record:
         token=Token(generation=0, redelivery_count=0),
         custody=Custody.STORE,
         due_us=due_us,
+        entries=(HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_ACCEPTED),),
+    )
+
+
+def called(*, time_us: int, lost_us: int) -> Record:
+    """Return the record of a synchronous invocation that waits for a worker.
+
+    :param lost_us: When it is lost, unless its end was reported by then.
+    """
+    return Record(
+        state=State.ENQUEUED,
+        token=CALL_TOKEN,
+        custody=Custody.CALLER,
+        due_us=lost_us,
         entries=(HistoryEntry(time_us=time_us, type=api.INVOCATION_EVENT_TYPE_ACCEPTED),),
     )
 
@@ -207,6 +224,21 @@ def lease_expired(record: Record, *, time_us: int) -> Step[Record] | Refusal:
     return _let_go(record, custody.EXPIRE_LEASE, time_us=time_us, worker="", reason=RequeueReason.LEASE_ENDED)
 
 
+def call_lost(record: Record, *, time_us: int) -> Step[Record] | Refusal:
+    """Return the record of a synchronous invocation whose end nobody reports any more.
+
+    It is FAILED where it has started, else EXPIRED: nobody starts it after the deadline of its caller.
+    """
+    if not record.ended and record.custody is not Custody.CALLER:
+        return Refusal.ELSEWHERE
+    if not record.attempts:
+        failure = api.Failure(reason=FailureReason.EXPIRED, message="its caller waits no more, and it has not started")
+        return _end_by_server(record, state=State.EXPIRED, failure=failure, time_us=time_us)
+    words = "its worker has not reported how it ended; whether the function finished is unknown"
+    failure = api.Failure(reason=FailureReason.WORKER_LOST, message=words)
+    return _end_by_server(record, state=State.FAILED, failure=failure, time_us=time_us)
+
+
 def reported(record: Record, event: Event) -> Step[Record] | Refusal:
     """Return the record after what a worker reported of it."""
     token = Token.of(event.token)
@@ -216,6 +248,8 @@ def reported(record: Record, event: Event) -> Step[Record] | Refusal:
         return Refusal.STALE
     kind = event.WhichOneof("kind")
     if token > record.token:
+        if refusal := custody.REDELIVER.refuses(record):
+            return refusal
         record = replace(
             record,
             state=_unless_stopping(record, State.ENQUEUED),
@@ -402,6 +436,8 @@ def _end(
         result=record.result if result is None else result,
         **custody.END.changes(record),
     )
+    if record.custody is Custody.CALLER:
+        return Step(after=after)  # its caller has the outcome: there is nothing to deliver, and nothing to look after
     return Step(after=after, effects=_ENDED_IN_VAIN if state in DEAD_STATES else _ENDED)
 
 

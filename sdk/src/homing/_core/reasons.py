@@ -121,7 +121,7 @@ class FailureReason(StrEnum):
     FUNCTION_DELETED = "FUNCTION_DELETED"
     """The function was deleted before the invocation started."""
     EXPIRED = "EXPIRED"
-    """The invocation waited for its first start longer than max_age."""
+    """The invocation waited for its first start longer than max_age, or than its caller, where that was synchronous."""
     STOPPED = "STOPPED"
     """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
     POISON = "POISON"

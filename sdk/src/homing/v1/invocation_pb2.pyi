@@ -52,7 +52,7 @@ class _InvocationStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     INVOCATION_STATE_STOPPED: _InvocationState.ValueType  # 10
     """Ended: stopped by request; or its caller, for which it ran synchronously, went away."""
     INVOCATION_STATE_EXPIRED: _InvocationState.ValueType  # 11
-    """Ended: max_age passed before it started."""
+    """Ended: max_age, or the deadline of the caller that waited for it, passed before it started."""
     INVOCATION_STATE_INVALID: _InvocationState.ValueType  # 12
     """Ended: its function is gone."""
 
@@ -82,7 +82,7 @@ INVOCATION_STATE_TIMED_OUT: InvocationState.ValueType  # 9
 INVOCATION_STATE_STOPPED: InvocationState.ValueType  # 10
 """Ended: stopped by request; or its caller, for which it ran synchronously, went away."""
 INVOCATION_STATE_EXPIRED: InvocationState.ValueType  # 11
-"""Ended: max_age passed before it started."""
+"""Ended: max_age, or the deadline of the caller that waited for it, passed before it started."""
 INVOCATION_STATE_INVALID: InvocationState.ValueType  # 12
 """Ended: its function is gone."""
 Global___InvocationState: typing_extensions.TypeAlias = InvocationState

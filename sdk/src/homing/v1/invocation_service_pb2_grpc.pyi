@@ -348,9 +348,12 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
     DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
     of their ErrorInfo too, as `invocation`.
+    The invocation has a record once it has ended, and one that lasts has it within two seconds, from when on it is found
+    and can be stopped as others are; none, where the function keeps no records of synchronous calls. Such a record ends
+    FAILED with WORKER_LOST where its worker was lost, and EXPIRED where the deadline passed before it started.
     A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
-    not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
-    function keeps those of synchronous calls, ends STOPPED with a failure that says so.
+    not started never starts; what runs is stopped as by StopInvocation. A record of it ends STOPPED with a failure that
+    says so.
     A failed invocation is an answer, not an RPC error: look at its state.
     """
 
@@ -487,9 +490,12 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         `homing-invocation-id`, sent before waiting. When the deadline of the call passes, the answer is
         DEADLINE_EXCEEDED, and what has not started by then never starts. That and UNAVAILABLE have the id in the metadata
         of their ErrorInfo too, as `invocation`.
+        The invocation has a record once it has ended, and one that lasts has it within two seconds, from when on it is found
+        and can be stopped as others are; none, where the function keeps no records of synchronous calls. Such a record ends
+        FAILED with WORKER_LOST where its worker was lost, and EXPIRED where the deadline passed before it started.
         A caller that goes away, by cancelling the call or because its connection is lost, stops the invocation: what has
-        not started never starts and leaves no record; what runs is stopped as by StopInvocation, and its record, where the
-        function keeps those of synchronous calls, ends STOPPED with a failure that says so.
+        not started never starts; what runs is stopped as by StopInvocation. A record of it ends STOPPED with a failure that
+        says so.
         A failed invocation is an answer, not an RPC error: look at its state.
         """
 

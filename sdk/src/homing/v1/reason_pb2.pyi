@@ -231,7 +231,7 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     FAILURE_REASON_FUNCTION_DELETED: _FailureReason.ValueType  # 13
     """The function was deleted before the invocation started."""
     FAILURE_REASON_EXPIRED: _FailureReason.ValueType  # 14
-    """The invocation waited for its first start longer than max_age."""
+    """The invocation waited for its first start longer than max_age, or than its caller, where that was synchronous."""
     FAILURE_REASON_STOPPED: _FailureReason.ValueType  # 15
     """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
     FAILURE_REASON_POISON: _FailureReason.ValueType  # 16
@@ -295,7 +295,7 @@ FAILURE_REASON_OUT_OF_MEMORY: FailureReason.ValueType  # 27
 FAILURE_REASON_FUNCTION_DELETED: FailureReason.ValueType  # 13
 """The function was deleted before the invocation started."""
 FAILURE_REASON_EXPIRED: FailureReason.ValueType  # 14
-"""The invocation waited for its first start longer than max_age."""
+"""The invocation waited for its first start longer than max_age, or than its caller, where that was synchronous."""
 FAILURE_REASON_STOPPED: FailureReason.ValueType  # 15
 """The invocation was stopped: by request, or since the caller that it ran for synchronously went away."""
 FAILURE_REASON_POISON: FailureReason.ValueType  # 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
@@ -20,27 +21,34 @@ class _Report:
 class Presence:
     """The last status of each worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._reports: dict[str, _Report] = {}
         self._connected_at = 0.0
 
     def connected(self) -> None:
         """Take note that statuses come from now on: there is a new connection."""
-        self._connected_at = time.monotonic()
+        self._connected_at = self._clock()
 
     def on_status(self, status: WorkerStatus) -> None:
         """Take note of a status."""
         functions = frozenset(load.function for load in status.functions)
-        self._reports[status.worker] = _Report(status, functions, time.monotonic())
+        self._reports[status.worker] = _Report(status, functions, self._clock())
         for name in [
-            name for name, report in self._reports.items() if time.monotonic() - report.at > 10 * CONTROL_SILENCE
+            name for name, report in self._reports.items() if self._clock() - report.at > 10 * CONTROL_SILENCE
         ]:
             del self._reports[name]
 
     def lives(self, worker: str) -> bool:
         """Tell whether a worker has reported lately."""
         report = self._reports.get(worker)
-        return report is not None and time.monotonic() - report.at < CONTROL_SILENCE
+        return report is not None and self._clock() - report.at < CONTROL_SILENCE
+
+    def is_lost(self, worker: str) -> bool:
+        """Tell whether a worker has been silent for long, at least since there is a connection."""
+        report = self._reports.get(worker)
+        heard_at = self._connected_at if report is None else max(self._connected_at, report.at)
+        return self._clock() - heard_at > CONTROL_SILENCE
 
     def serves(self, function: str) -> bool:
         """Tell whether a live worker serves a function."""
@@ -57,7 +65,7 @@ class Presence:
 
         :param moment: A time of the monotonic clock.
         """
-        connected_seconds = time.monotonic() - self._connected_at
+        connected_seconds = self._clock() - self._connected_at
         return connected_seconds > 2 * CONTROL_INTERVAL and all(report.at > moment for report in self._live())
 
     @property
@@ -70,7 +78,7 @@ class Presence:
         return Counter(report.status.version for report in self._live())
 
     def _live(self) -> list[_Report]:
-        now = time.monotonic()
+        now = self._clock()
         return [
             report
             for report in self._reports.values()

@@ -114,6 +114,11 @@ class Catalog:
         state = self._states.get(name)
         return state is not None and state.function.paused
 
+    def records_calls(self, name: str) -> bool:
+        """Tell whether synchronous calls of this function leave records, as far as is known here."""
+        state = self._states.get(name)
+        return state is None or not state.function.HasField("record_sync") or state.function.record_sync
+
     def on_change(self, hook: Callable[[str], None]) -> None:
         """Call a hook with the name of each function that is learned to be new or changed."""
         self._hooks.append(hook)

@@ -27,7 +27,7 @@ from homing_core.clock import now_us
 from homing_core.lifecycle import Custody, Step
 from homing_server.functions.catalog import Catalog
 from homing_server.payloads.signed_urls import SignedUrls
-from homing_server.store import dispatch, functions, outbox, stops
+from homing_server.store import dispatch, functions, outbox, stops, sync_calls
 from homing_server.store.accept import Draft
 from homing_server.store.dispatch import Work
 from homing_server.store.effects import CommitEffects
@@ -129,14 +129,15 @@ class Dispatcher:
         """
         if self._broker.keeps_messages and not republish_all:
             return
-        stopped, count = await self._database.write(
+        stopped, lost, count = await self._database.write(
             lambda connection: (
                 stops.stop_all_lost(connection, now_us=now_us()),
+                sync_calls.end_all_lost(connection, now_us=now_us()),
                 dispatch.take_back_all(connection, due_us=now_us()),
             )
         )
-        if stopped or count:
-            _log.info("work_under_way_taken_back", count=count, stopped=stopped)
+        if stopped or lost or count:
+            _log.info("work_under_way_taken_back", count=count, stopped=stopped, sync_calls_lost=lost)
 
     def reserve(self, draft: Draft) -> Draft:
         """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""

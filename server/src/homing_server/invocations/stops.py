@@ -150,7 +150,8 @@ class Stops:
         now = now_us()
         kept, remembered = (now - int(seconds * 1e6) for seconds in (limits.TOMBSTONE_KEPT, _REMEMBERED_SECONDS))
         for function in await self._database.read(tombstones.forgettable, before_us=kept):
-            empty = (await self._broker.depth(function)).work == 0
+            depth = await self._broker.depth(function)
+            empty = depth.work == depth.sync == 0
             await self._database.write(tombstones.forget, function, before_us=kept if empty else remembered)
 
     async def _stop_all(self, call: BulkCall, request: api.BulkStopRequest) -> AsyncGenerator[BulkCall, None]:

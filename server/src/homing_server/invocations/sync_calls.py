@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -18,13 +17,14 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.broker import Broker, BrokerError, Received, UnroutableError
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
-from homing_core.wire.v1 import CancelledCall, Ended, Event, SyncReply, SyncRequest
+from homing_core.wire.v1 import CancelledCall, Ended, SyncReply, SyncRequest, Tombstone
 from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
 from homing_server.errors import ApiError, Code, ErrorReason, unavailable
 from homing_server.functions.catalog import Catalog
+from homing_server.invocations.sync_records import Call, SyncRecords
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
 from homing_server.tasks import Tasks
@@ -38,12 +38,8 @@ _DEADLINE_MARGIN_SECONDS = 0.5
 _GATHER_SECONDS = 0.01
 """For so many seconds cancelled calls gather, to go in one message: those of one connection end together."""
 
-
-@dataclass(slots=True)
-class _Call:
-    answer: asyncio.Future[Ended]
-    worker: str = ""
-    """Who runs it; empty until it starts."""
+_RECORD_SECONDS = 1.0
+"""How often calls that last are recorded."""
 
 
 class SyncCalls:
@@ -58,6 +54,7 @@ class SyncCalls:
         *,
         catalog: Catalog,
         control: ControlChannel,
+        records: SyncRecords,
         tasks: Tasks,
     ) -> None:
         self._broker = broker
@@ -65,12 +62,14 @@ class SyncCalls:
         self._control = control
         self._tasks = tasks
         self._presence = presence
+        self._records = records
         self._wait_reasons = wait_reasons
         self._urls = urls
         self._address = ""
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, Call] = {}
         self._unannounced: list[CancelledCall] = []
         self._draining = False
+        control.on_stops(self._hear_stops)
 
     async def call(
         self,
@@ -98,22 +97,27 @@ class SyncCalls:
             bodies=self._urls.access(invocation_id, spec.payload),
             function_revision=(await self._catalog.get(spec.function)).revision,
         )
-        call = _Call(asyncio.get_running_loop().create_future())
+        call = Call(request, asyncio.get_running_loop().create_future())
         self._calls[invocation_id] = call
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     await self._publish(request)
                     ended = await call.answer
+                    if isinstance(ended, api.Invocation):
+                        return ended
                     if not await self._is_deployed_again(request, ended):
-                        return invocation_of_call(request, _end_event(ended))
+                        self._records.note_end(call, ended)
+                        return invocation_of_call(request, ended, time_us=now_us())
                     call.answer = asyncio.get_running_loop().create_future()
         except TimeoutError:
+            if not call.worker:
+                self._note_never(call, api.INVOCATION_STATE_EXPIRED, FailureReason.EXPIRED, "its deadline passed")
             raise self._too_late(spec.function, call) from None
         except asyncio.CancelledError:
             # Where it was waited for, the answer is cancelled with this.
             if call.answer.cancelled() or not call.answer.done():
-                self._on_caller_gone(request)
+                self._on_caller_gone(call)
             raise
         finally:
             del self._calls[invocation_id]
@@ -126,6 +130,11 @@ class SyncCalls:
                 call.answer.set_exception(
                     unavailable(ErrorReason.WORKER_LOST, "the worker that ran the invocation was lost")
                 )
+
+    async def record_lasting(self) -> None:
+        """Record the calls that last. One step of a loop."""
+        await asyncio.sleep(_RECORD_SECONDS)
+        await self._records.keep(self._calls.values())
 
     async def _is_deployed_again(self, request: SyncRequest, ended: Ended) -> bool:
         """Tell whether a call never started since its function was deleted, and the store has a later one by now.
@@ -160,7 +169,7 @@ class SyncCalls:
         except BrokerError as error:
             raise unavailable(ErrorReason.BROKER_UNAVAILABLE, f"the broker did not take the call: {error}") from error
 
-    def _too_late(self, function: str, call: _Call) -> ApiError:
+    def _too_late(self, function: str, call: Call) -> ApiError:
         if call.worker:
             message = "the deadline passed while the invocation ran; it may still end"
         else:
@@ -204,23 +213,44 @@ class SyncCalls:
             received.ack()
         call = self._calls.get(reply.invocation_id)
         if call is None:
-            cancelled = self._control.cancelled_calls.get(reply.invocation_id)
-            if cancelled is not None and reply.HasField("started"):
-                self._announce([cancelled])
+            if reply.HasField("started"):
+                self._on_started_late(reply.invocation_id)
             return
         if call.answer.done():
             return
         match reply.WhichOneof("kind"):
             case "started":
                 call.worker = reply.started.worker
+                call.start_us = now_us()
             case "ended":
                 call.answer.set_result(reply.ended)
 
-    def _on_caller_gone(self, request: SyncRequest) -> None:
+    def _hear_stops(self, stops: Iterable[Tombstone]) -> None:
+        for stop in stops:
+            call = self._calls.get(stop.invocation_id)
+            if call is not None:
+                call.stopping = True
+
+    def _on_started_late(self, invocation_id: str) -> None:
+        """Take note that a worker has started a call whose caller waits no more."""
+        self._records.withdraw_end(invocation_id)
+        cancelled = self._control.cancelled_calls.get(invocation_id)
+        if cancelled is not None:
+            self._announce([cancelled])
+
+    def _on_caller_gone(self, call: Call) -> None:
         """Stop a call, without keeping who cancels it waiting."""
-        if self._draining or now_us() >= request.deadline_us - _DEADLINE_MARGIN_SECONDS * 1e6:
+        deadline_us = call.request.deadline_us
+        if self._draining or now_us() >= deadline_us - _DEADLINE_MARGIN_SECONDS * 1e6:
             return
-        self._announce([CancelledCall(invocation_id=request.invocation_id, deadline_us=request.deadline_us)])
+        self._announce([CancelledCall(invocation_id=call.id, deadline_us=deadline_us)])
+        if not call.worker:
+            self._note_never(call, api.INVOCATION_STATE_STOPPED, FailureReason.STOPPED, "its caller went away")
+
+    def _note_never(self, call: Call, state: api.InvocationState.ValueType, reason: FailureReason, why: str) -> None:
+        """Note that a call never starts."""
+        failure = api.Failure(reason=reason, message=f"{why} before it started")
+        self._records.note_end(call, Ended(state=state, failure=failure))
 
     def _announce(self, cancelled: Iterable[CancelledCall]) -> None:
         first = not self._unannounced
@@ -232,9 +262,3 @@ class SyncCalls:
         await asyncio.sleep(_GATHER_SECONDS)
         gathered, self._unannounced = self._unannounced, []
         await self._control.announce_cancelled_calls(gathered)
-
-
-def _end_event(ended: Ended) -> Event:
-    event = Event(time_us=now_us())
-    event.ended.CopyFrom(ended)
-    return event

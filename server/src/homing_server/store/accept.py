@@ -13,8 +13,10 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Function
 from homing_core import limits
 from homing_core.lifecycle import Record
+from homing_core.wire.v1 import SyncRequest
 from homing_server.store import schema
 from homing_server.store.blobs import known_blobs, use_blobs
+from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Values, slim, values_of
 from homing_server.store.sequences import raise_counters
 
@@ -178,6 +180,56 @@ def insert_drafts(connection: Connection, drafts: Sequence[Draft], revisions: Ma
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
         connection.execute(insert_label, labels)
+
+
+def insert_calls(
+    connection: Connection, calls: Mapping[str, tuple[SyncRequest, Record]], effects: CommitEffects
+) -> None:
+    """Record synchronous calls, by id, that are known to be new; number those that have ended."""
+    if not calls:
+        return
+    ends = sum(1 for _, record in calls.values() if record.ended)
+    steps = {schema.CHANGE_SEQ: len(calls), schema.RESULT_SEQ: ends, schema.ACCEPTED: len(calls)}
+    counted = raise_counters(connection, steps)
+    change_seq = counted[schema.CHANGE_SEQ] - len(calls)
+    result_seq = counted[schema.RESULT_SEQ] - ends
+    rows, payloads, labels = [], [], []
+    for key, (request, record) in calls.items():
+        change_seq += 1
+        if record.ended:
+            result_seq += 1
+            effects.ended[key] = record.state
+        rows.append(
+            row_of_spec(request.spec)
+            | values_of(record)
+            | {
+                "id": key,
+                "sync": True,
+                "caller": request.caller,
+                "create_us": request.create_us,
+                "start_by_us": 0,
+                "size": 0,
+                "traceparent": request.traceparent,
+                "depth": 0,
+                "change_seq": change_seq,
+                "result_seq": result_seq if record.ended else None,
+            }
+        )
+        payloads.append(
+            {
+                "invocation_id": key,
+                "request": request.spec.payload.SerializeToString(),
+                "result": None if record.result is None else record.result.SerializeToString(),
+            }
+        )
+        labels.extend(label_rows(key, request.spec, request.create_us))
+    connection.execute(insert_invocation, rows)
+    connection.execute(insert_payload, payloads)
+    if labels:
+        connection.execute(insert_label, labels)
+    effects.change_seq = change_seq
+    if ends:
+        effects.result_seq = result_seq
 
 
 def max_age_us(spec: api.InvocationSpec, function: Function) -> int:

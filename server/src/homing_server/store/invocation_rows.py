@@ -13,9 +13,15 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1 import payload_pb2, policy_pb2
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Effect, Record, State, Step, Token
-from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Event, History, HistoryEntry, SyncRequest
+from homing_core.wire.v1 import AttemptRecord, DeliveryHistory, Ended, Event, History, HistoryEntry, SyncRequest
+from homing_core.wire.v1 import Token as WireToken
 
 Values = dict[str, Any]
+
+CALL_TOKEN = WireToken(generation=lifecycle.invocation.CALL_TOKEN.generation)
+"""The fencing token of synchronous calls, as events and attempts have it."""
+_LOST_AFTER_US = 10_000_000
+"""A call whose end was not reported so long after its deadline is lost: attempts do not run past that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,9 +158,9 @@ def accepted_invocation(
     return invocation
 
 
-def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
-    """Return the API's invocation of a synchronous call whose end an event tells."""
-    record = record_of_call(request, event)
+def invocation_of_call(request: SyncRequest, ended: Ended, *, time_us: int) -> api.Invocation:
+    """Return the API's invocation of a synchronous call that has ended."""
+    record = ended_call(request, call_event(request.invocation_id, time_us=time_us, ended=ended))
     invocation = api.Invocation(
         id=request.invocation_id,
         function=request.spec.function,
@@ -168,12 +174,23 @@ def invocation_of_call(request: SyncRequest, event: Event) -> api.Invocation:
     return invocation
 
 
-def record_of_call(request: SyncRequest, event: Event) -> Record:
-    """Return the record of a synchronous call whose end an event tells."""
-    accepted = lifecycle.invocation.accepted(time_us=request.create_us, due_us=request.create_us)
-    step = lifecycle.invocation.reported(accepted, event)
-    assert isinstance(step, Step), "an end is never refused by a record that has just been accepted"
+def waiting_call(request: SyncRequest) -> Record:
+    """Return the record of a synchronous call that no worker is known to have begun."""
+    return lifecycle.invocation.called(time_us=request.create_us, lost_us=request.deadline_us + _LOST_AFTER_US)
+
+
+def ended_call(request: SyncRequest, event: Event) -> Record:
+    """Return the record of a synchronous call of which nothing was recorded before this event, which tells its end."""
+    step = lifecycle.invocation.reported(waiting_call(request), event)
+    assert isinstance(step, Step), "an end is never refused by a record that has none"
     return step.after
+
+
+def call_event(
+    key: str, *, time_us: int, worker: str = "", running: AttemptRecord | None = None, ended: Ended | None = None
+) -> Event:
+    """Return what the life cycle is told of a synchronous call: its attempt runs, or it has ended."""
+    return Event(invocation_id=key, token=CALL_TOKEN, time_us=time_us, worker=worker, running=running, ended=ended)
 
 
 def _show_delay(invocation: api.Invocation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
@@ -14,15 +14,9 @@ from homing_core.lifecycle.custody import left_broker
 from homing_core.lifecycle.invocation import lets_go
 from homing_core.wire.v1 import Event
 from homing_server.store import dead_letters, delivery_reports, delivery_rows, schema, tombstones
-from homing_server.store.accept import (
-    insert_invocation,
-    insert_label,
-    insert_payload,
-    label_rows,
-    row_of_spec,
-)
+from homing_server.store.accept import insert_calls
 from homing_server.store.effects import CommitEffects
-from homing_server.store.invocation_rows import Change, Values, record_of, record_of_call, values_of
+from homing_server.store.invocation_rows import Change, Values, call_event, ended_call, record_of, values_of
 from homing_server.store.outbox import Dispatch
 from homing_server.store.sequences import raise_counters
 
@@ -39,6 +33,7 @@ _RECORD_COLUMNS = (
 )
 
 _select_invocations = select(schema.invocations).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
+_select_known = select(schema.invocations.c.id).where(schema.invocations.c.id.in_(bindparam("ids", expanding=True)))
 _update_invocation = (
     update(schema.invocations)
     .where(schema.invocations.c.id == bindparam("key"))
@@ -65,8 +60,7 @@ def record_events(connection: Connection, events: Sequence[Event]) -> CommitEffe
             case _:
                 lives.setdefault(event.invocation_id, []).append(event)
     effects = CommitEffects()
-    changes = _live(connection, lives, effects)
-    store_changes(connection, changes, effects)
+    apply_events(connection, lives, effects)
     _record_sync(connection, sync, effects)
     delivery_reports.record_reports(connection, reports, effects)
     return effects
@@ -144,9 +138,15 @@ def select_invocations(connection: Connection, ids: Iterable[str]) -> Sequence[R
     return connection.execute(_select_invocations, {"ids": list(ids)}).all()
 
 
-def _live(connection: Connection, lives: dict[str, list[Event]], effects: CommitEffects) -> list[Change]:
+def known_invocations(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Return those of these invocations that have a record."""
+    return set(connection.execute(_select_known, {"ids": list(ids)}).scalars())
+
+
+def apply_events(connection: Connection, lives: Mapping[str, Sequence[Event]], effects: CommitEffects) -> None:
+    """Apply what happened to invocations, by id, to their records; of one that has none nothing comes."""
     if not lives:
-        return []
+        return
     changes = []
     let_go: list[Dispatch] = []
     for row in select_invocations(connection, lives):
@@ -166,56 +166,19 @@ def _live(connection: Connection, lives: dict[str, list[Event]], effects: Commit
         if record is not before:
             changes.append(Change(row=row, before=before, after=record, effects=asked))
     tombstones.note_gone(connection, let_go, now_us=now_us())
-    return changes
+    store_changes(connection, changes, effects)
 
 
 def _record_sync(connection: Connection, events: dict[str, Event], effects: CommitEffects) -> None:
-    known = {row.id for row in select_invocations(connection, events)} if events else set()
-    fresh = [event for key, event in events.items() if key not in known]
-    effects.refused += len(known)
-    if not fresh:
+    """Record the ends of synchronous calls: most are over before there is a record of them."""
+    if not events:
         return
-    steps = dict.fromkeys((schema.CHANGE_SEQ, schema.RESULT_SEQ, schema.ACCEPTED), len(fresh))
-    counted = raise_counters(connection, steps)
-    change_seq, result_seq = (counted[name] - len(fresh) for name in (schema.CHANGE_SEQ, schema.RESULT_SEQ))
-    rows, payloads, labels = [], [], []
-    for offset, event in enumerate(fresh, 1):
-        request = event.sync_ended.request
-        record = record_of_call(request, _end_of_call(event))
-        rows.append(
-            row_of_spec(request.spec)
-            | values_of(record)
-            | {
-                "id": event.invocation_id,
-                "sync": True,
-                "caller": request.caller,
-                "create_us": request.create_us,
-                "start_by_us": 0,
-                "size": 0,
-                "traceparent": request.traceparent,
-                "depth": 0,
-                "change_seq": change_seq + offset,
-                "result_seq": result_seq + offset,
-            }
-        )
-        payloads.append(
-            {
-                "invocation_id": event.invocation_id,
-                "request": request.spec.payload.SerializeToString(),
-                "result": None if record.result is None else record.result.SerializeToString(),
-            }
-        )
-        labels.extend(label_rows(event.invocation_id, request.spec, request.create_us))
-        effects.ended[event.invocation_id] = record.state
-    connection.execute(insert_invocation, rows)
-    connection.execute(insert_payload, payloads)
-    if labels:
-        connection.execute(insert_label, labels)
-    effects.result_seq = result_seq + len(fresh)
-    effects.change_seq = change_seq + len(fresh)
-
-
-def _end_of_call(event: Event) -> Event:
-    end = Event(invocation_id=event.invocation_id, time_us=event.time_us, worker=event.worker)
-    end.ended.CopyFrom(event.sync_ended.ended)
-    return end
+    ends = {
+        key: call_event(key, time_us=event.time_us, worker=event.worker, ended=event.sync_ended.ended)
+        for key, event in events.items()
+    }
+    known = known_invocations(connection, events)
+    apply_events(connection, {key: [ends[key]] for key in known}, effects)
+    requests = {key: event.sync_ended.request for key, event in events.items() if key not in known}
+    calls = {key: (request, ended_call(request, ends[key])) for key, request in requests.items()}
+    insert_calls(connection, calls, effects)

@@ -9,7 +9,7 @@ import pytest
 from homing_core.lifecycle import Custody, Held, Refusal, Step, Token, Transfer, custody
 from homing_core.wire.v1 import Token as WireToken
 
-NONE, STORE, SENT, BROKER, LEASE = Custody
+NONE, STORE, SENT, BROKER, LEASE, CALLER = Custody
 LATER: Final = 77
 
 TRANSFERS: Final = {
@@ -23,7 +23,7 @@ TRANSFERS: Final = {
     "EXPIRE_LEASE": ({LEASE}, STORE),
     "HOLD_BACK": ({STORE}, BROKER),
     "LOSE": ({SENT, BROKER, LEASE}, STORE),
-    "END": ({STORE, SENT, BROKER, LEASE}, NONE),
+    "END": ({STORE, SENT, BROKER, LEASE, CALLER}, NONE),
     "REDRIVE": ({NONE}, STORE),
 }
 
@@ -43,8 +43,9 @@ def test_these_are_all_transfers() -> None:
 
 
 def test_numbers_are_those_in_stores() -> None:
-    assert {each.name: each.value for each in Custody} == {"NONE": 0, "STORE": 1, "SENT": 2, "BROKER": 3, "LEASE": 4}
-    assert {STORE, SENT, BROKER, LEASE} == custody.LIVE
+    numbers = {"NONE": 0, "STORE": 1, "SENT": 2, "BROKER": 3, "LEASE": 4, "CALLER": 5}
+    assert {each.name: each.value for each in Custody} == numbers
+    assert {STORE, SENT, BROKER, LEASE, CALLER} == custody.LIVE
     assert {SENT, BROKER} == custody.AT_BROKER
 
 
@@ -95,7 +96,7 @@ def test_it_leaves_the_broker_when_neither_a_dispatcher_nor_the_broker_holds_it_
     left = {
         (before, after) for before in Custody for after in Custody if custody.left_broker(held(before), held(after))
     }
-    assert left == {(before, after) for before in (SENT, BROKER) for after in (NONE, STORE, LEASE)}
+    assert left == {(before, after) for before in (SENT, BROKER) for after in (NONE, STORE, LEASE, CALLER)}
 
 
 def test_tokens_are_ordered_by_generation_then_by_redelivery() -> None:

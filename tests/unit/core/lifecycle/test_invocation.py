@@ -671,6 +671,72 @@ def test_when_a_worker_lets_its_message_go() -> None:
         assert not invocation.lets_go(event)
 
 
+# --- Synchronous invocations
+
+
+def call() -> Record:
+    return invocation.called(time_us=NOW, lost_us=LATER)
+
+
+def test_a_synchronous_invocation_is_held_by_its_caller_and_never_published() -> None:
+    accepted = HistoryEntry(time_us=NOW, type=api.INVOCATION_EVENT_TYPE_ACCEPTED)
+    assert call() == Record(
+        state=State.ENQUEUED,
+        token=Token(generation=1, redelivery_count=0),
+        custody=Custody.CALLER,
+        due_us=LATER,
+        entries=(accepted,),
+    )
+    running = report(call(), Reporter(1).running())
+    assert (running.state, running.custody, running.due_us) == (State.RUNNING, Custody.CALLER, LATER)
+    for record in (call(), running, ask_to_stop(running)):
+        assert invocation.dispatched(record, time_us=NOW) is Refusal.ELSEWHERE
+        assert invocation.broker_lost(record, due_us=NOW) is Refusal.ELSEWHERE
+        assert invocation.lease_expired(record, time_us=NOW) is Refusal.ELSEWHERE
+        assert invocation.reported(record, Reporter(1, 1).running()) is Refusal.ELSEWHERE
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.STOPPED])
+def test_the_end_of_a_synchronous_invocation_is_its_callers_alone(state: State) -> None:
+    worker = Reporter(1)
+    running = worker.running()
+    ended = worker.ended(state)
+    for begun in (call(), report(call(), running)):
+        step = invocation.reported(begun, ended)
+        record = after(step)
+        assert (record.state, record.custody, record.due_us, outcomes(record)) == (state, Custody.NONE, 0, [state.name])
+        assert effects(step) == set(), "nothing is delivered, and nothing is to be looked after"
+        assert invocation.reported(record, running) is Refusal.ENDED
+    assert history(record) == [("ACCEPTED", 0), ("RUNNING", 1), ("ATTEMPT_ENDED", 1), ("ENDED", 1)]
+
+
+def test_a_synchronous_invocation_that_nobody_reports_of_is_lost() -> None:
+    step = invocation.call_lost(report(call(), Reporter(1).running()), time_us=LATER)
+    lost = after(step)
+    assert (lost.state, lost.end_us, outcomes(lost), effects(step)) == (State.FAILED, LATER, ["LOST"], set())
+    words = "its worker has not reported how it ended; whether the function finished is unknown"
+    assert lost.failure == api.Failure(reason="WORKER_LOST", message=words)
+
+    never = after(invocation.call_lost(call(), time_us=LATER))
+    words = "its caller waits no more, and it has not started"
+    assert (never.state, never.end_us) == (State.EXPIRED, LATER)
+    assert never.failure == api.Failure(reason="EXPIRED", message=words)
+
+    for record in (call(), report(call(), Reporter(1).running())):
+        assert after(invocation.call_lost(ask_to_stop(record), time_us=LATER)).state is State.STOPPED
+    assert invocation.call_lost(lost, time_us=LATER) is Refusal.ENDED
+    assert invocation.call_lost(dispatch(accept()), time_us=LATER) is Refusal.ELSEWHERE
+
+
+def test_a_synchronous_invocation_is_stopped_as_others_are() -> None:
+    for record in (call(), report(call(), Reporter(1).running())):
+        step = invocation.stop_requested(record, caller="me", reason="enough", time_us=NOW)
+        assert (after(step).state, after(step).custody, after(step).due_us) == (State.STOPPING, Custody.CALLER, LATER)
+        assert effects(step) == {Effect.WRITE_TOMBSTONE}
+        stopped = invocation.stopped(after(step), time_us=NOW)
+        assert (after(stopped).state, effects(stopped)) == (State.STOPPED, set())
+
+
 # --- What is odd
 
 
@@ -786,7 +852,7 @@ def test_every_transition_of_the_table_happens_and_no_other() -> None:
     """Goes through all that can happen to an invocation, in every order, up to a small number of steps."""
     seen: set[tuple[State, State]] = set()
     known: set[object] = set()
-    front = [accept(), accept(due_us=NOW + SECOND)]
+    front = [accept(), accept(due_us=NOW + SECOND), call()]
     for _ in range(4):
         reached = []
         for before in front:
@@ -813,6 +879,7 @@ def every_step(record: Record) -> list[Step[Record] | Refusal]:
         invocation.stopped(record, time_us=NOW),
         invocation.lease_expired(record, time_us=NOW),
         invocation.function_deleted(record, function="f", time_us=NOW),
+        invocation.call_lost(record, time_us=NOW),
     ]
     if not record.attempts:
         steps.append(invocation.expired(record, time_us=NOW))

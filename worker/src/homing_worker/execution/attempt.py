@@ -13,9 +13,9 @@ from homing_core.wire.v1 import AttemptRecord
 from homing_worker.runtime import CallFailedError
 
 BY_REQUEST: Final = "it was stopped by request"
-"""Why an asynchronous invocation is stopped."""
+"""Why an invocation is stopped that somebody asked to stop."""
 CALLER_GONE: Final = "it was stopped, since its caller went away"
-"""Why a synchronous invocation is stopped."""
+"""Why a synchronous invocation is stopped that nobody waits for."""
 
 _MAX_MESSAGE: Final = 4000
 """Characters of a failure's message that are kept."""

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from homing_core.broker import BrokerError, Consumer, Received
 from homing_core.limits import MAX_BROKER_MESSAGES
 from homing_core.wire.v1 import CancelledCall, FunctionState, SyncRequest, WorkMessage
+from homing_worker.execution.attempt import BY_REQUEST, CALLER_GONE
 from homing_worker.execution.execution import Execution
 from homing_worker.execution.pool import Pool
 from homing_worker.execution.services import RunServices
@@ -174,6 +175,9 @@ class Lane:
             if generation <= stops.get(invocation_id, 0):
                 held.execution.stop()
                 found.add(invocation_id)
+        for invocation_id in stops.keys() & self._calls.keys():
+            self._calls[invocation_id].stop(BY_REQUEST)
+            found.add(invocation_id)
         return found
 
     def cancel_calls(self, calls: Iterable[CancelledCall]) -> None:
@@ -181,7 +185,7 @@ class Lane:
         for cancelled in calls:
             call = self._calls.get(cancelled.invocation_id)
             if call is not None:
-                call.stop()
+                call.stop(CALLER_GONE)
 
     async def finish(self) -> None:
         """Wait until everything that runs has ended."""

@@ -25,7 +25,7 @@ from homing_core.wire.v1 import (
     Token,
 )
 from homing_worker.execution import features
-from homing_worker.execution.attempt import CALLER_GONE, FinishedAttempt
+from homing_worker.execution.attempt import BY_REQUEST, CALLER_GONE, FinishedAttempt
 from homing_worker.execution.attempts import Attempts, FunctionDeletedError, RequeueError
 from homing_worker.execution.dispatch import Bounds, Dispatch, TooLateError
 from homing_worker.execution.pool import Pool
@@ -34,6 +34,8 @@ from homing_worker.metrics import state_name
 
 _log = structlog.get_logger(__name__)
 
+_SHORT_US: Final = 500_000
+"""A call that took less than so many microseconds has no record before its end."""
 _NO_MORE: Final = RetryDecision(delay=None, reason=FinalReason.ATTEMPTS_USED_UP)
 
 
@@ -107,14 +109,14 @@ class SyncCall:
         if ended is not None:
             await self._report(ended)
 
-    def stop(self) -> None:
-        """Heed that the caller went away: what runs is stopped, and what has not begun never starts.
+    def stop(self, why: str) -> None:
+        """Stop the call: what has not begun never starts. Where its end is decided already, that one counts.
 
-        Where the end is decided already, that one counts.
+        :param why: BY_REQUEST; or CALLER_GONE, and then nobody is told where it has not begun.
         """
         if self._decided or self._attempts.stopping:
             return
-        self._attempts.stopping = CALLER_GONE
+        self._attempts.stopping = why
         if self._task is not None:
             self._task.cancel()
 
@@ -165,6 +167,8 @@ class SyncCall:
         try:
             if self._services.cancelled_calls.get(self.invocation_id) is not None:
                 raise CallerGoneError
+            if self._services.tombstones.covers(self.invocation_id, self._token.generation):
+                return self._stopped(BY_REQUEST)
             if missing:
                 await self._pass_on(missing)
                 return None
@@ -172,10 +176,9 @@ class SyncCall:
         except asyncio.CancelledError:
             if not self._attempts.stopping or self._task is None or self._task.uncancel():
                 raise  # it is to be requeued, or the worker leaves
-            if not self._attempts.begun:
+            if self._attempts.stopping == CALLER_GONE and not self._acked:
                 raise CallerGoneError from None
-            failure = api.Failure(reason=FailureReason.STOPPED, message=CALLER_GONE)
-            return self._ended(api.INVOCATION_STATE_STOPPED, failure)
+            return self._stopped(self._attempts.stopping)
         finally:
             self._decided = True
 
@@ -215,6 +218,9 @@ class SyncCall:
             last = FinishedAttempt(record=attempts.records[-1], decision=_NO_MORE)
         return self._ended(*last.end)
 
+    def _stopped(self, why: str) -> Ended:
+        return self._ended(api.INVOCATION_STATE_STOPPED, api.Failure(reason=FailureReason.STOPPED, message=why))
+
     def _ended(self, state: api.InvocationState.ValueType, failure: api.Failure | None) -> Ended:
         attempts = self._attempts
         return Ended(state=state, attempts=attempts.records, result=attempts.result, failure=failure)
@@ -222,21 +228,28 @@ class SyncCall:
     async def _report(self, ended: Ended) -> None:
         """Record the end, where that is wanted, and answer the caller."""
         self._services.metrics.execution("sync", state_name(ended.state))
+        confirmed = None
         # What never started leaves no record: its caller's server may know of a later function, and ask again.
         if self._recorded and (ended.attempts or ended.state != api.INVOCATION_STATE_INVALID):
-            self._services.events.post(
-                Event(
-                    invocation_id=self.invocation_id,
-                    token=self._token,
-                    time_us=now_us(),
-                    worker=self._services.worker,
-                    sync_ended=SyncEnded(request=self._request, ended=ended),
-                )
+            now = now_us()
+            event = Event(
+                invocation_id=self.invocation_id,
+                token=self._token,
+                time_us=now,
+                worker=self._services.worker,
+                sync_ended=SyncEnded(request=self._request, ended=ended),
             )
+            if now - self._request.create_us < _SHORT_US:
+                self._services.events.post(event)
+            else:
+                confirmed = self._services.events.publish(event)
         try:
             await self._reply(ended=ended)
         except BrokerError as error:
             _log.warning("sync_reply_lost", invocation_id=self.invocation_id, error=str(error))
+        if confirmed is not None:
+            # It may have a record by now, and be asked to stop: that counts once no worker holds it.
+            await confirmed
 
     async def _reply(self, *, started: SyncStarted | None = None, ended: Ended | None = None) -> None:
         reply = SyncReply(invocation_id=self.invocation_id, started=started, ended=ended)
