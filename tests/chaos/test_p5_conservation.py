@@ -46,18 +46,36 @@ async def test_p5_drift_is_0_after_load_and_1_after_a_loss(cluster: Cluster) -> 
         assert (gauges.record_drift, gauges.broker_drift) == (0, {})
 
 
-async def test_p5_what_was_in_a_queue_that_is_deleted_runs(cluster: Cluster, rabbit_node: RabbitNode) -> None:
+async def test_p5_what_was_in_a_queue_that_is_deleted_runs_while_other_work_goes_on(
+    cluster: Cluster, rabbit_node: RabbitNode
+) -> None:
     server = await asyncio.to_thread(cluster.start_server)
     ledger = Ledger()
+    over = asyncio.Event()
+
+    async def until_seen(ids: list[str]) -> None:
+        await ledger.until(lambda book: all(each in book.seen for each in ids))
+
+    async def go_on(client: AsyncClient, function: str) -> None:
+        while not over.is_set():
+            await until_seen(await ledger.accept(client, function, 2))
+
     async with AsyncClient(cluster.target, timeout=60) as client:
-        await client.functions.deploy(name="echo", command=["cat"])
+        for function in ("echo", "other"):
+            await client.functions.deploy(name=function, command=["cat"])
         waiting = await ledger.accept(client, "echo", 50)
-        assert (await settled_gauges(server)).broker_drift == {}
+        await settled_gauges(server)
         await asyncio.to_thread(rabbit_node.ctl, "delete_queue", "-p", vhost_of(cluster.broker_url), work_queue("echo"))
-        async with ledger.watching(client):
+        async with ledger.watching(client), asyncio.TaskGroup() as others:
             for _ in range(2):
                 await asyncio.to_thread(cluster.start_worker)
-            await ledger.until(lambda book: all(each in book.seen for each in waiting))
+            for function in ("echo", "other"):
+                others.create_task(go_on(client, function))
+            await until_seen(waiting)
+            over.set()
+            await ledger.until_ended()
         gauges = await settled_gauges(server)
-        assert gauges.records == {"SUCCEEDED": 50}
+        assert gauges.records == {"SUCCEEDED": len(ledger.accepted)}
         assert (gauges.record_drift, gauges.broker_drift) == (0, {})
+    taken_back = [line for line in server.lines if line["event"] == "lost_work_taken_back"]
+    assert sum(line["invocations"] for line in taken_back) == 50

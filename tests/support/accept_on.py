@@ -61,7 +61,9 @@ async def call(admission: Admission, number: int) -> None:
 
 async def accept(admission: Admission, spec: api.InvocationSpec, request_id: str) -> None:
     """Ask for an invocation."""
-    accepted = await admission.accept(spec, request_id=request_id, caller=EVERYBODY, traceparent="")
+    accepted = await admission.accept(
+        spec, request_id=request_id, caller=EVERYBODY, traceparent="", connection=lambda: "one"
+    )
     say("accepted", request_id, accepted.id)
 
 

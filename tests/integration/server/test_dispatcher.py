@@ -85,7 +85,9 @@ class Bench:
         tasks.repeat(self.admission.commit_group, pause=0.05)
 
     async def accept(self, spec: api.InvocationSpec | None = None, *, request_id: str = "") -> Accepted:
-        return await self.admission.accept(spec or make_spec(), request_id=request_id, caller=EVERYBODY, traceparent="")
+        return await self.admission.accept(
+            spec or make_spec(), request_id=request_id, caller=EVERYBODY, traceparent="", connection=lambda: "one"
+        )
 
     async def custody(self, key: str) -> Custody:
         return Custody((await row_of(self.database, key)).custody)

@@ -6,9 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from homing_core.limits import CONTROL_INTERVAL, CONTROL_SILENCE
 from homing_core.wire.v1 import WorkerStatus
+
+_FORGOTTEN_SECONDS: Final = 10 * CONTROL_SILENCE
+"""So long after it fell silent a worker is forgotten: the broker has noticed by then, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,7 @@ class Presence:
         """Take note of a status."""
         functions = frozenset(load.function for load in status.functions)
         self._reports[status.worker] = _Report(status, functions, self._clock())
-        for name in [
-            name for name, report in self._reports.items() if self._clock() - report.at > 10 * CONTROL_SILENCE
-        ]:
+        for name in [name for name, report in self._reports.items() if self._clock() - report.at > _FORGOTTEN_SECONDS]:
             del self._reports[name]
 
     def lives(self, worker: str) -> bool:
@@ -58,6 +60,21 @@ class Presence:
         """Return how many work messages of a function the live workers have in flight: unacknowledged."""
         return sum(
             load.in_flight for report in self._live() for load in report.status.functions if load.function == function
+        )
+
+    def waiting(self, function: str) -> int:
+        """Return how many of these no attempt has begun of."""
+        return self.in_flight(function) - sum(
+            load.begun for report in self._live() for load in report.status.functions if load.function == function
+        )
+
+    @property
+    def silent(self) -> bool:
+        """Whether a worker has fallen silent lately, without a word: the broker may believe yet that it lives."""
+        now = self._clock()
+        return any(
+            CONTROL_SILENCE <= now - report.at < _FORGOTTEN_SECONDS and not report.status.leaving
+            for report in self._reports.values()
         )
 
     def all_reported_since(self, moment: float) -> bool:

@@ -2,15 +2,18 @@
 
 The difference, the drift, must be 0. The store is counted in one transaction and so exactly. Store and broker cannot be
 counted at one moment: their difference is taken only from a count during which no record changed and no event was on
-its way. Where nothing is left of what the store believes to be at the broker, twice running, its queue was emptied or
-removed: what no worker has spoken of is taken back, to be published again.
+its way.
+
+Work is found to be lost while others' goes on, too: what was at the broker before its queue was seen empty, and no
+worker had it waiting since, and none has spoken of it in any event until then, was in a queue that somebody emptied or
+removed. Where that is so twice running, it is taken back, to be published again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -26,8 +29,9 @@ from homing_server.control import ControlChannel
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.recorder import Recorder
 from homing_server.metrics import Metrics
-from homing_server.store import dead_letters, delivery_rows, dispatch, schema
+from homing_server.store import dead_letters, delivery_rows, dispatch, outbox, schema
 from homing_server.store.engine import Database
+from homing_server.store.outbox import Dispatch
 from homing_server.store.sequences import read_counters
 from homing_server.store.state_counts import count_states
 
@@ -77,8 +81,8 @@ class Reconciliation:
         self._metrics = metrics
         self._interval = interval
         self._count_seconds = 0.0
-        self._lost: set[str] = set()
-        """The functions of which the broker had nothing at the last count, and should have."""
+        self._missing: dict[str, set[Dispatch]] = {}
+        """By function, what was at the broker at the last count, as far as the store knew, and was not there."""
 
     async def measure(self) -> None:
         """Count records, and the broker's messages when nothing moves. One step of a loop."""
@@ -92,6 +96,7 @@ class Reconciliation:
         if self._broker.connected and (self._recorder.active or self._control.alone):
             self._metrics.events_waiting.set(await self._broker.events_depth())
             await self._count_broker()
+            await self._find_lost()
 
     async def _count_records(self) -> None:
         counts, self._count_seconds = await self._database.read(_count)
@@ -108,32 +113,60 @@ class Reconciliation:
     async def _count_broker(self) -> None:
         began = time.time()
         change_seq = await self._change_seq()
-        # What workers have in flight is known from their last status, which must be younger than the last change.
-        late = time.monotonic() + _ON_ITS_WAY_SECONDS
-        while not self._presence.all_reported_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
-            await asyncio.sleep(_POLL_SECONDS)
+        await self._reports()
         believed = await self._database.read(dispatch.at_broker)
         drift = {}
-        lost = set()
         for state in self._catalog.live():
             name = state.function.name
-            there = (await self._broker.depth(name)).work + self._presence.in_flight(name)
+            there = await self._depth(name) + self._presence.in_flight(name)
             drift[name] = believed.get(name, (0, 0))[0] - there
-            if drift[name] > there == 0:
-                lost.add(name)
         moving = not self._recorder.idle or await self._broker.events_depth()
         if moving or await self._change_seq() != change_seq:
             return
         for name, difference in drift.items():
             self._metrics.broker_drift.labels(name).set(difference)
         self._metrics.settled.set(began)
-        for name in lost & self._lost:
-            await self._take_back(name)
-        self._lost = lost
 
-    async def _take_back(self, function: str) -> None:
+    async def _find_lost(self) -> None:
+        """Take back what was missing at the last count already; note what is missing now."""
+        before, self._missing = self._missing, {}
+        believed = await self._database.read(dispatch.at_broker)
+        empty = [name for name in believed if not await self._depth(name)]
+        candidates = {name: await self._unstarted(name) for name in empty}
+        if not any(candidates.values()):
+            return
+        # A message may have gone to a worker, or have come back from one, since its queue was looked at.
+        await self._reports()
+        if self._presence.silent:
+            return  # what such a worker has comes back once the broker knows that it is gone
+        missing = {
+            name: keys
+            for name, keys in candidates.items()
+            if not (self._presence.waiting(name) or await self._depth(name))
+        }
+        # What workers have said of it until now is recorded by then.
+        if not any(missing.values()) or await self._recorder.mark() is None:
+            return
+        for name, keys in missing.items():
+            self._missing[name] = keys & await self._unstarted(name)
+            if lost := self._missing[name] & before.get(name, set()):
+                await self._take_back(name, lost)
+
+    async def _unstarted(self, function: str) -> set[Dispatch]:
+        return await self._database.read(outbox.INVOCATIONS.unstarted, function)
+
+    async def _reports(self) -> None:
+        """Wait until every worker has reported what it has in flight from now on."""
+        late = time.monotonic() + _ON_ITS_WAY_SECONDS
+        while not self._presence.all_reported_since(late):  # noqa: ASYNC110 they are looked at, in a loop of seconds
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _depth(self, function: str) -> int:
+        return (await self._broker.depth(function)).work
+
+    async def _take_back(self, function: str, lost: Collection[Dispatch]) -> None:
         """Have published again what is lost; the dispatcher makes the queue anew where there is none."""
-        count = await self._database.write(dispatch.take_back_unstarted, function, due_us=now_us())
+        count = await self._database.write(outbox.INVOCATIONS.take_back_lost, lost, due_us=now_us())
         if count:
             _log.warning("lost_work_taken_back", function=function, invocations=count)
 

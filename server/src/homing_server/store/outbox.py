@@ -44,6 +44,14 @@ class Outbox:
         self._confirm = self._settle(CONFIRM, _assigned(CONFIRM))
         self._take_back = self._settle(TAKE_BACK, back)
         self._take_back_all = lost.values(_assigned(LOSE) | {"state": begun_anew})
+        unstarted = held_by(table, AT_BROKER) & (table.c.state == int(lifecycle.State.ENQUEUED))
+        self._take_back_unstarted = self._take_back_all.where(unstarted)
+        self._take_back_lost = self._take_back_unstarted.where(
+            table.c.id == bindparam("key"), table.c.generation == bindparam("dispatch")
+        )
+        self._select_unstarted = select(table.c.id, table.c.generation).where(
+            schema.live(table), unstarted, held_by(table, {Custody.BROKER})
+        )
         self._select_forgotten = (
             select(table.c.id, table.c.generation)
             .where(schema.live(table), held_by(table, TAKE_BACK.sources), table.c.sent_us < bindparam("sent_before_us"))
@@ -67,12 +75,18 @@ class Outbox:
 
     def take_back_unstarted(self, connection: Connection, function: str, *, due_us: int) -> int:
         """Return what a function has at a broker, and that has not started, to the store; count it."""
-        statement = self._take_back_all.where(
-            held_by(self._table, AT_BROKER),
-            self._table.c.function == function,
-            self._table.c.state == int(lifecycle.State.ENQUEUED),
-        )
+        statement = self._take_back_unstarted.where(self._table.c.function == function)
         return connection.execute(statement, {"time_us": due_us}).rowcount
+
+    def take_back_lost(self, connection: Connection, dispatches: Collection[Dispatch], *, due_us: int) -> int:
+        """Return dispatches that the broker has lost, unless they have gone further since, to the store; count them."""
+        rows = [{"key": key, "dispatch": generation, "time_us": due_us} for key, generation in dispatches]
+        return connection.execute(self._take_back_lost, rows).rowcount
+
+    def unstarted(self, connection: Connection, function: str) -> set[Dispatch]:
+        """Return the dispatches of a function that the broker has confirmed and no worker has started."""
+        found = connection.execute(self._select_unstarted.where(self._table.c.function == function))
+        return {(key, generation) for key, generation in found}
 
     def forgotten(self, connection: Connection, *, sent_before_us: int) -> list[Dispatch]:
         """Return dispatches that were committed so long ago that their dispatcher should have seen them confirmed."""

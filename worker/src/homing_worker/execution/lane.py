@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +76,12 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Work messages that were delivered and are not acknowledged yet."""
-        return sum(1 for held in self._in_flight.values() if held.epoch == self._epoch and not held.execution.settled)
+        return sum(1 for _ in self._unacknowledged())
+
+    @property
+    def begun(self) -> int:
+        """Those in flight of which an attempt has begun."""
+        return sum(1 for execution in self._unacknowledged() if execution.runs)
 
     @property
     def leased(self) -> int:
@@ -128,6 +133,11 @@ class Lane:
                 await self._services.broker.consume_work(self.name, self._on_work, prefetch=prefetch)
             )
             self.pool.warm_up()
+
+    def _unacknowledged(self) -> Iterator[Execution]:
+        for held in self._in_flight.values():
+            if held.epoch == self._epoch and not held.execution.settled:
+                yield held.execution
 
     async def stop_consuming(self) -> None:
         """Ask for no more messages."""

@@ -40,7 +40,7 @@ class Lanes:
     def loads(self) -> list[FunctionLoad]:
         """What this worker does for each function."""
         return [
-            FunctionLoad(function=lane.name, in_flight=lane.in_flight, instances=lane.pool.instances)
+            FunctionLoad(function=lane.name, in_flight=lane.in_flight, begun=lane.begun, instances=lane.pool.instances)
             for lane in self._lanes.values()
         ]
 

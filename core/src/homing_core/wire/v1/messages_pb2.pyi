@@ -1210,19 +1210,23 @@ class FunctionLoad(google.protobuf.message.Message):
     FUNCTION_FIELD_NUMBER: builtins.int
     IN_FLIGHT_FIELD_NUMBER: builtins.int
     INSTANCES_FIELD_NUMBER: builtins.int
+    BEGUN_FIELD_NUMBER: builtins.int
     function: builtins.str
     """The function's name."""
     in_flight: builtins.int
     """Work messages in flight: delivered by the broker and not yet acknowledged."""
     instances: builtins.int
     """Running instances."""
+    begun: builtins.int
+    """Those in flight of which an attempt has begun."""
     def __init__(
         self,
         *,
         function: builtins.str = ...,
         in_flight: builtins.int = ...,
         instances: builtins.int = ...,
+        begun: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["function", b"function", "in_flight", b"in_flight", "instances", b"instances"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begun", b"begun", "function", b"function", "in_flight", b"in_flight", "instances", b"instances"]) -> None: ...
 
 Global___FunctionLoad: typing_extensions.TypeAlias = FunctionLoad
