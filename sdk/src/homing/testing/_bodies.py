@@ -12,7 +12,7 @@ import grpc
 from homing._core.bodies import stored_apart
 from homing._core.payload import MAX_INLINE
 from homing.testing._records import copy
-from homing.testing._refusal import Refusal
+from homing.testing._refusal import Refusal, invalid_request
 from homing.v1 import payload_service_pb2 as api
 from homing.v1.invocation_pb2 import Invocation
 from homing.v1.payload_pb2 import Blob, Payload
@@ -60,12 +60,7 @@ class Bodies:
         size = next(requests).size
         data = b"".join(request.data for request in requests)
         if len(data) != size:
-            raise Refusal(
-                code=grpc.StatusCode.INVALID_ARGUMENT,
-                reason="INVALID_REQUEST",
-                message=f"data: must have {size} bytes in all, as size says, has {len(data)}",
-                field="data",
-            )
+            raise invalid_request([("data", f"must have {size} bytes in all, as size says, has {len(data)}")])
         return self.put(data)
 
     def read(self, blob_id: str) -> Iterator[api.ReadPayloadResponse]:

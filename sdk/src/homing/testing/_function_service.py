@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from homing.testing._refusal import Refusal, served
+from homing.testing._refusal import Refusal, invalid_request, served
 from homing.testing._rules import check_function, check_scale
 from homing.v1 import function_pb2, function_service_pb2_grpc
 from homing.v1 import function_service_pb2 as api
@@ -26,14 +26,6 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
     def DeployFunction(  # noqa: N802
         self, request: api.DeployFunctionRequest, _context: grpc.ServicerContext
     ) -> api.DeployFunctionResponse:
-        for name in request.function.secrets:
-            if name not in self.state.secrets:
-                raise Refusal(
-                    code=grpc.StatusCode.INVALID_ARGUMENT,
-                    reason="INVALID_REQUEST",
-                    message=f"there is no secret {name!r}",
-                    field="function.secrets",
-                )
         earlier = self._deployed.get(request.function.name)
         revision = earlier.revision if earlier else 0
         if request.HasField("expected_revision") and request.expected_revision != revision:
@@ -51,6 +43,9 @@ class Functions(function_service_pb2_grpc.FunctionServiceServicer):
         if function.WhichOneof("source") is None:
             self.state.find(function.name)
         check_function(function)
+        missing = [name for name in function.secrets if name not in self.state.secrets]
+        if missing:
+            raise invalid_request([("function.secrets", f"there is no secret {name!r}") for name in missing])
         function.paused = earlier is not None and earlier.paused
         return api.DeployFunctionResponse(function=self._put(function, force=request.force), created=earlier is None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,8 +22,8 @@ class Refusal(Exception):  # noqa: N818 - it goes to the caller as a status
     reason: str
     message: str
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    field: str = ""
-    """The field of the request that is at fault, where one is."""
+    violations: Sequence[tuple[str, str]] = ()
+    """The fields of the request that are at fault, each with the rule that it breaks."""
 
     def abort(self, context: grpc.ServicerContext) -> NoReturn:
         """End a call with it."""
@@ -35,9 +35,9 @@ class Refusal(Exception):  # noqa: N818 - it goes to the caller as a status
         """Return it as messages have it."""
         status = Status(code=self.code.value[0], message=self.message)
         status.details.add().Pack(ErrorInfo(reason=self.reason, domain="homing.dev", metadata=self.metadata))
-        if self.field:
-            violation = BadRequest.FieldViolation(field=self.field, description=self.message)
-            status.details.add().Pack(BadRequest(field_violations=[violation]))
+        if self.violations:
+            told = [BadRequest.FieldViolation(field=field, description=rule) for field, rule in self.violations]
+            status.details.add().Pack(BadRequest(field_violations=told))
         return status
 
 
@@ -79,9 +79,14 @@ def request_id_reused(request_id: str) -> Refusal:
 
 def no_condition() -> Refusal:
     """Return the refusal of a filter that selects everything."""
+    return invalid_request([("filter", "must have at least one field set")])
+
+
+def invalid_request(violations: Sequence[tuple[str, str]]) -> Refusal:
+    """Return the refusal of a request with fields that break rules."""
     return Refusal(
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="INVALID_REQUEST",
-        message="filter: must have at least one field set",
-        field="filter",
+        message="; ".join(f"{field}: {rule}" for field, rule in violations),
+        violations=tuple(violations),
     )
