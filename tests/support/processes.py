@@ -67,7 +67,8 @@ class HomingProcess:
         self.lines: list[LogLine] = []
         self.betrayals: list[LogLine] = []
         """The log lines that show what is confidential."""
-        self._module = module
+        self.module = module
+        """What its `main` is in; another one may change something before it runs that."""
         self._changed = threading.Condition()
         self._process: subprocess.Popen[str] | Forked | None = None
         self._reader: threading.Thread | None = None
@@ -94,10 +95,10 @@ class HomingProcess:
         self._starts_at = len(self.lines)
         environment = inherited | self.environment
         if self.python == sys.executable and "PYTHONPATH" not in self.environment:
-            self._process = fork_server().fork(self._module, self._arguments, environment)
+            self._process = fork_server().fork(self.module, self._arguments, environment)
         else:
             self._process = subprocess.Popen(
-                [self.python, "-c", f"from {self._module} import main; main()", *self._arguments],
+                [self.python, "-c", f"from {self.module} import main; main()", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
