@@ -88,7 +88,7 @@ async def test_who_was_cut_off_for_not_reading_resumes_and_misses_nothing(
         client.bulk_stop(function="later", reason="they are to end")
     await gauges_when(server, lambda gauges: gauges.value("homing_watchers") == 0)
 
-    seen = []
+    seen: list[str] = []
 
     async def read(call: Any) -> None:
         while len(seen) < RESULTS:
