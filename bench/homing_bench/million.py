@@ -184,6 +184,8 @@ def _filters(random: Random, stub: InvocationServiceStub) -> dict[str, Callable[
         f"label, 1 of {TEAMS} values": make(labels=lambda: {"team": str(random.randrange(TEAMS))}),
         "prefix of the id": make(id_prefix=id_prefix),
         "re-run": make(rerun_of=lambda: random.choice(reruns)),
-        "(no index) time of start": make(start_time=lambda: some_time(_DAY)),
-        "(no index) time of end": make(end_time=lambda: some_time(_DAY)),
+        "time of start, up to a day": make(start_time=lambda: some_time(_DAY)),
+        "time of end, up to a day": make(end_time=lambda: some_time(_DAY)),
+        "time of start, up to 10 minutes": make(start_time=lambda: some_time(_DAY // 144)),
+        "time of end, up to 10 minutes": make(end_time=lambda: some_time(_DAY // 144)),
     }

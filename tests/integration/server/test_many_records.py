@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
+from homing_core.ids import new_id
 from homing_core.lifecycle import State
 from homing_server.store import schema
 from homing_server.store.engine import Database
-from homing_server.store.list_pages import Page, Place, list_invocations
+from homing_server.store.filter_sql import time_index
+from homing_server.store.list_pages import Page, Place, list_invocations, page_query
 from homing_server.store.retention import expired
 from homing_server.store.sequences import read_counters
 from homing_server.store.state_counts import count_selected, count_states
@@ -30,6 +33,8 @@ RECORDS = 50_000
 PAGE = 50
 CHEAP = 40
 """Thousands of steps. A page takes a few; looking at each record takes hundreds."""
+COUNTED = 80
+"""Thousands of steps that it takes to find that many records are in a range, however many there are."""
 
 FAILED, STOPPED, SCHEDULED = (
     api.INVOCATION_STATE_FAILED,
@@ -189,3 +194,111 @@ def test_what_is_old_enough_to_be_removed_is_found_at_once(connection: Connectio
         cost, found = cost_of(expired, connection, before_us, most=25)
         assert cost < CHEAP
         assert len(found) == count
+
+
+# --- Times of start and end
+
+
+NARROW = time_range(MIDDLE, MIDDLE + DAY // 100)
+WIDE = time_range(MIDDLE, MIDDLE + 2 * DAY)
+BESIDES = {
+    "nothing": api.InvocationFilter(),
+    "functions": api.InvocationFilter(functions=["f03", "f05"]),
+    "states": api.InvocationFilter(states=[FAILED, api.INVOCATION_STATE_SUCCEEDED]),
+    "time": api.InvocationFilter(create_time=WIDE),
+    "ids": api.InvocationFilter(id_prefix=new_id(MIDDLE)[:5]),
+    "a label": api.InvocationFilter(labels={"team": "1"}),
+    "labels": api.InvocationFilter(labels={"team": "1", "job": "77"}),
+    "a re-run": api.InvocationFilter(rerun_of="none"),
+    "a cause": api.InvocationFilter(caused_by="none"),
+}
+TIMES = {
+    "start": api.InvocationFilter(start_time=NARROW),
+    "end": api.InvocationFilter(end_time=NARROW),
+    "both": api.InvocationFilter(start_time=WIDE, end_time=NARROW),
+}
+NEVER = api.TimeRange()
+NEVER.start_time.FromMicroseconds(now_us() + DAY)
+
+
+def both(*parts: api.InvocationFilter) -> api.InvocationFilter:
+    selection = api.InvocationFilter()
+    for part in parts:
+        selection.MergeFrom(part)
+    return selection
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize("name", TIMES)
+def test_a_range_of_times_in_which_few_are_is_found_at_once(connection: Connection, name: str, order: str) -> None:
+    for besides in ("nothing", "functions", "states", "time"):
+        selection = both(TIMES[name], BESIDES[besides])
+        place, seen = None, []
+        while True:
+            cost, found = cost_of(page, connection, selection, oldest_first=order == "oldest", after=place)
+            assert cost < CHEAP + COUNTED, besides
+            seen += [one.id for one in found.invocations]
+            place = found.next
+            if place is None:
+                break
+        assert seen == expected(connection, selection, oldest_first=order == "oldest")
+        assert (besides == "nothing") <= (len(seen) > PAGE)
+        cost, counts = cost_of(count_selected, connection, selection, most=RECORDS)
+        assert (cost < CHEAP + COUNTED, sum(counts.values())) == (True, len(seen))
+
+
+@pytest.mark.parametrize("name", ["start_time", "end_time"])
+def test_a_time_at_which_nothing_was_is_found_at_once(connection: Connection, name: str) -> None:
+    selection = api.InvocationFilter(**{name: NEVER})  # type: ignore[arg-type]
+    cost, found = cost_of(page, connection, selection, oldest_first=True, after=None)
+    assert (cost < CHEAP, found.invocations) == (True, [])
+    cost, counts = cost_of(count_selected, connection, selection, most=9)
+    assert (cost < CHEAP, counts) == (True, {})
+
+
+def expected(connection: Connection, selection: api.InvocationFilter, *, oldest_first: bool) -> list[str]:
+    """Return what a filter selects by function, state and times, by looking at each record."""
+    table = schema.invocations.c
+    ranges = [
+        (column, bounds.start_time.ToMicroseconds(), bounds.end_time.ToMicroseconds())
+        for column, bounds in (
+            ("create_us", selection.create_time),
+            ("start_us", selection.start_time),
+            ("end_us", selection.end_time),
+        )
+        if bounds.ByteSize()
+    ]
+    found = [
+        (row.create_us, row.id)
+        for row in connection.execute(
+            select(table.id, table.function, table.state, table.create_us, table.start_us, table.end_us)
+        )
+        if all(first <= getattr(row, column) < end for column, first, end in ranges)
+        and (not selection.functions or row.function in selection.functions)
+        and (not selection.states or row.state in selection.states)
+    ]
+    return [key for _, key in sorted(found, reverse=not oldest_first)]
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+@pytest.mark.parametrize("besides", BESIDES)
+@pytest.mark.parametrize("time", ["none", *TIMES, "wide"])
+def test_every_filter_is_served_by_an_index(
+    connection: Connection, time: str, besides: str, *, oldest_first: bool
+) -> None:
+    times = TIMES | {"none": api.InvocationFilter(), "wide": api.InvocationFilter(start_time=WIDE, end_time=WIDE)}
+    selection = both(times[time], BESIDES[besides])
+    for after in (None, Place(create_us=MIDDLE, id="0")):
+        index = time_index(connection, selection)
+        query = page_query(selection, oldest_first=oldest_first, after=after, size=PAGE, index=index)
+        compiled = query.compile(connection, compile_kwargs={"literal_binds": True})
+        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")]
+        looked_up = [step for step in plan if re.match(r"(SCAN|SEARCH) (invocations|labels)", step)]
+        assert looked_up
+        assert all(" INDEX " in step for step in looked_up), plan
+        few = time in TIMES and besides not in {"a label", "labels", "a re-run", "a cause"}
+        name = f"ix_invocations_{'start' if time == 'start' else 'end'}_time"
+        assert any(name in step for step in looked_up) is few, plan
+        # What is sorted is few: in a range of times, of one cause, or the page that was merged of several parts.
+        sorts = any("TEMP B-TREE FOR ORDER BY" in step for step in plan)
+        assert not sorts or few or besides in {"a re-run", "a cause"} or "MERGE (UNION ALL)" in plan, plan

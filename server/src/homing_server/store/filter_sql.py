@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, FromClause, Select, func
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, UnaryExpression, func, literal, select
+from sqlalchemy.sql import operators
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.ids import times_of_ids
 from homing_server.store import schema
 
+T = TypeVar("T")
+
 _invocations = schema.invocations
 _MAX_INDEXED_PARTS = 200
+_MANY_IN_RANGE = 10_000
+"""So many records in a range of start or end times are many."""
 _FOREVER_US = 2**63 - 1
 _ID_SLACK_US = 60 * 1_000_000
 """An id tells the time of acceptance; that of a synchronous call is made a moment before."""
@@ -78,19 +83,68 @@ def indexed_parts(selection: api.InvocationFilter) -> list[IndexedPart]:
     return [IndexedPart(function=function, state=state) for function in functions for state in states]
 
 
-def conditions(selection: api.InvocationFilter, part: IndexedPart) -> Iterator[ColumnElement[bool]]:
-    """Yield what is true of the records that a filter selects, the times of acceptance and labels apart."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeIndex:
+    """An index by the time of start or end, for a range in which few records are."""
+
+    field: str
+    column: Column[int]
+
+    def of(self, selection: api.InvocationFilter) -> Iterator[ColumnElement[bool]]:
+        """Yield what is true of the records in the range that a filter has."""
+        yield schema.known(self.column)  # type: ignore[misc]  # a text is a condition
+        yield from _within(self.column, getattr(selection, self.field))
+
+
+_TIME_INDEXES: Final = (
+    TimeIndex(field="start_time", column=_invocations.c.start_us),
+    TimeIndex(field="end_time", column=_invocations.c.end_us),
+)
+
+
+def time_index(connection: Connection, selection: api.InvocationFilter) -> TimeIndex | None:
+    """Return the index that a filter is served by best where few records started, or ended, in its range; else None.
+
+    Where many did, a page is soon full of them in the order of acceptance, for which there are other indexes.
+    """
+    if selection.labels or selection.rerun_of or selection.caused_by:
+        return None
+    for index in _TIME_INDEXES:
+        if selection.HasField(index.field):  # type: ignore[arg-type]  # the names are those of fields
+            some = select(literal(1)).where(*index.of(selection)).limit(_MANY_IN_RANGE).subquery()
+            if connection.execute(select(func.count()).select_from(some)).scalar_one() < _MANY_IN_RANGE:
+                return index
+    return None
+
+
+def unindexed(column: ColumnElement[T]) -> ColumnElement[T]:
+    """Return a column as SQLite looks it up in no index."""
+    return UnaryExpression(column, operator=operators.custom_op("+"), type_=column.type)
+
+
+def _as_it_is(column: ColumnElement[T]) -> ColumnElement[T]:
+    return column
+
+
+def conditions(
+    selection: api.InvocationFilter, part: IndexedPart, *, column: Callable[[Any], Any] = _as_it_is
+) -> Iterator[ColumnElement[bool]]:
+    """Yield what is true of the records that a filter selects, the times of acceptance and labels apart.
+
+    :param column: Returns how a column is looked up.
+    """
+    function, state = column(_invocations.c.function), column(_invocations.c.state)
     if part.function is not None:
-        yield _invocations.c.function == part.function
+        yield function == part.function
     elif selection.functions:
-        yield _invocations.c.function.in_(sorted(selection.functions))
+        yield function.in_(sorted(selection.functions))
     if part.state is not None:
-        yield _invocations.c.state == part.state
+        yield state == part.state
     elif selection.states:
-        yield _invocations.c.state.in_(sorted(selection.states))
-    for name in ("start_time", "end_time"):
-        if selection.HasField(name):
-            yield from _within(_invocations.c[name.replace("_time", "_us")], getattr(selection, name))
+        yield state.in_(sorted(selection.states))
+    for index in _TIME_INDEXES:
+        if selection.HasField(index.field):  # type: ignore[arg-type]  # the names are those of fields
+            yield from _within(column(index.column), getattr(selection, index.field))
     if selection.id_prefix:
         yield func.substr(_invocations.c.id, 1, len(selection.id_prefix)) == selection.id_prefix
     if selection.rerun_of:

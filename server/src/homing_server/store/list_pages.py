@@ -10,11 +10,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Row, Select, SelectBase, bindparam, or_, select, union_all
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.store import schema
-from homing_server.store.filter_sql import Span, conditions, indexed_parts, labelled, span_of
+from homing_server.store.filter_sql import (
+    IndexedPart,
+    Span,
+    TimeIndex,
+    conditions,
+    indexed_parts,
+    labelled,
+    span_of,
+    time_index,
+    unindexed,
+)
 from homing_server.store.invocation_rows import invocation_of
 from homing_server.store.read import deliveries_of, size_of, take_page
 
@@ -61,7 +71,8 @@ def list_invocations(
     :param max_bytes: How many bytes they may take, about; one is returned, where there is one, however large it is.
     :param where: What must be true of them besides.
     """
-    query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where)
+    index = time_index(connection, selection)
+    query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where, index=index)
     rows, more = take_page(connection.execute(query), size=size, max_bytes=max_bytes)
     bodies = _NO_BODIES * len(rows)
     if include_payload or include_result:
@@ -102,10 +113,12 @@ def page_query(
     after: Place | None,
     size: int,
     where: Sequence[ColumnElement[bool]] = (),
+    index: TimeIndex | None = None,
 ) -> Select[Any]:
     """Return the query of a page, with one row more than the page has where there is a next one.
 
     :param where: What must be true besides.
+    :param index: The index by a time that the filter has a range of, where few records are in that.
     """
     span = span_of(selection)
     if after is not None:
@@ -119,9 +132,24 @@ def page_query(
         at_once = [] if after is None else [_beyond(create_us, id_, after, oldest_first=oldest_first)]
         return [*span.of(create_us), *at_once]
 
+    def pages_of(selected: SelectBase) -> Select[Any]:
+        places = selected.subquery()
+        page = ordered(select(places), places.c.create_us, places.c.id).subquery()
+        return ordered(select(_invocations).join(page, page.c.id == _invocations.c.id), page.c.create_us, page.c.id)
+
     create_us: ColumnElement[int] = _invocations.c.create_us
     id_: ColumnElement[str] = _invocations.c.id
     parts = indexed_parts(selection)
+    if index is not None:
+        # Few are in the range: these are sorted.
+        create_us, id_ = unindexed(create_us), unindexed(id_)
+        few = select(create_us.label("create_us"), id_.label("id")).where(
+            *index.of(selection),
+            *conditions(selection, IndexedPart(), column=unindexed),
+            *where,
+            *beyond(create_us, id_),
+        )
+        return pages_of(few)
     if len(parts) == 1:
         query = select(_invocations).where(*conditions(selection, parts[0]), *where)
         query, label = labelled(query, selection)
@@ -130,11 +158,14 @@ def page_query(
             create_us, id_ = label.c.create_us, label.c.invocation_id
         return ordered(query.where(*beyond(create_us, id_)), create_us, id_)
     # Each part is in order by an index; the database merges them and stops when the page is full.
-    places = union_all(
-        *(select(create_us, id_).where(*conditions(selection, part), *where, *beyond(create_us, id_)) for part in parts)
-    ).subquery()
-    page = ordered(select(places), places.c.create_us, places.c.id).subquery()
-    return ordered(select(_invocations).join(page, page.c.id == id_), page.c.create_us, page.c.id)
+    return pages_of(
+        union_all(
+            *(
+                select(create_us, id_).where(*conditions(selection, part), *where, *beyond(create_us, id_))
+                for part in parts
+            )
+        )
+    )
 
 
 def _beyond(

@@ -105,6 +105,9 @@ invocations = Table(
     Index("ix_invocations_function", "function", "create_us", "id"),
     Index("ix_invocations_state", "state", "create_us", "id"),
     Index("ix_invocations_function_state", "function", "state", "create_us", "id"),
+    # Few that started, or ended, in a range of time. SQLite would take `> 0` for the lower bound of the range.
+    Index("ix_invocations_start_time", "start_us", "create_us", "id", sqlite_where=text("start_us <> 0")),
+    Index("ix_invocations_end_time", "end_us", "create_us", "id", sqlite_where=text("end_us <> 0")),
     Index("ix_invocations_rerun_of", "rerun_of", sqlite_where=text("rerun_of IS NOT NULL")),
     Index("ix_invocations_caused_by", "caused_by", sqlite_where=text("caused_by IS NOT NULL")),
     # What the dispatcher looks for: all that has not ended, by who holds it.
@@ -324,6 +327,11 @@ parked_events = Table(
 def ended(table: Table) -> TextClause:
     """Return the condition of the partial index by end, as :func:`live` that of the one by custody."""
     return text(f"{table.name}.end_us > 0")
+
+
+def known(time: Column[int]) -> TextClause:
+    """Return the condition of the partial index by a time, as :func:`live` that of the one by custody."""
+    return text(f"{time.table.name}.{time.name} <> 0")
 
 
 def live(table: Table) -> TextClause:

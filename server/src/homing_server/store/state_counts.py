@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, literal, select
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, literal, select
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.lifecycle import State
 from homing_server.store import schema
-from homing_server.store.filter_sql import IndexedPart, conditions, labelled, span_of
+from homing_server.store.filter_sql import IndexedPart, conditions, labelled, span_of, time_index, unindexed
 
 _invocations = schema.invocations
 
@@ -20,18 +22,29 @@ def count_states(connection: Connection) -> dict[State, int]:
 
 def count_selected(connection: Connection, selection: api.InvocationFilter, *, most: int) -> dict[State, int]:
     """Return by state how many records a filter selects; counting stops after so many of a state."""
-    if selection.labels or selection.rerun_of or selection.caused_by:
+    index = time_index(connection, selection)
+    if index is not None:
+        accepted = span_of(selection).of(unindexed(_invocations.c.create_us))
+        few = conditions(selection, IndexedPart(), column=unindexed)
+        query = select(_invocations.c.state, func.count()).where(*index.of(selection), *few, *accepted)
+        counts = _by_state(connection, query)
+    elif selection.labels or selection.rerun_of or selection.caused_by:
         # There are few of them, most often: all are looked at once, whatever their states.
         query = select(_invocations.c.state, func.count()).where(*conditions(selection, IndexedPart()))
         query, label = labelled(query, selection)
         query = query.where(*span_of(selection).of(_invocations.c.create_us if label is None else label.c.create_us))
-        counts = {State(state): count for state, count in connection.execute(query.group_by(_invocations.c.state))}
+        counts = _by_state(connection, query)
     else:
         counts = {
             State(state): _count_state(connection, selection, state, most=most)
             for state in set(selection.states) or State
         }
     return {state: min(count, most) for state, count in sorted(counts.items()) if count}
+
+
+def _by_state(connection: Connection, query: Select[Any]) -> dict[State, int]:
+    state = unindexed(_invocations.c.state)
+    return {State(number): count for number, count in connection.execute(query.group_by(state))}
 
 
 def _count_state(connection: Connection, selection: api.InvocationFilter, state: int, *, most: int) -> int:
