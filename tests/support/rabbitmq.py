@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -190,26 +191,20 @@ class RabbitNode:
         """Return the AMQP URL of a virtual host that nobody uses yet."""
         if not self._vhosts:
             # The control program starts slowly, so a number of them are made, and those left deleted, at a time.
-            self.delete_left()
             self._vhosts = [f"v{secrets.token_hex(6)}" for _ in range(VHOSTS_AT_ONCE)]
-            everything = {"configure": ".*", "write": ".*", "read": ".*"}
-            definitions = {
-                "vhosts": [{"name": name} for name in self._vhosts],
-                "permissions": [{"user": "guest", "vhost": name, **everything} for name in self._vhosts],
-            }
-            self.ctl("import_definitions", stdin=json.dumps(definitions))
+            add = 'rabbit_vhost:add(Name, <<"tests">>)'
+            permit = 'rabbit_auth_backend_internal:set_permissions(<<"guest">>, Name, All, All, All, <<"tests">>)'
+            self.ctl(
+                "eval",
+                f'All = <<".*">>, [rabbit_vhost:delete(Name, <<"tests">>) || Name <- {_erlang(self._left)}],'
+                f" [begin {add}, {permit} end || Name <- {_erlang(self._vhosts)}], ok.",
+            )
+            self._left.clear()
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{self._vhosts.pop()}"
 
     def leave_vhost(self, url: str) -> None:
         """Give a virtual host up: it is deleted later, with all that is in it."""
         self._left.append(vhost_of(url))
-
-    def delete_left(self) -> None:
-        """Delete the virtual hosts that were given up."""
-        if self._left:
-            names = ", ".join(f'<<"{name}">>' for name in self._left)
-            self.ctl("eval", f'[rabbit_vhost:delete(Name, <<"tests">>) || Name <- [{names}]], ok.')
-            self._left.clear()
 
     def queues(self, url: str, *columns: str) -> dict[str, dict[str, str]]:
         """Return the queues of a virtual host by name, with what rabbitmqctl list_queues tells in these columns."""
@@ -288,6 +283,11 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def _erlang(names: Iterable[str]) -> str:
+    """Return names as a list of Erlang."""
+    return "[" + ", ".join(f'<<"{name}">>' for name in names) + "]"
 
 
 def vhost_of(url: str) -> str:
