@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from homing.v1 import invocation_pb2 as api
 from homing_server.errors import ApiError
-from homing_server.rules.filters import check_filter, matcher
+from homing_server.rules.filters import check_bulk_filter, check_filter, matcher
 from homing_server.rules.validation import Checks
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,6 +110,99 @@ def test_no_filter_selects_everything(invocation: dict[str, object]) -> None:
     assert matcher(api.InvocationFilter())(make_invocation(invocation))
 
 
+FIRST, THEN, LAST = (Timestamp(seconds=10, nanos=nanos) for nanos in (4, 5, 6))
+RECORD = api.Invocation(
+    id="0193-7",
+    function="resize",
+    state=api.INVOCATION_STATE_RUNNING,
+    spec=api.InvocationSpec(labels={"job": "1", "team": "2"}),
+    rerun_of="0192",
+    caused_by="0191",
+    create_time=THEN,
+    start_time=THEN,
+)
+RUNNING, FAILED = api.INVOCATION_STATE_RUNNING, api.INVOCATION_STATE_FAILED
+OF_IT = [
+    api.InvocationFilter(functions=["resize"]),
+    api.InvocationFilter(functions=["other", "resize"]),
+    api.InvocationFilter(states=[RUNNING]),
+    api.InvocationFilter(states=[FAILED, RUNNING]),
+    api.InvocationFilter(labels={"job": "1"}),
+    api.InvocationFilter(labels={"job": "1", "team": "2"}),
+    api.InvocationFilter(id_prefix="0193"),
+    api.InvocationFilter(rerun_of="0192"),
+    api.InvocationFilter(caused_by="0191"),
+    api.InvocationFilter(create_time=api.TimeRange(start_time=THEN)),
+    api.InvocationFilter(create_time=api.TimeRange(start_time=FIRST, end_time=LAST)),
+    api.InvocationFilter(start_time=api.TimeRange(end_time=LAST)),
+    api.InvocationFilter(start_time=api.TimeRange()),
+    api.InvocationFilter(start_time=api.TimeRange(end_time=Timestamp(seconds=11))),
+    api.InvocationFilter(functions=["resize"], states=[RUNNING], labels={"job": "1"}, rerun_of="0192"),
+]
+OF_OTHERS = [
+    api.InvocationFilter(functions=["other"]),
+    api.InvocationFilter(states=[FAILED]),
+    api.InvocationFilter(labels={"job": "2"}),
+    api.InvocationFilter(labels={"job": "1", "other": "2"}),
+    api.InvocationFilter(id_prefix="0194"),
+    api.InvocationFilter(rerun_of="0191"),
+    api.InvocationFilter(caused_by="0192"),
+    api.InvocationFilter(create_time=api.TimeRange(start_time=LAST)),
+    api.InvocationFilter(create_time=api.TimeRange(end_time=THEN)),
+    api.InvocationFilter(create_time=api.TimeRange(start_time=Timestamp(seconds=11))),
+    api.InvocationFilter(start_time=api.TimeRange(start_time=FIRST, end_time=THEN)),
+    api.InvocationFilter(end_time=api.TimeRange()),  # it has not ended
+    api.InvocationFilter(end_time=api.TimeRange(start_time=FIRST)),
+    api.InvocationFilter(functions=["resize"], states=[FAILED]),
+    api.InvocationFilter(functions=["other"], states=[RUNNING]),
+]
+
+
+@pytest.mark.parametrize("selection", OF_IT, ids=str)
+def test_what_a_filter_selects(selection: api.InvocationFilter) -> None:
+    assert matcher(selection)(RECORD)
+
+
+@pytest.mark.parametrize("selection", OF_OTHERS, ids=str)
+def test_what_a_filter_does_not_select(selection: api.InvocationFilter) -> None:
+    assert not matcher(selection)(RECORD)
+
+
+@pytest.mark.parametrize("name", ["functions", "states", "labels", "id_prefix", "rerun_of", "caused_by"])
+def test_one_field_is_enough_for_what_changes_all_that_it_selects(name: str) -> None:
+    selection = next(each for each in OF_IT if [field.name for field, _ in each.ListFields()] == [name])
+    checks = Checks()
+    check_bulk_filter(checks, selection)
+    checks.done()
+
+
+@pytest.mark.parametrize("bound", ["start_time", "end_time"])
+@pytest.mark.parametrize("field", ["create_time", "start_time", "end_time"])
+def test_so_is_one_bound_of_a_time(field: str, bound: str) -> None:
+    checks = Checks()
+    check_bulk_filter(checks, api.InvocationFilter(**{field: api.TimeRange(**{bound: THEN})}))  # type: ignore[arg-type]
+    checks.done()
+
+
+@pytest.mark.parametrize(
+    "selection", [api.InvocationFilter(), api.InvocationFilter(create_time=api.TimeRange(), end_time=api.TimeRange())]
+)
+def test_what_would_change_everything_by_oversight_is_refused(selection: api.InvocationFilter) -> None:
+    checks = Checks()
+    check_bulk_filter(checks, selection)
+    with pytest.raises(ApiError) as caught:
+        checks.done()
+    (violation,) = caught.value.violations
+    assert (violation.field, violation.description) == ("filter", "must have at least one field set")
+
+
+def test_the_rest_of_a_filter_is_checked_there_too() -> None:
+    checks = Checks()
+    check_bulk_filter(checks, api.InvocationFilter(functions=["A b"]))
+    with pytest.raises(ApiError, match=r"filter\.functions\[0\]"):
+        checks.done()
+
+
 def test_label_that_is_empty_is_not_one_that_is_missing() -> None:
     matches = matcher(api.InvocationFilter(labels={"job": ""}))
     assert matches(api.Invocation(spec=api.InvocationSpec(labels={"job": ""})))
@@ -138,6 +231,7 @@ late, early = stamp(EPOCH + timedelta(seconds=1)), stamp(EPOCH)
         (api.InvocationFilter(labels={"": "x"}), 'filter.labels[""]', "must have a key of 1 to 63 characters"),
         (api.InvocationFilter(id_prefix="0" * 37), "filter.id_prefix", "must have at most 36 characters, has 37"),
         (api.InvocationFilter(rerun_of="0" * 37), "filter.rerun_of", "must have at most 36 characters, has 37"),
+        (api.InvocationFilter(caused_by="0" * 37), "filter.caused_by", "must have at most 36 characters, has 37"),
     ],
 )
 def test_bad_filter_is_refused(selection: api.InvocationFilter, field: str, rule: str) -> None:

@@ -102,3 +102,41 @@ def test_a_token_is_good_for_its_list_and_its_question_alone() -> None:
     )
     with pytest.raises(ApiError, match="page_token: belongs to a request with another filter, order or content"):
         cursor_of(request=asked)
+
+
+def test_the_sizes_of_pages_are_those_that_callers_were_promised() -> None:
+    assert Paging(kind="keys", place=BY_NAME).cursor(Checks(), keys.ListKeysRequest()).size == 100
+    assert MAX_PAGE_SIZE == 1000
+    assert name_after(cursor_of()) == ""
+
+
+def sized(size: int) -> secrets.Secret:
+    """Return an item that takes so many bytes."""
+    made = (secrets.Secret(name="x" * length) for length in range(size - 5, size))
+    return next(each for each in made if each.ByteSize() == size)
+
+
+@pytest.mark.parametrize(("size", "encoded"), [(127, 130), (128, 132), (16_383, 16_387), (16_384, 16_389)])
+def test_a_page_is_filled_to_the_last_byte_and_not_beyond(size: int, encoded: int) -> None:
+    """With what stands before each item in a message: the number of its field, and its length."""
+    room = 3 * 1024 * 1024 - 1024  # the rest is for the token
+    last = sized(room - encoded - 6)
+    for more, fits in ((last, 2), (secrets.Secret(name=last.name + "x"), 1)):
+        page = cursor_of().page([sized(size), more], more=False, place_of=lambda secret: {"after": secret.name})
+        assert len(page.items) == fits
+        assert bool(page.next_page_token) is (fits == 1)
+
+
+def test_a_page_without_items_leads_nowhere() -> None:
+    page = cursor_of().page([], more=True, place_of=lambda secret: {"after": secret.name})
+    assert (page.items, page.next_page_token) == ([], "")
+
+
+def test_a_token_outlives_an_upgrade_and_does_not_depend_on_the_order_of_a_map() -> None:
+    """It was given out by an earlier version."""
+    token = "gNKp61sxLCJzZWNyZXRzIix7ImFmdGVyIjoiYSIsInF1ZXN0aW9uIjoiYTU2OTYzMzYyYjA2ZjNhYSJ9XQ"
+    filtered = InvocationFilter()
+    for number in reversed(range(16)):
+        filtered.labels[f"label-{number}"] = str(number)
+    cursor = cursor_of(request=invocations.ListInvocationsRequest(filter=filtered, page_token=token))
+    assert cursor.after == {"after": "a"}

@@ -324,6 +324,22 @@ async def test_a_key_that_is_revoked_ends_what_waits(failing: Failing) -> None:
             await failing.ended.wait()
 
 
+async def test_where_others_find_no_room_there_is_some_for_operators(failing: Failing) -> None:
+    calls, everybody = Calls(), Identity(name="me", scopes=ALL_SCOPES)
+    with contextlib.ExitStack() as under_way:
+        for _ in range(9_000):
+            under_way.enter_context(calls.serving(everybody, operates=False))
+        async with served(failing, Lets(everybody), ErrorInterceptor(calls, Readers(), Refusals())) as stub:
+            for call in (
+                stub.GetInvocation(api.GetInvocationRequest(id="x")),
+                read_on(stub.WatchResults(api.WatchResultsRequest())),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert Seen(caught.value).info.reason == "SERVER_BUSY"
+            assert (await stub.BulkStop(api.BulkStopRequest()).read()).matched == 2
+
+
 @pytest.mark.parametrize("size", [1, 3 * 1024 * 1024])
 async def test_a_key_that_is_revoked_ends_a_stream_whose_first_message_is_being_sent(
     failing: Failing, size: int
