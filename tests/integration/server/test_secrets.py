@@ -449,6 +449,23 @@ async def test_what_was_changed_in_the_store_is_not_told(tmp_path: Path) -> None
         assert await bench.keyring.sealed(["g"], b"no key") == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE signing_keys SET function = 'g' WHERE function = 'f'",
+        "UPDATE signing_keys SET id = 'other' WHERE function = 'f'",
+        "UPDATE signing_keys SET value = (SELECT value FROM signing_keys WHERE function = '') WHERE function = 'f'",
+    ],
+)
+async def test_a_signing_key_is_bound_to_its_id_and_its_function(bench: Bench, change: str) -> None:
+    await bench.deploy("f")
+    await bench.rotate("f")
+    with bench.database.writing() as connection:
+        assert connection.exec_driver_sql(change).rowcount == 1
+    changed = "g" if "'g'" in change else "f"
+    assert await bench.keyring.sealed([changed], SealKey().public) == []
+
+
 async def test_values_outlive_the_server(tmp_path: Path) -> None:
     async with bench_in(tmp_path) as bench:
         await bench.secrets.create("a", VALUE, caller=EVERYBODY)

@@ -215,6 +215,53 @@ bad_specs: list[tuple[Spec, str, str]] = [
     ),
     (spec(schedule_time=Timestamp(seconds=10**13)), "spec.schedule_time", "must be from the year 1 to the year 9999"),
     (spec(schedule_time=Timestamp(seconds=NOW, nanos=-1)), "spec.schedule_time", "with 0 to 999999999 nanos"),
+    (spec(schedule_time=Timestamp(seconds=NOW, nanos=10**9)), "spec.schedule_time", "with 0 to 999999999 nanos"),
+    (
+        spec(schedule_time=Timestamp(seconds=NOW + 30 * DAY, nanos=1000)),
+        "spec.schedule_time",
+        "must be at most 30 days ahead",
+    ),
+    (
+        spec(retry_policy=policy(initial_backoff=seconds(DAY + 1))),
+        "spec.retry_policy.initial_backoff",
+        "must be more than 0 s and at most 86400 s, is 86401 s",
+    ),
+    (
+        spec(retry_policy=policy(max_backoff=seconds(0))),
+        "spec.retry_policy.max_backoff",
+        "must be more than 0 s and at most 86400 s, is 0 s",
+    ),
+    (
+        spec(retry_policy=policy(max_retry_after=seconds(DAY + 1))),
+        "spec.retry_policy.max_retry_after",
+        "must be more than 0 s and at most 86400 s, is 86401 s",
+    ),
+    (
+        spec(retry_policy=policy(backoff_multiplier=100.5)),
+        "spec.retry_policy.backoff_multiplier",
+        "must be from 1 to 100, is 100.5",
+    ),
+    (
+        spec(retry_policy=policy(retry_status_codes=[299])),
+        "spec.retry_policy.retry_status_codes[0]",
+        "must be from 300 to 599, is 299",
+    ),
+    (
+        spec(retry_policy=policy(retry_status_codes=[600])),
+        "spec.retry_policy.retry_status_codes[0]",
+        "must be from 300 to 599, is 600",
+    ),
+    (http(headers={"X": "a\nb"}), "spec.http.headers[0].value", "must not have line breaks or NUL in it"),
+    (http(headers={"Y": "", "X": "a\0b"}), "spec.http.headers[1].value", "must not have line breaks or NUL in it"),
+    (spec(labels={"a": "\x1f"}), 'spec.labels["a"]', "must not have control characters in its value"),
+    (spec(labels={"a": "\x7f"}), 'spec.labels["a"]', "must not have control characters in its value"),
+    (spec(labels={"a": "\x9f"}), 'spec.labels["a"]', "must not have control characters in its value"),
+    (spec(labels={"a": "\u2029"}), 'spec.labels["a"]', "must not have control characters in its value"),
+    (
+        spec(on_failure=[policy_pb2.Destination(uri="x")]),
+        "spec.on_failure[0].uri",
+        "must begin with https://, http://, function: or amqp:",
+    ),
     (callback(""), "spec.callback.url", "must begin with http:// or https://"),
     (callback("/hook"), "spec.callback.url", "must begin with http:// or https://"),
     (callback("ftp://example.org"), "spec.callback.url", "must begin with http:// or https://"),
@@ -309,6 +356,23 @@ def test_bad_spec_is_refused(value: Spec, field: str, rule: str) -> None:
         spec(schedule_time=Timestamp(seconds=NOW + 30 * DAY)),
         spec(delay=seconds(0)),
         spec(delay=seconds(30 * DAY)),
+        spec(schedule_time=Timestamp(seconds=NOW, nanos=10**9 - 1)),
+        spec(payload=payload_pb2.Payload(content_type="t" * 255)),
+        spec(payload=payload_pb2.Payload(blob=payload_pb2.Blob(id="b"))),
+        spec(labels={"k" * 63: " ~\u00a0"}),
+        http(method="A"),
+        http(method="A" * 16, path="/" + "a" * 2047, query="q" * 2048),
+        spec(
+            retry_policy=policy(
+                max_attempts=1,
+                initial_backoff=seconds(DAY),
+                max_backoff=seconds(DAY),
+                max_retry_after=seconds(DAY),
+                backoff_multiplier=100.0,
+                retry_status_codes=[300, 599],
+            )
+        ),
+        callback("http://example.org/" + "a" * 2029),
         callback("https://example.org:8443/hook?a=1", **{"X-Mine": "y"}),
         callback("http://[2606:2800:21f::1]:8080/"),
         to("https://example.org/hook", "function:b", "amqp:orders/x.y", "amqp:/queue", "amqp:fanout/"),
@@ -379,6 +443,31 @@ bad_functions: list[tuple[Function, str, str]] = [
     (function(limits=function_pb2.Limits(memory_bytes=-1)), "function.limits.memory_bytes", "at least 6291456"),
     (function(limits=function_pb2.Limits(cpu_millis=-1)), "function.limits.cpu_millis", "must be from 0 to 1000000"),
     (function(limits=function_pb2.Limits(pids=-1)), "function.limits.pids", "must be from 0 to 1000000, is -1"),
+    (
+        function(limits=function_pb2.Limits(cpu_millis=1_000_001)),
+        "function.limits.cpu_millis",
+        "must be from 0 to 1000000, is 1000001",
+    ),
+    (
+        function(limits=function_pb2.Limits(pids=1_000_001)),
+        "function.limits.pids",
+        "must be from 0 to 1000000, is 1000001",
+    ),
+    (function(max_instances=-1), "function.max_instances", "must be from 0 to 100, is -1"),
+    (function(min_instances=-1), "function.min_instances", "must be from 0 to 4, is -1"),
+    (function(idle_timeout=seconds(DAY + 1)), "function.idle_timeout", "must be at least 1 s and at most 86400 s"),
+    (function(attempt_timeout=seconds(DAY + 1)), "function.attempt_timeout", "at most 86400 s, is 86401 s"),
+    (function(max_age=seconds(0.5)), "function.max_age", "must be at least 1 s and at most 2592000 s, is 0.5 s"),
+    (function(env={"9": "x"}), 'function.env["9"]', "characters that matches [A-Za-z_][A-Za-z0-9_]*"),
+    (function(annotations={"a" * 256: "x"}), "function.annotations", "must have a key of 1 to 255 characters"),
+    (function(annotations={"a": "\x0b"}), 'function.annotations["a"]', "must not have control characters but tabs"),
+    (
+        function(on_failure=[policy_pb2.Destination(uri="x")]),
+        "function.on_failure[0].uri",
+        "must begin with https://, http://, function: or amqp:",
+    ),
+    (function(url="http://127.0.0.1:9000/?a=b"), "function.url", "must not have a query or a fragment"),
+    (function(url="http://127.0.0.1:9000/#a"), "function.url", "must not have a query or a fragment"),
     (function(concurrency=-1), "function.concurrency", "must be from 0 to 1000, is -1"),
     (function(concurrency=1001), "function.concurrency", "must be from 0 to 1000, is 1001"),
     (function(max_instances=101), "function.max_instances", "must be from 0 to 100, is 101"),
@@ -415,10 +504,66 @@ def test_bad_function_is_refused(value: Function, field: str, rule: str) -> None
         function(annotations={"notes": "two\n\tlines\r\n"}),
         function(secrets=["tls.key", "a", "smtp_password-2"]),
         function(limits=function_pb2.Limits(memory_bytes=6 * 1024 * 1024, cpu_millis=1, pids=1)),
+        function(limits=function_pb2.Limits(cpu_millis=1_000_000, pids=1_000_000)),
+        function(image="i" * 512),
+        command("x" * 65_536, "y" * 65_536),
+        function(env={"A" * 255: "x" * 65_536}),
+        function(annotations={"a" * 255: "x" * 65_536}),
+        function(retention=seconds(60)),
+        function(retention=seconds(365 * DAY)),
+        function(idle_timeout=seconds(1)),
+        function(idle_timeout=seconds(DAY), attempt_timeout=seconds(DAY), max_age=seconds(30 * DAY)),
+        function(attempt_timeout=seconds(0.001), max_age=seconds(1)),
+        function(on_success=[policy_pb2.Destination(uri="function:a")]),
     ],
 )
 def test_good_function_is_taken(value: Function) -> None:
     check_of_function(value)
+
+
+RESERVED = [
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "traceparent",
+    "transfer-encoding",
+    "upgrade",
+    "x-call-id",
+    "x-start-time",
+    "x-homing-",
+    "x-homing-anything",
+]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_what_homing_sets_itself_is_no_callers_to_set(name: str) -> None:
+    for header in (name, name.upper()):
+        for made, field in (
+            (http(headers={header: "x"}), "spec.http.headers[0].name"),
+            (callback("http://example.org", **{header: "x"}), "spec.callback.headers[0].name"),
+        ):
+            told = violations(lambda made=made: check_of_spec(made))  # type: ignore[misc]
+            assert told == {field: f"'{header}' is set by homing itself"}
+
+
+def test_a_function_has_so_many_bytes_in_all_at_the_most() -> None:
+    whole = function(annotations={f"{n}": "x" * 60_000 for n in range(4)})
+    whole.labels["rest"] = ""
+    whole.annotations["rest"] = "x" * (256 * 1024 - whole.ByteSize() - 14)
+    assert whole.ByteSize() == 256 * 1024
+    check_of_function(whole)
+    whole.annotations["rest"] += "x"
+    assert violations(lambda: check_of_function(whole)) == {
+        "function": "must have at most 262144 bytes (256 KiB) in all, has 262145"
+    }
 
 
 def test_all_violations_are_told_at_once() -> None:
