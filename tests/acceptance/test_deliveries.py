@@ -192,8 +192,16 @@ def test_bad_destinations_are_named_by_every_front(client: Client, cluster: Clus
         assert reason in str(caught.value)
         told = homing(cluster, "invoke", "echo", "x", "--async", "--on-failure", uri, code=2)
         assert reason in told
-    with pytest.raises(InvalidRequestError, match="callback"):
-        client.invoke_async("echo", callback_url="http://10.0.0.1/")
+    # What functions may be reached by is one thing, and where outcomes may go is another.
+    private = "http://10.0.0.1/"
+    for call in (
+        lambda: client.invoke_async("echo", callback_url=private),
+        lambda: client.invoke_async("echo", on_success=private),
+        lambda: client.functions.deploy(name="sends", command=["cat"], on_success=private),
+        lambda: client.functions.deploy(name="sends", command=["cat"], on_failure=private),
+    ):
+        with pytest.raises(InvalidRequestError, match=r"10\.0\.0\.1: a private network.*HOMING_CALLBACK_NETWORKS"):
+            call()
 
 
 def test_the_command_line_says_where_an_outcome_is(client: Client, cluster: Cluster) -> None:
