@@ -15,6 +15,7 @@ _log = logging.getLogger(__name__)
 
 TESTS: Final = Path(__file__).parent.parent / "tests"
 MODULES: Final[dict[str, list[str]]] = {
+    "homing_core.destinations": ["unit/core/test_destinations.py"],
     "homing_core.guard": ["unit/core/test_guard.py"],
     "homing_core.limits": ["unit/core/test_limits.py"],
     "homing_core.retry": ["unit/core/test_retry.py"],
@@ -34,8 +35,11 @@ MODULES: Final[dict[str, list[str]]] = {
     "homing_server.front.http.host_names": ["unit/server/test_host_names.py"],
     "homing_server.payloads.signed_urls": ["unit/server/test_signed_urls.py"],
     "homing_server.rules.bounds": ["unit/server/test_bounds.py"],
+    "homing_server.rules.filters": ["unit/server/test_filters.py"],
+    "homing_server.rules.paging": ["unit/server/test_paging.py"],
     "homing_server.rules.tokens": ["unit/server/test_tokens.py"],
     "homing_server.rules.update_mask": ["unit/server/test_update_mask.py"],
+    "homing_server.rules.validation": ["unit/server/test_validation.py"],
 }
 """Modules that do nothing but decide, and the tests that are their own. The life cycle has its own check, which is
 among the tests."""
@@ -55,6 +59,10 @@ EQUIVALENT: Final[dict[str, dict[str, str]]] = {
         "check_host: labels[-2] if len(labels) > 1 else '' → labels[-2]": "a host is never empty",
         "check_host: len(labels) > 1 → len(labels) >= 1": "a host is never empty",
         "check_host: '' → ' or so'": "a host is never empty",
+    },
+    "homing_core.limits": {
+        ": 1 * MIB → MIB": "it is the same number",
+        ": 1 * MIB → MIB (2)": "it is the same number",
     },
     "homing_core.sealing": {
         "Vault.derive: HKDF(…) without salt": "without it there is none",
@@ -120,12 +128,29 @@ EQUIVALENT: Final[dict[str, dict[str, str]]] = {
         " → field.message_type.GetOptions().map_entry": "it is asked of messages only",
         "_is_map: field.message_type is not None → field.message_type is None": "no entry of a map has a list in it",
     },
+    "homing_server.rules.filters": {
+        "matcher: if not selection.ByteSize() → False": "it spares work",
+        "_within: bounds.HasField('start_time') and moment < _moment(bounds.start_time)"
+        " → moment < _moment(bounds.start_time)": "nothing happened before 1970",
+    },
+    "homing_server.rules.paging": {
+        ": 2 → 3": "a page size is a number of 32 bits",
+        ": 31 → 32": "a page size is a number of 32 bits",
+        ": Place = Mapping[str, Any] → nothing": "only types see it",
+        ": (str, Any) without str": "only types see it",
+        ": (str, Any) without Any": "only types see it",
+    },
     "homing_server.rules.tokens": {
         "encode_token: json.dumps(…) without separators": "tokens are only longer",
         "decode_token: -len(token) % 4 → 4": "padding beyond what is needed is ignored",
         "decode_token: (binascii.Error, ValueError, TypeError, RecursionError) without binascii.Error": (
             "it is a ValueError"
         ),
+    },
+    "homing_server.rules.validation": {
+        ": '\\t\\n\\r' → '\\t\\n\\r or so'": "letters and spaces are no control characters",
+        "check_spec: if spec.HasField('http') → True": "options that are not there break no rule",
+        "check_spec: if spec.HasField('schedule_time') → True": "a time that is not there is long past",
     },
 }
 """By module the mutants that do the same as the code, and why."""

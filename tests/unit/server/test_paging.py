@@ -128,7 +128,8 @@ def test_a_page_is_filled_to_the_last_byte_and_not_beyond(size: int, encoded: in
 
 
 def test_a_page_without_items_leads_nowhere() -> None:
-    page = cursor_of().page([], more=True, place_of=lambda secret: {"after": secret.name})
+    none: list[secrets.Secret] = []
+    page = cursor_of().page(none, more=True, place_of=lambda secret: {"after": secret.name})
     assert (page.items, page.next_page_token) == ([], "")
 
 

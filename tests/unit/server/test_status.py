@@ -337,7 +337,7 @@ async def test_where_others_find_no_room_there_is_some_for_operators(failing: Fa
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call
                 assert Seen(caught.value).info.reason == "SERVER_BUSY"
-            assert (await stub.BulkStop(api.BulkStopRequest()).read()).matched == 2
+            assert await stub.BulkStop(api.BulkStopRequest()).read() == api.BulkStopResponse(matched=2)
 
 
 @pytest.mark.parametrize("size", [1, 3 * 1024 * 1024])

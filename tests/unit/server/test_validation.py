@@ -12,7 +12,7 @@ from homing.v1 import function_pb2, invocation_pb2, payload_pb2, policy_pb2
 from homing_core import limits
 from homing_core.guard import Guard
 from homing_server.errors import ApiError, Code
-from homing_server.rules.validation import Checks, check_function, check_spec
+from homing_server.rules.validation import Checks, check_function, check_instances, check_spec
 from support.http_headers import headers_of
 from support.store import LOOPBACK_GUARD
 
@@ -581,3 +581,123 @@ def test_very_many_violations_are_told_in_part(letter: str) -> None:
         checks.done()
     assert 1 <= len(caught.value.violations) < 50
     assert len(caught.value.message.encode()) < 2000
+
+
+def told_by(check: Callable[[Checks], object]) -> dict[str, str]:
+    """Return the violations that a check notes; none where it notes none."""
+    checks = Checks()
+    check(checks)
+    try:
+        checks.done()
+    except ApiError as error:
+        return {violation.field: violation.description for violation in error.violations}
+    return {}
+
+
+def test_as_many_violations_are_told_as_fit_and_the_first_one_always() -> None:
+    def told(*sizes: int) -> tuple[int, str]:
+        checks = Checks()
+        for number, size in enumerate(sizes):
+            checks.add(f"{number}", "x" * (size - 1))
+        with pytest.raises(ApiError) as caught:
+            checks.done()
+        return len(caught.value.violations), caught.value.message.rpartition(";")[2]
+
+    assert told(5000)[0] == told(1200)[0] == 1
+    assert told(1200)[1] == f"0: {'x' * 1199}"
+    assert told(1190, 10)[0] == 2
+    assert told(1190, 11) == (1, " and 1 more")
+    assert told(5000, 10, 10) == (1, " and 2 more")
+    assert told(1190, 11, 10) == (2, " and 1 more")
+
+
+def test_times_are_from_the_year_1_to_the_year_9999() -> None:
+    for seconds_, nanos, good in (
+        (-62_135_596_800, 0, True),
+        (-62_135_596_801, 999_999_999, False),
+        (253_402_300_799, 999_999_999, True),
+        (253_402_300_800, 0, False),
+    ):
+        moment = Timestamp(seconds=seconds_, nanos=nanos)
+        checks = Checks()
+        assert checks.time("t", moment) is good
+        assert bool(told_by(lambda checks, moment=moment: checks.time("t", moment))) is not good  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (Duration(nanos=-1), "must be more than 0 s and at most 1 s, is -1e-09 s"),
+        (Duration(seconds=-1, nanos=1), "must have nanos of less than a second, and of the sign of its seconds"),
+        (Duration(nanos=1), ""),
+        (Duration(seconds=1), ""),
+    ],
+)
+def test_durations(value: Duration, told: str) -> None:
+    assert told_by(lambda checks: checks.duration("d", value, 0, 1)).get("d", "") == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({}, {}),
+        ({"start_time": {"seconds": 5}}, {}),
+        ({"end_time": {"seconds": 5}}, {}),
+        ({"start_time": {"seconds": 5}, "end_time": {"seconds": 5, "nanos": 1}}, {}),
+        ({"start_time": {"seconds": 5, "nanos": 9}, "end_time": {"seconds": 6}}, {}),
+        ({"start_time": {"seconds": 5}, "end_time": {"seconds": 5}}, {"range": "must start before it ends"}),
+        (
+            {"start_time": {"seconds": 6}, "end_time": {"seconds": 5, "nanos": 9}},
+            {"range": "must start before it ends"},
+        ),
+        ({"start_time": {"nanos": 10**9}}, {"range.start_time": "must be from the year 1 to the year 9999"}),
+        (
+            {"start_time": {"seconds": 6}, "end_time": {"nanos": -1}},
+            {"range.end_time": "must be from the year 1 to the year 9999"},
+        ),
+    ],
+)
+def test_ranges_of_times(value: dict[str, dict[str, int]], told: dict[str, str]) -> None:
+    found = told_by(lambda checks: checks.time_range("range", invocation_pb2.TimeRange(**value)))  # type: ignore[arg-type]
+    assert {field: rule.partition(",")[0] for field, rule in found.items()} == told
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("", ""),
+        ("x" * 128, ""),
+        ("a b/~", ""),
+        ("x" * 129, "must have at most 128 characters, has 129"),
+        ("a\n", "must have printable characters only"),
+        ("\u0080", "must have printable characters only"),
+        ("größe", "must have ASCII characters only"),
+    ],
+)
+def test_request_ids(value: str, told: str) -> None:
+    assert told_by(lambda checks: checks.request_id(value)) == ({"request_id": told} if told else {})
+
+
+def test_names_in_lists_are_told_by_their_place() -> None:
+    assert told_by(lambda checks: checks.function_names("names", ["a", "B", "c"])) == {
+        "names[1]": "'B' is not the name of a function"
+    }
+
+
+@pytest.mark.parametrize("field", ["on_success", "on_failure"])
+def test_the_outcome_of_a_synchronous_call_goes_to_its_caller_alone(field: str) -> None:
+    value = spec(**{field: [policy_pb2.Destination(uri="function:b")]})
+    check_of_spec(value)
+    assert violations(lambda: check_of_spec(value, sync=True)) == {
+        f"spec.{field}": "is for asynchronous invocations only"
+    }
+
+
+def test_bounds_of_instances_are_told_by_where_they_are() -> None:
+    assert told_by(lambda checks: check_instances(checks, function(min_instances=5))) == {
+        "min_instances": "must be from 0 to 4, is 5"
+    }
+    assert told_by(lambda checks: check_instances(checks, function(min_instances=1, max_instances=-1))) == {
+        "max_instances": "must be from 0 to 100, is -1",
+        "min_instances": "must be from 0 to 0, is 1",
+    }
