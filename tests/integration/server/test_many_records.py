@@ -16,7 +16,7 @@ from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
 from homing_core.ids import new_id
 from homing_core.lifecycle import State
-from homing_server.store import schema
+from homing_server.store import filter_sql, schema
 from homing_server.store.engine import Database
 from homing_server.store.filter_sql import time_index
 from homing_server.store.list_pages import Page, Place, list_invocations, page_query
@@ -245,6 +245,25 @@ def test_a_range_of_times_in_which_few_are_is_found_at_once(connection: Connecti
         assert (besides == "nothing") <= (len(seen) > PAGE)
         cost, counts = cost_of(count_selected, connection, selection, most=RECORDS)
         assert (cost < CHEAP + COUNTED, sum(counts.values())) == (True, len(seen))
+
+
+@pytest.mark.parametrize("name", ["start_time", "end_time"])
+@pytest.mark.parametrize("oldest_first", [True, False])
+def test_a_long_range_costs_what_is_in_it_or_before_it_whichever_is_less(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, name: str, *, oldest_first: bool
+) -> None:
+    monkeypatch.setattr(filter_sql, "_MANY_IN_RANGE", 100)
+    now = now_us()
+    # Of six days: early and long, late and short, and all.
+    for start_us, end_us in ((now - 6 * DAY, now - DAY), (now - DAY // 4, now), (0, now)):
+        selection = api.InvocationFilter(**{name: time_range(start_us, end_us)})  # type: ignore[arg-type]
+        place, seen = None, []
+        for _ in range(3):
+            cost, found = cost_of(page, connection, selection, oldest_first=oldest_first, after=place)
+            assert cost < CHEAP + COUNTED, (start_us, end_us)
+            seen += [one.id for one in found.invocations]
+            place = found.next
+        assert seen == expected(connection, selection, oldest_first=oldest_first)[: 3 * PAGE]
 
 
 @pytest.mark.parametrize("name", ["start_time", "end_time"])

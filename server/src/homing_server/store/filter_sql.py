@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,8 @@ _invocations = schema.invocations
 _MAX_INDEXED_PARTS = 200
 _MANY_IN_RANGE = 10_000
 """So many records in a range of start or end times are many."""
+_LARGER = 4
+"""By how much more is counted where both were too many to be counted."""
 _FOREVER_US = 2**63 - 1
 _ID_SLACK_US = 60 * 1_000_000
 """An id tells the time of acceptance; that of a synchronous call is made a moment before."""
@@ -102,19 +104,39 @@ _TIME_INDEXES: Final = (
 )
 
 
-def time_index(connection: Connection, selection: api.InvocationFilter) -> TimeIndex | None:
+def time_index(
+    connection: Connection, selection: api.InvocationFilter, *, oldest_first: bool = False, after_us: int = 0
+) -> TimeIndex | None:
     """Return the index that a filter is served by best where few records started, or ended, in its range; else None.
 
-    Where many did, a page is soon full of them in the order of acceptance, for which there are other indexes.
+    Where many did, a page is soon full of them in the order of acceptance, for which there are other indexes: newest
+    first it begins at the end of the range. Oldest first it may lead through more before the range than are in it: to
+    find out costs about as much as to count the fewer of both.
+
+    :param after_us: The time of acceptance at which the page begins, oldest first.
     """
     if selection.labels or selection.rerun_of or selection.caused_by:
         return None
-    for index in _TIME_INDEXES:
-        if selection.HasField(index.field):  # type: ignore[arg-type]  # the names are those of fields
-            some = select(literal(1)).where(*index.of(selection)).limit(_MANY_IN_RANGE).subquery()
-            if connection.execute(select(func.count()).select_from(some)).scalar_one() < _MANY_IN_RANGE:
+    indexes = [index for index in _TIME_INDEXES if selection.HasField(index.field)]  # type: ignore[arg-type]
+    begin_us = max((_ceiling_us(getattr(selection, index.field).start_time) for index in indexes), default=0)
+    before = Span(first=max(after_us, span_of(selection).first), end=begin_us)
+    most = _MANY_IN_RANGE
+    while indexes:
+        for index in indexes:
+            if _count(connection, index.of(selection), most) < most:
                 return index
+        # Functions and states have indexes that leave out most of what was before.
+        leads_past = oldest_first and not (selection.functions or selection.states)
+        if not leads_past or _count(connection, before.of(_invocations.c.create_us), most) < most:
+            break
+        most *= _LARGER
     return None
+
+
+def _count(connection: Connection, of: Iterable[ColumnElement[bool]], most: int) -> int:
+    some = select(literal(1)).select_from(_invocations).where(*of).limit(most).subquery()
+    count: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return count
 
 
 def unindexed(column: ColumnElement[T]) -> ColumnElement[T]:

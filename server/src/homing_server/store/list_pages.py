@@ -71,7 +71,8 @@ def list_invocations(
     :param max_bytes: How many bytes they may take, about; one is returned, where there is one, however large it is.
     :param where: What must be true of them besides.
     """
-    index = time_index(connection, selection)
+    after_us = after.create_us if after is not None else 0
+    index = time_index(connection, selection, oldest_first=oldest_first, after_us=after_us)
     query = page_query(selection, oldest_first=oldest_first, after=after, size=size, where=where, index=index)
     rows, more = take_page(connection.execute(query), size=size, max_bytes=max_bytes)
     bodies = _NO_BODIES * len(rows)
