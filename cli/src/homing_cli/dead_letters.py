@@ -39,7 +39,7 @@ def _complete_kind(incomplete: str) -> Iterable[str]:
 
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID...]", help="The ids of dead letters: of invocations or deliveries.")
+    list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters: of invocations or deliveries.")
 ]
 Kind = Annotated[
     DeadLetterKind | None,

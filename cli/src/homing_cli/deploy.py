@@ -32,7 +32,7 @@ def deploy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the function.")],
     program: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[--] [PROGRAM...]", help="A program to run once a call, with its arguments."),
+        typer.Argument(metavar="PROGRAM", help="A program to run once a call, with its arguments; behind --."),
     ] = None,
     image: Annotated[str | None, typer.Option(help="A container image that answers HTTP on port 8080.")] = None,
     command: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -49,6 +49,16 @@ Since = Annotated[
     typer.Option(parser=moment, metavar="TIME", help="Accepted since then: 2026-11-22T08:00, or 90m for so long ago."),
 ]
 Until = Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Accepted before then; the same.")]
+StartedSince = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Started since then; the same.")
+]
+StartedUntil = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Started before then; the same.")
+]
+EndedSince = Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Ended since then; the same.")]
+EndedUntil = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="Ended before then; the same.")
+]
 Labels = Annotated[
     list[str] | None,
     typer.Option("--label", "-l", metavar="KEY=VALUE", help="Only with this label; may be repeated."),
@@ -69,29 +79,30 @@ def conditions(
     id_prefix: str | None,
     rerun_of: str | None,
     caused_by: str | None,
+    started_since: datetime | None = None,
+    started_until: datetime | None = None,
+    ended_since: datetime | None = None,
+    ended_until: datetime | None = None,
 ) -> FilterOptions:
     """Return what the options say; empty where none is given.
 
     :raises typer.BadParameter: One cannot be read.
     """
-    given: FilterOptions = {}
-    if function:
-        given["function"] = function
-    if states:
-        given["states"] = [any_state(name) for name in states]
-    if label:
-        given["labels"] = pairs("--label", label)
-    if since is not None:
-        given["created_since"] = since
-    if until is not None:
-        given["created_until"] = until
-    if id_prefix:
-        given["id_prefix"] = id_prefix
-    if rerun_of:
-        given["rerun_of"] = rerun_of
-    if caused_by:
-        given["caused_by"] = caused_by
-    return given
+    given = {
+        "function": function,
+        "states": [any_state(name) for name in states or ()],
+        "labels": pairs("--label", label),
+        "created_since": since,
+        "created_until": until,
+        "started_since": started_since,
+        "started_until": started_until,
+        "ended_since": ended_since,
+        "ended_until": ended_until,
+        "id_prefix": id_prefix,
+        "rerun_of": rerun_of,
+        "caused_by": caused_by,
+    }
+    return cast("FilterOptions", {name: value for name, value in given.items() if value})
 
 
 def end_state(text: str) -> InvocationState:
@@ -114,4 +125,5 @@ def _named(text: str, states: Sequence[InvocationState]) -> InvocationState:
     for known in states:
         if known.value == text.upper():
             return known
-    raise typer.BadParameter(f"{text!r} is none of {', '.join(known.value for known in states)}")
+    names = ", ".join(known.value for known in states)
+    raise typer.BadParameter(f"{text!r} is none of {names}", param_hint="--state")

@@ -29,7 +29,7 @@ def show(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="The name of a function; by default all.", autocompletion=complete_function
+            metavar="NAME", help="The name of a function; by default all.", autocompletion=complete_function
         ),
     ] = None,
     target: Target = None,

@@ -21,7 +21,7 @@ def invoke(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The name of the function.", autocompletion=complete_function)
     ],
-    payload: Annotated[str | None, typer.Argument(metavar="[PAYLOAD]", help="The payload, as text.")] = None,
+    payload: Annotated[str | None, typer.Argument(metavar="PAYLOAD", help="The payload, as text.")] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="The payload: a text, @FILE, or @- for standard input.")
     ] = None,

@@ -9,7 +9,21 @@ import typer
 
 from homing import Invocation
 from homing_cli import output
-from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import (
+    CausedBy,
+    EndedSince,
+    EndedUntil,
+    Functions,
+    IdPrefix,
+    Labels,
+    RerunOf,
+    Since,
+    StartedSince,
+    StartedUntil,
+    States,
+    Until,
+    conditions,
+)
 from homing_cli.options import Json, Target, connect, wants_json
 
 
@@ -20,6 +34,10 @@ def show(
     state: States = None,
     since: Since = None,
     until: Until = None,
+    started_since: StartedSince = None,
+    started_until: StartedUntil = None,
+    ended_since: EndedSince = None,
+    ended_until: EndedUntil = None,
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
@@ -36,6 +54,7 @@ def show(
       homing list
       homing list --function figlet --state FAILED --since 2h
       homing list --label job=7 --oldest-first --limit 1000
+      homing list --ended-since 10m --started-until 1h
       homing list --rerun-of 01935000-0000-7000-8000-000000000001
       homing list --caused-by 01935000-0000-7000-8000-000000000001
       homing list --json --state RUNNING | jq -r .id
@@ -49,6 +68,10 @@ def show(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        started_since=started_since,
+        started_until=started_until,
+        ended_since=ended_since,
+        ended_until=ended_until,
     )
     with connect(ctx, target) as client:
         found = client.list_invocations(
@@ -71,6 +94,10 @@ def count(
     state: States = None,
     since: Since = None,
     until: Until = None,
+    started_since: StartedSince = None,
+    started_until: StartedUntil = None,
+    ended_since: EndedSince = None,
+    ended_until: EndedUntil = None,
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
@@ -95,6 +122,10 @@ def count(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        started_since=started_since,
+        started_until=started_until,
+        ended_since=ended_since,
+        ended_until=ended_until,
     )
     with connect(ctx, target) as client:
         counts = client.count(**chosen)

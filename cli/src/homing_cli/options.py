@@ -19,6 +19,7 @@ CALL_TIMEOUT: Final = 10.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+|\d+(?:\.\d+)?")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_NO_TIME: Final = "is a time before the year 1 or after the year 9999"
 _SIZES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -156,8 +157,12 @@ def _moment(text: str, direction: int, otherwise: str) -> datetime:
     try:
         if _DURATION.fullmatch(text):
             return datetime.now(UTC) + direction * timedelta(seconds=duration(text))
-        return datetime.fromisoformat(text).astimezone(UTC)
+        read = datetime.fromisoformat(text)
     except OverflowError:
-        raise typer.BadParameter(f"{text!r} is a time before the year 1 or after the year 9999") from None
+        raise typer.BadParameter(f"{text!r} {_NO_TIME}") from None
     except ValueError:
         raise typer.BadParameter(f"{text!r} {otherwise}") from None
+    try:
+        return read.astimezone(UTC)
+    except (OverflowError, ValueError):  # the latter for a local time
+        raise typer.BadParameter(f"{text!r} {_NO_TIME}") from None

@@ -59,6 +59,9 @@ _ROOMY: Final = 60
 _BINARY: Final = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 """What no text has. It may ring, move the cursor and have colours: it goes to the terminal as its function says."""
 
+TO_FILE: Final = "--output FILE writes it to a file"
+"""What to do about an output that is no text."""
+
 _ENDS_OF_LINE: Final = re.compile(r"\s*[\r\n]\s*")
 
 _STYLES: Final[Mapping[str, str]] = {
@@ -89,7 +92,7 @@ def print_raw(data: bytes, content_type: str) -> None:
     What is no text is not for terminals: there its size and type are told.
     """
     if sys.stdout.isatty() and not is_text(data):
-        complain(f"{binary(data, content_type)}: --output FILE writes it to a file, and so does > FILE")
+        complain(f"{binary(data, content_type)}: {TO_FILE}, and so does > FILE")
         return
     sys.stdout.flush()
     sys.stdout.buffer.write(data)

@@ -83,7 +83,7 @@ def get(
         )
         output.fields(answer.headers.pairs)
         typer.echo()
-        typer.echo(shown(answer))
+        typer.echo(shown(answer) if output.is_text(answer.data) else f"{shown(answer)}: {output.TO_FILE}")
 
 
 def _show_fields(record: Invocation, reruns: list[str]) -> None:

@@ -18,7 +18,7 @@ from homing_cli.results import print_accepted, wait_and_print
 def rerun(
     ctx: typer.Context,
     *,
-    invocation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The id of an ended invocation.")] = None,
+    invocation_id: Annotated[str | None, typer.Argument(metavar="ID", help="The id of an ended invocation.")] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", "-d", help="Another payload than before: a text, @FILE, or @- for standard input."),

@@ -27,7 +27,7 @@ from homing_cli.options import Json, Target, connect, wants_json
 def stop(
     ctx: typer.Context,
     *,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="The ids of invocations.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of invocations.")] = None,
     function: Functions = None,
     state: States = None,
     since: Since = None,

@@ -87,14 +87,25 @@ def test_so_does_what_stands_before_the_command(option: str) -> None:
         assert result.exit_code in ENDS
 
 
-@pytest.mark.parametrize("option", ["--since", "--until"])
-def test_a_time_before_all_times_is_named(option: str) -> None:
-    result = homing("list", option, "99999999d")
+@pytest.mark.parametrize("value", ["99999999d", "0001-01-01", "9999-12-31T23:59:59-23:00"])
+@pytest.mark.parametrize(
+    "option", ["--since", "--until", "--started-since", "--started-until", "--ended-since", "--ended-until"]
+)
+def test_a_time_before_all_times_is_named(option: str, value: str) -> None:
+    result = homing("list", option, value)
 
     assert result.exit_code == 2
-    assert f"Invalid value for '{option}': '99999999d' is a time before the year 1 or after the year 9999" in " ".join(
+    assert f"Invalid value for '{option}': '{value}' is a time before the year 1 or after the year 9999" in " ".join(
         result.stderr.split()
     )
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_usage_has_brackets_once(path: tuple[str, ...]) -> None:
+    usage = homing(*path, "--help").stdout.split("\n\n")[0]
+
+    assert "[[" not in usage
+    assert "]]" not in usage
 
 
 @pytest.mark.parametrize("path", [(), *COMMANDS, ("dev",)], ids=" ".join)

@@ -96,7 +96,7 @@ def test_what_is_no_text_is_not_for_a_terminal(homing_fake: FakeServer, homing_c
     written = [homing("invoke", "photo", "x", "--output", str(file)), homing("get", call.id, "-o", str(file))]
 
     assert told == "homing: 1,024 bytes of image/png: --output FILE writes it to a file, and so does > FILE"
-    assert shown[-1] == "1,024 bytes of image/png"
+    assert shown[-1] == "1,024 bytes of image/png: --output FILE writes it to a file"
     assert program("invoke", "photo", "x").stdout == BINARY
     for result in written:
         assert (result.exit_code, result.stdout) == (0, "")

@@ -52,6 +52,7 @@ def test_count_is_a_table_by_state(listed: list[str]) -> None:
         ["FAILED", "1"],
         ["all", "4"],
     ]
+    assert rows(homing("count", "--ended-since", "1h"))[-1] == ["all", "3"]
     assert json.loads(homing("count", "--json", "--function", "a").stdout) == {"SUCCEEDED": {"count": 2, "more": False}}
 
 
@@ -67,6 +68,10 @@ def test_count_is_a_table_by_state(listed: list[str]) -> None:
         (["--until", "1h"], []),
         (["--since", (datetime.now(UTC) - timedelta(days=1)).isoformat()], [3, 2, 1, 0]),
         (["--since", "2020-01-01T00:00", "--until", "2020-01-02"], []),
+        (["--started-since", "1h"], [3, 2, 1, 0]),
+        (["--started-until", "1h"], []),
+        (["--ended-since", "1h"], [3, 1, 0]),
+        (["--ended-until", "1h"], []),
         (["--id-prefix", "0190"], [3, 2, 1, 0]),
         (["--id-prefix", "ff"], []),
         (["--rerun-of", "01900000-0000-7000-8000-000000000001"], []),
@@ -83,7 +88,8 @@ def test_list_filters(listed: list[str], arguments: list[str], expected: list[in
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--state", "GONE"], "'GONE' is none of SCHEDULED, ENQUEUED"),
+        (["list", "--state", "GONE"], "Invalid value for --state: 'GONE' is none of SCHEDULED, ENQUEUED"),
+        (["list", "--ended-since", "1h", "--ended-until", "2h"], "ended_until: must be later than ended_since"),
         (["list", "--since", "yesterday"], "'yesterday' is neither a time such as"),
         (["list", "--since", "1h", "--until", "2h"], "created_until: must be later than created_since"),
         (["list", "--limit", "0"], "Invalid value for '--limit'"),

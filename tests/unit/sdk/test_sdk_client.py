@@ -67,6 +67,7 @@ def test_it_says_who_it_is(driver: Driver, scripted_server: ScriptedServer) -> N
         ({"api_key": "k\n"}, homing.InvalidRequestError, "api_key: must be printable ASCII"),
         ({"tls_ca": "/nowhere/ca.pem"}, homing.InvalidRequestError, "tls_ca: cannot be read: .*No such file"),
         ({"timeout": 0}, homing.InvalidRequestError, "timeout: must be more than 0 s, is 0 s"),
+        ({"timeout": 3_155_760_001}, homing.InvalidRequestError, "timeout: must be at most 3155760000 s"),
         ({"timeout": "1"}, TypeError, "timeout must be seconds or a timedelta, not str"),
     ],
     ids=str,

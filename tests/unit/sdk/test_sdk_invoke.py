@@ -99,6 +99,18 @@ def test_the_timeout_is_the_deadline_of_the_call(
         assert 4 < deadline < 5.1  # gRPC rounds
 
 
+def test_the_longest_timeout_is_waited_for_and_a_longer_one_named(
+    driver: Driver, client: Any, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.script("Invoke", answer(records.invocation()))
+
+    driver.do(client.invoke, "figlet", timeout=3_155_760_000)
+    with pytest.raises(homing.InvalidRequestError, match=r"timeout: must be at most 3155760000 s, is 259200000000 s"):
+        driver.do(client.invoke, "figlet", timeout=timedelta(days=3_000_000))
+
+    assert len(scripted_server.deadlines["Invoke"]) == 1
+
+
 @pytest.mark.parametrize(
     ("state", "error"),
     [

@@ -58,7 +58,7 @@ class Deadline:
         """
         if isinstance(timeout, Unset):
             return cls.after(usual)
-        return cls.after(None if timeout is None else check.seconds("timeout", timeout, zero=zero))
+        return cls.after(None if timeout is None else check.timeout(timeout, zero=zero))
 
     @classmethod
     def earlier(cls, *seconds: float | None) -> Deadline:

@@ -13,6 +13,9 @@ from homing.errors import InvalidRequestError, Violation
 
 _LONGEST = 315_576_000_000.0  # about 10,000 years, the largest google.protobuf.Duration
 
+_LONGEST_WAIT = 3_155_760_000.0
+"""100 years: gRPC counts the nanoseconds from 1970 to a deadline in 63 bits, and takes a later one to be over."""
+
 
 def invalid(name: str, rule: str) -> InvalidRequestError:
     """Return the error of an argument that breaks a rule."""
@@ -98,6 +101,14 @@ def seconds(name: str, value: object, *, zero: bool = True) -> float:
     if value > _LONGEST:
         raise invalid(name, f"must be at most {_LONGEST:.0f} s, is {value:.12g} s")
     return value
+
+
+def timeout(value: object, *, zero: bool = False) -> float:
+    """Check that the argument ``timeout`` is a duration, as `seconds` does, and one that can be waited for."""
+    length = seconds("timeout", value, zero=zero)
+    if length > _LONGEST_WAIT:
+        raise invalid("timeout", f"must be at most {_LONGEST_WAIT:.0f} s, is {length:.12g} s")
+    return length
 
 
 def moment(name: str, value: object) -> datetime:

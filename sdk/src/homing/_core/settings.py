@@ -105,7 +105,7 @@ class ConnectionSettings:
             tls_cert=None if tls_cert is None else Path(tls_cert),
             tls_key=None if tls_key is None else Path(tls_key),
             metadata=() if api_key is None else (("authorization", f"Bearer {api_key}"),),
-            timeout=None if timeout is None else check.seconds("timeout", timeout, zero=False),
+            timeout=None if timeout is None else check.timeout(timeout),
             use_proxy=_use_proxy(environment) if use_proxy is None else check.flag("use_proxy", use_proxy),
         )
 
