@@ -75,6 +75,17 @@ def test_an_address_in_use_is_told_with_its_setting(
     assert told == [f"{program.partition(' ')[0]}: {setting}: cannot listen on {taken}: Address already in use"]
 
 
+@pytest.mark.parametrize("program", COMMANDS)
+def test_a_folder_that_cannot_be_used_is_told_with_its_setting(tmp_path: Path, program: str) -> None:
+    (tmp_path / "file").touch()
+
+    for folder, why in ((tmp_path / "file", "Not a directory"), (tmp_path / "file" / "below", "Not a directory")):
+        done = run(program, folder=folder, **FREE)
+
+        assert done.returncode != 0
+        assert done.stderr == f"{program.partition(' ')[0]}: data_dir: cannot use {folder}: {why}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

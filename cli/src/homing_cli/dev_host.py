@@ -21,7 +21,7 @@ from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.open_files import raise_limit_of_files
-from homing_core.private import make_private_file
+from homing_core.private import make_data_dir, make_private_file
 from homing_core.settings import LOOPBACK, CommonSettings, default_data_dir, explain, unknown_settings
 from homing_server.app import Server
 from homing_server.errors import ApiError
@@ -74,6 +74,7 @@ def run(given: Mapping[str, Any]) -> None:
     raise_limit_of_files()
     freeze_startup_objects()
     try:
+        make_data_dir(server.data_dir)
         with _sole_user(server.data_dir):
             uvloop.run(_host(server, values, started))
     except (OSError, RuntimeError, ValueError, ApiError, StartFailedError) as error:

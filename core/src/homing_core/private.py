@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+
+class DataDirError(OSError):
+    """The folder that a setting names cannot be used."""
+
+
+def make_data_dir(folder: Path) -> None:
+    """Make the folder of the setting ``data_dir`` where it is missing; one that is there is left as it is.
+
+    :raises DataDirError: It cannot be made, or is no folder. It names the setting.
+    """
+    try:
+        make_parents(folder / "within")
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise DataDirError(f"data_dir: cannot use {folder}: {error.strerror}") from None
 
 
 def make_private_folder(folder: Path) -> None:

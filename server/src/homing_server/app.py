@@ -19,6 +19,7 @@ from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.open_files import raise_limit_of_files
+from homing_core.private import make_data_dir
 from homing_core.settings import settings_of_process
 from homing_server.admin.api_keys import ApiKeys
 from homing_server.admin.deployment import Deployment
@@ -434,6 +435,7 @@ def main() -> None:
     raise_limit_of_files()
     freeze_startup_objects()
     try:
+        make_data_dir(settings.data_dir)
         uvloop.run(_run(settings))
     except (OSError, RuntimeError, ValueError, ApiError, TopologyError, ForeignBrokerError) as error:
         sys.exit(f"homing-server: {error}")

@@ -21,6 +21,7 @@ from homing_core.cancelled_calls import CancelledCalls
 from homing_core.listening import listening
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
+from homing_core.private import make_data_dir
 from homing_core.settings import settings_of_process
 from homing_core.wire.v1 import FunctionState
 from homing_worker.control.catalog import Catalog
@@ -254,6 +255,7 @@ def main() -> None:
     configure_logs(settings.log_level)
     freeze_startup_objects()
     try:
+        make_data_dir(settings.data_dir)
         uvloop.run(_run(settings))
     except (OSError, RuntimeError, ValueError, TopologyError, StartFailedError) as error:
         sys.exit(f"homing-worker: {error}")
