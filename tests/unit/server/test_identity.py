@@ -21,7 +21,7 @@ from homing.v1 import (
 from homing.v1.key_service_pb2 import SCOPE_ADMIN, SCOPE_INVOKE, SCOPE_OPERATE, SCOPE_READ
 from homing_core.clock import now_us
 from homing_server.auth.identity import ANONYMOUS, EVERYBODY, ROOT, Identity, KeyState, identity_of
-from homing_server.auth.key_format import digest_of, id_of, key_in, new_key, same
+from homing_server.auth.key_format import digest_of, id_of, key_in, key_of, new_key, same
 from homing_server.auth.rate_limit import TokenBucket
 from homing_server.auth.scopes import SCOPES, shown_scope
 from homing_server.errors import ApiError, Code
@@ -40,6 +40,12 @@ def test_a_key_has_its_id_in_it_and_shows_itself_nowhere() -> None:
     assert not same(digest_of(made.text), digest_of(made.text + "x"))
     for other in ("", "hk_", made.text + "x", made.text[:-1], made.text.upper(), "x" + made.text):
         assert id_of(other) is None
+
+
+def test_whatever_a_key_is_made_of_it_has_the_form_of_one() -> None:
+    for last in range(256):
+        made = key_of(bytes(37) + bytes([last]))
+        assert id_of(made.text) == made.id == "000000000000"
 
 
 @pytest.mark.parametrize(
@@ -74,10 +80,10 @@ def test_the_missing_scope_is_named() -> None:
 
 
 def test_a_filter_is_narrowed_to_the_functions_of_the_key() -> None:
-    limited = Identity(name="x", scopes=frozenset({SCOPE_READ}), functions=frozenset({"b", "a"}))
+    limited = Identity(name="x", scopes=frozenset({SCOPE_READ}), functions=frozenset("hgfedba"))
     for selection in (InvocationFilter(), DeadLetterFilter()):
         limited.narrow(selection)
-        assert list(selection.functions) == ["a", "b"]
+        assert list(selection.functions) == ["a", "b", "d", "e", "f", "g", "h"]
     selection = InvocationFilter(functions=["a"])
     limited.narrow(selection)
     assert list(selection.functions) == ["a"]
