@@ -142,6 +142,7 @@ EQUIVALENT: Final[dict[str, dict[str, str]]] = {
     },
     "homing_server.rules.tokens": {
         "encode_token: json.dumps(…) without separators": "tokens are only longer",
+        "encode_token: b'=' → b'= or so'": "a token ends as the bracket of its JSON does, with d, 0 or Q",
         "decode_token: -len(token) % 4 → 4": "padding beyond what is needed is ignored",
         "decode_token: (binascii.Error, ValueError, TypeError, RecursionError) without binascii.Error": (
             "it is a ValueError"

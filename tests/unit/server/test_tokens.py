@@ -89,9 +89,3 @@ def test_numbers_that_no_store_can_compare_with_are_refused() -> None:
     token = encode_token("results", {"seq": 2**63})
     with pytest.raises(ApiError):
         decode_token("results", token, field="resume_token", holds={"seq": int})
-
-
-def test_a_token_comes_back_whatever_it_ends_with() -> None:
-    for seq in range(1000):
-        token = encode_token("results", {"seq": seq})
-        assert decode_token("results", token, field="resume_token", holds={"seq": int}) == {"seq": seq}
