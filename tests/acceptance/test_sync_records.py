@@ -131,7 +131,7 @@ async def test_a_call_that_runs_is_stopped_by_its_id(system: System, tmp_path: P
         assert stopping.state in {InvocationState.STOPPING, InvocationState.STOPPED}
         with pytest.raises(InvocationStoppedError):
             await call
-        assert not any(map(runs, sleepers(marker)))
+        await until(lambda: not any(map(runs, sleepers(marker))), within=2)
         record = await other.handle(running.id).wait(timeout=60)
         assert record.failure is not None
         assert (record.state, record.failure.message) == (InvocationState.STOPPED, "stopped by request: enough")

@@ -56,7 +56,7 @@ async def test_a_running_command_is_killed_with_what_it_started(
         await server.stop(id_)
         async with asyncio.timeout(SOON):
             end = await server.end(id_)
-        assert not any(map(runs, pids))
+        await until(lambda: not any(map(runs, pids)), within=2)
         check_stopped(end, "STOPPED")
         assert end.attempts[0].failure.reason == "STOPPED"
         await server.drained("sleep")

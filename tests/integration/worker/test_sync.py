@@ -130,7 +130,7 @@ async def test_what_runs_is_stopped_when_its_caller_goes_away(
         await server.cancel(id_)
         async with asyncio.timeout(2.0):
             end = (await server.event(id_, "sync_ended")).sync_ended.ended
-        assert not any(map(runs, sleepers(marker)))
+        await until(lambda: not any(map(runs, sleepers(marker))), within=2)
         # Said again it changes nothing.
         await server.cancel(id_)
 
@@ -226,7 +226,7 @@ async def test_what_runs_is_stopped_by_request(server: FakeServer, broker_url: s
         await server.stop(id_)
         async with asyncio.timeout(2.0):
             end = (await server.event(id_, "sync_ended")).sync_ended.ended
-        assert not any(map(runs, sleepers(marker)))
+        await until(lambda: not any(map(runs, sleepers(marker))), within=2)
         assert (await server.reply(id_)).ended == end
         # It has it no more.
         await server.stop(id_)

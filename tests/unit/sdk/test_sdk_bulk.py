@@ -122,19 +122,20 @@ def test_the_time_bounds_the_whole(driver: Driver, client: Any, scripted_server:
         yield api.BulkStopResponse(matched=2)
         ended.wait(PATIENCE)
 
-    # Well apart: gRPC tells a server of a deadline that is up to 3 % later than it is.
     later = Refusal(code=grpc.StatusCode.UNAVAILABLE, reason="STORE_UNAVAILABLE", retry_after=0.5)
     scripted_server.script("BulkStop", streamed(api.BulkStopResponse(matched=2), later), hangs)
 
     with pytest.raises(homing.DeadlineExceededError) as caught:
-        driver.do(client.bulk_stop, function="f", request_id="mine", timeout=1)
+        driver.do(client.bulk_stop, function="f", request_id="mine", timeout=2)
 
     assert caught.value.request_id == "mine"
     assert ended.wait(PATIENCE)
     first, second = scripted_server.deadlines["BulkStop"]
     assert first is not None
     assert second is not None
-    assert second < 0.6 < first <= 1
+    # gRPC tells a server of a deadline that is up to 3 % later than it is.
+    assert first <= 2.06
+    assert first - second > 0.4
 
 
 def test_who_is_told_may_end_it(driver: Driver, client: Any, scripted_server: ScriptedServer) -> None:
