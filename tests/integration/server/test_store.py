@@ -30,7 +30,7 @@ from homing_server.errors import ApiError
 from homing_server.store import dispatch, engine, outbox, schema
 from homing_server.store.accept import Outcome, accept
 from homing_server.store.effects import CommitEffects
-from homing_server.store.engine import Database, StoreUnavailableError
+from homing_server.store.engine import Database, NewerStoreError, StoreUnavailableError
 from homing_server.store.functions import invalidate_stored, mark_deleted
 from homing_server.store.read import ended_after, results_after
 from homing_server.store.record import record_events
@@ -78,7 +78,7 @@ async def test_database_keeps_its_identity(tmp_path: Path) -> None:
 
 OPEN = """
 import asyncio, sys
-from homing_server.store.engine import Database, StoreUnavailableError
+from homing_server.store.engine import Database, NewerStoreError, StoreUnavailableError
 
 async def main() -> None:
     database = Database(sys.argv[1])
@@ -122,6 +122,20 @@ async def test_migration_that_fails_in_the_middle_leaves_the_schema_as_it_was(tm
             assert schema_of(connection) == before
     finally:
         await again_opened.close()
+
+
+async def test_store_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path) as database:
+        with database.writing() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    earlier = Database(f"sqlite:///{tmp_path / 'homing.db'}")
+    try:
+        with pytest.raises(NewerStoreError, match=r"schema 9999 of a later version of homing, this one knows \d{4} "):
+            await earlier.open()
+        with earlier.reading() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+    finally:
+        await earlier.close()
 
 
 async def test_commits_are_durable(database: Database) -> None:

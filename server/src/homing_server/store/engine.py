@@ -15,6 +15,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -46,6 +48,10 @@ class StoreUnavailableError(ApiError):
         )
 
 
+class NewerStoreError(RuntimeError):
+    """The database was brought up to date by a later version of homing, and this one does not know its schema."""
+
+
 class Database:
     """A database file with one connection that writes and a few that read.
 
@@ -74,7 +80,11 @@ class Database:
         """A secret that the servers of this database share: it signs the URLs of the data port."""
 
     async def open(self) -> None:
-        """Make the file where there is none and bring its schema up to date."""
+        """Make the file where there is none and bring its schema up to date.
+
+        :raises NewerStoreError: A later version has used it.
+        :raises StoreUnavailableError: It cannot be written.
+        """
         await asyncio.to_thread(make_private_file, self._path)
         await asyncio.get_running_loop().run_in_executor(self._write_thread, self._migrate)
         self.identity = await self.write(get_or_set, "identity", uuid.uuid4().hex[:16])
@@ -189,4 +199,11 @@ def _migrate(connection: Connection) -> None:
     # A percent sign would be read as the beginning of a reference.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
+    revision = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise NewerStoreError(
+            f"the store has the schema {revision} of a later version of homing, this one knows {max(known)} at the"
+            " most: run that version, or go back to a backup from before it"
+        )
     command.upgrade(config, "head")
