@@ -161,19 +161,26 @@ async def test_a_retry_is_not_made_for_a_caller_that_went_away(
     assert seen.read_text(encoding="utf-8") == "x"
 
 
-async def test_a_call_that_waits_for_an_instance_is_dropped_with_its_caller(
-    server: FakeServer, broker_url: str, tmp_path: Path
-) -> None:
-    gate, seen = tmp_path / "gate", tmp_path / "seen"
+def hold(gate: Path, seen: Path) -> Function:
+    """Return a function that adds what it is sent to a file and waits for another one, one call at a time."""
     code = (
         "import os, sys, time\n"
         f"open({str(seen)!r}, 'a').write(sys.stdin.read())\n"
         f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
     )
-    await server.deploy(python("hold", code, max_instances=1))
+    return python("hold", code, max_instances=1)
 
-    def said(text: str) -> InvocationSpec:
-        return InvocationSpec(function="hold", payload=Payload(data=text.encode()))
+
+def said(text: str) -> InvocationSpec:
+    """Return a call of that function."""
+    return InvocationSpec(function="hold", payload=Payload(data=text.encode()))
+
+
+async def test_a_call_that_waits_for_an_instance_is_dropped_with_its_caller(
+    server: FakeServer, broker_url: str, tmp_path: Path
+) -> None:
+    gate, seen = tmp_path / "gate", tmp_path / "seen"
+    await server.deploy(hold(gate, seen))
 
     async with running_worker(server, broker_url, tmp_path):
         await server.reply(await server.call(said("first ")), "started")
@@ -242,15 +249,7 @@ async def test_a_call_that_waits_or_comes_later_is_stopped_and_told_so(
     server: FakeServer, broker_url: str, tmp_path: Path
 ) -> None:
     gate, seen = tmp_path / "gate", tmp_path / "seen"
-    code = (
-        "import os, sys, time\n"
-        f"open({str(seen)!r}, 'a').write(sys.stdin.read())\n"
-        f"while not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
-    )
-    await server.deploy(python("hold", code, max_instances=1))
-
-    def said(text: str) -> InvocationSpec:
-        return InvocationSpec(function="hold", payload=Payload(data=text.encode()))
+    await server.deploy(hold(gate, seen))
 
     async with running_worker(server, broker_url, tmp_path):
         first = await server.call(said("first"))
