@@ -30,6 +30,11 @@ class TcpProxy:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are now."""
+        return len(self._connections)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
