@@ -201,7 +201,7 @@ def invoke_with_callback(client: Client) -> None:
 
 
 COMMANDS = {
-    "figlet": [sys.executable, str(ROOT / "functions" / "figlet" / "handler.py")],
+    "figlet": [sys.executable, str(ROOT / "examples" / "figlet" / "handler.py")],
     "long-task": ["sleep", "1"],
 }
 

@@ -52,7 +52,7 @@ async def test_p9_long_executions_happen_once_and_can_be_stopped(
 ) -> None:
     seconds = pytestconfig.getoption("--minutes") * 60
     starts = Starts(tmp_path / "starts")
-    ticker = ["sh", "-c", START, str(tmp_path / "starts"), sys.executable, str(ROOT / "functions/ticker/ticker.py")]
+    ticker = ["sh", "-c", START, str(tmp_path / "starts"), sys.executable, str(ROOT / "examples/ticker/ticker.py")]
     server = await asyncio.to_thread(cluster.start_server)
     await asyncio.to_thread(cluster.start_worker)
     ledger = Ledger()

@@ -79,7 +79,7 @@ def system(
     source: dict[str, Any]
     runs: Callable[[str, Attempt], bool]
     if request.param == "process":
-        source, runs = {"command": [sys.executable, str(ROOT / "functions" / "ticker" / "ticker.py")]}, command_runs
+        source, runs = {"command": [sys.executable, str(ROOT / "examples" / "ticker" / "ticker.py")]}, command_runs
     else:
         source, runs = {"image": request.getfixturevalue("function_images").ticker}, container_runs
     url = rabbit_node.new_vhost()

@@ -121,7 +121,7 @@ def test_every_container_carries_the_label_of_its_run(
 @pytest.mark.parametrize(("attempt", "status"), [("1", 1), ("2", 0)])
 def test_flaky_as_a_command_fails_by_its_exit_status(attempt: str, status: int) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "functions" / "flaky" / "flaky.py"],
+        [sys.executable, ROOT / "examples" / "flaky" / "flaky.py"],
         input=b'{"fail": 1}',
         env={"Http_X_Homing_Attempt": attempt, "Http_X_Call_Id": "c2"},
         stdout=subprocess.PIPE,

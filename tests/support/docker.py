@@ -55,7 +55,7 @@ def make_base_image() -> str:
 
 def build_function(name: str, *, base: str, tag: str, label: str) -> None:
     """Build the image of an example function with a label; raises DockerError."""
-    folder = ROOT / "functions"
+    folder = ROOT / "examples"
     build(folder, base=base, tag=tag, label=label, dockerfile=folder / name / "Dockerfile")
 
 
