@@ -30,8 +30,8 @@ MODULES: Final[dict[str, list[str]]] = {
     "homing_server.auth.refusals": ["unit/server/test_refusals.py"],
     "homing_server.auth.scopes": ["unit/server/test_scopes.py"],
     "homing_server.auth.visibility": ["integration/server/test_visibility.py"],
-    "homing_server.front.grpc.caller": ["unit/server/test_caller.py"],
-    "homing_server.front.grpc.calls": ["unit/server/test_calls.py"],
+    "homing_server.front.api.caller": ["unit/server/test_caller.py"],
+    "homing_server.front.api.calls": ["unit/server/test_calls.py"],
     "homing_server.front.http.host_names": ["unit/server/test_host_names.py"],
     "homing_server.payloads.signed_urls": ["unit/server/test_signed_urls.py"],
     "homing_server.rules.bounds": ["unit/server/test_bounds.py"],
@@ -102,10 +102,10 @@ EQUIVALENT: Final[dict[str, dict[str, str]]] = {
         "TokenBucket.__init__: self._at = 0.0 → nothing": "it is not read before something was taken",
         "TokenBucket.take: missing > _ROUNDING_TOKENS → missing >= _ROUNDING_TOKENS": "the bound is for rounding alone",
     },
-    "homing_server.front.grpc.caller": {
+    "homing_server.front.api.caller": {
         ": 'homing_caller' → 'homing_caller or so'": "it is a name for those who debug it",
     },
-    "homing_server.front.grpc.calls": {
+    "homing_server.front.api.calls": {
         "Call: __slots__ = ('_ended', '_task') → nothing": "calls only take more memory",
     },
     "homing_server.front.http.host_names": {

@@ -6,10 +6,10 @@ import sys
 
 import homing_cli.main
 import homing_server.app
-from homing_server.front.grpc import status
+from homing_server.front.api import serving
 
 
 def main() -> None:
     """Run it."""
-    status.UNREAD_SECONDS = 1.0
+    serving.UNREAD_SECONDS = 1.0
     (homing_cli.main if sys.argv[1:] == ["dev"] else homing_server.app).main()

@@ -63,6 +63,7 @@ def test_the_contracts_are_kept(copy: Path) -> None:
 
 
 SERVER = "The server imports core and the generated stubs"
+GRPC = "gRPC stays at the front of the server, in a package of its own"
 LAYERS = "The packages of the server stand in layers"
 CASES = {
     "the SDK, in a function": (
@@ -94,7 +95,13 @@ CASES = {
     "gRPC": (
         "server/src/homing_server/rules/spoilt.py",
         "def f() -> None:\n    from grpc import aio\n",
-        "gRPC stays at the front of the server",
+        GRPC,
+    ),
+    "gRPC, in a service": ("server/src/homing_server/front/api/spoilt.py", "import grpc\n", GRPC),
+    "the fronts": (
+        "server/src/homing_server/front/http/spoilt.py",
+        "from homing_server.front.grpc import status\n",
+        "The fronts of the server know the services, and neither the other",
     ),
     "layers of the server": (
         "server/src/homing_server/store/spoilt.py",

@@ -16,6 +16,7 @@ import uvloop
 
 from homing_core.broker import Broker, ForeignBrokerError
 from homing_core.broker.rabbitmq import RabbitBroker, TopologyError
+from homing_core.guard import Guard
 from homing_core.logs import configure_logs
 from homing_core.memory import freeze_startup_objects
 from homing_core.open_files import raise_limit_of_files
@@ -38,15 +39,19 @@ from homing_server.control import ControlChannel
 from homing_server.deliveries.dead_letters import DeadLetters
 from homing_server.deliveries.dispatcher import DeliveryDispatcher
 from homing_server.errors import ApiError
-from homing_server.front.grpc.dead_letter_service import DeadLetterService
-from homing_server.front.grpc.function_service import FunctionService
-from homing_server.front.grpc.invocation_service import InvocationService
-from homing_server.front.grpc.key_service import KeyService
-from homing_server.front.grpc.log_service import LogService
-from homing_server.front.grpc.payload_service import PayloadService
-from homing_server.front.grpc.secret_service import SecretService
-from homing_server.front.grpc.server import GrpcFront, Services
-from homing_server.front.grpc.signing_key_service import SigningKeyService
+from homing_server.front.api.calls import Calls
+from homing_server.front.api.dead_letter_service import DeadLetterService
+from homing_server.front.api.function_service import FunctionService
+from homing_server.front.api.invocation_service import InvocationService
+from homing_server.front.api.key_service import KeyService
+from homing_server.front.api.log_service import LogService
+from homing_server.front.api.payload_service import PayloadService
+from homing_server.front.api.requests import Readers
+from homing_server.front.api.secret_service import SecretService
+from homing_server.front.api.services import Services
+from homing_server.front.api.serving import Serving
+from homing_server.front.api.signing_key_service import SigningKeyService
+from homing_server.front.grpc.server import GrpcFront
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.host_names import HostNames, is_loopback
 from homing_server.front.http.server import HttpFront
@@ -196,6 +201,35 @@ class Server:
             recorder=self._recorder,
             interval=settings.conservation_interval,
         )
+        self._key_cache = KeyCache(self._database, root_key=settings.root_key.get_secret_value())
+        self._refusals = Refusals()
+        keys = self._key_cache if settings.authentication else None
+        if settings.authentication:
+            self._control.on_keys_changed(self._key_cache.load)
+        self._readers = Readers()
+        self._grpc = GrpcFront(
+            settings.grpc_listen,
+            self._services(guard, wait_reasons),
+            tls=settings.tls,
+            compress=settings.compress_responses,
+            keys=keys,
+            serving=Serving(Calls(), self._refusals),
+            readers=self._readers,
+        )
+        self._http = HttpFront(
+            settings.http_listen,
+            self._metrics,
+            DataPort(self._blobs, self._urls),
+            tls=settings.tls,
+            keys=keys,
+            refusals=self._refusals,
+            names=HostNames.of(settings.http_listen, settings.data_url),
+        )
+
+        self._set_up_connections()
+
+    def _services(self, guard: Guard, wait_reasons: WaitReasons) -> Services:
+        """Build the services of the API."""
         visibility = Visibility(self._database)
         invocations = InvocationService(
             admission=self._admission,
@@ -210,49 +244,26 @@ class Server:
             sync_calls=self._sync_calls,
             visibility=visibility,
             watches=WatchService(self._database, self._hub, wait_reasons, self._metrics),
-            sync_timeout=settings.sync_timeout,
+            sync_timeout=self._settings.sync_timeout,
         )
-        self._key_cache = KeyCache(self._database, root_key=settings.root_key.get_secret_value())
-        self._refusals = Refusals()
-        keys = self._key_cache if settings.authentication else None
-        if settings.authentication:
-            self._control.on_keys_changed(self._key_cache.load)
-        self._grpc = GrpcFront(
-            settings.grpc_listen,
-            Services(
-                invocations=invocations,
-                payloads=PayloadService(self._blobs, Uploads(self._database), visibility),
-                logs=LogService(self._log_tails, visibility),
-                dead_letters=DeadLetterService(
-                    DeadLetters(
-                        self._database,
-                        self._catalog,
-                        self._admission,
-                        self._bulk_calls,
-                        redelivered=self._deliveries.wake,
-                    )
-                ),
-                functions=FunctionService(self._catalog, self._deployment),
-                secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
-                signing_keys=SigningKeyService(self._signing_keys),
-                keys=KeyService(ApiKeys(self._database, self._key_cache, self._control, self._keyring)),
+        return Services(
+            invocations=invocations,
+            payloads=PayloadService(self._blobs, Uploads(self._database), visibility),
+            logs=LogService(self._log_tails, visibility),
+            dead_letters=DeadLetterService(
+                DeadLetters(
+                    self._database,
+                    self._catalog,
+                    self._admission,
+                    self._bulk_calls,
+                    redelivered=self._deliveries.wake,
+                )
             ),
-            tls=settings.tls,
-            compress=settings.compress_responses,
-            keys=keys,
-            refusals=self._refusals,
+            functions=FunctionService(self._catalog, self._deployment),
+            secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
+            signing_keys=SigningKeyService(self._signing_keys),
+            keys=KeyService(ApiKeys(self._database, self._key_cache, self._control, self._keyring)),
         )
-        self._http = HttpFront(
-            settings.http_listen,
-            self._metrics,
-            DataPort(self._blobs, self._urls),
-            tls=settings.tls,
-            keys=keys,
-            refusals=self._refusals,
-            names=HostNames.of(settings.http_listen, settings.data_url),
-        )
-
-        self._set_up_connections()
 
     def _set_up_connections(self) -> None:
         """Say what is set up, in this order, over each connection to the broker, and what is forgotten with it.
@@ -371,6 +382,7 @@ class Server:
         await self._hub.close()
         await self._grpc.stop(self._settings.drain_timeout)
         await self._http.stop()
+        self._readers.close()
 
     def _announce(self, effects: CommitEffects) -> None:
         self._dispatcher.on_committed(effects)

@@ -11,10 +11,11 @@ import pytest
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.refusals import Refusals
 from homing_server.auth.scopes import SCOPES
+from homing_server.front.api.caller import CallerUnknownError, caller
+from homing_server.front.api.calls import Calls
+from homing_server.front.api.requests import Readers
+from homing_server.front.api.serving import Serving
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
-from homing_server.front.grpc.caller import CallerUnknownError, caller
-from homing_server.front.grpc.calls import Calls
-from homing_server.front.grpc.requests import Readers
 from homing_server.front.grpc.status import ErrorInterceptor
 
 STREAM = "/homing.v1.InvocationService/WatchResults"
@@ -76,7 +77,7 @@ def test_nobody_calls_by_default() -> None:
 
 async def test_a_call_past_the_interceptor_does_nothing(serve: Serve) -> None:
     served: dict[str, Identity] = {}
-    channel = await serve(served, ErrorInterceptor(Calls(), Readers(), Refusals()))
+    channel = await serve(served, ErrorInterceptor(Serving(Calls(), Refusals()), Readers()))
     for method in SCOPES:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(channel, method)
@@ -87,7 +88,7 @@ async def test_a_call_past_the_interceptor_does_nothing(serve: Serve) -> None:
 async def test_without_authentication_the_interceptor_lets_everybody_in(serve: Serve) -> None:
     served: dict[str, Identity] = {}
     channel = await serve(
-        served, AuthenticationInterceptor(None, Refusals()), ErrorInterceptor(Calls(), Readers(), Refusals())
+        served, AuthenticationInterceptor(None, Refusals()), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())
     )
     unaudited = [method for method in SCOPES if method.rpartition("/")[2].startswith(("Get", "List", "Watch"))]
     for method in unaudited:

@@ -9,7 +9,7 @@ import pytest
 
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.errors import ApiError, key_missing, key_revoked
-from homing_server.front.grpc.calls import Call, Calls
+from homing_server.front.api.calls import Call, Calls
 
 PATIENCE = 10.0
 

@@ -19,7 +19,7 @@ from homing.v1 import (
     WritePayloadRequest,
 )
 from homing_server.errors import ApiError, Code, ErrorReason
-from homing_server.front.grpc.requests import MAX_MESSAGE, Readers
+from homing_server.front.api.requests import MAX_MESSAGE, Readers
 
 GET = "/homing.v1.InvocationService/GetInvocation"
 BATCH = "/homing.v1.InvocationService/BatchInvokeAsync"

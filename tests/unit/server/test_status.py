@@ -31,12 +31,14 @@ from homing_server.errors import (
     invocation_not_found,
     unavailable,
 )
-from homing_server.front.grpc import status
+from homing_server.front.api import serving
+from homing_server.front.api.caller import serve_for
+from homing_server.front.api.calls import Calls
+from homing_server.front.api.requests import Readers
+from homing_server.front.api.serving import Serving
+from homing_server.front.api.status import DOMAIN
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
-from homing_server.front.grpc.caller import serve_for
-from homing_server.front.grpc.calls import Calls
-from homing_server.front.grpc.requests import Readers
-from homing_server.front.grpc.status import DOMAIN, ErrorInterceptor
+from homing_server.front.grpc.status import ErrorInterceptor
 from homing_server.front.http.status import refusal
 from homing_server.rules.validation import Checks, check_spec
 from homing_server.store.engine import StoreUnavailableError
@@ -115,7 +117,7 @@ async def failing() -> Failing:
 @pytest.fixture
 async def stub(failing: Failing) -> AsyncIterator[invocation_service_pb2_grpc.InvocationServiceAsyncStub]:
     async with served(
-        failing, AuthenticationInterceptor(None, Refusals()), ErrorInterceptor(Calls(), Readers(), Refusals())
+        failing, AuthenticationInterceptor(None, Refusals()), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())
     ) as stub:
         yield stub
 
@@ -250,7 +252,7 @@ async def read_on(call: Any) -> None:
 async def test_a_stream_that_nobody_reads_is_cut_off(
     failing: Failing, stub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "UNREAD_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "UNREAD_SECONDS", 0.2)
     failing.floods = True
     call = stub.WatchResults(api.WatchResultsRequest())
     assert (await call.read()).resume_token == "1"
@@ -308,7 +310,7 @@ class Lets(grpc.aio.ServerInterceptor):
 
 async def test_a_key_that_is_revoked_ends_what_waits(failing: Failing) -> None:
     identity = Identity(name="me", scopes=ALL_SCOPES)
-    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
+    async with served(failing, Lets(identity), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())) as stub:
         wait = stub.WaitInvocation(api.WaitInvocationRequest())
         watch = stub.BulkStop(api.BulkStopRequest())
         failing.go_on.clear()
@@ -329,7 +331,7 @@ async def test_where_others_find_no_room_there_is_some_for_operators(failing: Fa
     with contextlib.ExitStack() as under_way:
         for _ in range(9_000):
             under_way.enter_context(calls.serving(everybody, operates=False))
-        async with served(failing, Lets(everybody), ErrorInterceptor(calls, Readers(), Refusals())) as stub:
+        async with served(failing, Lets(everybody), ErrorInterceptor(Serving(calls, Refusals()), Readers())) as stub:
             for call in (
                 stub.GetInvocation(api.GetInvocationRequest(id="x")),
                 read_on(stub.WatchResults(api.WatchResultsRequest())),
@@ -349,7 +351,7 @@ async def test_a_key_that_is_revoked_ends_a_stream_whose_first_message_is_being_
     failing.then = identity.state.revoke
     async with (
         asyncio.timeout(30),
-        served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub,
+        served(failing, Lets(identity), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())) as stub,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read_on(stub.WatchResults(api.WatchResultsRequest()))
@@ -358,7 +360,7 @@ async def test_a_key_that_is_revoked_ends_a_stream_whose_first_message_is_being_
 
 async def test_a_key_that_ends_ends_what_waits(failing: Failing) -> None:
     identity = Identity(name="me", scopes=ALL_SCOPES, expire_us=now_us() + 300_000)
-    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
+    async with served(failing, Lets(identity), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.WaitInvocation(api.WaitInvocationRequest(), timeout=30)
     seen = Seen(caught.value)
@@ -367,7 +369,7 @@ async def test_a_key_that_ends_ends_what_waits(failing: Failing) -> None:
 
 async def test_a_key_that_is_revoked_ends_a_stream_and_what_it_does(failing: Failing) -> None:
     identity = Identity(name="me", scopes=ALL_SCOPES)
-    async with served(failing, Lets(identity), ErrorInterceptor(Calls(), Readers(), Refusals())) as stub:
+    async with served(failing, Lets(identity), ErrorInterceptor(Serving(Calls(), Refusals()), Readers())) as stub:
         with structlog.testing.capture_logs() as lines:
             failing.go_on.clear()
             call = stub.BulkStop(api.BulkStopRequest())

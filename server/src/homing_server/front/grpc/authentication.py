@@ -7,13 +7,11 @@ from typing import Any, Final
 
 import grpc
 
-from homing_server.auth import audit
-from homing_server.auth.identity import EVERYBODY, Identity
+from homing_server.auth.identity import EVERYBODY
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
-from homing_server.auth.scopes import BATCH_METHOD, PUBLIC_METHODS
-from homing_server.errors import ApiError, key_missing
-from homing_server.front.grpc.caller import serve_for
+from homing_server.errors import ApiError
+from homing_server.front.api.access import admit, admit_any
 from homing_server.front.grpc.status import refusing
 
 _OPEN: Final = "/grpc.health.v1.Health/"
@@ -41,28 +39,14 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if not method.startswith(_OPEN):
             try:
-                self._admit(method, handler_call_details.invocation_metadata)
+                identity = EVERYBODY if self._keys is None else self._keys.identify(_shown(handler_call_details))
+                (admit if method.startswith(_OURS) else admit_any)(identity, method)
             except ApiError as error:
                 return refusing(error, method, self._refusals)
         return await continuation(handler_call_details)
 
-    def _admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
-        identity = EVERYBODY if self._keys is None else self._known(self._keys, method, metadata)
-        if method.startswith(_OURS):
-            try:
-                identity.check_call(method)
-            except ApiError as error:
-                if audit.is_control(method):
-                    audit.log_action(method, caller=identity.name, request=None, outcome=error.code.name)
-                raise
-        serve_for(identity)
 
-    @staticmethod
-    def _known(keys: KeyCache, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Identity:
-        shown = next((value for name, value in metadata or () if name == "authorization"), None)
-        identity = keys.identify(shown)
-        if not identity.known and method not in PUBLIC_METHODS:
-            raise key_missing()
-        if method != BATCH_METHOD:
-            identity.take()
-        return identity
+def _shown(details: grpc.HandlerCallDetails) -> str | bytes | None:
+    """Return what a caller shows as their key."""
+    metadata: Iterable[tuple[str, str | bytes]] = details.invocation_metadata or ()
+    return next((value for name, value in metadata if name == "authorization"), None)

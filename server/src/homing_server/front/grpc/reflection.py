@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from homing_server.front.grpc.status import Context
+from homing_server.front.grpc.context import Context
 
 _ALPHA: Final = reflection_pb2.DESCRIPTOR.package
 _V1: Final = "grpc.reflection.v1"

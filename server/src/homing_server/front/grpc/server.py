@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from homing.v1 import (
-    dead_letter_service_pb2,
-    dead_letter_service_pb2_grpc,
-    function_service_pb2,
-    function_service_pb2_grpc,
-    invocation_service_pb2,
-    invocation_service_pb2_grpc,
-    key_service_pb2,
-    key_service_pb2_grpc,
-    log_service_pb2,
-    log_service_pb2_grpc,
-    payload_service_pb2,
-    payload_service_pb2_grpc,
-    secret_service_pb2,
-    secret_service_pb2_grpc,
-    signing_key_service_pb2,
-    signing_key_service_pb2_grpc,
-)
 from homing_core.listening import listening, probe
 from homing_core.tls import TlsFiles
 from homing_server.auth.key_cache import KeyCache
-from homing_server.auth.refusals import Refusals
+from homing_server.front.api.requests import MAX_MESSAGE, Readers
+from homing_server.front.api.services import SERVICES, Services
+from homing_server.front.api.serving import Serving
 from homing_server.front.grpc.authentication import AuthenticationInterceptor
-from homing_server.front.grpc.calls import Calls
-from homing_server.front.grpc.dead_letter_service import DeadLetterService
-from homing_server.front.grpc.function_service import FunctionService
-from homing_server.front.grpc.invocation_service import InvocationService
-from homing_server.front.grpc.key_service import KeyService
-from homing_server.front.grpc.log_service import LogService
-from homing_server.front.grpc.payload_service import PayloadService
 from homing_server.front.grpc.reflection import add_reflection
-from homing_server.front.grpc.requests import MAX_MESSAGE, Readers
-from homing_server.front.grpc.secret_service import SecretService
-from homing_server.front.grpc.signing_key_service import SigningKeyService
 from homing_server.front.grpc.status import ErrorInterceptor
 
 _log = structlog.get_logger(__name__)
 
-_SERVICES = (
-    invocation_service_pb2.DESCRIPTOR.services_by_name["InvocationService"].full_name,
-    payload_service_pb2.DESCRIPTOR.services_by_name["PayloadService"].full_name,
-    log_service_pb2.DESCRIPTOR.services_by_name["LogService"].full_name,
-    dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"].full_name,
-    function_service_pb2.DESCRIPTOR.services_by_name["FunctionService"].full_name,
-    secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"].full_name,
-    signing_key_service_pb2.DESCRIPTOR.services_by_name["SigningKeyService"].full_name,
-    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
-)
+_NAMES = tuple(service.full_name for service in SERVICES)
 
 _MOST_CONNECTIONS = 10_000
 _MOST_STREAMS = 64
@@ -95,20 +62,6 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Services:
-    """The services of the API."""
-
-    invocations: InvocationService
-    payloads: PayloadService
-    logs: LogService
-    dead_letters: DeadLetterService
-    functions: FunctionService
-    secrets: SecretService
-    signing_keys: SigningKeyService
-    keys: KeyService
-
-
 _COMPRESSION = (("grpc.default_compression_level", 2),)
 """A level and not an algorithm, which would be used for clients too that did not say that they know it."""
 
@@ -144,39 +97,33 @@ class GrpcFront:
         tls: TlsFiles | None,
         compress: bool,
         keys: KeyCache | None,
-        refusals: Refusals,
+        serving: Serving,
+        readers: Readers,
     ) -> None:
         """Put the services together.
 
         :param tls: The certificate to show, and those of clients to trust; None to serve without TLS.
         :param compress: Whether responses go compressed to clients that accept it.
         :param keys: Who knows callers; None lets everybody in.
-        :param refusals: Tells of those who are not let in.
+        :param serving: Serves calls.
+        :param readers: Read requests.
         :raises TlsError: A file cannot be used.
         """
         self._listen = listen
         self._credentials = None if tls is None else _credentials(tls)
-        self._calls = Calls()
-        self._readers = Readers()
+        self._calls = serving.calls
         self._server = grpc.aio.server(
             interceptors=[
-                AuthenticationInterceptor(keys, refusals),
-                ErrorInterceptor(self._calls, self._readers, refusals),
+                AuthenticationInterceptor(keys, serving.refusals),
+                ErrorInterceptor(serving, readers),
             ],
             options=(*OPTIONS, *_bounds(), *(_COMPRESSION if compress else ())),
         )
         self._health = health.aio.HealthServicer()
         self._serving: bool | None = None
-        invocation_service_pb2_grpc.add_InvocationServiceServicer_to_server(services.invocations, self._server)
-        payload_service_pb2_grpc.add_PayloadServiceServicer_to_server(services.payloads, self._server)
-        log_service_pb2_grpc.add_LogServiceServicer_to_server(services.logs, self._server)
-        dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(services.dead_letters, self._server)
-        function_service_pb2_grpc.add_FunctionServiceServicer_to_server(services.functions, self._server)
-        secret_service_pb2_grpc.add_SecretServiceServicer_to_server(services.secrets, self._server)
-        signing_key_service_pb2_grpc.add_SigningKeyServiceServicer_to_server(services.signing_keys, self._server)
-        key_service_pb2_grpc.add_KeyServiceServicer_to_server(services.keys, self._server)
+        self._server.add_generic_rpc_handlers([_handlers(*each) for each in services])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((*_SERVICES, health.SERVICE_NAME), self._server)
+        add_reflection((*_NAMES, health.SERVICE_NAME), self._server)
 
     async def start(self) -> str:
         """Serve; return the address.
@@ -198,7 +145,7 @@ class GrpcFront:
         if serving is not self._serving:
             self._serving = serving
             status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in ("", *_SERVICES):
+            for name in ("", *_NAMES):
                 await self._health.set(name, status)
             _log.info("health_changed", serving=serving)
 
@@ -207,7 +154,23 @@ class GrpcFront:
         await self._health.enter_graceful_shutdown()
         self._calls.stop()
         await self._server.stop(grace)
-        self._readers.close()
+
+
+def _handlers(service: ServiceDescriptor, behaviours: object) -> grpc.GenericRpcHandler:
+    """Return the handlers of a service, which get requests as bytes."""
+    return grpc.method_handlers_generic_handler(
+        service.full_name,
+        {method.name: _handler(method, getattr(behaviours, method.name)) for method in service.methods},
+    )
+
+
+def _handler(method: MethodDescriptor, behaviour: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    return make(behaviour, response_serializer=GetMessageClass(method.output_type).SerializeToString)
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from homing.v1 import key_service_pb2 as api
-from homing.v1 import key_service_pb2_grpc
 from homing_server.admin.api_keys import ApiKeys
-from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.status import Context
+from homing_server.front.api.caller import caller
+from homing_server.front.api.context import CallContext
 
 
-class KeyService(key_service_pb2_grpc.KeyServiceServicer):
+class KeyService:
     """Serves API keys."""
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
 
-    async def CreateKey(self, request: api.CreateKeyRequest, _context: Context) -> api.CreateKeyResponse:
+    async def CreateKey(self, request: api.CreateKeyRequest, _context: CallContext) -> api.CreateKeyResponse:
         """Make a key, and show it this one time."""
         return await self._keys.create(request, caller=caller())
 
-    async def ListKeys(self, request: api.ListKeysRequest, _context: Context) -> api.ListKeysResponse:
+    async def ListKeys(self, request: api.ListKeysRequest, _context: CallContext) -> api.ListKeysResponse:
         """Return a page of what is known of the keys."""
         return await self._keys.list(request, caller=caller())
 
-    async def RevokeKey(self, request: api.RevokeKeyRequest, _context: Context) -> api.RevokeKeyResponse:
+    async def RevokeKey(self, request: api.RevokeKeyRequest, _context: CallContext) -> api.RevokeKeyResponse:
         """End a key."""
         return api.RevokeKeyResponse(key=await self._keys.revoke(request.key, caller=caller()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from homing.v1 import invocation_pb2, invocation_service_pb2_grpc
+from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing_core.clock import now_us
 from homing_core.guard import Guard
@@ -13,8 +13,9 @@ from homing_server.auth.identity import Identity
 from homing_server.auth.visibility import Visibility
 from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.errors import ApiError, Violation, invalid_request, invocation_not_found
-from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.status import Context, status_of, traceparent
+from homing_server.front.api.caller import caller
+from homing_server.front.api.context import CallContext
+from homing_server.front.api.status import status_of
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.queries import Queries, redacted_for_anonymous
@@ -27,8 +28,6 @@ from homing_server.rules.validation import Checks, check_spec
 from homing_server.watch.hub import WatchHub
 from homing_server.watch.service import WatchService
 
-ID_METADATA = "homing-invocation-id"
-
 _MAX_CALL_SECONDS = 7 * 24 * 3600.0
 _MAX_WAIT_SECONDS = 600.0
 _DEFAULT_WAIT_SECONDS = 60.0
@@ -36,7 +35,7 @@ _MARGIN_SECONDS = 0.25
 """A wait ends this many seconds before the deadline of its call, so that its answer arrives."""
 
 
-class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
+class InvocationService:
     """Serves invocations."""
 
     def __init__(
@@ -70,7 +69,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         self._watches = watches
         self._sync_timeout = sync_timeout
 
-    async def Invoke(self, request: api.InvokeRequest, context: Context) -> api.InvokeResponse:
+    async def Invoke(self, request: api.InvokeRequest, context: CallContext) -> api.InvokeResponse:
         """Run a function and wait for its end."""
         identity = caller()
         await self._catalog.check_invoke(request.spec.function, identity)
@@ -83,7 +82,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         if request.spec.payload.HasField("blob"):
             await self._visibility.check_read_blob(request.spec.payload.blob.id, identity)
             await self._blobs.hold(invocation_id, request.spec.payload)
-        await context.send_initial_metadata(((ID_METADATA, invocation_id),))
+        await context.send_invocation_id(invocation_id)
         remaining = context.time_remaining()
         try:
             invocation = await self._sync_calls.call(
@@ -91,7 +90,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
                 request.spec,
                 timeout=self._sync_timeout if remaining is None else min(remaining, _MAX_CALL_SECONDS),
                 caller=identity,
-                traceparent=traceparent(context),
+                traceparent=context.traceparent(),
             )
         except ApiError as error:
             # It may run, or have run, and then there will be a record.
@@ -102,26 +101,30 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             await self._blobs.give(invocation.result.payload.blob.id, identity.name)
         return api.InvokeResponse(invocation=invocation)
 
-    async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: Context) -> api.InvokeAsyncResponse:
+    async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: CallContext) -> api.InvokeAsyncResponse:
         """Accept an invocation."""
         identity = caller()
         accepted = await self._admission.accept(
             request.spec,
             request_id=request.request_id,
             caller=identity,
-            traceparent=traceparent(context),
+            traceparent=context.traceparent(),
             connection=context.peer,
         )
         invocation = await self._queries.accepted(accepted, caller=identity)
         return api.InvokeAsyncResponse(invocation=invocation, duplicate=accepted.draft is None)
 
-    async def GetInvocation(self, request: api.GetInvocationRequest, _context: Context) -> api.GetInvocationResponse:
+    async def GetInvocation(
+        self, request: api.GetInvocationRequest, _context: CallContext
+    ) -> api.GetInvocationResponse:
         """Return a record."""
         _check_id(request.id)
         invocation = await self._queries.get(request.id, caller=caller(), include_payload=request.include_payload)
         return api.GetInvocationResponse(invocation=invocation)
 
-    async def WaitInvocation(self, request: api.WaitInvocationRequest, context: Context) -> api.WaitInvocationResponse:
+    async def WaitInvocation(
+        self, request: api.WaitInvocationRequest, context: CallContext
+    ) -> api.WaitInvocationResponse:
         """Wait for an end."""
         _check_id(request.id)
         wait = _DEFAULT_WAIT_SECONDS
@@ -139,14 +142,12 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             raise invocation_not_found(request.id)
         return api.WaitInvocationResponse(invocation=self._wait_reasons.explain(invocation))
 
-    def WatchResults(  # type: ignore[override]  # its messages are serialised already
-        self, request: api.WatchResultsRequest, _context: Context
-    ) -> AsyncIterator[bytes]:
-        """Stream ends, or all changes."""
+    def WatchResults(self, request: api.WatchResultsRequest, _context: CallContext) -> AsyncIterator[bytes]:
+        """Stream ends, or all changes; its messages are serialised already."""
         return self._watches.watch(request, caller=caller())
 
     async def BatchInvokeAsync(
-        self, request: api.BatchInvokeAsyncRequest, context: Context
+        self, request: api.BatchInvokeAsyncRequest, context: CallContext
     ) -> api.BatchInvokeAsyncResponse:
         """Accept many invocations."""
         identity = caller()
@@ -158,7 +159,7 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
             checks.add("requests", "must be at least 1")
         checks.done()
         outcomes = await self._admission.accept_batch(
-            request.requests, caller=identity, traceparent=traceparent(context), connection=context.peer
+            request.requests, caller=identity, traceparent=context.traceparent(), connection=context.peer
         )
         earlier = await self._queries.records(
             {outcome.id for outcome in outcomes if isinstance(outcome, Accepted) and outcome.draft is None},
@@ -178,26 +179,28 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         return response
 
     async def ListInvocations(
-        self, request: api.ListInvocationsRequest, _context: Context
+        self, request: api.ListInvocationsRequest, _context: CallContext
     ) -> api.ListInvocationsResponse:
         """Return a page of records."""
         return await self._queries.list(request, caller=caller())
 
     async def CountInvocations(
-        self, request: api.CountInvocationsRequest, _context: Context
+        self, request: api.CountInvocationsRequest, _context: CallContext
     ) -> api.CountInvocationsResponse:
         """Count records."""
         return await self._queries.count(request, caller=caller())
 
-    def BulkStop(self, request: api.BulkStopRequest, _context: Context) -> AsyncIterator[api.BulkStopResponse]:
+    def BulkStop(self, request: api.BulkStopRequest, _context: CallContext) -> AsyncIterator[api.BulkStopResponse]:
         """Stop all that a filter selects."""
         return self._stops.stop_selected(request, caller=caller())
 
-    def BulkRerun(self, request: api.BulkRerunRequest, context: Context) -> AsyncIterator[api.BulkRerunResponse]:
+    def BulkRerun(self, request: api.BulkRerunRequest, context: CallContext) -> AsyncIterator[api.BulkRerunResponse]:
         """Run many again."""
-        return self._reruns.rerun_all(request, caller=caller(), traceparent=traceparent(context))
+        return self._reruns.rerun_all(request, caller=caller(), traceparent=context.traceparent())
 
-    async def StopInvocation(self, request: api.StopInvocationRequest, _context: Context) -> api.StopInvocationResponse:
+    async def StopInvocation(
+        self, request: api.StopInvocationRequest, _context: CallContext
+    ) -> api.StopInvocationResponse:
         """Stop an invocation."""
         _check_id(request.id)
         identity = caller()
@@ -206,13 +209,13 @@ class InvocationService(invocation_service_pb2_grpc.InvocationServiceServicer):
         return api.StopInvocationResponse(invocation=await self._queries.record(request.id))
 
     async def RerunInvocation(
-        self, request: api.RerunInvocationRequest, context: Context
+        self, request: api.RerunInvocationRequest, context: CallContext
     ) -> api.RerunInvocationResponse:
         """Run one again."""
         _check_id(request.id)
         identity = caller()
         await self._visibility.check_function_of(request.id, identity)
-        accepted = await self._reruns.rerun(request, caller=identity, traceparent=traceparent(context))
+        accepted = await self._reruns.rerun(request, caller=identity, traceparent=context.traceparent())
         invocation = await self._queries.accepted(accepted, caller=identity)
         return api.RerunInvocationResponse(invocation=invocation, duplicate=accepted.draft is None)
 

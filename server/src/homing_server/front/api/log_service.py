@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from homing.v1 import log_service_pb2 as api
-from homing.v1 import log_service_pb2_grpc
 from homing_server.auth.visibility import Visibility
 from homing_server.errors import Violation, invalid_request
-from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.status import Context
+from homing_server.front.api.caller import caller
+from homing_server.front.api.context import CallContext
 from homing_server.logs.tail import LogTails
 
 
-class LogService(log_service_pb2_grpc.LogServiceServicer):
+class LogService:
     """Serves what functions write."""
 
     def __init__(self, log_tails: LogTails, visibility: Visibility) -> None:
         self._log_tails = log_tails
         self._visibility = visibility
 
-    async def TailLogs(self, request: api.TailLogsRequest, _context: Context) -> AsyncIterator[api.TailLogsResponse]:
+    async def TailLogs(
+        self, request: api.TailLogsRequest, _context: CallContext
+    ) -> AsyncIterator[api.TailLogsResponse]:
         """Stream log lines."""
         if not request.id:
             raise invalid_request([Violation(field="id", description="must not be empty")])

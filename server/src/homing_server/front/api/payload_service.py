@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from homing.v1 import payload_service_pb2 as api
-from homing.v1 import payload_service_pb2_grpc
 from homing_core import limits
 from homing_server.auth.visibility import Visibility
 from homing_server.errors import ApiError, Violation, invalid_request
-from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.status import Context
+from homing_server.front.api.caller import caller
+from homing_server.front.api.context import CallContext
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.uploads import Uploads
 from homing_server.rules.validation import Checks
 
 
-class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
+class PayloadService:
     """Serves bodies over the inline limit."""
 
     def __init__(self, blobs: Blobs, uploads: Uploads, visibility: Visibility) -> None:
@@ -25,7 +24,7 @@ class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
         self._visibility = visibility
 
     async def WritePayload(
-        self, requests: AsyncIterator[api.WritePayloadRequest], _context: Context
+        self, requests: AsyncIterator[api.WritePayloadRequest], _context: CallContext
     ) -> api.WritePayloadResponse:
         """Store a body."""
         first = await anext(requests, api.WritePayloadRequest())
@@ -40,7 +39,7 @@ class PayloadService(payload_service_pb2_grpc.PayloadServiceServicer):
         return api.WritePayloadResponse(blob=blob)
 
     async def ReadPayload(
-        self, request: api.ReadPayloadRequest, _context: Context
+        self, request: api.ReadPayloadRequest, _context: CallContext
     ) -> AsyncIterator[api.ReadPayloadResponse]:
         """Stream a body in parts."""
         if not request.blob_id:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from homing.v1 import function_pb2, function_service_pb2_grpc
+from homing.v1 import function_pb2
 from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
 from homing_server.admin.deployment import Deployment
 from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, Code
-from homing_server.front.grpc.caller import caller
-from homing_server.front.grpc.status import Context
+from homing_server.front.api.caller import caller
+from homing_server.front.api.context import CallContext
 from homing_server.functions.catalog import Catalog
 from homing_server.rules.update_mask import check_update_mask, only
 from homing_server.rules.validation import Checks
 
 
-class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
+class FunctionService:
     """Serves functions."""
 
     def __init__(self, catalog: Catalog, deployment: Deployment) -> None:
         self._catalog = catalog
         self._deployment = deployment
 
-    async def DeployFunction(self, request: api.DeployFunctionRequest, _context: Context) -> api.DeployFunctionResponse:
+    async def DeployFunction(
+        self, request: api.DeployFunctionRequest, _context: CallContext
+    ) -> api.DeployFunctionResponse:
         """Create a function or change it."""
         identity = caller()
         identity.check_function(request.function.name)
@@ -45,31 +47,41 @@ class FunctionService(function_service_pb2_grpc.FunctionServiceServicer):
         )
         return api.DeployFunctionResponse(function=function, created=created)
 
-    async def GetFunction(self, request: api.GetFunctionRequest, _context: Context) -> api.GetFunctionResponse:
+    async def GetFunction(self, request: api.GetFunctionRequest, _context: CallContext) -> api.GetFunctionResponse:
         """Return one function."""
         caller().check_function(request.name)
         return api.GetFunctionResponse(function=await self._catalog.get(request.name))
 
-    async def ListFunctions(self, request: api.ListFunctionsRequest, _context: Context) -> api.ListFunctionsResponse:
+    async def ListFunctions(
+        self, request: api.ListFunctionsRequest, _context: CallContext
+    ) -> api.ListFunctionsResponse:
         """Return a page of functions."""
         return self._catalog.list(request, caller=caller())
 
-    async def DeleteFunction(self, request: api.DeleteFunctionRequest, _context: Context) -> api.DeleteFunctionResponse:
+    async def DeleteFunction(
+        self, request: api.DeleteFunctionRequest, _context: CallContext
+    ) -> api.DeleteFunctionResponse:
         """Delete a function."""
         caller().check_function(request.name)
         return api.DeleteFunctionResponse(invalidated=await self._deployment.delete(request.name))
 
-    async def PauseFunction(self, request: api.PauseFunctionRequest, _context: Context) -> api.PauseFunctionResponse:
+    async def PauseFunction(
+        self, request: api.PauseFunctionRequest, _context: CallContext
+    ) -> api.PauseFunctionResponse:
         """Hold a function's work."""
         caller().check_function(request.name)
         return api.PauseFunctionResponse(function=await self._deployment.pause(request.name, paused=True))
 
-    async def ResumeFunction(self, request: api.ResumeFunctionRequest, _context: Context) -> api.ResumeFunctionResponse:
+    async def ResumeFunction(
+        self, request: api.ResumeFunctionRequest, _context: CallContext
+    ) -> api.ResumeFunctionResponse:
         """Let held work go on."""
         caller().check_function(request.name)
         return api.ResumeFunctionResponse(function=await self._deployment.pause(request.name, paused=False))
 
-    async def ScaleFunction(self, request: api.ScaleFunctionRequest, _context: Context) -> api.ScaleFunctionResponse:
+    async def ScaleFunction(
+        self, request: api.ScaleFunctionRequest, _context: CallContext
+    ) -> api.ScaleFunctionResponse:
         """Change how many instances a function has."""
         caller().check_function(request.name)
         function = await self._deployment.scale(

@@ -1,0 +1,1 @@
+"""The services of the API, and what serves their calls, whatever they come by."""
