@@ -68,6 +68,8 @@ RerunOf = Annotated[str | None, typer.Option(metavar="ID", help="Only those that
 
 CausedBy = Annotated[str | None, typer.Option(metavar="ID", help="Only those that the outcome of this one caused.")]
 
+CallId = Annotated[str | None, typer.Option(metavar="ID", help="Only those that show this call id.")]
+
 
 def conditions(
     *,
@@ -79,6 +81,7 @@ def conditions(
     id_prefix: str | None,
     rerun_of: str | None,
     caused_by: str | None,
+    call_id: str | None,
     started_since: datetime | None = None,
     started_until: datetime | None = None,
     ended_since: datetime | None = None,
@@ -101,6 +104,7 @@ def conditions(
         "id_prefix": id_prefix,
         "rerun_of": rerun_of,
         "caused_by": caused_by,
+        "call_id": call_id,
     }
     return cast("FilterOptions", {name: value for name, value in given.items() if value})
 

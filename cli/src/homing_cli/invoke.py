@@ -54,6 +54,9 @@ def invoke(
         ),
     ] = None,
     request_id: Annotated[str | None, typer.Option(help="With --async: makes it safe to say this again.")] = None,
+    call_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="What X-Call-Id shows; by default the id of the invocation.")
+    ] = None,
     label: Labels = None,
     header: Annotated[
         list[str] | None,
@@ -116,6 +119,7 @@ def invoke(
         "on_failure": on_failure,
         "delay": delay,
         "attempt_timeout": attempt_timeout,
+        "call_id": call_id,
     }
     if each is not None:
         _refuse(
@@ -145,6 +149,7 @@ def invoke(
                 labels=pairs("--label", label),
                 timeout=60.0 if timeout is None else timeout,
                 attempt_timeout=attempt_timeout,
+                call_id=call_id,
             )
         except InvocationError as error:
             print_failure(error, as_json=as_json)

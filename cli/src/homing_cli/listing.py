@@ -10,6 +10,7 @@ import typer
 from homing import Invocation
 from homing_cli import output
 from homing_cli.filters import (
+    CallId,
     CausedBy,
     EndedSince,
     EndedUntil,
@@ -42,6 +43,7 @@ def show(
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
+    call_id: CallId = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show so many at the most.")] = 50,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
     target: Target = None,
@@ -68,6 +70,7 @@ def show(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        call_id=call_id,
         started_since=started_since,
         started_until=started_until,
         ended_since=ended_since,
@@ -102,6 +105,7 @@ def count(
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
+    call_id: CallId = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
@@ -122,6 +126,7 @@ def count(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        call_id=call_id,
         started_since=started_since,
         started_until=started_until,
         ended_since=ended_since,

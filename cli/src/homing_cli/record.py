@@ -91,6 +91,7 @@ def _show_fields(record: Invocation, reruns: list[str]) -> None:
     output.fields(
         (
             ("id", record.id),
+            ("call id", record.call_id if record.call_id != record.id else ""),
             ("function", record.function),
             ("state", str(record.state)),
             ("waits for", _waits_for(record)),

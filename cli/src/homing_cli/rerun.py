@@ -9,7 +9,7 @@ import typer
 from homing import BulkRerun, Client, FilterOptions
 from homing_cli import output
 from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, carry_out, check_choice, confirm, tell_count
-from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import CallId, CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, duration, wants_json
 from homing_cli.payload import read_payload
 from homing_cli.results import print_accepted, wait_and_print
@@ -36,6 +36,7 @@ def rerun(
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
+    call_id: CallId = None,
     max_per_second: Annotated[
         float | None, typer.Option(min=0, help="With a filter: so many start in a second at the most.")
     ] = None,
@@ -76,6 +77,7 @@ def rerun(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        call_id=call_id,
     )
     check_choice(
         ids=invocation_id is not None,

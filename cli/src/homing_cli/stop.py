@@ -20,7 +20,7 @@ from homing_cli.bulk import (
     tell_count,
 )
 from homing_cli.exits import exit_code
-from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import CallId, CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
 from homing_cli.options import Json, Target, connect, wants_json
 
 
@@ -36,6 +36,7 @@ def stop(
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
+    call_id: CallId = None,
     reason: Annotated[str | None, typer.Option("--reason", "-m", help="Why, for the records.")] = None,
     request_id: RequestId = None,
     dry_run: DryRun = False,
@@ -63,6 +64,7 @@ def stop(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        call_id=call_id,
     )
     check_choice(
         ids=bool(ids), chosen=chosen, only_with_filter={"--dry-run": dry_run, "--request-id": request_id is not None}

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from homing import Invocation, WatchEvent
 from homing_cli import output
-from homing_cli.filters import CausedBy, Functions, IdPrefix, Labels, RerunOf, States, conditions, end_state
+from homing_cli.filters import CallId, CausedBy, Functions, IdPrefix, Labels, RerunOf, States, conditions, end_state
 from homing_cli.options import Json, Target, connect, wants_json
 
 _PREVIEW = 60
@@ -31,6 +31,7 @@ def watch(
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
     caused_by: CausedBy = None,
+    call_id: CallId = None,
     transitions: Annotated[
         bool, typer.Option("--transitions", help="Show every change, of state and of progress, and not only ends.")
     ] = False,
@@ -67,6 +68,7 @@ def watch(
         id_prefix=id_prefix,
         rerun_of=rerun_of,
         caused_by=caused_by,
+        call_id=call_id,
     )
     with (
         connect(ctx, target) as client,

@@ -54,6 +54,7 @@ def envelope_of(message: DeliveryMessage) -> dict[str, Any]:
         "timestamp": _iso(message.end_us),
         "requestContext": {
             "requestId": message.invocation_id,
+            "callId": message.call_id or message.invocation_id,
             "function": message.function,
             "condition": condition_of(message),
             "approximateInvokeCount": message.attempt_count,

@@ -5,6 +5,9 @@ import re
 import time
 import uuid
 
+ID_LENGTH = 36
+"""So many characters has an id."""
+
 _HEX = re.compile("[0-9a-f]+")
 
 

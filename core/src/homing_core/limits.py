@@ -19,6 +19,7 @@ MAX_UPLOADS: Final = 1000
 MAX_UPLOADS_SIZE: Final = 4096 * MIB
 """So many bodies, and bytes in them, a caller may have stored to which no invocation refers yet."""
 MAX_REQUEST_ID: Final = 128
+MAX_CALL_ID: Final = 128
 MAX_LABELS: Final = 16
 MAX_LABEL_KEY: Final = 63
 MAX_LABEL_VALUE: Final = 255

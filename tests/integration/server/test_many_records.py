@@ -211,7 +211,11 @@ BESIDES = {
     "labels": api.InvocationFilter(labels={"team": "1", "job": "77"}),
     "a re-run": api.InvocationFilter(rerun_of="none"),
     "a cause": api.InvocationFilter(caused_by="none"),
+    "a call id": api.InvocationFilter(call_id="none"),
+    "an id as call id": api.InvocationFilter(call_id=new_id(MIDDLE)),
 }
+CALL_IDS = {"a call id", "an id as call id"}
+SORTED = {"a re-run", "a cause", "an id as call id"}
 TIMES = {
     "start": api.InvocationFilter(start_time=NARROW),
     "end": api.InvocationFilter(end_time=NARROW),
@@ -315,9 +319,9 @@ def test_every_filter_is_served_by_an_index(
         looked_up = [step for step in plan if re.match(r"(SCAN|SEARCH) (invocations|labels)", step)]
         assert looked_up
         assert all(" INDEX " in step for step in looked_up), plan
-        few = time in TIMES and besides not in {"a label", "labels", "a re-run", "a cause"}
+        few = time in TIMES and besides not in {"a label", "labels", "a re-run", "a cause", *CALL_IDS}
         name = f"ix_invocations_{'start' if time == 'start' else 'end'}_time"
         assert any(name in step for step in looked_up) is few, plan
         # What is sorted is few: in a range of times, of one cause, or the page that was merged of several parts.
         sorts = any("TEMP B-TREE FOR ORDER BY" in step for step in plan)
-        assert not sorts or few or besides in {"a re-run", "a cause"} or "MERGE (UNION ALL)" in plan, plan
+        assert not sorts or few or besides in SORTED or "MERGE (UNION ALL)" in plan, plan

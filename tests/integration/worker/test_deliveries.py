@@ -162,6 +162,19 @@ async def test_the_output_arrives_with_its_headers(
     assert request.headers["Host"] != "evil"
 
 
+async def test_a_callback_shows_the_call_id(
+    server: FakeServer, broker_url: str, tmp_path: Path, receiver: Receiver
+) -> None:
+    message = delivery(receiver.url, call_id="order-7")
+
+    async with running_worker(server, broker_url, tmp_path):
+        await over(server, message)
+
+    ((request, _),) = receiver.requests
+    shown = request.headers["X-Call-Id"], request.headers["X-Homing-Invocation-Id"]
+    assert shown == ("order-7", message.invocation_id)
+
+
 async def test_where_there_was_no_answer_the_status_says_so(
     server: FakeServer, broker_url: str, tmp_path: Path, receiver: Receiver
 ) -> None:

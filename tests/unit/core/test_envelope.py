@@ -42,6 +42,7 @@ def test_the_envelope_of_a_success() -> None:
         "timestamp": "2023-11-14T22:13:21.250Z",
         "requestContext": {
             "requestId": "0193",
+            "callId": "0193",
             "function": "figlet",
             "condition": "Success",
             "approximateInvokeCount": 2,

@@ -20,6 +20,7 @@ CALLS: Final = {
     "MAX_UPLOADS": 1000,
     "MAX_UPLOADS_SIZE": 4096 * MIB,
     "MAX_REQUEST_ID": 128,
+    "MAX_CALL_ID": 128,
     "MAX_LABELS": 16,
     "MAX_LABEL_KEY": 63,
     "MAX_LABEL_VALUE": 255,

@@ -35,11 +35,12 @@ def told(state: str = "SUCCEEDED", **fields: Any) -> DeliveryMessage:
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_an_envelope_is_read_whole(wrapped: bool) -> None:  # noqa: FBT001 - a case
-    body = envelope_body(told(), wrapped=wrapped)
+    body = envelope_body(told(call_id="c1"), wrapped=wrapped)
 
     envelope = homing.parse_envelope(body)
 
     assert envelope == homing.Envelope(
+        call_id="c1",
         id="i1",
         function="figlet",
         state=InvocationState.SUCCEEDED,

@@ -115,7 +115,7 @@ RECORD = api.Invocation(
     id="0193-7",
     function="resize",
     state=api.INVOCATION_STATE_RUNNING,
-    spec=api.InvocationSpec(labels={"job": "1", "team": "2"}),
+    spec=api.InvocationSpec(labels={"job": "1", "team": "2"}, call_id="order-7"),
     rerun_of="0192",
     caused_by="0191",
     create_time=THEN,
@@ -132,6 +132,7 @@ OF_IT = [
     api.InvocationFilter(id_prefix="0193"),
     api.InvocationFilter(rerun_of="0192"),
     api.InvocationFilter(caused_by="0191"),
+    api.InvocationFilter(call_id="order-7"),
     api.InvocationFilter(create_time=api.TimeRange(start_time=THEN)),
     api.InvocationFilter(create_time=api.TimeRange(start_time=FIRST, end_time=LAST)),
     api.InvocationFilter(start_time=api.TimeRange(end_time=LAST)),
@@ -147,6 +148,8 @@ OF_OTHERS = [
     api.InvocationFilter(id_prefix="0194"),
     api.InvocationFilter(rerun_of="0191"),
     api.InvocationFilter(caused_by="0192"),
+    api.InvocationFilter(call_id="order-8"),
+    api.InvocationFilter(call_id="0193-7"),  # it shows another one
     api.InvocationFilter(create_time=api.TimeRange(start_time=LAST)),
     api.InvocationFilter(create_time=api.TimeRange(end_time=THEN)),
     api.InvocationFilter(create_time=api.TimeRange(start_time=Timestamp(seconds=11))),
@@ -168,7 +171,7 @@ def test_what_a_filter_does_not_select(selection: api.InvocationFilter) -> None:
     assert not matcher(selection)(RECORD)
 
 
-@pytest.mark.parametrize("name", ["functions", "states", "labels", "id_prefix", "rerun_of", "caused_by"])
+@pytest.mark.parametrize("name", ["functions", "states", "labels", "id_prefix", "rerun_of", "caused_by", "call_id"])
 def test_one_field_is_enough_for_what_changes_all_that_it_selects(name: str) -> None:
     selection = next(each for each in OF_IT if [field.name for field, _ in each.ListFields()] == [name])
     checks = Checks()
@@ -203,6 +206,10 @@ def test_the_rest_of_a_filter_is_checked_there_too() -> None:
         checks.done()
 
 
+def test_an_invocation_without_a_call_id_shows_its_own_id() -> None:
+    assert matcher(api.InvocationFilter(call_id="0193-7"))(api.Invocation(id="0193-7"))
+
+
 def test_label_that_is_empty_is_not_one_that_is_missing() -> None:
     matches = matcher(api.InvocationFilter(labels={"job": ""}))
     assert matches(api.Invocation(spec=api.InvocationSpec(labels={"job": ""})))
@@ -232,6 +239,7 @@ late, early = stamp(EPOCH + timedelta(seconds=1)), stamp(EPOCH)
         (api.InvocationFilter(id_prefix="0" * 37), "filter.id_prefix", "must have at most 36 characters, has 37"),
         (api.InvocationFilter(rerun_of="0" * 37), "filter.rerun_of", "must have at most 36 characters, has 37"),
         (api.InvocationFilter(caused_by="0" * 37), "filter.caused_by", "must have at most 36 characters, has 37"),
+        (api.InvocationFilter(call_id="0" * 129), "filter.call_id", "must have at most 128 characters, has 129"),
     ],
 )
 def test_bad_filter_is_refused(selection: api.InvocationFilter, field: str, rule: str) -> None:

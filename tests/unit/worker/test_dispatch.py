@@ -114,6 +114,12 @@ def test_a_request_has_defaults() -> None:
     ]
 
 
+def test_a_call_id_is_shown_in_place_of_the_id_which_then_has_a_header_of_its_own() -> None:
+    headers = RequestHead(dispatch(InvocationSpec(call_id="order-7"))).headers(attempt=1, deadline=0.0, progress_url="")
+
+    assert [value for name, value in headers if name in {"X-Call-Id", "X-Homing-Invocation-Id"}] == ["order-7", "i"]
+
+
 def test_headers_of_an_invocation_do_not_replace_those_of_homing() -> None:
     given = headers_of(
         [

@@ -497,7 +497,11 @@ type InvocationSpec struct {
 	OnFailure []*Destination `protobuf:"bytes,11,rep,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
 	// How long after it is accepted to start it, up to 30 days; in place of schedule_time. A call that is repeated under
 	// its request_id asks for the same by it, and for another schedule_time does not.
-	Delay         *durationpb.Duration `protobuf:"bytes,12,opt,name=delay,proto3" json:"delay,omitempty"`
+	Delay *durationpb.Duration `protobuf:"bytes,12,opt,name=delay,proto3" json:"delay,omitempty"`
+	// What `X-Call-Id` shows to the function and to receivers of the outcome, 1 to 128 printable ASCII characters without
+	// spaces; empty means the id of the invocation. Several invocations may bear one: what an outcome causes inherits it.
+	// So it makes no call idempotent, as a request_id does.
+	CallId        string `protobuf:"bytes,13,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,6 +618,13 @@ func (x *InvocationSpec) GetDelay() *durationpb.Duration {
 		return x.Delay
 	}
 	return nil
+}
+
+func (x *InvocationSpec) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
 }
 
 // Failure says why an attempt, a delivery or an invocation failed.
@@ -1611,7 +1622,9 @@ type InvocationFilter struct {
 	// Runs again this invocation.
 	RerunOf string `protobuf:"bytes,8,opt,name=rerun_of,json=rerunOf,proto3" json:"rerun_of,omitempty"`
 	// Was caused by the outcome of this invocation.
-	CausedBy      string `protobuf:"bytes,9,opt,name=caused_by,json=causedBy,proto3" json:"caused_by,omitempty"`
+	CausedBy string `protobuf:"bytes,9,opt,name=caused_by,json=causedBy,proto3" json:"caused_by,omitempty"`
+	// Shows this call id: it bears it, or bears none and has it as its own id.
+	CallId        string `protobuf:"bytes,10,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1709,11 +1722,18 @@ func (x *InvocationFilter) GetCausedBy() string {
 	return ""
 }
 
+func (x *InvocationFilter) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
 var File_homing_v1_invocation_proto protoreflect.FileDescriptor
 
 const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\n" +
-	"\x1ahoming/v1/invocation.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17homing/v1/payload.proto\x1a\x16homing/v1/policy.proto\"\xc4\x05\n" +
+	"\x1ahoming/v1/invocation.proto\x12\thoming.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17homing/v1/payload.proto\x1a\x16homing/v1/policy.proto\"\xdd\x05\n" +
 	"\x0eInvocationSpec\x12\x1a\n" +
 	"\bfunction\x18\x01 \x01(\tR\bfunction\x12,\n" +
 	"\apayload\x18\x02 \x01(\v2\x12.homing.v1.PayloadR\apayload\x12*\n" +
@@ -1729,7 +1749,8 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	" \x03(\v2\x16.homing.v1.DestinationR\tonSuccess\x125\n" +
 	"\n" +
 	"on_failure\x18\v \x03(\v2\x16.homing.v1.DestinationR\tonFailure\x12/\n" +
-	"\x05delay\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05delay\x1a9\n" +
+	"\x05delay\x18\f \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12\x17\n" +
+	"\acall_id\x18\r \x01(\tR\x06callId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
@@ -1826,7 +1847,7 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\tTimeRange\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xd2\x03\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xeb\x03\n" +
 	"\x10InvocationFilter\x12\x1c\n" +
 	"\tfunctions\x18\x01 \x03(\tR\tfunctions\x122\n" +
 	"\x06states\x18\x02 \x03(\x0e2\x1a.homing.v1.InvocationStateR\x06states\x125\n" +
@@ -1838,7 +1859,9 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\x06labels\x18\x06 \x03(\v2'.homing.v1.InvocationFilter.LabelsEntryR\x06labels\x12\x1b\n" +
 	"\tid_prefix\x18\a \x01(\tR\bidPrefix\x12\x19\n" +
 	"\brerun_of\x18\b \x01(\tR\arerunOf\x12\x1b\n" +
-	"\tcaused_by\x18\t \x01(\tR\bcausedBy\x1a9\n" +
+	"\tcaused_by\x18\t \x01(\tR\bcausedBy\x12\x17\n" +
+	"\acall_id\x18\n" +
+	" \x01(\tR\x06callId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xa4\x03\n" +

@@ -48,6 +48,7 @@ class AsyncInvoking:
         headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
+        call_id: str | None = None,
     ) -> Result:
         """Run a function and wait for its answer.
 
@@ -66,6 +67,9 @@ class AsyncInvoking:
         :param headers: Further headers.
         :param labels: Labels to find the invocation by.
         :param retry_policy: Which failed attempts are made again; by default the function's.
+        :param call_id: What ``X-Call-Id`` shows to the function and to receivers of the outcome, at most 128 printable
+            ASCII characters without spaces; by default the id of the invocation. Several may bear one, and what an
+            outcome causes inherits it.
         :raises FunctionError: The function failed; the error tells of the attempt and keeps the answer.
         :raises InvocationError: The invocation ended without success in another way.
         :raises ResultTimeoutError: There was no answer in time. What has not started by then never starts.
@@ -86,6 +90,7 @@ class AsyncInvoking:
             labels=labels,
             retry_policy=retry_policy,
             attempt_timeout=attempt_timeout,
+            call_id=call_id,
         )
         await send_large(self._connection, spec.payload, deadline=deadline)
         request = invocation_service_pb2.InvokeRequest(spec=spec)
@@ -122,6 +127,7 @@ class AsyncInvoking:
         headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
+        call_id: str | None = None,
     ) -> AsyncInvocationHandle:
         """Have a function run later; return once that is durably accepted.
 
@@ -148,6 +154,9 @@ class AsyncInvoking:
         :param headers: Further headers.
         :param labels: Labels to find the invocation by.
         :param retry_policy: Which failed attempts are made again; by default the function's.
+        :param call_id: What ``X-Call-Id`` shows to the function and to receivers of the outcome, at most 128 printable
+            ASCII characters without spaces; by default the id of the invocation. Several may bear one, and what an
+            outcome causes inherits it.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises NotFoundError: There is no such function.
@@ -175,6 +184,7 @@ class AsyncInvoking:
             headers=headers,
             labels=labels,
             retry_policy=retry_policy,
+            call_id=call_id,
         )
         return await accept(self._connection, request, raw, deadline=deadline)
 

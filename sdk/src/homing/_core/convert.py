@@ -138,6 +138,7 @@ def invocation(message: invocation_pb2.Invocation) -> Invocation:
         result=_answer(message.result) if message.HasField("result") else None,
         failure=failure(message),
         rerun_of=message.rerun_of or None,
+        call_id=message.spec.call_id or message.id,
         caused_by=message.caused_by or None,
         depth=message.depth,
         stop_request=_stop_request(message.stop_request) if message.HasField("stop_request") else None,

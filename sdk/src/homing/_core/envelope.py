@@ -44,6 +44,8 @@ class Envelope:
 
     id: str
     """The id of the invocation."""
+    call_id: str
+    """What ``X-Call-Id`` showed."""
     function: str
     """The name of its function."""
     state: InvocationState
@@ -109,6 +111,7 @@ def _envelope(content: Mapping[str, Any], event: Mapping[str, Any] | None) -> En
     version = response.get("executedVersion")
     return Envelope(
         id=str(context["requestId"]),
+        call_id=str(context.get("callId") or context["requestId"]),
         function=str(context["function"]),
         state=state,
         condition=condition,

@@ -26,6 +26,8 @@ class FilterOptions(TypedDict, total=False):
     """Those that run again the invocation of this id."""
     caused_by: str | None
     """Those that the outcome of the invocation of this id caused."""
+    call_id: str | None
+    """Those that show this call id."""
     created_since: datetime | None
     """Accepted at this time or later."""
     created_until: datetime | None
@@ -48,6 +50,7 @@ def invocation_filter(
     id_prefix: str | None = None,
     rerun_of: str | None = None,
     caused_by: str | None = None,
+    call_id: str | None = None,
     created_since: datetime | None = None,
     created_until: datetime | None = None,
     started_since: datetime | None = None,
@@ -67,6 +70,7 @@ def invocation_filter(
         id_prefix="" if id_prefix is None else check.text("id_prefix", id_prefix),
         rerun_of="" if rerun_of is None else check.text("rerun_of", rerun_of),
         caused_by="" if caused_by is None else check.text("caused_by", caused_by),
+        call_id="" if call_id is None else check.text("call_id", call_id),
         create_time=time_range("created_", created_since, created_until),
         start_time=time_range("started_", started_since, started_until),
         end_time=time_range("ended_", ended_since, ended_until),

@@ -26,6 +26,7 @@ class RunOptions(TypedDict, total=False):
     headers: HeaderValues | None
     labels: Mapping[str, str] | None
     retry_policy: RetryPolicy | None
+    call_id: str | None
 
 
 class AsyncOptions(RunOptions, total=False):
@@ -80,6 +81,8 @@ class InvocationRequest:
     """Labels to find the invocation by."""
     retry_policy: RetryPolicy | None = None
     """Which failed attempts are made again."""
+    call_id: str | None = None
+    """What ``X-Call-Id`` shows; by default the id of the invocation."""
 
 
 def accept_request(request: InvocationRequest) -> invocation_service_pb2.InvokeAsyncRequest:
@@ -99,6 +102,7 @@ def accept_request(request: InvocationRequest) -> invocation_service_pb2.InvokeA
         labels=request.labels,
         retry_policy=request.retry_policy,
         attempt_timeout=request.attempt_timeout,
+        call_id=request.call_id,
     )
     add_async_options(
         spec,

@@ -46,6 +46,7 @@ def invocation_spec(
     labels: Mapping[str, str] | None,
     retry_policy: RetryPolicy | None,
     attempt_timeout: Seconds | None,
+    call_id: str | None,
 ) -> invocation_pb2.InvocationSpec:
     """Return what every invocation says about what to run.
 
@@ -56,6 +57,7 @@ def invocation_spec(
         function=check.text("function", function),
         payload=encode_payload(payload, content_type),
         labels=check.text_map("labels", labels),
+        call_id="" if call_id is None else check.text("call_id", call_id),
     )
     if not (method is None and path is None and query is None and headers is None):
         spec.http.CopyFrom(

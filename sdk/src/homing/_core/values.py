@@ -257,6 +257,8 @@ class Invocation:
     """Why it did not succeed."""
     rerun_of: str | None
     """The id of the invocation that this one runs again."""
+    call_id: str
+    """What ``X-Call-Id`` shows: its caller's choice, that of the invocation whose outcome caused it, or its id."""
     caused_by: str | None
     """The id of the invocation whose outcome caused this one."""
     depth: int

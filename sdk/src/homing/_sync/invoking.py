@@ -49,6 +49,7 @@ class Invoking:
         headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
+        call_id: str | None = None,
     ) -> Result:
         """Run a function and wait for its answer.
 
@@ -67,6 +68,9 @@ class Invoking:
         :param headers: Further headers.
         :param labels: Labels to find the invocation by.
         :param retry_policy: Which failed attempts are made again; by default the function's.
+        :param call_id: What ``X-Call-Id`` shows to the function and to receivers of the outcome, at most 128 printable
+            ASCII characters without spaces; by default the id of the invocation. Several may bear one, and what an
+            outcome causes inherits it.
         :raises FunctionError: The function failed; the error tells of the attempt and keeps the answer.
         :raises InvocationError: The invocation ended without success in another way.
         :raises ResultTimeoutError: There was no answer in time. What has not started by then never starts.
@@ -87,6 +91,7 @@ class Invoking:
             labels=labels,
             retry_policy=retry_policy,
             attempt_timeout=attempt_timeout,
+            call_id=call_id,
         )
         send_large(self._connection, spec.payload, deadline=deadline)
         request = invocation_service_pb2.InvokeRequest(spec=spec)
@@ -123,6 +128,7 @@ class Invoking:
         headers: HeaderValues | None = None,
         labels: Mapping[str, str] | None = None,
         retry_policy: RetryPolicy | None = None,
+        call_id: str | None = None,
     ) -> InvocationHandle:
         """Have a function run later; return once that is durably accepted.
 
@@ -149,6 +155,9 @@ class Invoking:
         :param headers: Further headers.
         :param labels: Labels to find the invocation by.
         :param retry_policy: Which failed attempts are made again; by default the function's.
+        :param call_id: What ``X-Call-Id`` shows to the function and to receivers of the outcome, at most 128 printable
+            ASCII characters without spaces; by default the id of the invocation. Several may bear one, and what an
+            outcome causes inherits it.
         :raises TypeError: An argument is of the wrong type.
         :raises InvalidRequestError: An argument breaks a rule.
         :raises NotFoundError: There is no such function.
@@ -176,6 +185,7 @@ class Invoking:
             headers=headers,
             labels=labels,
             retry_policy=retry_policy,
+            call_id=call_id,
         )
         return accept(self._connection, request, raw, deadline=deadline)
 

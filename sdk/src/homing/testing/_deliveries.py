@@ -97,14 +97,17 @@ def _receivers(record: Invocation, function: function_pb2.Function | None) -> It
 
 def _own_headers(record: Invocation, delivery_id: str) -> dict[str, list[str]]:
     timed_out = record.state == invocation_pb2.INVOCATION_STATE_TIMED_OUT
-    return {
-        "x-call-id": [record.id],
+    headers = {
+        "x-call-id": [record.spec.call_id or record.id],
         "x-function-name": [record.function],
         "x-function-status": [str(record.result.status_code or (504 if timed_out else 500))],
         "x-homing-state": [_state(record)],
         "x-homing-delivery-id": [delivery_id],
         "x-homing-depth": [str(record.depth)],
     }
+    if record.spec.call_id:
+        headers["x-homing-invocation-id"] = [record.id]
+    return headers
 
 
 def _callback_headers(record: Invocation, own: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -148,6 +151,7 @@ def _envelope(record: Invocation, read: Callable[[Payload], bytes]) -> dict[str,
         "timestamp": time,
         "requestContext": {
             "requestId": record.id,
+            "callId": record.spec.call_id or record.id,
             "function": record.function,
             "condition": condition if failed else _CONDITIONS[record.state],
             "approximateInvokeCount": record.attempt_count,

@@ -39,6 +39,8 @@ class FakeCall:
     """Its query string."""
     labels: Mapping[str, str]
     """The labels of the invocation."""
+    call_id: str
+    """What ``X-Call-Id`` shows: the caller's choice, or the id of the invocation."""
     callback_url: str | None
     """Where the output was to go; see ``FakeServer.deliveries``."""
     callback_headers: Headers

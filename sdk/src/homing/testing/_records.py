@@ -60,6 +60,7 @@ def matches(wanted: InvocationFilter, record: Invocation) -> bool:
         and record.id.startswith(wanted.id_prefix)
         and (not wanted.rerun_of or record.rerun_of == wanted.rerun_of)
         and (not wanted.caused_by or record.caused_by == wanted.caused_by)
+        and (not wanted.call_id or (record.spec.call_id or record.id) == wanted.call_id)
         and all(record.spec.labels.get(key) == value for key, value in wanted.labels.items())
         and _within(wanted.create_time, record.create_time)
         and _within(wanted.start_time, record.start_time)
@@ -120,6 +121,7 @@ def call_of(record: Invocation, request_id: str, body: bytes) -> FakeCall:
         path=spec.http.path or "/",
         query=spec.http.query,
         labels=dict(spec.labels),
+        call_id=spec.call_id or record.id,
         callback_url=spec.callback.url or None,
         callback_headers=headers(spec.callback.headers),
         on_success=tuple(destination.uri for destination in spec.on_success),

@@ -30,6 +30,7 @@ _RESERVED: Final = frozenset(
     | {"proxy-authorization", "proxy-connection", "te", "trailer", "traceparent", "transfer-encoding", "upgrade"}
     | {"x-call-id", "x-start-time"}
 )
+_CALL_ID: Final = re.compile(r"[!-~]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINES: Final = str.maketrans(dict.fromkeys("\t\n\r"))
 _ASYNC_ONLY: Final = frozenset({"schedule_time", "delay", "callback", "max_age", "on_success", "on_failure"})
@@ -114,6 +115,13 @@ class Rules:
         self.text("request_id", value, 128)
         if value.isprintable() and not value.isascii():
             self.add("request_id", "must have ASCII characters only")
+
+    def call_id(self, field: str, value: str) -> None:
+        """Check what shows which calls belong together."""
+        if len(value) > 128:
+            self.add(field, f"must have at most 128 characters, has {len(value)}")
+        elif value and not _CALL_ID.fullmatch(value):
+            self.add(field, "must have printable ASCII characters only, and no spaces")
 
     def url(self, field: str, url: str) -> None:
         """Check that a URL is absolute, and can be read in one way only."""
@@ -235,6 +243,7 @@ def check_spec(spec: invocation_pb2.InvocationSpec, *, sync: bool = False, reque
     _check_payload(rules, "spec.payload", spec.payload)
     _check_http(rules, spec.http)
     rules.labels("spec.labels", spec.labels)
+    rules.call_id("spec.call_id", spec.call_id)
     rules.retry_policy("spec.retry_policy", spec.retry_policy)
     if spec.HasField("attempt_timeout"):
         rules.duration("spec.attempt_timeout", spec.attempt_timeout, 0, _DAY)

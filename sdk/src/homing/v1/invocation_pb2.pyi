@@ -329,8 +329,14 @@ class InvocationSpec(google.protobuf.message.Message):
     ON_SUCCESS_FIELD_NUMBER: builtins.int
     ON_FAILURE_FIELD_NUMBER: builtins.int
     DELAY_FIELD_NUMBER: builtins.int
+    CALL_ID_FIELD_NUMBER: builtins.int
     function: builtins.str
     """The name of the function."""
+    call_id: builtins.str
+    """What `X-Call-Id` shows to the function and to receivers of the outcome, 1 to 128 printable ASCII characters without
+    spaces; empty means the id of the invocation. Several invocations may bear one: what an outcome causes inherits it.
+    So it makes no call idempotent, as a request_id does.
+    """
     @property
     def payload(self) -> homing.v1.payload_pb2.Payload:
         """The body of the request to the function."""
@@ -394,9 +400,10 @@ class InvocationSpec(google.protobuf.message.Message):
         on_success: collections.abc.Iterable[homing.v1.policy_pb2.Destination] | None = ...,
         on_failure: collections.abc.Iterable[homing.v1.policy_pb2.Destination] | None = ...,
         delay: google.protobuf.duration_pb2.Duration | None = ...,
+        call_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "delay", b"delay", "http", b"http", "max_age", b"max_age", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "callback", b"callback", "delay", b"delay", "function", b"function", "http", b"http", "labels", b"labels", "max_age", b"max_age", "on_failure", b"on_failure", "on_success", b"on_success", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_timeout", b"attempt_timeout", "call_id", b"call_id", "callback", b"callback", "delay", b"delay", "function", b"function", "http", b"http", "labels", b"labels", "max_age", b"max_age", "on_failure", b"on_failure", "on_success", b"on_success", "payload", b"payload", "retry_policy", b"retry_policy", "schedule_time", b"schedule_time"]) -> None: ...
 
 Global___InvocationSpec: typing_extensions.TypeAlias = InvocationSpec
 
@@ -912,12 +919,15 @@ class InvocationFilter(google.protobuf.message.Message):
     ID_PREFIX_FIELD_NUMBER: builtins.int
     RERUN_OF_FIELD_NUMBER: builtins.int
     CAUSED_BY_FIELD_NUMBER: builtins.int
+    CALL_ID_FIELD_NUMBER: builtins.int
     id_prefix: builtins.str
     """Ids that start so."""
     rerun_of: builtins.str
     """Runs again this invocation."""
     caused_by: builtins.str
     """Was caused by the outcome of this invocation."""
+    call_id: builtins.str
+    """Shows this call id: it bears it, or bears none and has it as its own id."""
     @property
     def functions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Any of these functions; at most 100."""
@@ -954,8 +964,9 @@ class InvocationFilter(google.protobuf.message.Message):
         id_prefix: builtins.str = ...,
         rerun_of: builtins.str = ...,
         caused_by: builtins.str = ...,
+        call_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["caused_by", b"caused_by", "create_time", b"create_time", "end_time", b"end_time", "functions", b"functions", "id_prefix", b"id_prefix", "labels", b"labels", "rerun_of", b"rerun_of", "start_time", b"start_time", "states", b"states"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["call_id", b"call_id", "caused_by", b"caused_by", "create_time", b"create_time", "end_time", b"end_time", "functions", b"functions", "id_prefix", b"id_prefix", "labels", b"labels", "rerun_of", b"rerun_of", "start_time", b"start_time", "states", b"states"]) -> None: ...
 
 Global___InvocationFilter: typing_extensions.TypeAlias = InvocationFilter

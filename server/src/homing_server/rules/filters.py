@@ -22,6 +22,7 @@ def check_filter(checks: Checks, selection: api.InvocationFilter) -> None:
     checks.text("filter.id_prefix", selection.id_prefix, 36)
     checks.text("filter.rerun_of", selection.rerun_of, 36)
     checks.text("filter.caused_by", selection.caused_by, 36)
+    checks.call_id("filter.call_id", selection.call_id)
 
 
 def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
@@ -36,6 +37,7 @@ def check_bulk_filter(checks: Checks, selection: api.InvocationFilter) -> None:
         or selection.id_prefix
         or selection.rerun_of
         or selection.caused_by
+        or selection.call_id
     ):
         checks.add("filter", "must have at least one field set")
     check_filter(checks, selection)
@@ -62,6 +64,7 @@ def matcher(selection: api.InvocationFilter) -> Callable[[api.Invocation], bool]
             and invocation.id.startswith(selection.id_prefix)
             and (not selection.rerun_of or invocation.rerun_of == selection.rerun_of)
             and (not selection.caused_by or invocation.caused_by == selection.caused_by)
+            and (not selection.call_id or (invocation.spec.call_id or invocation.id) == selection.call_id)
             and all(invocation.spec.labels.get(key) == value for key, value in labels.items())
             and all(_within(invocation, field, bounds) for field, bounds in ranges)
         )

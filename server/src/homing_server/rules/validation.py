@@ -37,6 +37,7 @@ _RESERVED_HEADERS = frozenset(
         "x-start-time",
     }
 )
+_CALL_ID = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINES = str.maketrans(dict.fromkeys("\t\n\r"))
 _DAY_SECONDS = 24 * 3600.0
@@ -124,6 +125,13 @@ class Checks:
         self.text("request_id", value, limits.MAX_REQUEST_ID)
         if value.isprintable() and not value.isascii():
             self.add("request_id", "must have ASCII characters only")
+
+    def call_id(self, field: str, value: str) -> None:
+        """Check what shows which calls belong together; empty where there is none."""
+        if len(value) > limits.MAX_CALL_ID:
+            self.add(field, f"must have at most {limits.MAX_CALL_ID} characters, has {len(value)}")
+        elif value and not _CALL_ID.fullmatch(value):
+            self.add(field, "must have printable ASCII characters only, and no spaces")
 
     def headers(self, field: str, headers: Sequence[payload_pb2.Header]) -> None:
         """Check the names, values and size of HTTP headers."""
@@ -227,6 +235,7 @@ def check_spec(checks: Checks, spec: invocation_pb2.InvocationSpec, *, sync: boo
     if spec.HasField("http"):
         _check_http(checks, spec.http)
     checks.labels("spec.labels", spec.labels)
+    checks.call_id("spec.call_id", spec.call_id)
     check_retry_policy(checks, "spec.retry_policy", spec.retry_policy)
     if spec.HasField("attempt_timeout"):
         checks.duration("spec.attempt_timeout", spec.attempt_timeout, 0, limits.MAX_ATTEMPT_TIMEOUT)

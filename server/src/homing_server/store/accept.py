@@ -242,7 +242,7 @@ def max_age_us(spec: api.InvocationSpec, function: Function) -> int:
 
 def row_of_spec(spec: api.InvocationSpec) -> Values:
     """Return the columns that hold what was asked, the payload's body apart."""
-    return {"function": spec.function, "spec": slim(spec).SerializeToString()}
+    return {"function": spec.function, "call_id": spec.call_id or None, "spec": slim(spec).SerializeToString()}
 
 
 def label_rows(invocation_id: str, spec: api.InvocationSpec, create_us: int) -> list[dict[str, Any]]:

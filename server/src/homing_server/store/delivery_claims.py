@@ -194,6 +194,7 @@ def _message(row: Row[Any], delivery: Delivery, shown: _Shown, signing_version: 
         kind=row.kind,
         uri=uri_of(row),
         invocation_id=row.id,
+        call_id=row.call_id or "",
         function=row.function,
         state=api.InvocationState.ValueType(row.state),
         result=result,

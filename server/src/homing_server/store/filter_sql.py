@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, Select, UnaryExpression, func, literal, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    UnaryExpression,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.sql import operators
 
 from homing.v1 import invocation_pb2 as api
-from homing_core.ids import times_of_ids
+from homing_core.ids import ID_LENGTH, times_of_ids
 from homing_server.store import schema
 
 T = TypeVar("T")
@@ -76,7 +88,7 @@ def span_of(selection: api.InvocationFilter) -> Span:
 
 def indexed_parts(selection: api.InvocationFilter) -> list[IndexedPart]:
     """Return what to look for one by one: an index has the order of one function and one state, not of several."""
-    if selection.labels or selection.rerun_of or selection.caused_by:
+    if selection.labels or selection.rerun_of or selection.caused_by or selection.call_id:
         return [IndexedPart()]
     functions: Sequence[str | None] = sorted(set(selection.functions)) or [None]
     states: Sequence[int | None] = sorted(set(selection.states)) or [None]
@@ -115,7 +127,7 @@ def time_index(
 
     :param after_us: The time of acceptance at which the page begins, oldest first.
     """
-    if selection.labels or selection.rerun_of or selection.caused_by:
+    if selection.labels or selection.rerun_of or selection.caused_by or selection.call_id:
         return None
     indexes = [index for index in _TIME_INDEXES if selection.HasField(index.field)]  # type: ignore[arg-type]
     begin_us = max((_ceiling_us(getattr(selection, index.field).start_time) for index in indexes), default=0)
@@ -169,10 +181,14 @@ def conditions(
             yield from _within(column(index.column), getattr(selection, index.field))
     if selection.id_prefix:
         yield func.substr(_invocations.c.id, 1, len(selection.id_prefix)) == selection.id_prefix
-    if selection.rerun_of:
-        yield _invocations.c.rerun_of == selection.rerun_of
-    if selection.caused_by:
-        yield _invocations.c.caused_by == selection.caused_by
+    for origin, asked in (
+        (_invocations.c.rerun_of, selection.rerun_of),
+        (_invocations.c.caused_by, selection.caused_by),
+    ):
+        if asked:
+            yield origin == asked
+    if selection.call_id:
+        yield _shows(selection.call_id)
 
 
 def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Select[Any], FromClause | None]:
@@ -184,6 +200,15 @@ def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Selec
         query = query.where(label.c.key == key, label.c.value == value)
         first = label if first is None else first
     return query, first
+
+
+def _shows(call_id: str) -> ColumnElement[bool]:
+    """Return what is true of the records that show a call id: they bear it, or bear none and it is their own id."""
+    bears_it = _invocations.c.call_id == call_id
+    if len(call_id) != ID_LENGTH or times_of_ids(call_id) is None:
+        # It is no id, so one index finds them, which has the order of lists.
+        return bears_it
+    return or_(bears_it, and_(_invocations.c.id == call_id, _invocations.c.call_id.is_(None)))
 
 
 def _within(column: ColumnElement[int], bounds: api.TimeRange) -> Iterator[ColumnElement[bool]]:

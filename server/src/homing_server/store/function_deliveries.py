@@ -145,7 +145,7 @@ def _envelope(message: DeliveryMessage) -> Payload | None:
 
 
 def _draft(row: Row[Any], message: DeliveryMessage, function: Function, payload: Payload, *, now_us: int) -> Draft:
-    spec = api.InvocationSpec(function=function.name, payload=payload)
+    spec = api.InvocationSpec(function=function.name, payload=payload, call_id=row.call_id or row.id)
     return Draft(
         id=new_id(now_us),
         spec=spec,

@@ -81,6 +81,7 @@ invocations = Table(
     Column("sync", Boolean, nullable=False),
     Column("caller", String(255), nullable=False),
     Column("request_id", String(128)),
+    Column("call_id", String(128), comment="of the caller's choice; NULL where it is the id"),
     Column("fingerprint", LargeBinary, comment="SHA-256 of the request that request_id stands for"),
     Column("create_us", BigInteger, nullable=False),
     Column("start_us", BigInteger, nullable=False),
@@ -110,6 +111,7 @@ invocations = Table(
     Index("ix_invocations_end_time", "end_us", "create_us", "id", sqlite_where=text("end_us <> 0")),
     Index("ix_invocations_rerun_of", "rerun_of", sqlite_where=text("rerun_of IS NOT NULL")),
     Index("ix_invocations_caused_by", "caused_by", sqlite_where=text("caused_by IS NOT NULL")),
+    Index("ix_invocations_call_id", "call_id", "create_us", "id", sqlite_where=text("call_id IS NOT NULL")),
     # What the dispatcher looks for: all that has not ended, by who holds it.
     Index("ix_invocations_custody", "custody", "function", "due_us", "size", sqlite_where=text("custody > 0")),
     Index("ix_invocations_result_seq", "result_seq", unique=True, sqlite_where=text("result_seq IS NOT NULL")),

@@ -28,7 +28,7 @@ def count_selected(connection: Connection, selection: api.InvocationFilter, *, m
         few = conditions(selection, IndexedPart(), column=unindexed)
         query = select(_invocations.c.state, func.count()).where(*index.of(selection), *few, *accepted)
         counts = _by_state(connection, query)
-    elif selection.labels or selection.rerun_of or selection.caused_by:
+    elif selection.labels or selection.rerun_of or selection.caused_by or selection.call_id:
         # There are few of them, most often: all are looked at once, whatever their states.
         query = select(_invocations.c.state, func.count()).where(*conditions(selection, IndexedPart()))
         query, label = labelled(query, selection)

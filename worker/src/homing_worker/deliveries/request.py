@@ -62,7 +62,7 @@ def _own_headers(message: DeliveryMessage) -> Headers:
     seconds = max(0, message.end_us - message.start_us) / 1e6 if message.start_us else 0.0
     headers = [
         ("user-agent", USER_AGENT),
-        ("x-call-id", message.invocation_id),
+        ("x-call-id", message.call_id or message.invocation_id),
         ("x-function-name", message.function),
         ("x-function-status", str(function_status(message))),
         ("x-duration-seconds", f"{seconds:f}"),
@@ -71,6 +71,8 @@ def _own_headers(message: DeliveryMessage) -> Headers:
         ("x-homing-delivery-id", message.delivery_id),
         ("x-homing-depth", str(message.depth)),
     ]
+    if message.call_id:
+        headers.append(("x-homing-invocation-id", message.invocation_id))
     if message.traceparent:
         headers.append(("traceparent", message.traceparent))
     return headers

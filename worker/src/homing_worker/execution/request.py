@@ -49,9 +49,11 @@ def _common_headers(dispatch: Dispatch) -> Headers:
     own = [
         ("Content-Type", dispatch.spec.payload.content_type or "application/octet-stream"),
         ("User-Agent", USER_AGENT),
-        ("X-Call-Id", dispatch.invocation_id),
+        ("X-Call-Id", dispatch.spec.call_id or dispatch.invocation_id),
         ("X-Start-Time", str(dispatch.create_us * 1000)),
     ]
+    if dispatch.spec.call_id:
+        own.append(("X-Homing-Invocation-Id", dispatch.invocation_id))
     if dispatch.traceparent:
         own.append(("traceparent", dispatch.traceparent))
     asked = dispatch.spec.http.headers

@@ -574,6 +574,7 @@ class DeliveryMessage(google.protobuf.message.Message):
     TRIED_FIELD_NUMBER: builtins.int
     REQUIRES_FIELD_NUMBER: builtins.int
     SINCE_US_FIELD_NUMBER: builtins.int
+    CALL_ID_FIELD_NUMBER: builtins.int
     delivery_id: builtins.str
     """The id of the delivery."""
     generation: builtins.int
@@ -612,6 +613,8 @@ class DeliveryMessage(google.protobuf.message.Message):
     """Whether one of the earlier attempts was made for real, and did not fail because the circuit breaker was open."""
     since_us: builtins.int
     """When it was made, or last redriven; 0 where that was not noted."""
+    call_id: builtins.str
+    """The call id that the caller chose; empty where it is the id of the invocation."""
     @property
     def callback(self) -> homing.v1.policy_pb2.Callback:
         """The callback to call, where it is one."""
@@ -664,9 +667,10 @@ class DeliveryMessage(google.protobuf.message.Message):
         tried: builtins.bool = ...,
         requires: collections.abc.Iterable[builtins.str] | None = ...,
         since_us: builtins.int = ...,
+        call_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["callback", b"callback", "failure", b"failure", "request", b"request", "response", b"response", "result", b"result"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "callback", b"callback", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "requires", b"requires", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "since_us", b"since_us", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_count", b"attempt_count", "call_id", b"call_id", "callback", b"callback", "delivery_id", b"delivery_id", "depth", b"depth", "end_us", b"end_us", "failure", b"failure", "function", b"function", "function_revision", b"function_revision", "gateway_url", b"gateway_url", "generation", b"generation", "invocation_id", b"invocation_id", "kind", b"kind", "prior_attempts", b"prior_attempts", "request", b"request", "requires", b"requires", "response", b"response", "result", b"result", "result_url", b"result_url", "signing_version", b"signing_version", "since_us", b"since_us", "start_us", b"start_us", "state", b"state", "traceparent", b"traceparent", "tried", b"tried", "uri", b"uri"]) -> None: ...
 
 Global___DeliveryMessage: typing_extensions.TypeAlias = DeliveryMessage
 
