@@ -181,14 +181,7 @@ def conditions(
             yield from _within(column(index.column), getattr(selection, index.field))
     if selection.id_prefix:
         yield func.substr(_invocations.c.id, 1, len(selection.id_prefix)) == selection.id_prefix
-    for origin, asked in (
-        (_invocations.c.rerun_of, selection.rerun_of),
-        (_invocations.c.caused_by, selection.caused_by),
-    ):
-        if asked:
-            yield origin == asked
-    if selection.call_id:
-        yield _shows(selection.call_id)
+    yield from _belonging(selection)
 
 
 def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Select[Any], FromClause | None]:
@@ -200,6 +193,16 @@ def labelled(query: Select[Any], selection: api.InvocationFilter) -> tuple[Selec
         query = query.where(label.c.key == key, label.c.value == value)
         first = label if first is None else first
     return query, first
+
+
+def _belonging(selection: api.InvocationFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield what is true of the records that belong to others as a filter says."""
+    if selection.rerun_of:
+        yield _invocations.c.rerun_of == selection.rerun_of
+    if selection.caused_by:
+        yield _invocations.c.caused_by == selection.caused_by
+    if selection.call_id:
+        yield _shows(selection.call_id)
 
 
 def _shows(call_id: str) -> ColumnElement[bool]:
