@@ -10,68 +10,35 @@ import asyncio
 import resource
 from collections import Counter
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+SILENT_SECONDS: Final = 30.0
+"""A request has come after so many seconds, from the beginning of its connection or the end of the one before."""
 _MOST: Final = 1_000
 _MOST_OF_A_PEER: Final = 250
 _MOST_FOR_A_MOMENT: Final = 4_000
 _MOMENT_SECONDS: Final = 0.5
-_SILENT_SECONDS: Final = 30.0
-"""A request has come after so many seconds, from the beginning of its connection or the end of the one before."""
 
 
-class Connection(web.RequestHandler):
-    """One connection."""
+class LimitedConnection(Protocol):
+    """A connection that can be counted, and closed while it is idle."""
 
-    __slots__ = ("_limit", "busy", "opened_at", "peer")
+    @property
+    def peer(self) -> str:
+        """The address that it comes from."""
 
-    def __init__(self, limit: ConnectionLimit, server: web.Server) -> None:
-        """Prepare to serve.
+    @property
+    def opened_at(self) -> float:
+        """When it was opened, by the clock of the event loop."""
 
-        :param limit: Counts connections.
-        :param server: Handles requests.
-        """
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # it is None where nothing is logged
-            keepalive_timeout=_SILENT_SECONDS,
-        )
-        self._limit = limit
-        self.peer = ""
-        self.opened_at = 0.0
-        """By the clock of the event loop."""
-        self.busy = 0
+    @property
+    def busy(self) -> int:
         """How many of its requests are being handled."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve it, in place of an idle one where there are too many."""
-        super().connection_made(transport)
-        self.opened_at = asyncio.get_running_loop().time()
-        name = transport.get_extra_info("peername")
-        self.peer = str(name[0]) if name else ""
-        self._limit.opened(self)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Count it no more."""
-        self._limit.closed(self)
-        super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what cannot be served; what cannot be read is no fault of ours, and nothing for the log."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return super().handle_error(request, status, exc, message)
-        response = web.Response(status=status, text="the request cannot be read\n")
-        response.force_close()
-        return response
+    def force_close(self) -> None:
+        """Close it at once."""
 
 
 class ConnectionLimit:
@@ -80,12 +47,12 @@ class ConnectionLimit:
     def __init__(self) -> None:
         # Files are needed for more than this, by gRPC above all.
         self._most = min(_MOST_FOR_A_MOMENT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[LimitedConnection, None] = {}
         """The oldest first."""
         self._peers: Counter[str] = Counter()
         self._clearing: asyncio.TimerHandle | None = None
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: LimitedConnection) -> None:
         """Take a connection in; where there are too many, close those that are idle soon."""
         if len(self._connections) >= self._most:
             connection.force_close()
@@ -95,7 +62,7 @@ class ConnectionLimit:
         if self._clearing is None and self._too_many(connection.peer):
             self._clear_later()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: LimitedConnection) -> None:
         """Forget a connection."""
         if connection in self._connections:
             del self._connections[connection]
@@ -126,6 +93,56 @@ class ConnectionLimit:
             if not connection.busy:
                 self.closed(connection)
                 connection.force_close()
+
+
+class Connection(web.RequestHandler):
+    """One connection to a server of aiohttp's."""
+
+    __slots__ = ("_limit", "busy", "opened_at", "peer")
+
+    def __init__(self, limit: ConnectionLimit, server: web.Server) -> None:
+        """Prepare to serve.
+
+        :param limit: Counts connections.
+        :param server: Handles requests.
+        """
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # it is None where nothing is logged
+            keepalive_timeout=SILENT_SECONDS,
+        )
+        self._limit = limit
+        self.peer = ""
+        self.opened_at = 0.0
+        self.busy = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve it, in place of an idle one where there are too many."""
+        super().connection_made(transport)
+        self.opened_at = asyncio.get_running_loop().time()
+        name = transport.get_extra_info("peername")
+        self.peer = str(name[0]) if name else ""
+        self._limit.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count it no more."""
+        self._limit.closed(self)
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what cannot be served; what cannot be read is no fault of ours, and nothing for the log."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
+        response = web.Response(status=status, text="the request cannot be read\n")
+        response.force_close()
+        return response
 
 
 @web.middleware

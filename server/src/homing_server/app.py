@@ -54,6 +54,8 @@ from homing_server.front.api.signing_key_service import SigningKeyService
 from homing_server.front.grpc.server import GrpcFront
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.host_names import HostNames, is_loopback
+from homing_server.front.http.operations import Operations
+from homing_server.front.http.root import Root
 from homing_server.front.http.server import HttpFront
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
@@ -203,29 +205,11 @@ class Server:
         )
         self._key_cache = KeyCache(self._database, root_key=settings.root_key.get_secret_value())
         self._refusals = Refusals()
-        keys = self._key_cache if settings.authentication else None
         if settings.authentication:
             self._control.on_keys_changed(self._key_cache.load)
         self._readers = Readers()
-        self._grpc = GrpcFront(
-            settings.grpc_listen,
-            self._services(guard, wait_reasons),
-            tls=settings.tls,
-            compress=settings.compress_responses,
-            keys=keys,
-            serving=Serving(Calls(), self._refusals),
-            readers=self._readers,
-        )
-        self._http = HttpFront(
-            settings.http_listen,
-            self._metrics,
-            DataPort(self._blobs, self._urls),
-            tls=settings.tls,
-            keys=keys,
-            refusals=self._refusals,
-            names=HostNames.of(settings.http_listen, settings.data_url),
-        )
-
+        self._operations = Operations(self._metrics)
+        self._grpc, self._http = self._fronts(self._services(guard, wait_reasons))
         self._set_up_connections()
 
     def _services(self, guard: Guard, wait_reasons: WaitReasons) -> Services:
@@ -264,6 +248,29 @@ class Server:
             signing_keys=SigningKeyService(self._signing_keys),
             keys=KeyService(ApiKeys(self._database, self._key_cache, self._control, self._keyring)),
         )
+
+    def _fronts(self, services: Services) -> tuple[GrpcFront, HttpFront]:
+        """Build what the API is called by."""
+        settings = self._settings
+        keys = self._key_cache if settings.authentication else None
+        calls = Calls()
+        grpc = GrpcFront(
+            settings.grpc_listen,
+            services,
+            tls=settings.tls,
+            compress=settings.compress_responses,
+            keys=keys,
+            serving=Serving(calls, self._refusals),
+            readers=self._readers,
+        )
+        root = Root(
+            [*self._operations.areas, *DataPort(self._blobs, self._urls).areas],
+            keys=keys,
+            calls=calls,
+            refusals=self._refusals,
+            names=HostNames.of(settings.http_listen, settings.data_url),
+        )
+        return grpc, HttpFront(settings.http_listen, root, tls=settings.tls)
 
     def _set_up_connections(self) -> None:
         """Say what is set up, in this order, over each connection to the broker, and what is forgotten with it.
@@ -380,7 +387,8 @@ class Server:
         self._bulk_calls.close()
         self._sync_calls.drain()
         await self._hub.close()
-        await self._grpc.stop(self._settings.drain_timeout)
+        grace = self._settings.drain_timeout
+        await asyncio.gather(self._grpc.stop(grace), self._http.drain(grace))
         await self._http.stop()
         self._readers.close()
 
@@ -407,7 +415,7 @@ class Server:
         return True
 
     async def _set_serving(self, *, serving: bool) -> None:
-        self._http.set_serving(serving)
+        self._operations.set_serving(serving)
         await self._grpc.set_serving(serving)
 
 

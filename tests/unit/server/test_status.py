@@ -224,7 +224,7 @@ async def test_codes_are_those_of_the_errors(
 async def test_every_kind_of_error_is_one_of_grpc_s_and_of_http_s(failing: Failing, stub: Any, code: Code) -> None:
     failing.error = ApiError(code=code, reason=ErrorReason.INTERNAL, message="no")
     assert (await see(stub)).code is grpc.StatusCode[code.name]
-    assert 400 <= refusal(failing.error).status < 600
+    assert 400 <= refusal(failing.error).status_code < 600
 
 
 async def test_unexpected_errors_keep_their_text_to_themselves(failing: Failing, stub: Any) -> None:

@@ -1,1 +1,1 @@
-"""The HTTP door: health, metrics, and the data port that workers read and store large bodies by."""
+"""The HTTP port: health, metrics, and the data port that workers read and store large bodies by."""

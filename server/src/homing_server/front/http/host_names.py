@@ -6,6 +6,7 @@ loopback to whoever is here. The name gives it away: requests to a loopback addr
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import Self
@@ -41,6 +42,7 @@ class HostNames:
         return is_loopback(name) or name == self.also
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Tell whether a name or address, the latter maybe in brackets, is that of loopback."""
     host = host.strip("[]").lower()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
+from starlette.responses import PlainTextResponse, Response
 
 from homing_server.errors import ApiError, Code, ErrorReason
 
@@ -29,12 +29,23 @@ _STATUSES: Final[Mapping[Code, int]] = {
 _INSUFFICIENT_STORAGE: Final = 507
 
 
-def refusal(error: ApiError) -> web.Response:
-    """Return the answer that tells of an error."""
-    status = _INSUFFICIENT_STORAGE if error.reason is ErrorReason.DISK_FULL else _STATUSES[error.code]
-    response = web.Response(status=status, text=f"{error}\n")
+def status_code(error: ApiError) -> int:
+    """Return the status that tells of an error."""
+    return _INSUFFICIENT_STORAGE if error.reason is ErrorReason.DISK_FULL else _STATUSES[error.code]
+
+
+def error_headers(error: ApiError) -> dict[str, str]:
+    """Return the headers that go with an error: how to show a key, or when to come again."""
+    headers = {}
     if error.code is Code.UNAUTHENTICATED:
-        response.headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return response
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.reason is ErrorReason.SERVER_STOPPING:
+        headers["Connection"] = "close"
+    return headers
+
+
+def refusal(error: ApiError) -> Response:
+    """Return the answer that tells of an error in a line of text."""
+    return PlainTextResponse(f"{error}\n", status_code=status_code(error), headers=error_headers(error))
