@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from homing import AsyncClient, DeliveryState, InvocationState, RetryPolicy
+from support import served
 from support.earlier import run_earlier, run_present, unpack
 from support.gauges import gauges_after, settled_gauges
 from support.inbox import eventually
@@ -134,3 +136,25 @@ async def test_p5_nothing_is_lost_when_an_installation_is_upgraded_as_it_runs(cl
         await asyncio.to_thread(later.start)
         await work.ended()
         await check_conservation(cluster)
+
+
+async def test_a_function_of_a_kind_that_a_worker_does_not_know_waits_for_one_that_knows_it(
+    cluster: Cluster, earlier: Path
+) -> None:
+    await asyncio.to_thread(cluster.start_server)
+    old = cluster.new_worker()
+    run_earlier(old, earlier)
+    await asyncio.to_thread(old.start)
+    async with AsyncClient(cluster.target, timeout=60) as client:
+        await client.functions.deploy(name="site", command=["cat"])
+        assert (await client.invoke("site", "cat")).text == "cat"
+        await client.functions.deploy(name="site", http_command=[sys.executable, served.__file__])
+        call = await client.invoke_async("site", "served")
+        # What the old worker knows it still does, and by then it has seen the other.
+        await client.functions.deploy(name="echo", command=["cat"])
+        assert (await client.invoke("echo", "hello")).text == "hello"
+        assert not (await client.get(call.id)).attempts
+
+        await asyncio.to_thread(cluster.start_worker)
+        record = await call.wait(timeout=60)
+    assert (record.state, record.result and record.result.text) == (InvocationState.SUCCEEDED, "served")

@@ -34,6 +34,12 @@ def deploy(
         list[str] | None,
         typer.Argument(metavar="PROGRAM", help="A program to run once a call, with its arguments; behind --."),
     ] = None,
+    http: Annotated[
+        bool,
+        typer.Option(
+            "--http", help="The program is not run once a call, but stays: it answers HTTP on the port in $PORT."
+        ),
+    ] = False,
     image: Annotated[str | None, typer.Option(help="A container image that answers HTTP on port 8080.")] = None,
     command: Annotated[
         str | None, typer.Option(help="A program to run once a call, as one text; no shell is involved.")
@@ -110,6 +116,7 @@ def deploy(
     Examples:
       homing deploy figlet --image figlet:1 --max-instances 2
       homing deploy upper -- tr a-z A-Z
+      homing deploy site --http --concurrency 20 -- node server.js
       homing deploy mailer --image mailer:1 --secret smtp-password
       homing deploy scan --image scan:1 --on-success function:resize --on-failure amqp:failures/scan
       homing deploy legacy --url http://10.0.0.7:8080/run --attempt-timeout 30s
@@ -119,9 +126,13 @@ def deploy(
     """  # noqa: D301 - click wants the character
     if program and command is not None:
         raise typer.BadParameter("the program is given twice", param_hint="--command")
+    words = program or (None if command is None else _words(command))
+    if http and not words:
+        raise typer.BadParameter("tells how a program is run, and none is given", param_hint="--http")
     options = _named(
         image=image,
-        command=program or (None if command is None else _words(command)),
+        command=None if http else words,
+        http_command=words if http else None,
         url=url,
         env=pairs("--env", env),
         labels=pairs("--label", label),

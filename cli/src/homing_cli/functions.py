@@ -98,6 +98,8 @@ def source_of(function: Function) -> str:
     """Return what a function runs, in words."""
     if function.command is not None:
         return f"command {shlex.join(function.command)}"
+    if function.http_command is not None:
+        return f"http command {shlex.join(function.http_command)}"
     return f"image {function.image}" if function.image is not None else f"url {function.url}"
 
 

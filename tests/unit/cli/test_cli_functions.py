@@ -77,7 +77,18 @@ def test_deploy_sends_every_option(scripted_server: ScriptedServer) -> None:
     )
     named = set(scripted_server.requests["DeployFunction"][0].update_mask.paths)
     assert named == set(function_pb2.Function.DESCRIPTOR.fields_by_name) - {
-        *("name", "command", "url", "secrets", "revision", "create_time", "update_time", "paused", "rollout_revision")
+        *(
+            "name",
+            "command",
+            "http_command",
+            "url",
+            "secrets",
+            "revision",
+            "create_time",
+            "update_time",
+            "paused",
+            "rollout_revision",
+        )
     }
 
 
@@ -149,6 +160,14 @@ def test_deploy_tells_that_somebody_was_faster(scripted_server: ScriptedServer) 
     [
         (["--", "tr", "-d", "a b"], function_pb2.Function(command=function_pb2.Command(args=["tr", "-d", "a b"]))),
         (["--command", "tr -d 'a b'"], function_pb2.Function(command=function_pb2.Command(args=["tr", "-d", "a b"]))),
+        (
+            ["--http", "--", "node", "a b"],
+            function_pb2.Function(http_command=function_pb2.Command(args=["node", "a b"])),
+        ),
+        (
+            ["--http", "--command", "node x"],
+            function_pb2.Function(http_command=function_pb2.Command(args=["node", "x"])),
+        ),
         (["--url", "http://localhost:1/x"], function_pb2.Function(url="http://localhost:1/x")),
     ],
     ids=str,
@@ -163,6 +182,18 @@ def test_deploy_takes_one_source(
 
     assert result.exit_code == 0, result.stderr
     assert scripted_server.requests["DeployFunction"][0].function == function
+
+
+def test_a_program_that_serves_is_told_apart(scripted_server: ScriptedServer) -> None:
+    function = function_pb2.Function(name="f", http_command=function_pb2.Command(args=["node", "site.js"]))
+    scripted_server.script("GetFunction", function_service_pb2.GetFunctionResponse(function=function))
+
+    shown = [re.split(r"\s{2,}", line.strip()) for line in homing("functions", "f").stdout.splitlines()]
+    without = homing("deploy", "f", "--http")
+
+    assert ["source", "http command node site.js"] in shown
+    assert without.exit_code == 2
+    assert "tells how a program is run, and none is given" in without.stderr
 
 
 def test_functions_are_a_table_or_json_lines(scripted_server: ScriptedServer) -> None:

@@ -186,6 +186,9 @@ def test_a_function_is_told_in_full() -> None:
     function = convert.function(message)
 
     assert (function.image, function.command, function.url) == (None, ("cat", "-"), None)
+    assert function.http_command is None
+    served = convert.function(function_pb2.Function(http_command=function_pb2.Command(args=["node", "site.js"])))
+    assert (served.command, served.http_command) == (None, ("node", "site.js"))
     assert function.limits == homing.Limits(memory_bytes=2**33, cpu_millis=500, pids=10)
     assert function.idle_timeout == timedelta(minutes=1)
     assert (function.record_sync, function.retry_policy, function.revision) == (False, None, 4)

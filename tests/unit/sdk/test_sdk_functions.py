@@ -82,6 +82,10 @@ def test_deploy_sends_what_it_is_given(driver: Driver, functions: Any, scripted_
     ("source", "expected"),
     [
         ({"command": ["cat", "-"]}, function_pb2.Function(name="f", command=function_pb2.Command(args=["cat", "-"]))),
+        (
+            {"http_command": ["node", "site.js"]},
+            function_pb2.Function(name="f", http_command=function_pb2.Command(args=["node", "site.js"])),
+        ),
         ({"command": []}, function_pb2.Function(name="f", command=function_pb2.Command())),
         ({"url": "http://localhost:1"}, function_pb2.Function(name="f", url="http://localhost:1")),
     ],
@@ -104,7 +108,7 @@ def test_a_function_has_one_source(
 @pytest.mark.parametrize(
     "case",
     [
-        ({}, homing.InvalidRequestError, "image, command, url: one of them must be given; none is given"),
+        ({}, homing.InvalidRequestError, "image, command, http_command, url: one of them must be given; none is given"),
         (
             {"image": "a", "url": "b"},
             homing.InvalidRequestError,
@@ -113,6 +117,12 @@ def test_a_function_has_one_source(
         ({"name": None, "image": "a"}, TypeError, "name must be str, not NoneType"),
         ({"command": "cat"}, TypeError, "command must be a list of str, not str"),
         ({"command": [1]}, TypeError, "command must be str, not int"),
+        ({"http_command": "node"}, TypeError, "http_command must be a list of str, not str"),
+        (
+            {"command": ["a"], "http_command": ["b"]},
+            homing.InvalidRequestError,
+            "only one of them may be given; command and http_command are given",
+        ),
         ({"image": "a", "limits": {}}, TypeError, "limits must be Limits, not dict"),
         ({"image": "a", "limits": Limits(memory_bytes=-1)}, homing.InvalidRequestError, r"limits\.memory_bytes: must"),
         ({"image": "a", "concurrency": "2"}, TypeError, "concurrency must be int, not str"),

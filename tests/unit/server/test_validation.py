@@ -402,11 +402,17 @@ def command(*args: str) -> Function:
 
 bad_functions: list[tuple[Function, str, str]] = [
     (function(name="a_b"), "function.name", f"{NAME_RULE}, is 'a_b'"),
-    (Function(name="resize"), "function", "must have one source: image, command or url"),
+    (Function(name="resize"), "function", "must have one source: image, command, http_command or url"),
     (function(image=""), "function.image", "must be the name of an image, of 1 to 512 printable characters"),
     (function(image="i" * 513), "function.image", "of 1 to 512 printable characters"),
     (function(image="a\nb"), "function.image", "of 1 to 512 printable characters"),
     (command(), "function.command.args", "must name a program"),
+    (Function(name="resize", http_command=function_pb2.Command()), "function.http_command.args", "must name a program"),
+    (
+        Function(name="resize", http_command=function_pb2.Command(args=["cat", "a\0b"])),
+        "function.http_command.args[1]",
+        "must not have NUL in it",
+    ),
     (command("", "x"), "function.command.args", "must name a program"),
     (command("cat", "a\0b"), "function.command.args[1]", "must not have NUL in it"),
     (command("x" * 65537), "function.command.args[0]", "must have at most 65536 characters, has 65537"),

@@ -19,7 +19,8 @@ from homing_worker.reporting import logs
 from homing_worker.reporting.logs import InvocationLog, LogPublisher
 from homing_worker.runtime import attribution
 from homing_worker.runtime.attribution import Attribution
-from homing_worker.runtime.container_log import Frames, WrittenLines
+from homing_worker.runtime.container_log import Frames
+from homing_worker.runtime.instance_log import WrittenLines
 
 MS = 1000
 

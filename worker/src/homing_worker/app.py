@@ -43,6 +43,7 @@ from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.data_ports import DataPorts
 from homing_worker.runtime.docker import DockerRuntime
+from homing_worker.runtime.http_command import HttpCommandRuntime
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.url import UrlRuntime
@@ -77,7 +78,9 @@ class Worker:
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._progress = ProgressEndpoint(self._gate, listen=settings.progress_listen, url=settings.progress_url)
-        runtimes = [UrlRuntime(settings.function_guard), *map(self._make_runtime, settings.runtimes)]
+        runtimes: list[Runtime] = [UrlRuntime(settings.function_guard)]
+        for name in settings.runtimes:
+            runtimes += self._make_runtimes(name)
         self._runtimes = {runtime.source: runtime for runtime in runtimes}
         tombstones = Tombstones()
         rng = random.Random()  # noqa: S311 jitter
@@ -208,21 +211,32 @@ class Worker:
             self._secrets.forget(name)
         self._lanes.change(name, state, revision)
 
-    def _make_runtime(self, name: str) -> Runtime:
+    def _make_runtimes(self, name: str) -> Sequence[Runtime]:
+        settings = self._settings
         match name:
             case "docker":
-                return DockerRuntime(
-                    url=self._settings.docker_url,
-                    data_dir=self._settings.data_dir,
+                docker = DockerRuntime(
+                    url=settings.docker_url,
+                    data_dir=settings.data_dir,
                     files=self._secret_files,
-                    defaults=self._settings.container_defaults,
+                    defaults=settings.container_defaults,
                     owner=self.name,
-                    start_timeout=self._settings.start_timeout,
-                    pull_timeout=self._settings.pull_timeout,
-                    stop_grace=self._settings.stop_grace,
+                    start_timeout=settings.start_timeout,
+                    pull_timeout=settings.pull_timeout,
+                    stop_grace=settings.stop_grace,
                 )
+                return (docker,)
             case "process":
-                return ProcessRuntime(self._secret_files, CommandUsers(self._settings.command_uids))
+                users = CommandUsers(settings.command_uids)
+                programs = HttpCommandRuntime(
+                    self._secret_files,
+                    users,
+                    data_dir=settings.data_dir,
+                    owner=self.name,
+                    start_timeout=settings.start_timeout,
+                    stop_grace=settings.stop_grace,
+                )
+                return ProcessRuntime(self._secret_files, users), programs
             case _:
                 raise ValueError(f"there is no runtime {name}")
 

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Command is a program that is run once a call, with the payload on its standard input.
+// Command is a program on the worker's host.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The program and its arguments; no shell is involved. At most 1,000, of at most 65,536 characters each.
@@ -146,6 +146,7 @@ type Function struct {
 	//	*Function_Image
 	//	*Function_Command
 	//	*Function_Url
+	//	*Function_HttpCommand
 	Source isFunction_Source `protobuf_oneof:"source"`
 	// Environment variables of its instances: at most 256, of names up to 255 and values up to 65,536 characters.
 	Env map[string]string `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -267,6 +268,15 @@ func (x *Function) GetUrl() string {
 		}
 	}
 	return ""
+}
+
+func (x *Function) GetHttpCommand() *Command {
+	if x != nil {
+		if x, ok := x.Source.(*Function_HttpCommand); ok {
+			return x.HttpCommand
+		}
+	}
+	return nil
 }
 
 func (x *Function) GetEnv() map[string]string {
@@ -433,7 +443,7 @@ type Function_Image struct {
 }
 
 type Function_Command struct {
-	// A program on the worker's host.
+	// A program on the worker's host that is run once a call, with the payload on its standard input.
 	Command *Command `protobuf:"bytes,3,opt,name=command,proto3,oneof"`
 }
 
@@ -442,11 +452,20 @@ type Function_Url struct {
 	Url string `protobuf:"bytes,4,opt,name=url,proto3,oneof"`
 }
 
+type Function_HttpCommand struct {
+	// A program on the worker's host that answers HTTP on the port of 127.0.0.1 that its environment variable `PORT`
+	// names. It is started once and stays, as a container does, and is ready when that port takes connections, or as
+	// the annotation `com.openfaas.ready.http.path` says. A worker that does not know it does not run it.
+	HttpCommand *Command `protobuf:"bytes,27,opt,name=http_command,json=httpCommand,proto3,oneof"`
+}
+
 func (*Function_Image) isFunction_Source() {}
 
 func (*Function_Command) isFunction_Source() {}
 
 func (*Function_Url) isFunction_Source() {}
+
+func (*Function_HttpCommand) isFunction_Source() {}
 
 var File_homing_v1_function_proto protoreflect.FileDescriptor
 
@@ -459,13 +478,13 @@ const file_homing_v1_function_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
 	"\n" +
 	"cpu_millis\x18\x02 \x01(\x05R\tcpuMillis\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x05R\x04pids\"\xd8\n" +
-	"\n" +
+	"\x04pids\x18\x03 \x01(\x05R\x04pids\"\x91\v\n" +
 	"\bFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x05image\x18\x02 \x01(\tH\x00R\x05image\x12.\n" +
 	"\acommand\x18\x03 \x01(\v2\x12.homing.v1.CommandH\x00R\acommand\x12\x12\n" +
-	"\x03url\x18\x04 \x01(\tH\x00R\x03url\x12.\n" +
+	"\x03url\x18\x04 \x01(\tH\x00R\x03url\x127\n" +
+	"\fhttp_command\x18\x1b \x01(\v2\x12.homing.v1.CommandH\x00R\vhttpCommand\x12.\n" +
 	"\x03env\x18\x05 \x03(\v2\x1c.homing.v1.Function.EnvEntryR\x03env\x12\x18\n" +
 	"\asecrets\x18\x06 \x03(\tR\asecrets\x127\n" +
 	"\x06labels\x18\a \x03(\v2\x1f.homing.v1.Function.LabelsEntryR\x06labels\x12F\n" +
@@ -534,24 +553,25 @@ var file_homing_v1_function_proto_goTypes = []any{
 }
 var file_homing_v1_function_proto_depIdxs = []int32{
 	0,  // 0: homing.v1.Function.command:type_name -> homing.v1.Command
-	3,  // 1: homing.v1.Function.env:type_name -> homing.v1.Function.EnvEntry
-	4,  // 2: homing.v1.Function.labels:type_name -> homing.v1.Function.LabelsEntry
-	5,  // 3: homing.v1.Function.annotations:type_name -> homing.v1.Function.AnnotationsEntry
-	1,  // 4: homing.v1.Function.limits:type_name -> homing.v1.Limits
-	6,  // 5: homing.v1.Function.idle_timeout:type_name -> google.protobuf.Duration
-	7,  // 6: homing.v1.Function.retry_policy:type_name -> homing.v1.RetryPolicy
-	6,  // 7: homing.v1.Function.attempt_timeout:type_name -> google.protobuf.Duration
-	6,  // 8: homing.v1.Function.max_age:type_name -> google.protobuf.Duration
-	6,  // 9: homing.v1.Function.retention:type_name -> google.protobuf.Duration
-	8,  // 10: homing.v1.Function.on_success:type_name -> homing.v1.Destination
-	8,  // 11: homing.v1.Function.on_failure:type_name -> homing.v1.Destination
-	9,  // 12: homing.v1.Function.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 13: homing.v1.Function.update_time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	0,  // 1: homing.v1.Function.http_command:type_name -> homing.v1.Command
+	3,  // 2: homing.v1.Function.env:type_name -> homing.v1.Function.EnvEntry
+	4,  // 3: homing.v1.Function.labels:type_name -> homing.v1.Function.LabelsEntry
+	5,  // 4: homing.v1.Function.annotations:type_name -> homing.v1.Function.AnnotationsEntry
+	1,  // 5: homing.v1.Function.limits:type_name -> homing.v1.Limits
+	6,  // 6: homing.v1.Function.idle_timeout:type_name -> google.protobuf.Duration
+	7,  // 7: homing.v1.Function.retry_policy:type_name -> homing.v1.RetryPolicy
+	6,  // 8: homing.v1.Function.attempt_timeout:type_name -> google.protobuf.Duration
+	6,  // 9: homing.v1.Function.max_age:type_name -> google.protobuf.Duration
+	6,  // 10: homing.v1.Function.retention:type_name -> google.protobuf.Duration
+	8,  // 11: homing.v1.Function.on_success:type_name -> homing.v1.Destination
+	8,  // 12: homing.v1.Function.on_failure:type_name -> homing.v1.Destination
+	9,  // 13: homing.v1.Function.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: homing.v1.Function.update_time:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_homing_v1_function_proto_init() }
@@ -564,6 +584,7 @@ func file_homing_v1_function_proto_init() {
 		(*Function_Image)(nil),
 		(*Function_Command)(nil),
 		(*Function_Url)(nil),
+		(*Function_HttpCommand)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

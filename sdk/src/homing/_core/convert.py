@@ -241,6 +241,7 @@ def function(message: function_pb2.Function) -> Function:
         name=message.name,
         image=message.image if source == "image" else None,
         command=tuple(message.command.args) if source == "command" else None,
+        http_command=tuple(message.http_command.args) if source == "http_command" else None,
         url=message.url if source == "url" else None,
         env=dict(message.env),
         labels=dict(message.labels),

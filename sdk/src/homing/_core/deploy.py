@@ -12,7 +12,7 @@ from homing._core.policy import RetryPolicy
 from homing._core.spec import Seconds, duration, policy_message
 from homing.v1 import function_pb2, function_service_pb2
 
-_SOURCES: Final = ("image", "command", "url")
+_SOURCES: Final = ("image", "command", "http_command", "url")
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -20,6 +20,7 @@ class FunctionOptions(TypedDict, total=False):
 
     image: str | None
     command: Sequence[str] | None
+    http_command: Sequence[str] | None
     url: str | None
     env: Mapping[str, str] | None
     labels: Mapping[str, str] | None
@@ -50,7 +51,7 @@ def deploy_request(
     """
     request = _request(name, options, expected_revision, force=force)
     if request.function.WhichOneof("source") is None:
-        raise check.invalid("image, command, url", "one of them must be given; none is given")
+        raise check.invalid(", ".join(_SOURCES), "one of them must be given; none is given")
     return request
 
 
@@ -94,7 +95,7 @@ def _request(
         raise TypeError(f"a function has no {min(unknown)!r}")
     sources = [source for source in _SOURCES if options.get(source) is not None]
     if len(sources) > 1:
-        raise check.invalid("image, command, url", f"only one of them may be given; {' and '.join(sources)} are given")
+        raise check.invalid(", ".join(_SOURCES), f"only one of them may be given; {' and '.join(sources)} are given")
     function = function_pb2.Function(
         name=check.text("name", name),
         **{option: _MESSAGES[option](option, value) for option, value in options.items() if value is not None},
@@ -122,6 +123,7 @@ def _command(name: str, command: object) -> function_pb2.Command:
 _MESSAGES: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "image": check.text,
     "command": _command,
+    "http_command": _command,
     "url": check.text,
     "env": check.text_map,
     "labels": check.text_map,

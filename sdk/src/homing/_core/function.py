@@ -32,6 +32,8 @@ class Function:
     """The container image, which answers HTTP on port 8080."""
     command: Sequence[str] | None
     """The program and its arguments, run on the worker's host once a call."""
+    http_command: Sequence[str] | None
+    """The program and its arguments, which stays on the worker's host and answers HTTP on the port in ``PORT``."""
     url: str | None
     """Where the function already runs."""
     env: Mapping[str, str]

@@ -29,6 +29,7 @@ class Functions:
         name: str,
         image: str | None = None,
         command: Sequence[str] | None = None,
+        http_command: Sequence[str] | None = None,
         url: str | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -53,8 +54,11 @@ class Functions:
         """Create a function or, where the name exists, change it as a whole. Durations are seconds or timedeltas.
 
         :param name: Letters a to z, digits and hyphens, at most 63 characters.
-        :param image: A container image that answers HTTP on port 8080. Exactly one of image, command and url is given.
+        :param image: A container image that answers HTTP on port 8080. Exactly one of image,
+            command, http_command and url is given.
         :param command: A program and its arguments, run on the worker's host once a call.
+        :param http_command: A program and its arguments that is started on the worker's host and stays: it answers HTTP
+            on the port of 127.0.0.1 that its environment variable ``PORT`` names.
         :param url: Where the function already runs.
         :param env: Environment variables of its instances.
         :param labels: For finding it.
@@ -88,6 +92,7 @@ class Functions:
         options = FunctionOptions(
             image=image,
             command=command,
+            http_command=http_command,
             url=url,
             env=env,
             labels=labels,

@@ -268,6 +268,7 @@ def check_function(function: function_pb2.Function) -> None:
     """
     rules = Rules()
     rules.count("function.command.args", function.command.args, _MAX_ARGUMENTS)
+    rules.count("function.http_command.args", function.http_command.args, _MAX_ARGUMENTS)
     rules.count("function.env", function.env, _MAX_ENV)
     rules.count("function.labels", function.labels, _MAX_LABELS)
     rules.count("function.annotations", function.annotations, _MAX_ANNOTATIONS)
@@ -324,10 +325,9 @@ def _check_source(rules: Rules, function: function_pb2.Function) -> None:
             if not function.image or len(function.image) > 512 or not function.image.isprintable():
                 rules.add("function.image", "must be the name of an image, of 1 to 512 printable characters")
         case "command":
-            if not function.command.args or not function.command.args[0]:
-                rules.add("function.command.args", "must name a program")
-            for place, argument in enumerate(function.command.args):
-                rules.content(f"function.command.args[{place}]", argument)
+            _check_command(rules, "function.command", function.command)
+        case "http_command":
+            _check_command(rules, "function.http_command", function.http_command)
         case "url":
             rules.url("function.url", function.url)
             if "?" in function.url:
@@ -335,7 +335,14 @@ def _check_source(rules: Rules, function: function_pb2.Function) -> None:
             if function.secrets:
                 rules.add("function.secrets", "are for images and commands only: what a URL leads to runs elsewhere")
         case _:
-            rules.add("function", "must have one source: image, command or url")
+            rules.add("function", "must have one source: image, command, http_command or url")
+
+
+def _check_command(rules: Rules, field: str, command: function_pb2.Command) -> None:
+    if not command.args or not command.args[0]:
+        rules.add(f"{field}.args", "must name a program")
+    for place, argument in enumerate(command.args):
+        rules.content(f"{field}.args[{place}]", argument)
 
 
 def _check_instances(rules: Rules, prefix: str, function: function_pb2.Function) -> None:

@@ -23,7 +23,7 @@ DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
 class Command(google.protobuf.message.Message):
-    """Command is a program that is run once a call, with the payload on its standard input."""
+    """Command is a program on the worker's host."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -127,6 +127,7 @@ class Function(google.protobuf.message.Message):
     IMAGE_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
     URL_FIELD_NUMBER: builtins.int
+    HTTP_COMMAND_FIELD_NUMBER: builtins.int
     ENV_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
@@ -175,7 +176,14 @@ class Function(google.protobuf.message.Message):
     """
     @property
     def command(self) -> Global___Command:
-        """A program on the worker's host."""
+        """A program on the worker's host that is run once a call, with the payload on its standard input."""
+
+    @property
+    def http_command(self) -> Global___Command:
+        """A program on the worker's host that answers HTTP on the port of 127.0.0.1 that its environment variable `PORT`
+        names. It is started once and stays, as a container does, and is ready when that port takes connections, or as
+        the annotation `com.openfaas.ready.http.path` says. A worker that does not know it does not run it.
+        """
 
     @property
     def env(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -244,6 +252,7 @@ class Function(google.protobuf.message.Message):
         image: builtins.str = ...,
         command: Global___Command | None = ...,
         url: builtins.str = ...,
+        http_command: Global___Command | None = ...,
         env: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         secrets: collections.abc.Iterable[builtins.str] | None = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
@@ -267,11 +276,11 @@ class Function(google.protobuf.message.Message):
         paused: builtins.bool = ...,
         rollout_revision: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "attempt_timeout", b"attempt_timeout", "command", b"command", "create_time", b"create_time", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "max_age", b"max_age", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "annotations", b"annotations", "attempt_timeout", b"attempt_timeout", "command", b"command", "concurrency", b"concurrency", "create_time", b"create_time", "env", b"env", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "limits", b"limits", "max_age", b"max_age", "max_instances", b"max_instances", "min_instances", b"min_instances", "name", b"name", "on_failure", b"on_failure", "on_success", b"on_success", "paused", b"paused", "public", b"public", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "revision", b"revision", "rollout_revision", b"rollout_revision", "secrets", b"secrets", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "attempt_timeout", b"attempt_timeout", "command", b"command", "create_time", b"create_time", "http_command", b"http_command", "idle_timeout", b"idle_timeout", "image", b"image", "limits", b"limits", "max_age", b"max_age", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_record_sync", b"_record_sync", "annotations", b"annotations", "attempt_timeout", b"attempt_timeout", "command", b"command", "concurrency", b"concurrency", "create_time", b"create_time", "env", b"env", "http_command", b"http_command", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "limits", b"limits", "max_age", b"max_age", "max_instances", b"max_instances", "min_instances", b"min_instances", "name", b"name", "on_failure", b"on_failure", "on_success", b"on_success", "paused", b"paused", "public", b"public", "record_sync", b"record_sync", "retention", b"retention", "retry_policy", b"retry_policy", "revision", b"revision", "rollout_revision", b"rollout_revision", "secrets", b"secrets", "source", b"source", "update_time", b"update_time", "url", b"url"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_record_sync", b"_record_sync"]) -> typing.Literal["record_sync"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["source", b"source"]) -> typing.Literal["image", "command", "url"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["source", b"source"]) -> typing.Literal["image", "command", "url", "http_command"] | None: ...
 
 Global___Function: typing_extensions.TypeAlias = Function

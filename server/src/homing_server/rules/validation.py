@@ -174,6 +174,13 @@ class Checks:
         elif not key.isprintable():
             self.add(entry(field, key), "must have a key of printable characters")
 
+    def command(self, field: str, command: function_pb2.Command) -> None:
+        """Check that a command names a program, and its arguments."""
+        if not command.args or not command.args[0]:
+            self.add(f"{field}.args", "must name a program")
+        for index, argument in enumerate(command.args):
+            self.content(f"{field}.args[{index}]", argument, limits.MAX_ARGUMENT)
+
     def url(self, field: str, url: str, guard: Guard) -> None:
         """Check that a URL is not too long and may lead where it says that it does."""
         if len(url) > limits.MAX_URL:
@@ -274,16 +281,15 @@ def check_function(checks: Checks, function: function_pb2.Function, *, urls: Gua
             if not function.image or len(function.image) > 512 or not function.image.isprintable():
                 checks.add("function.image", "must be the name of an image, of 1 to 512 printable characters")
         case "command":
-            if not function.command.args or not function.command.args[0]:
-                checks.add("function.command.args", "must name a program")
-            for index, argument in enumerate(function.command.args):
-                checks.content(f"function.command.args[{index}]", argument, limits.MAX_ARGUMENT)
+            checks.command("function.command", function.command)
+        case "http_command":
+            checks.command("function.http_command", function.http_command)
         case "url":
             checks.url("function.url", function.url, urls)
             if "?" in function.url or "#" in function.url:
                 checks.add("function.url", "must not have a query or a fragment; calls bring their own")
         case _:
-            checks.add("function", "must have one source: image, command or url")
+            checks.add("function", "must have one source: image, command, http_command or url")
     for name, value in function.env.items():
         field = entry("function.env", name)
         if len(name) > limits.MAX_ENV_NAME or not _ENV_NAME.fullmatch(name):

@@ -11,7 +11,7 @@ from typing import Final
 from homing_core.clock import now_us
 from homing_worker.reporting.logs import InvocationLog
 
-_DELAY_US: Final = 10_000
+DELAY_US: Final = 10_000
 """What is written is seen so much later at the most, as a rule: a line belongs to any call that was served meanwhile.
 (Measured: 0.1 ms as a rule, and below this in 99 of 100 cases on a host with three times the work that it can do.)"""
 _GRACE_US: Final = 200_000
@@ -30,7 +30,12 @@ class _Span:
 class Attribution:
     """Which invocations an instance served when."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, delay_us: int = DELAY_US) -> None:
+        """Prepare to note.
+
+        :param delay_us: So many microseconds after it was written it is seen at the latest, as a rule.
+        """
+        self._delay_us = delay_us
         self._serving: list[_Span] = []
         self._ended: deque[_Span] = deque(maxlen=_MAX_REMEMBERED)
 
@@ -50,7 +55,7 @@ class Attribution:
         """Return the logs of the invocations that may have written what was seen at a time: mostly one."""
         logs = [span.log for span in self._serving if span.begin_us <= time_us]
         for span in reversed(self._ended):
-            if span.end_us <= time_us - _DELAY_US:
+            if span.end_us <= time_us - self._delay_us:
                 break
             if span.begin_us <= time_us:
                 logs.append(span.log)

@@ -1,17 +1,14 @@
 """One run of a command: its process, what it is given to read, and what it writes until it has ended.
 
-The process gets descriptors 0, 1 and 2 and no others. It has ended when the program has: what it left behind may hold
-its output open and is not waited for.
+It has ended when the program has: what it left behind may hold its output open and is not waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Final
@@ -19,14 +16,13 @@ from typing import IO, Final
 from homing.v1.log_service_pb2 import LOG_STREAM_STDERR
 from homing_core import limits
 from homing_core.clock import now_us
-from homing_core.limits import KIB
 from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Body, CallFailedError, Request
+from homing_worker.runtime.program import Program, read_some
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
-_READ_BYTES: Final = 64 * KIB
 _MAX_PIPE_BYTES: Final = limits.MIB
 """A pipe holds so much at the most, unless the system was told otherwise: that much a program may leave in it."""
 _LAST_BYTES: Final = 4000
@@ -70,27 +66,17 @@ class CommandRun:
         self._output_size = 0
         self._errors: deque[bytes] = deque()
         self._errors_size = 0
-        # The standard library's closes what is not to be inherited, uvloop's does not.
-        self._process = subprocess.Popen(  # noqa: S603 that is what it is for
+        self._program = Program(
             args,
-            bufsize=0,
+            environment,
             stdin=request.body.rewind() if isinstance(request.body, Spool) else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
             user=user,
-            group=user,
-            extra_groups=None if user is None else (),
-            cwd=None if user is None else "/",
         )
-        self._exited: asyncio.Future[None] = self._loop.create_future()
         self._unread = memoryview(b"" if isinstance(request.body, Spool) else request.body)
-        self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        self._watch_exit()
-        for pipe in (self._stdin, self._stdout, self._stderr):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
+        self._stdin, self._stdout, self._stderr = self._program.stdin, self._program.stdout, self._program.stderr
+        self._ended = False
+        """Whether the program has ended, and all is taken that it wrote."""
+        self._program.exited.add_done_callback(self._on_exit)
         if self._stdin is not None:
             self._loop.add_writer(self._stdin.fileno(), self._feed)
             self._feed()
@@ -110,28 +96,11 @@ class CommandRun:
 
     async def close(self) -> None:
         """Kill the command and what it started, unless it has ended, and free what it used."""
-        if not self._exited.done():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            await self._exited
+        self._program.signal(signal.SIGKILL)
+        await asyncio.wait({self._program.exited})
         self._close_pipes()
 
-    def _watch_exit(self) -> None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                pidfd = os.pidfd_open(self._process.pid)
-                self._loop.add_reader(pidfd, self._reap, pidfd)
-                return
-        waiting = self._loop.run_in_executor(None, self._process.wait)
-        waiting.add_done_callback(lambda _: self._on_exit())
-
-    def _reap(self, pidfd: int) -> None:
-        self._loop.remove_reader(pidfd)
-        os.close(pidfd)
-        self._process.wait()
-        self._on_exit()
-
-    def _on_exit(self) -> None:
+    def _on_exit(self, _: asyncio.Future[int]) -> None:
         """Take what the program left in its pipes, without waiting for whoever else holds them."""
         for read in (self._read_stdout, self._read_stderr):
             left = _MAX_PIPE_BYTES
@@ -140,7 +109,7 @@ class CommandRun:
         self._close_pipes()
         if self._log is not None:
             self._write(self._log, self._lines.rest())
-        self._exited.set_result(None)
+        self._ended = True
         self._settle()
 
     def _feed(self) -> None:
@@ -159,7 +128,7 @@ class CommandRun:
 
     def _read_stdout(self) -> int:
         """Take a part of the output; return its size, 0 where there is none now."""
-        if self._stdout is None or (data := _read(self._stdout)) is None:
+        if self._stdout is None or (data := read_some(self._stdout)) is None:
             return 0
         if not data:
             self._close(self._stdout)
@@ -188,7 +157,7 @@ class CommandRun:
 
     def _read_stderr(self) -> int:
         """Take a part of what it writes besides; return its size, 0 where there is none now."""
-        if self._stderr is None or (data := _read(self._stderr)) is None:
+        if self._stderr is None or (data := read_some(self._stderr)) is None:
             return 0
         if not data:
             self._close(self._stderr)
@@ -219,8 +188,8 @@ class CommandRun:
         self._stdin = self._stdout = self._stderr = None
 
     def _settle(self) -> None:
-        if self._exited.done() and not self.finished.done() and self._spooling is None:
-            self.finished.set_result(self._process.returncode)
+        if self._ended and not self.finished.done() and self._spooling is None:
+            self.finished.set_result(self._program.exited.result())
 
     async def _move(self) -> None:
         """Move what was read into the file."""
@@ -240,11 +209,3 @@ class CommandRun:
         finally:
             self._spooling = None
             self._settle()
-
-
-def _read(pipe: IO[bytes]) -> bytes | None:
-    """Return a part of what is in a pipe; nothing at its end, None where there is nothing now."""
-    try:
-        return os.read(pipe.fileno(), _READ_BYTES)
-    except BlockingIOError:
-        return None

@@ -16,6 +16,7 @@ from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime.base import Answer, CallFailedError, Instance, Request, StartFailedError
 from homing_worker.runtime.container_log import ContainerLog
+from homing_worker.runtime.health_check import HealthCheck
 from homing_worker.runtime.http_call import exchange, open_session
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +53,7 @@ class Container(Instance):
         host: str,
         port: int,
         direct: bool,
-        health_path: str,
+        check: HealthCheck | None,
         probes: aiohttp.ClientSession,
         stop_grace: int,
         log: ContainerLog,
@@ -61,7 +62,7 @@ class Container(Instance):
         """Take over a container that was started.
 
         :param direct: Whether host and port are the container's own, and not a port that the engine has published.
-        :param health_path: Where it says whether it is ready; empty where it is not known to.
+        :param check: Where it says whether it is ready; None where it is not known to.
         :param probes: By which it is asked that; it keeps no connections.
         :param free: Frees what it used, once it is stopped.
         """
@@ -69,10 +70,12 @@ class Container(Instance):
         self.revision = revision
         self.image_id = image_id
         self._container = container
+        self.why_not_ready = "its port 8080 takes no connections"
+        """What the last probe found."""
         self._host, self._port = host, port
         self._origin = f"http://{host}:{port}"
         self._direct = direct
-        self._health_path = health_path
+        self._check = check
         self._probes = probes
         # Its own: another container may have its address after it, and keep connections otherwise.
         self._session = open_session()
@@ -229,23 +232,26 @@ class Container(Instance):
 
     async def _answers(self) -> bool:
         """Return whether the container takes requests, as far as can be told without running its function."""
-        return await (self._is_healthy() if self._health_path else self._listens())
+        return await (self._listens() if self._check is None else self._passes(self._check))
 
-    async def _is_healthy(self) -> bool:
-        """Return whether the health check answers: 503 means not yet, anything else will do."""
+    async def _passes(self, check: HealthCheck) -> bool:
+        """Return whether the health check passes."""
         try:
             async with self._probes.get(
-                self._origin + self._health_path, allow_redirects=False, timeout=_PROBE_TIMEOUT
+                self._origin + check.path, allow_redirects=False, timeout=_PROBE_TIMEOUT
             ) as response:
-                return response.status != 503
+                self.why_not_ready = f"its {check.path} answers with status {response.status}"
+                return check.passes(response.status)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             return False
         except (aiohttp.ServerConnectionError, aiohttp.ClientOSError):
             # It took the connection, so it listens, and has no answer to this. But a published port takes connections
             # even while nobody listens in the container, and closes them.
-            return self._direct
+            self.why_not_ready = f"its {check.path} does not answer"
+            return self._direct and not check.named
         except aiohttp.ClientError:
-            return True
+            self.why_not_ready = f"its {check.path} does not answer"
+            return not check.named
 
     async def _listens(self) -> bool:
         """Return whether the port takes connections."""

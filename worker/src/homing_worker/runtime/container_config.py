@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from homing.v1.function_pb2 import Function
 from homing_core.limits import MIB
+from homing_worker.runtime.health_check import HealthCheck, annotated_check
 
 PORT: Final = "8080/tcp"
 SECRETS: Final = "/var/openfaas/secrets"
@@ -92,10 +93,13 @@ def container_config(
     }
 
 
-def health_path_of(config: Mapping[str, Any]) -> str:
-    """Return where a container says whether it is ready, given its configuration; empty where it is not known to."""
+def health_check_of(config: Mapping[str, Any], function: Function) -> HealthCheck | None:
+    """Return where a container says whether it is ready, given its configuration; None where it is not known to."""
+    annotated = annotated_check(function.annotations)
+    if annotated is not None:
+        return annotated
     path: str = (config.get("Labels") or {}).get(LABEL_HEALTH_PATH, "")
     if path.startswith("/"):
-        return path
+        return HealthCheck(path=path)
     has_watchdog = any(variable.startswith(_WATCHDOG_PROGRAM) for variable in config.get("Env") or ())
-    return _WATCHDOG_HEALTH_PATH if has_watchdog else ""
+    return HealthCheck(path=_WATCHDOG_HEALTH_PATH, named=False) if has_watchdog else None

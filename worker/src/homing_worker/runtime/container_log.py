@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import Final
@@ -14,69 +14,19 @@ import aiohttp
 from homing.v1.log_service_pb2 import LogStream
 from homing_core.clock import now_us
 from homing_core.limits import KIB
-from homing_core.log_lines import LineSplitter
 from homing_worker.reporting.logs import InvocationLog
-from homing_worker.runtime.attribution import Attribution
+from homing_worker.runtime.instance_log import InstanceLog
 
 _STREAMS: Final = {1: LogStream.LOG_STREAM_STDOUT, 2: LogStream.LOG_STREAM_STDERR}
 _FRAME_HEADER_BYTES: Final = 8
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _RECONNECT_INTERVAL: Final = 1.0
 """Seconds."""
-_LAST_WORDS_SECONDS: Final = 0.25
-"""After a call has ended a line that it has begun is waited for so long, or up to twice as long."""
 _FLOOD_BYTES: Final = 16 * KIB
 """A read of so much is part of a flood."""
 _FLOOD_PAUSE_FACTOR: Final = 9
 """After such a read nothing is read for so many times the time that it took: a flood costs a tenth of the worker.
 What is behind by then the engine drops, without ever making the function wait."""
-
-
-class WrittenLines:
-    """One of the two streams of a container: what it writes there becomes lines of invocations.
-
-    A line that has begun belongs to those for whom it was begun, also where others are served before it is complete.
-    What follows then, up to the line feed, is marked as shared: the engine passes long lines in parts of its own.
-    """
-
-    def __init__(self, stream: LogStream.ValueType) -> None:
-        self._stream = stream
-        self._splitter = LineSplitter()
-        self._begun_for: Sequence[InvocationLog | None] = ()
-        self._begun_us = 0
-        self._goes_on = False
-        """Whether no line feed has come yet of a line that was taken for a whole one."""
-
-    @property
-    def begun_for(self) -> Sequence[InvocationLog | None]:
-        """To whom the line belongs that has begun; nobody where none has."""
-        return self._begun_for if self._splitter.begun else ()
-
-    def feed(self, text: bytes, logs: Sequence[InvocationLog | None], time_us: int) -> None:
-        """Take what was written at some time.
-
-        :param logs: Those that were served then.
-        """
-        if self._splitter.begun and set(logs) != set(self._begun_for):
-            self.end_line()
-        if not self._splitter.begun:
-            self._begun_for, self._begun_us = logs, time_us
-        for line in self._splitter.feed(text):
-            self._write(line, time_us)
-
-    def end_line(self) -> None:
-        """Take the line that has begun for a whole one."""
-        begun = self._splitter.begun
-        for line in self._splitter.rest():
-            self._write(line, self._begun_us)
-        self._goes_on = self._goes_on or begun
-
-    def _write(self, line: str, time_us: int) -> None:
-        goes_on, self._goes_on = self._goes_on, False
-        if goes_on and not line:
-            return
-        for log in filter(None, self._begun_for):
-            log.write(line, self._stream, time_us, shared=goes_on or len(self._begun_for) > 1)
 
 
 class ContainerLog:
@@ -95,11 +45,8 @@ class ContainerLog:
         self._id = container_id
         self._turn = turn
         self._same_clock = same_clock
-        self._attribution = Attribution()
+        self._lines = InstanceLog()
         self._following: asyncio.Task[None] | None = None
-        self._streams = {number: WrittenLines(stream) for number, stream in _STREAMS.items()}
-        self._look: asyncio.TimerHandle | None = None
-        """When lines that have begun are looked at next."""
 
     def open(self) -> None:
         """Follow the container from now on."""
@@ -107,31 +54,14 @@ class ContainerLog:
 
     def serving(self, log: InvocationLog | None) -> AbstractContextManager[None]:
         """Note that the container serves an invocation, perhaps one without a log, while the context is open."""
-        return self._attribution.serving(log)
+        return self._lines.serving(log)
 
     async def close(self) -> None:
         """Stop following."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
-        if self._look is not None:
-            self._look.cancel()
-        for stream in self._streams.values():
-            stream.end_line()
-
-    def _look_at_begun_lines(self) -> None:
-        """Take lines for whole that were begun for an invocation which is over, and look again while others wait."""
-        self._look = None
-        since_us = now_us() - round(_LAST_WORDS_SECONDS * 1e6)
-        for stream in self._streams.values():
-            if not all(self._attribution.served(log, since_us) for log in stream.begun_for):
-                stream.end_line()
-        self._look_soon()
-
-    def _look_soon(self) -> None:
-        # Calls are many, lines that stay without an end are few: nothing is done for a call.
-        if self._look is None and any(stream.begun_for for stream in self._streams.values()):
-            self._look = asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._look_at_begun_lines)
+        self._lines.close()
 
     async def _follow(self) -> None:
         while True:
@@ -160,13 +90,11 @@ class ContainerLog:
 
     def _take(self, frames: Iterator[tuple[int, bytes]]) -> None:
         for number, written in frames:
-            stream = self._streams.get(number)
-            if stream is None:
+            if number not in _STREAMS:
                 continue
             stamp, _, text = written.partition(b" ")
             time_us = _microseconds(stamp) if self._same_clock else now_us()
-            stream.feed(text, self._attribution.at(time_us), time_us)
-        self._look_soon()
+            self._lines.feed(_STREAMS[number], text, time_us)
 
 
 class Frames:

@@ -29,7 +29,7 @@ from homing_worker.runtime.container_config import (
     SECRETS,
     ContainerDefaults,
     container_config,
-    health_path_of,
+    health_check_of,
 )
 from homing_worker.runtime.container_log import ContainerLog
 from homing_worker.runtime.container_network import ensure_network
@@ -187,10 +187,10 @@ class DockerRuntime(Runtime):
                 container = await self._attach(raw, function, name, free)
                 await container.become_ready()
         except TimeoutError as error:
-            lines = await container.last_lines() if container is not None else ""
+            why = "" if container is None else f": {container.why_not_ready}{await container.last_lines()}"
             await self._discard(raw, container)
             raise StartFailedError(
-                FailureReason.START_FAILED, f"the container was not ready within {self._start_timeout:g} s{lines}"
+                FailureReason.START_FAILED, f"the container was not ready within {self._start_timeout:g} s{why}"
             ) from error
         except ENGINE_ERRORS as error:
             await self._discard(raw, container)
@@ -281,7 +281,7 @@ class DockerRuntime(Runtime):
             host=host,
             port=int(port),
             direct=self._direct,
-            health_path=health_path_of(shown["Config"]),
+            check=health_check_of(shown["Config"], function),
             probes=self._probes,
             stop_grace=self._stop_grace,
             log=ContainerLog(self._engine, raw.id, turn=self._log_turn, same_clock=self._direct),

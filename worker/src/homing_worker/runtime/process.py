@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import structlog
 
@@ -19,18 +18,11 @@ from homing_worker.runtime.command_run import CommandRun
 from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.headers import joined, kept_headers
 from homing_worker.runtime.out_of_memory import OutOfMemoryKills
+from homing_worker.runtime.program import SECRETS_VARIABLE, environment_of, how_it_ended
 from homing_worker.runtime.request_variables import request_variables
 from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)
-
-_INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ")
-"""What a command sees of the worker's environment: not the rest, which may hold secrets of the worker."""
-_OF_USER: Final = frozenset({"HOME", "USER", "TMPDIR"})
-"""Of these what tells of the worker's own user."""
-
-SECRETS_VARIABLE: Final = "HOMING_SECRETS_DIR"
-"""Where a command finds the folder with its secrets."""
 
 
 class ProcessRuntime(Runtime):
@@ -88,10 +80,7 @@ class ProcessInstance(Instance):
         self._args = tuple(function.command.args)
         self._users = users
         self._user = users.take()
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        if self._user is not None:
-            inherited = {name: value for name, value in inherited.items() if name not in _OF_USER} | {"HOME": "/"}
-        self._environment = {**inherited, **function.env}
+        self._environment = environment_of(function.env, self._user)
         self._secrets = secrets
         self._files = files
         self._kills = kills
@@ -156,7 +145,7 @@ class ProcessInstance(Instance):
                 body=run.body,
             )
         reason = FailureReason.EXIT_STATUS
-        ended = f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
+        ended = how_it_ended(status)
         if status == -signal.SIGKILL and self._kills.count() > kills:
             reason, ended = FailureReason.OUT_OF_MEMORY, "killed by the system, which had no memory left for it"
         return Answer(
