@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -262,6 +262,7 @@ def test_every_http_route_wants_a_key_but_health_and_signed_urls(
         ("GET", "/v1/blobs/{id}"): 403,
         ("HEAD", "/v1/blobs/{id}"): 403,
         ("PUT", "/v1/results/{id}"): 403,
+        ("POST", "/v1/streams/{id}"): 403,
     }
     assert routes == expected.keys()
     base = f"http://{guarded.server.http}"
@@ -283,7 +284,12 @@ def test_every_http_route_wants_a_key_but_health_and_signed_urls(
 @pytest.fixture
 def data_port(tmp_path: Path) -> DataPort:
     """Return one that serves nothing, for its routes."""
-    return DataPort(Blobs(Database(f"sqlite:///{tmp_path / 'none'}"), tmp_path), SignedUrls())
+
+    async def receive(_invocation: str, _chunks: AsyncIterable[bytes]) -> None:
+        raise AssertionError("nothing comes here")
+
+    blobs = Blobs(Database(f"sqlite:///{tmp_path / 'none'}"), tmp_path)
+    return DataPort(blobs, SignedUrls(), receive=receive)
 
 
 def denied(work: Callable[[], object], reason: str = "FUNCTION_NOT_ALLOWED") -> None:

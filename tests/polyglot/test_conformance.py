@@ -30,6 +30,7 @@ ROOT_KEY: Final = confidential("the-root-key-of-the-polyglot-tests-0123456789")
 CASES: Final = (
     "functions",
     "invoke",
+    "invoke-stream",
     "invoke-async",
     "batch",
     "stop-and-rerun",

@@ -13,6 +13,7 @@ SCOPES: Final = (INVOKE, READ, OPERATE, DEPLOY, ADMIN)
 
 ALLOWED: Final[Mapping[str, AbstractSet[Scope]]] = {
     "InvocationService/Invoke": {INVOKE},
+    "InvocationService/InvokeStream": {INVOKE},
     "InvocationService/InvokeAsync": {INVOKE},
     "InvocationService/BatchInvokeAsync": {INVOKE},
     "PayloadService/WritePayload": {INVOKE},

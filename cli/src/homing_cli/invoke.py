@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -12,7 +12,18 @@ from homing_cli.each import invoke_each
 from homing_cli.filters import complete_function
 from homing_cli.options import Json, Labels, OnFailure, OnSuccess, Target, connect, duration, headers, pairs, wants_json
 from homing_cli.payload import read_payload
-from homing_cli.results import Output, print_accepted, print_failure, print_result, wait_and_print
+from homing_cli.results import Output, print_accepted, print_failure, print_result, print_stream, wait_and_print
+
+
+class CallOptions(TypedDict):
+    """What invoke and invoke_stream are told alike."""
+
+    content_type: str | None
+    headers: Mapping[str, list[str]] | None
+    labels: Mapping[str, str] | None
+    timeout: float
+    attempt_timeout: float | None
+    call_id: str | None
 
 
 def invoke(
@@ -33,6 +44,9 @@ def invoke(
     concurrency: Annotated[
         int, typer.Option(min=1, max=1000, help="With --each: so many are under way at a time.")
     ] = 50,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print the output as it comes, of whatever size it is.")
+    ] = False,
     later: Annotated[bool, typer.Option("--async", help="Return once it is accepted; print its id.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --async: then wait, and print the result.")] = False,
     callback_url: Annotated[
@@ -88,12 +102,18 @@ def invoke(
       homing invoke resize -d @photo.jpg > small.jpg
       homing invoke resize -d @photo.jpg --output small.jpg
       cat words.txt | homing invoke figlet
+      homing invoke chat hello --stream
       homing invoke report --async --callback-url http://localhost:9000/done
       homing invoke report --async --on-success function:mail --on-failure https://example.com/failed
       homing invoke report --async --wait --timeout 10m
       homing invoke report --async --delay 12h
       homing invoke resize --each names.txt --concurrency 20 > sizes.txt
     """  # noqa: D301 - click wants the character
+    if stream:
+        _refuse(
+            "cannot be given together with --stream",
+            {"--async": later or None, "--each": each, "--json": json or None},
+        )
     if not later:
         _refuse("needs --async", {"--request-id": request_id, "--wait": wait or None})
     if not later and each is None:
@@ -140,17 +160,19 @@ def invoke(
             else:
                 print_accepted(handle, as_json=as_json)
             return
+        call: CallOptions = {
+            "content_type": content_type or guessed,
+            "headers": headers("--header", header),
+            "labels": pairs("--label", label),
+            "timeout": 60.0 if timeout is None else timeout,
+            "attempt_timeout": attempt_timeout,
+            "call_id": call_id,
+        }
         try:
-            result = client.invoke(
-                name,
-                body,
-                content_type=content_type or guessed,
-                headers=headers("--header", header),
-                labels=pairs("--label", label),
-                timeout=60.0 if timeout is None else timeout,
-                attempt_timeout=attempt_timeout,
-                call_id=call_id,
-            )
+            if stream:
+                print_stream(client.invoke_stream(name, body, **call), to=to)
+                return
+            result = client.invoke(name, body, **call)
         except InvocationError as error:
             print_failure(error, as_json=as_json)
             raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -101,16 +102,52 @@ def print_raw(data: bytes, content_type: str) -> None:
     sys.stdout.buffer.flush()
 
 
+def print_parts(parts: Iterable[bytes], content_type: str) -> None:
+    """Print the output of a function as it comes; on a terminal as :func:`print_raw` does, up to what is no text."""
+    sys.stdout.flush()
+    for part in _shown_parts(parts, content_type) if sys.stdout.isatty() else parts:
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+
+
+def _shown_parts(parts: Iterable[bytes], content_type: str) -> Iterator[bytes]:
+    binary: object
+    text, end = codecs.getincrementaldecoder("utf-8")(), b"\n"
+    for part in parts:
+        try:
+            binary = _BINARY.search(text.decode(part))
+        except UnicodeDecodeError:
+            binary = True
+        if binary:
+            complain(f"the output is {plain(content_type) or 'data'}: {TO_FILE}, and so does > FILE")
+            return
+        yield part
+        end = part[-1:]
+    if end != b"\n":
+        yield b"\n"
+
+
 def write_file(path: Path, data: bytes, content_type: str) -> None:
     """Write the output of a function to a file, and say so.
 
     :raises typer.BadParameter: It cannot be written.
     """
+    write_parts(path, [data], content_type)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], content_type: str) -> None:
+    """Write the output of a function to a file as it comes, and say so at the end.
+
+    :raises typer.BadParameter: It cannot be written.
+    """
+    size = 0
     try:
-        path.write_bytes(data)
+        with path.open("wb") as file:
+            for part in parts:
+                size += file.write(part)
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--output") from None
-    complain(f"wrote {binary(data, content_type)} to {path}")
+    complain(f"wrote {amount(size, content_type)} to {path}")
 
 
 def print_line(text: str) -> None:
@@ -270,7 +307,12 @@ def shown_text(data: bytes, content_type: str) -> str:
 
 def binary(data: bytes, content_type: str) -> str:
     """Return in words how much there is, and of what."""
-    return f"{several(len(data), 'byte')} of {plain(content_type) or 'data'}"
+    return amount(len(data), content_type)
+
+
+def amount(size: int, content_type: str) -> str:
+    """Return in words how many bytes there are, and of what."""
+    return f"{several(size, 'byte')} of {plain(content_type) or 'data'}"
 
 
 def plain(text: str) -> str:

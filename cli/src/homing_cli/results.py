@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from homing import Answer, InvocationError, InvocationHandle, Result
+from homing import Answer, AnswerStream, InvocationError, InvocationHandle, Result
 from homing_cli import output
 
 Output = Annotated[
@@ -50,6 +50,19 @@ def print_result(result: Result, *, as_json: bool, to: Path | None = None) -> No
         output.print_json(result.invocation.message)
     elif to is None:
         output.print_raw(result.data, result.content_type)
+
+
+def print_stream(answer: AnswerStream, *, to: Path | None = None) -> None:
+    """Print the output of a function just as it is, as it comes, or write it to a file.
+
+    :raises homing.InvocationError: It did not succeed, or broke off.
+    :raises homing.RequestError: The call failed.
+    """
+    with answer:
+        if to is None:
+            output.print_parts(answer, answer.content_type)
+        else:
+            output.write_parts(to, answer, answer.content_type)
 
 
 def print_failure(error: InvocationError, *, as_json: bool) -> None:

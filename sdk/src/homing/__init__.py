@@ -13,6 +13,7 @@
 
 import logging
 
+from homing._aio.answer_stream import AsyncAnswerStream
 from homing._aio.client import AsyncClient
 from homing._aio.dead_letters import AsyncDeadLetters
 from homing._aio.functions import AsyncFunctions
@@ -67,6 +68,7 @@ from homing._core.values import (
 )
 from homing._core.version import __version__
 from homing._core.webhook import VerifiedCallback, verify_callback
+from homing._sync.answer_stream import AnswerStream
 from homing._sync.client import Client
 from homing._sync.dead_letters import DeadLetters
 from homing._sync.functions import Functions
@@ -120,7 +122,9 @@ __all__ = [
     "AbortedError",
     "AlreadyExistsError",
     "Answer",
+    "AnswerStream",
     "ApiKey",
+    "AsyncAnswerStream",
     "AsyncClient",
     "AsyncDeadLetterList",
     "AsyncDeadLetters",

@@ -183,6 +183,7 @@ class Server:
             self._presence,
             wait_reasons,
             self._urls,
+            blobs=self._blobs,
             catalog=self._catalog,
             control=self._control,
             records=SyncRecords(self._database, self._catalog, announce=self._announce),
@@ -264,7 +265,10 @@ class Server:
             readers=self._readers,
         )
         root = Root(
-            [*self._operations.areas, *DataPort(self._blobs, self._urls).areas],
+            [
+                *self._operations.areas,
+                *DataPort(self._blobs, self._urls, receive=self._sync_calls.receive_stream).areas,
+            ],
             keys=keys,
             calls=calls,
             refusals=self._refusals,

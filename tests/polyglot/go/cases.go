@@ -10,6 +10,7 @@ func (s *Suite) cases() []testCase {
 	return []testCase{
 		{"functions", s.functions},
 		{"invoke", s.invokes},
+		{"invoke-stream", s.streams},
 		{"invoke-async", s.accepts},
 		{"batch", s.batches},
 		{"stop-and-rerun", s.stops},

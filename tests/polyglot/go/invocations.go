@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	homingv1 "homing.dev/go/homing/v1"
@@ -37,6 +38,31 @@ func (s *Suite) invokes() {
 	equal(answer.Result.StatusCode, 200, "the status code")
 	equal(string(answer.Result.Payload.GetData()), "blue, red\nhello", "the answer")
 	equalAll(header.Get("homing-invocation-id"), []string{answer.Id}, "the ids in the metadata")
+}
+
+// streams an answer: its head, its parts, and the end.
+func (s *Suite) streams() {
+	s.deploy("streamed", "cat")
+	body := bytes.Repeat([]byte("0123456789abcdef"), 100*1024/16)
+	request := &homingv1.InvokeStreamRequest{Spec: spec("streamed", body), Timeout: durationpb.New(time.Minute)}
+	stream := must(s.root.InvokeStream(background, request))
+	ids := must(stream.Header()).Get("homing-invocation-id")
+	var heads []*homingv1.InvokeStreamResponse_Head
+	var read []byte
+	var ended *homingv1.Invocation
+	for each := range messages(stream.Recv) {
+		require(ended == nil, "%v came after the end", each)
+		if head := each.GetHead(); head != nil {
+			heads = append(heads, head)
+		}
+		read = append(read, each.GetData()...)
+		ended = each.GetInvocation()
+	}
+	equal(len(heads), 1, "the number of heads")
+	equal(heads[0].StatusCode, 200, "the status code")
+	require(bytes.Equal(read, body), "the body is another one")
+	equal(ended.GetState(), succeeded, "the state")
+	equalAll(ids, []string{ended.GetId()}, "the ids in the metadata")
 }
 
 // accepts invocations, once for each request id.

@@ -13,7 +13,7 @@ import {
 } from "./gen/es/homing/v1/invocation_pb.js";
 import type { KeySchema } from "./gen/es/homing/v1/key_service_pb.js";
 import { functions } from "./functions.ts";
-import { accepts, batches, deadLetters, invokes, largeBodies, logs, stops } from "./invocations.ts";
+import { accepts, batches, deadLetters, invokes, largeBodies, logs, stops, streams } from "./invocations.ts";
 import type { Suite } from "./suite.ts";
 import { certificates, compression, ownCA, sizes } from "./transport.ts";
 import { resumes, wrongToken } from "./watch.ts";
@@ -21,6 +21,7 @@ import { resumes, wrongToken } from "./watch.ts";
 export const cases: Record<string, (suite: Suite) => Promise<void>> = {
   functions,
   invoke: invokes,
+  "invoke-stream": streams,
   "invoke-async": accepts,
   batch: batches,
   "stop-and-rerun": stops,

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createHash } from "node:crypto";
 import { deploy, ended, invokeAsync, only, spec } from "./cases.ts";
@@ -30,6 +30,29 @@ export async function invokes(suite: Suite): Promise<void> {
   equal(invocation!.result!.statusCode, 200, "the status code");
   equal(text(invocation!.result), "blue, red\nhello", "the answer");
   equal(id, invocation!.id, "the id in the metadata");
+}
+
+/** Streams an answer: its head, its parts, and the end. */
+export async function streams(suite: Suite): Promise<void> {
+  await deploy(suite, "streamed", "cat");
+  const body = "0123456789abcdef".repeat((100 * 1024) / 16);
+  const request = { spec: spec(suite, "streamed", body), timeout: durationFromMs(60_000) };
+  const order: (string | undefined)[] = [];
+  const read: Uint8Array[] = [];
+  for await (const { part } of suite.root.invocations.invokeStream(request)) {
+    if (order.at(-1) !== part.case) {
+      order.push(part.case);
+    }
+    if (part.case === "head") {
+      equal(part.value.statusCode, 200, "the status code");
+    } else if (part.case === "data") {
+      read.push(part.value);
+    } else if (part.case === "invocation") {
+      equal(part.value.state, InvocationState.SUCCEEDED, "the state");
+    }
+  }
+  equal(order.join(), "head,data,invocation", "the order of what came");
+  equal(Buffer.concat(read).toString(), body, "the body");
 }
 
 /** Accepts invocations, once for each request id. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,35 @@ def test_json_is_the_whole_record(scripted_server: ScriptedServer) -> None:
     assert (sync["state"], sync["attemptCount"]) == ("INVOCATION_STATE_SUCCEEDED", 1)
     assert sync["result"]["payload"] == {"contentType": "text/plain", "data": "b2s="}
     assert (later["id"], later["state"]) == (records.INVOCATION_ID, "INVOCATION_STATE_ENQUEUED")
+
+
+def test_what_is_streamed_is_printed_as_it_comes(scripted_server: ScriptedServer, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def parts(*_: Any) -> Iterator[invocation_service_pb2.InvokeStreamResponse]:
+        response = invocation_service_pb2.InvokeStreamResponse
+        yield response(head=response.Head(status_code=200, content_type="x/y"))
+        yield response(data=b"one\xff")
+        release.wait(30)
+        yield response(data=b"two\x00")
+        yield response(invocation=records.invocation("FAILED", body=b"one"))
+
+    scripted_server.script("InvokeStream", parts)
+    with subprocess.Popen(
+        [*PROGRAM, "invoke", "figlet", "--stream"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"one\xff"
+        release.set()
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (1, b"two\x00")
+    assert b"figlet ended FAILED" in stderr
+
+    file = tmp_path / "out"
+    assert homing("invoke", "figlet", "--stream", "--output", str(file)).exit_code == 1
+    assert file.read_bytes() == b"one\xfftwo\x00"
+    refused = homing("invoke", "figlet", "--stream", "--async")
+    assert (refused.exit_code, "cannot be given together with --stream" in refused.stderr) == (2, True)
 
 
 def test_a_failure_keeps_stdout_clean(scripted_server: ScriptedServer) -> None:

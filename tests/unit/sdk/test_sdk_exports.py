@@ -28,7 +28,9 @@ def test_the_public_names_are_these() -> None:
         "AbortedError",
         "AlreadyExistsError",
         "Answer",
+        "AnswerStream",
         "ApiKey",
+        "AsyncAnswerStream",
         "AsyncClient",
         "AsyncDeadLetterList",
         "AsyncDeadLetters",
@@ -217,6 +219,8 @@ def test_options_are_keyword_only(cls: type) -> None:
     assert positional <= {
         "invoke(function)",
         "invoke(payload)",
+        "invoke_stream(function)",
+        "invoke_stream(payload)",
         "invoke_async(function)",
         "invoke_async(payload)",
         "get(invocation_id)",

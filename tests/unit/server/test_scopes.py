@@ -53,6 +53,6 @@ def test_all_scopes_are_those_of_the_api() -> None:
 
 
 def test_without_a_key_one_invokes_and_does_nothing_else() -> None:
-    invoking = {"Invoke", "InvokeAsync", "BatchInvokeAsync"}
+    invoking = {"Invoke", "InvokeStream", "InvokeAsync", "BatchInvokeAsync"}
     assert {f"/homing.v1.InvocationService/{name}" for name in invoking} == PUBLIC_METHODS
     assert BATCH_METHOD == "/homing.v1.InvocationService/BatchInvokeAsync"

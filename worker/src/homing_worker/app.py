@@ -39,6 +39,7 @@ from homing_worker.reporting.events import EventPublisher
 from homing_worker.reporting.logs import LogPublisher
 from homing_worker.reporting.progress import ProgressEndpoint
 from homing_worker.runtime import Runtime, StartFailedError
+from homing_worker.runtime.answer_stream import AnswerStreams
 from homing_worker.runtime.bodies import Bodies
 from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.data_ports import DataPorts
@@ -75,6 +76,7 @@ class Worker:
         server_tls = settings.server_tls
         ports = DataPorts()
         self._bodies = Bodies(settings.data_dir / "spool", ports=ports, tls=server_tls)
+        self._streams = AnswerStreams(tls=server_tls)
         self._events = EventPublisher(self._broker, self._metrics)
         self._logs = LogPublisher(self._broker, self._metrics)
         self._progress = ProgressEndpoint(self._gate, listen=settings.progress_listen, url=settings.progress_url)
@@ -95,6 +97,7 @@ class Worker:
             logs=self._logs,
             progress=self._progress,
             bodies=self._bodies,
+            streams=self._streams,
             metrics=self._metrics,
             rng=rng,
         )
@@ -171,6 +174,7 @@ class Worker:
             self._confirm_last_events,
             self._logs.close,
             self._bodies.close,
+            self._streams.close,
             self._webhooks.close,
             self._deliverer.close,
             self._progress.close,

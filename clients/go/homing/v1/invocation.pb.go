@@ -700,7 +700,12 @@ type Result struct {
 	// The headers of the answer in their order, names in lower case.
 	Headers []*Header `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The body of the answer.
-	Payload       *Payload `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	Payload *Payload `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Whether `payload` is only the beginning of the body: it was passed on to its caller as it came, and is not kept whole;
+	// or it broke off.
+	Cut bool `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`
+	// How many bytes of the body came in all, where it was passed on as it came; else 0.
+	StreamedSize  int64 `protobuf:"varint,5,opt,name=streamed_size,json=streamedSize,proto3" json:"streamed_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -754,6 +759,20 @@ func (x *Result) GetPayload() *Payload {
 		return x.Payload
 	}
 	return nil
+}
+
+func (x *Result) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *Result) GetStreamedSize() int64 {
+	if x != nil {
+		return x.StreamedSize
+	}
+	return 0
 }
 
 // Attempt is one try to run an invocation.
@@ -1757,12 +1776,14 @@ const file_homing_v1_invocation_proto_rawDesc = "" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
-	"\tretryable\x18\x03 \x01(\bR\tretryable\"\x84\x01\n" +
+	"\tretryable\x18\x03 \x01(\bR\tretryable\"\xbb\x01\n" +
 	"\x06Result\x12\x1f\n" +
 	"\vstatus_code\x18\x01 \x01(\x05R\n" +
 	"statusCode\x12+\n" +
 	"\aheaders\x18\x02 \x03(\v2\x11.homing.v1.HeaderR\aheaders\x12,\n" +
-	"\apayload\x18\x03 \x01(\v2\x12.homing.v1.PayloadR\apayload\"\xf0\x03\n" +
+	"\apayload\x18\x03 \x01(\v2\x12.homing.v1.PayloadR\apayload\x12\x10\n" +
+	"\x03cut\x18\x04 \x01(\bR\x03cut\x12#\n" +
+	"\rstreamed_size\x18\x05 \x01(\x03R\fstreamedSize\"\xf0\x03\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1a\n" +

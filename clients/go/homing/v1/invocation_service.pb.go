@@ -169,6 +169,165 @@ func (x *InvokeResponse) GetInvocation() *Invocation {
 	return nil
 }
 
+// InvokeStreamRequest asks to run a function and to be passed its answer as it comes.
+type InvokeStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to run, as in InvokeRequest.
+	Spec *InvocationSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	// How long to wait for the head of the answer, above 0 and up to 7 days; unset means for as long as the server waits.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvokeStreamRequest) Reset() {
+	*x = InvokeStreamRequest{}
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvokeStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvokeStreamRequest) ProtoMessage() {}
+
+func (x *InvokeStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvokeStreamRequest.ProtoReflect.Descriptor instead.
+func (*InvokeStreamRequest) Descriptor() ([]byte, []int) {
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *InvokeStreamRequest) GetSpec() *InvocationSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *InvokeStreamRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// InvokeStreamResponse is the head of an answer, a part of its body, or the end.
+type InvokeStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First the head, then data, then the invocation; or the invocation alone, where nothing is passed on.
+	//
+	// Types that are valid to be assigned to Part:
+	//
+	//	*InvokeStreamResponse_Head_
+	//	*InvokeStreamResponse_Data
+	//	*InvokeStreamResponse_Invocation
+	Part          isInvokeStreamResponse_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvokeStreamResponse) Reset() {
+	*x = InvokeStreamResponse{}
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvokeStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvokeStreamResponse) ProtoMessage() {}
+
+func (x *InvokeStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvokeStreamResponse.ProtoReflect.Descriptor instead.
+func (*InvokeStreamResponse) Descriptor() ([]byte, []int) {
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *InvokeStreamResponse) GetPart() isInvokeStreamResponse_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *InvokeStreamResponse) GetHead() *InvokeStreamResponse_Head {
+	if x != nil {
+		if x, ok := x.Part.(*InvokeStreamResponse_Head_); ok {
+			return x.Head
+		}
+	}
+	return nil
+}
+
+func (x *InvokeStreamResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*InvokeStreamResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *InvokeStreamResponse) GetInvocation() *Invocation {
+	if x != nil {
+		if x, ok := x.Part.(*InvokeStreamResponse_Invocation); ok {
+			return x.Invocation
+		}
+	}
+	return nil
+}
+
+type isInvokeStreamResponse_Part interface {
+	isInvokeStreamResponse_Part()
+}
+
+type InvokeStreamResponse_Head_ struct {
+	// The head of the answer.
+	Head *InvokeStreamResponse_Head `protobuf:"bytes,1,opt,name=head,proto3,oneof"`
+}
+
+type InvokeStreamResponse_Data struct {
+	// The next bytes of the body, at most 1 MiB.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type InvokeStreamResponse_Invocation struct {
+	// The ended invocation, the last message. Its result has no body where that was passed on.
+	Invocation *Invocation `protobuf:"bytes,3,opt,name=invocation,proto3,oneof"`
+}
+
+func (*InvokeStreamResponse_Head_) isInvokeStreamResponse_Part() {}
+
+func (*InvokeStreamResponse_Data) isInvokeStreamResponse_Part() {}
+
+func (*InvokeStreamResponse_Invocation) isInvokeStreamResponse_Part() {}
+
 // InvokeAsyncRequest asks to run a function later.
 type InvokeAsyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -182,7 +341,7 @@ type InvokeAsyncRequest struct {
 
 func (x *InvokeAsyncRequest) Reset() {
 	*x = InvokeAsyncRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[2]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +353,7 @@ func (x *InvokeAsyncRequest) String() string {
 func (*InvokeAsyncRequest) ProtoMessage() {}
 
 func (x *InvokeAsyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[2]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,7 +366,7 @@ func (x *InvokeAsyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeAsyncRequest.ProtoReflect.Descriptor instead.
 func (*InvokeAsyncRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{2}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InvokeAsyncRequest) GetSpec() *InvocationSpec {
@@ -237,7 +396,7 @@ type InvokeAsyncResponse struct {
 
 func (x *InvokeAsyncResponse) Reset() {
 	*x = InvokeAsyncResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[3]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +408,7 @@ func (x *InvokeAsyncResponse) String() string {
 func (*InvokeAsyncResponse) ProtoMessage() {}
 
 func (x *InvokeAsyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[3]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +421,7 @@ func (x *InvokeAsyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvokeAsyncResponse.ProtoReflect.Descriptor instead.
 func (*InvokeAsyncResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{3}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InvokeAsyncResponse) GetInvocation() *Invocation {
@@ -290,7 +449,7 @@ type BatchInvokeAsyncRequest struct {
 
 func (x *BatchInvokeAsyncRequest) Reset() {
 	*x = BatchInvokeAsyncRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[4]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +461,7 @@ func (x *BatchInvokeAsyncRequest) String() string {
 func (*BatchInvokeAsyncRequest) ProtoMessage() {}
 
 func (x *BatchInvokeAsyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[4]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +474,7 @@ func (x *BatchInvokeAsyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvokeAsyncRequest.ProtoReflect.Descriptor instead.
 func (*BatchInvokeAsyncRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{4}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BatchInvokeAsyncRequest) GetRequests() []*InvokeAsyncRequest {
@@ -336,7 +495,7 @@ type BatchInvokeAsyncResponse struct {
 
 func (x *BatchInvokeAsyncResponse) Reset() {
 	*x = BatchInvokeAsyncResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[5]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +507,7 @@ func (x *BatchInvokeAsyncResponse) String() string {
 func (*BatchInvokeAsyncResponse) ProtoMessage() {}
 
 func (x *BatchInvokeAsyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[5]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +520,7 @@ func (x *BatchInvokeAsyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvokeAsyncResponse.ProtoReflect.Descriptor instead.
 func (*BatchInvokeAsyncResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{5}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchInvokeAsyncResponse) GetResults() []*BatchInvokeAsyncResponse_Result {
@@ -384,7 +543,7 @@ type GetInvocationRequest struct {
 
 func (x *GetInvocationRequest) Reset() {
 	*x = GetInvocationRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[6]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +555,7 @@ func (x *GetInvocationRequest) String() string {
 func (*GetInvocationRequest) ProtoMessage() {}
 
 func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[6]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +568,7 @@ func (x *GetInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationRequest.ProtoReflect.Descriptor instead.
 func (*GetInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{6}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetInvocationRequest) GetId() string {
@@ -437,7 +596,7 @@ type GetInvocationResponse struct {
 
 func (x *GetInvocationResponse) Reset() {
 	*x = GetInvocationResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[7]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +608,7 @@ func (x *GetInvocationResponse) String() string {
 func (*GetInvocationResponse) ProtoMessage() {}
 
 func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[7]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +621,7 @@ func (x *GetInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInvocationResponse.ProtoReflect.Descriptor instead.
 func (*GetInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{7}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetInvocationResponse) GetInvocation() *Invocation {
@@ -493,7 +652,7 @@ type ListInvocationsRequest struct {
 
 func (x *ListInvocationsRequest) Reset() {
 	*x = ListInvocationsRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[8]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +664,7 @@ func (x *ListInvocationsRequest) String() string {
 func (*ListInvocationsRequest) ProtoMessage() {}
 
 func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[8]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +677,7 @@ func (x *ListInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{8}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListInvocationsRequest) GetFilter() *InvocationFilter {
@@ -576,7 +735,7 @@ type ListInvocationsResponse struct {
 
 func (x *ListInvocationsResponse) Reset() {
 	*x = ListInvocationsResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[9]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +747,7 @@ func (x *ListInvocationsResponse) String() string {
 func (*ListInvocationsResponse) ProtoMessage() {}
 
 func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[9]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +760,7 @@ func (x *ListInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{9}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListInvocationsResponse) GetInvocations() []*Invocation {
@@ -629,7 +788,7 @@ type CountInvocationsRequest struct {
 
 func (x *CountInvocationsRequest) Reset() {
 	*x = CountInvocationsRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[10]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +800,7 @@ func (x *CountInvocationsRequest) String() string {
 func (*CountInvocationsRequest) ProtoMessage() {}
 
 func (x *CountInvocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[10]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +813,7 @@ func (x *CountInvocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountInvocationsRequest.ProtoReflect.Descriptor instead.
 func (*CountInvocationsRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{10}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CountInvocationsRequest) GetFilter() *InvocationFilter {
@@ -675,7 +834,7 @@ type CountInvocationsResponse struct {
 
 func (x *CountInvocationsResponse) Reset() {
 	*x = CountInvocationsResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[11]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +846,7 @@ func (x *CountInvocationsResponse) String() string {
 func (*CountInvocationsResponse) ProtoMessage() {}
 
 func (x *CountInvocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[11]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +859,7 @@ func (x *CountInvocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountInvocationsResponse.ProtoReflect.Descriptor instead.
 func (*CountInvocationsResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{11}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CountInvocationsResponse) GetCounts() []*CountInvocationsResponse_Count {
@@ -723,7 +882,7 @@ type WaitInvocationRequest struct {
 
 func (x *WaitInvocationRequest) Reset() {
 	*x = WaitInvocationRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[12]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +894,7 @@ func (x *WaitInvocationRequest) String() string {
 func (*WaitInvocationRequest) ProtoMessage() {}
 
 func (x *WaitInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[12]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +907,7 @@ func (x *WaitInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInvocationRequest.ProtoReflect.Descriptor instead.
 func (*WaitInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{12}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitInvocationRequest) GetId() string {
@@ -776,7 +935,7 @@ type WaitInvocationResponse struct {
 
 func (x *WaitInvocationResponse) Reset() {
 	*x = WaitInvocationResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[13]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +947,7 @@ func (x *WaitInvocationResponse) String() string {
 func (*WaitInvocationResponse) ProtoMessage() {}
 
 func (x *WaitInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[13]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +960,7 @@ func (x *WaitInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitInvocationResponse.ProtoReflect.Descriptor instead.
 func (*WaitInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{13}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitInvocationResponse) GetInvocation() *Invocation {
@@ -828,7 +987,7 @@ type WatchResultsRequest struct {
 
 func (x *WatchResultsRequest) Reset() {
 	*x = WatchResultsRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[14]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +999,7 @@ func (x *WatchResultsRequest) String() string {
 func (*WatchResultsRequest) ProtoMessage() {}
 
 func (x *WatchResultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[14]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1012,7 @@ func (x *WatchResultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResultsRequest.ProtoReflect.Descriptor instead.
 func (*WatchResultsRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{14}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchResultsRequest) GetFilter() *InvocationFilter {
@@ -895,7 +1054,7 @@ type WatchResultsResponse struct {
 
 func (x *WatchResultsResponse) Reset() {
 	*x = WatchResultsResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[15]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1066,7 @@ func (x *WatchResultsResponse) String() string {
 func (*WatchResultsResponse) ProtoMessage() {}
 
 func (x *WatchResultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[15]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1079,7 @@ func (x *WatchResultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResultsResponse.ProtoReflect.Descriptor instead.
 func (*WatchResultsResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{15}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResultsResponse) GetResumeToken() string {
@@ -984,7 +1143,7 @@ type Bookmark struct {
 
 func (x *Bookmark) Reset() {
 	*x = Bookmark{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[16]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1155,7 @@ func (x *Bookmark) String() string {
 func (*Bookmark) ProtoMessage() {}
 
 func (x *Bookmark) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[16]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1168,7 @@ func (x *Bookmark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bookmark.ProtoReflect.Descriptor instead.
 func (*Bookmark) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{16}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Bookmark) GetTime() *timestamppb.Timestamp {
@@ -1032,7 +1191,7 @@ type StopInvocationRequest struct {
 
 func (x *StopInvocationRequest) Reset() {
 	*x = StopInvocationRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[17]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1203,7 @@ func (x *StopInvocationRequest) String() string {
 func (*StopInvocationRequest) ProtoMessage() {}
 
 func (x *StopInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[17]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1216,7 @@ func (x *StopInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopInvocationRequest.ProtoReflect.Descriptor instead.
 func (*StopInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{17}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopInvocationRequest) GetId() string {
@@ -1085,7 +1244,7 @@ type StopInvocationResponse struct {
 
 func (x *StopInvocationResponse) Reset() {
 	*x = StopInvocationResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[18]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1256,7 @@ func (x *StopInvocationResponse) String() string {
 func (*StopInvocationResponse) ProtoMessage() {}
 
 func (x *StopInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[18]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1269,7 @@ func (x *StopInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopInvocationResponse.ProtoReflect.Descriptor instead.
 func (*StopInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{18}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopInvocationResponse) GetInvocation() *Invocation {
@@ -1137,7 +1296,7 @@ type BulkStopRequest struct {
 
 func (x *BulkStopRequest) Reset() {
 	*x = BulkStopRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[19]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1308,7 @@ func (x *BulkStopRequest) String() string {
 func (*BulkStopRequest) ProtoMessage() {}
 
 func (x *BulkStopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[19]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1321,7 @@ func (x *BulkStopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BulkStopRequest.ProtoReflect.Descriptor instead.
 func (*BulkStopRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{19}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BulkStopRequest) GetFilter() *InvocationFilter {
@@ -1210,7 +1369,7 @@ type BulkStopResponse struct {
 
 func (x *BulkStopResponse) Reset() {
 	*x = BulkStopResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[20]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1381,7 @@ func (x *BulkStopResponse) String() string {
 func (*BulkStopResponse) ProtoMessage() {}
 
 func (x *BulkStopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[20]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1394,7 @@ func (x *BulkStopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BulkStopResponse.ProtoReflect.Descriptor instead.
 func (*BulkStopResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{20}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BulkStopResponse) GetMatched() int64 {
@@ -1281,7 +1440,7 @@ type RerunInvocationRequest struct {
 
 func (x *RerunInvocationRequest) Reset() {
 	*x = RerunInvocationRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[21]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1452,7 @@ func (x *RerunInvocationRequest) String() string {
 func (*RerunInvocationRequest) ProtoMessage() {}
 
 func (x *RerunInvocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[21]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1465,7 @@ func (x *RerunInvocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunInvocationRequest.ProtoReflect.Descriptor instead.
 func (*RerunInvocationRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{21}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RerunInvocationRequest) GetId() string {
@@ -1343,7 +1502,7 @@ type RerunInvocationResponse struct {
 
 func (x *RerunInvocationResponse) Reset() {
 	*x = RerunInvocationResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[22]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1514,7 @@ func (x *RerunInvocationResponse) String() string {
 func (*RerunInvocationResponse) ProtoMessage() {}
 
 func (x *RerunInvocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[22]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1527,7 @@ func (x *RerunInvocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RerunInvocationResponse.ProtoReflect.Descriptor instead.
 func (*RerunInvocationResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{22}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RerunInvocationResponse) GetInvocation() *Invocation {
@@ -1404,7 +1563,7 @@ type BulkRerunRequest struct {
 
 func (x *BulkRerunRequest) Reset() {
 	*x = BulkRerunRequest{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[23]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1575,7 @@ func (x *BulkRerunRequest) String() string {
 func (*BulkRerunRequest) ProtoMessage() {}
 
 func (x *BulkRerunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[23]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1588,7 @@ func (x *BulkRerunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BulkRerunRequest.ProtoReflect.Descriptor instead.
 func (*BulkRerunRequest) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{23}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BulkRerunRequest) GetFilter() *InvocationFilter {
@@ -1484,7 +1643,7 @@ type BulkRerunResponse struct {
 
 func (x *BulkRerunResponse) Reset() {
 	*x = BulkRerunResponse{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[24]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1655,7 @@ func (x *BulkRerunResponse) String() string {
 func (*BulkRerunResponse) ProtoMessage() {}
 
 func (x *BulkRerunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[24]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1668,7 @@ func (x *BulkRerunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BulkRerunResponse.ProtoReflect.Descriptor instead.
 func (*BulkRerunResponse) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{24}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BulkRerunResponse) GetMatched() int64 {
@@ -1540,6 +1699,79 @@ func (x *BulkRerunResponse) GetDone() bool {
 	return false
 }
 
+// Head is what comes before the body of an answer.
+type InvokeStreamResponse_Head struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The HTTP status code of the answer.
+	StatusCode int32 `protobuf:"varint,1,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
+	// The headers of the answer in their order, names in lower case.
+	Headers []*Header `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The media type of the body.
+	ContentType string `protobuf:"bytes,3,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// The id of the invocation.
+	InvocationId  string `protobuf:"bytes,4,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvokeStreamResponse_Head) Reset() {
+	*x = InvokeStreamResponse_Head{}
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvokeStreamResponse_Head) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvokeStreamResponse_Head) ProtoMessage() {}
+
+func (x *InvokeStreamResponse_Head) ProtoReflect() protoreflect.Message {
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvokeStreamResponse_Head.ProtoReflect.Descriptor instead.
+func (*InvokeStreamResponse_Head) Descriptor() ([]byte, []int) {
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *InvokeStreamResponse_Head) GetStatusCode() int32 {
+	if x != nil {
+		return x.StatusCode
+	}
+	return 0
+}
+
+func (x *InvokeStreamResponse_Head) GetHeaders() []*Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *InvokeStreamResponse_Head) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *InvokeStreamResponse_Head) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
 // Result of one request.
 type BatchInvokeAsyncResponse_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1556,7 +1788,7 @@ type BatchInvokeAsyncResponse_Result struct {
 
 func (x *BatchInvokeAsyncResponse_Result) Reset() {
 	*x = BatchInvokeAsyncResponse_Result{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[25]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1800,7 @@ func (x *BatchInvokeAsyncResponse_Result) String() string {
 func (*BatchInvokeAsyncResponse_Result) ProtoMessage() {}
 
 func (x *BatchInvokeAsyncResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[25]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1813,7 @@ func (x *BatchInvokeAsyncResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchInvokeAsyncResponse_Result.ProtoReflect.Descriptor instead.
 func (*BatchInvokeAsyncResponse_Result) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{5, 0}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{7, 0}
 }
 
 func (x *BatchInvokeAsyncResponse_Result) GetOutcome() isBatchInvokeAsyncResponse_Result_Outcome {
@@ -1642,7 +1874,7 @@ type CountInvocationsResponse_Count struct {
 
 func (x *CountInvocationsResponse_Count) Reset() {
 	*x = CountInvocationsResponse_Count{}
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[26]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1886,7 @@ func (x *CountInvocationsResponse_Count) String() string {
 func (*CountInvocationsResponse_Count) ProtoMessage() {}
 
 func (x *CountInvocationsResponse_Count) ProtoReflect() protoreflect.Message {
-	mi := &file_homing_v1_invocation_service_proto_msgTypes[26]
+	mi := &file_homing_v1_invocation_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1899,7 @@ func (x *CountInvocationsResponse_Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountInvocationsResponse_Count.ProtoReflect.Descriptor instead.
 func (*CountInvocationsResponse_Count) Descriptor() ([]byte, []int) {
-	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{11, 0}
+	return file_homing_v1_invocation_service_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *CountInvocationsResponse_Count) GetState() InvocationState {
@@ -1701,7 +1933,23 @@ const file_homing_v1_invocation_service_proto_rawDesc = "" +
 	"\x0eInvokeResponse\x125\n" +
 	"\n" +
 	"invocation\x18\x01 \x01(\v2\x15.homing.v1.InvocationR\n" +
-	"invocation\"b\n" +
+	"invocation\"y\n" +
+	"\x13InvokeStreamRequest\x12-\n" +
+	"\x04spec\x18\x01 \x01(\v2\x19.homing.v1.InvocationSpecR\x04spec\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xc8\x02\n" +
+	"\x14InvokeStreamResponse\x12:\n" +
+	"\x04head\x18\x01 \x01(\v2$.homing.v1.InvokeStreamResponse.HeadH\x00R\x04head\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x127\n" +
+	"\n" +
+	"invocation\x18\x03 \x01(\v2\x15.homing.v1.InvocationH\x00R\n" +
+	"invocation\x1a\x9c\x01\n" +
+	"\x04Head\x12\x1f\n" +
+	"\vstatus_code\x18\x01 \x01(\x05R\n" +
+	"statusCode\x12+\n" +
+	"\aheaders\x18\x02 \x03(\v2\x11.homing.v1.HeaderR\aheaders\x12!\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\x12#\n" +
+	"\rinvocation_id\x18\x04 \x01(\tR\finvocationIdB\x06\n" +
+	"\x04part\"b\n" +
 	"\x12InvokeAsyncRequest\x12-\n" +
 	"\x04spec\x18\x01 \x01(\v2\x19.homing.v1.InvocationSpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -1808,9 +2056,10 @@ const file_homing_v1_invocation_service_proto_rawDesc = "" +
 	"\x0fInvocationOrder\x12 \n" +
 	"\x1cINVOCATION_ORDER_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dINVOCATION_ORDER_NEWEST_FIRST\x10\x01\x12!\n" +
-	"\x1dINVOCATION_ORDER_OLDEST_FIRST\x10\x022\x8d\b\n" +
+	"\x1dINVOCATION_ORDER_OLDEST_FIRST\x10\x022\xe0\b\n" +
 	"\x11InvocationService\x12=\n" +
-	"\x06Invoke\x12\x18.homing.v1.InvokeRequest\x1a\x19.homing.v1.InvokeResponse\x12L\n" +
+	"\x06Invoke\x12\x18.homing.v1.InvokeRequest\x1a\x19.homing.v1.InvokeResponse\x12Q\n" +
+	"\fInvokeStream\x12\x1e.homing.v1.InvokeStreamRequest\x1a\x1f.homing.v1.InvokeStreamResponse0\x01\x12L\n" +
 	"\vInvokeAsync\x12\x1d.homing.v1.InvokeAsyncRequest\x1a\x1e.homing.v1.InvokeAsyncResponse\x12[\n" +
 	"\x10BatchInvokeAsync\x12\".homing.v1.BatchInvokeAsyncRequest\x1a#.homing.v1.BatchInvokeAsyncResponse\x12W\n" +
 	"\rGetInvocation\x12\x1f.homing.v1.GetInvocationRequest\x1a .homing.v1.GetInvocationResponse\"\x03\x90\x02\x01\x12]\n" +
@@ -1837,101 +2086,112 @@ func file_homing_v1_invocation_service_proto_rawDescGZIP() []byte {
 }
 
 var file_homing_v1_invocation_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_homing_v1_invocation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_homing_v1_invocation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_homing_v1_invocation_service_proto_goTypes = []any{
 	(InvocationOrder)(0),                    // 0: homing.v1.InvocationOrder
 	(*InvokeRequest)(nil),                   // 1: homing.v1.InvokeRequest
 	(*InvokeResponse)(nil),                  // 2: homing.v1.InvokeResponse
-	(*InvokeAsyncRequest)(nil),              // 3: homing.v1.InvokeAsyncRequest
-	(*InvokeAsyncResponse)(nil),             // 4: homing.v1.InvokeAsyncResponse
-	(*BatchInvokeAsyncRequest)(nil),         // 5: homing.v1.BatchInvokeAsyncRequest
-	(*BatchInvokeAsyncResponse)(nil),        // 6: homing.v1.BatchInvokeAsyncResponse
-	(*GetInvocationRequest)(nil),            // 7: homing.v1.GetInvocationRequest
-	(*GetInvocationResponse)(nil),           // 8: homing.v1.GetInvocationResponse
-	(*ListInvocationsRequest)(nil),          // 9: homing.v1.ListInvocationsRequest
-	(*ListInvocationsResponse)(nil),         // 10: homing.v1.ListInvocationsResponse
-	(*CountInvocationsRequest)(nil),         // 11: homing.v1.CountInvocationsRequest
-	(*CountInvocationsResponse)(nil),        // 12: homing.v1.CountInvocationsResponse
-	(*WaitInvocationRequest)(nil),           // 13: homing.v1.WaitInvocationRequest
-	(*WaitInvocationResponse)(nil),          // 14: homing.v1.WaitInvocationResponse
-	(*WatchResultsRequest)(nil),             // 15: homing.v1.WatchResultsRequest
-	(*WatchResultsResponse)(nil),            // 16: homing.v1.WatchResultsResponse
-	(*Bookmark)(nil),                        // 17: homing.v1.Bookmark
-	(*StopInvocationRequest)(nil),           // 18: homing.v1.StopInvocationRequest
-	(*StopInvocationResponse)(nil),          // 19: homing.v1.StopInvocationResponse
-	(*BulkStopRequest)(nil),                 // 20: homing.v1.BulkStopRequest
-	(*BulkStopResponse)(nil),                // 21: homing.v1.BulkStopResponse
-	(*RerunInvocationRequest)(nil),          // 22: homing.v1.RerunInvocationRequest
-	(*RerunInvocationResponse)(nil),         // 23: homing.v1.RerunInvocationResponse
-	(*BulkRerunRequest)(nil),                // 24: homing.v1.BulkRerunRequest
-	(*BulkRerunResponse)(nil),               // 25: homing.v1.BulkRerunResponse
-	(*BatchInvokeAsyncResponse_Result)(nil), // 26: homing.v1.BatchInvokeAsyncResponse.Result
-	(*CountInvocationsResponse_Count)(nil),  // 27: homing.v1.CountInvocationsResponse.Count
-	(*InvocationSpec)(nil),                  // 28: homing.v1.InvocationSpec
-	(*Invocation)(nil),                      // 29: homing.v1.Invocation
-	(*InvocationFilter)(nil),                // 30: homing.v1.InvocationFilter
-	(*durationpb.Duration)(nil),             // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 32: google.protobuf.Timestamp
-	(*Payload)(nil),                         // 33: homing.v1.Payload
-	(*status.Status)(nil),                   // 34: google.rpc.Status
-	(InvocationState)(0),                    // 35: homing.v1.InvocationState
+	(*InvokeStreamRequest)(nil),             // 3: homing.v1.InvokeStreamRequest
+	(*InvokeStreamResponse)(nil),            // 4: homing.v1.InvokeStreamResponse
+	(*InvokeAsyncRequest)(nil),              // 5: homing.v1.InvokeAsyncRequest
+	(*InvokeAsyncResponse)(nil),             // 6: homing.v1.InvokeAsyncResponse
+	(*BatchInvokeAsyncRequest)(nil),         // 7: homing.v1.BatchInvokeAsyncRequest
+	(*BatchInvokeAsyncResponse)(nil),        // 8: homing.v1.BatchInvokeAsyncResponse
+	(*GetInvocationRequest)(nil),            // 9: homing.v1.GetInvocationRequest
+	(*GetInvocationResponse)(nil),           // 10: homing.v1.GetInvocationResponse
+	(*ListInvocationsRequest)(nil),          // 11: homing.v1.ListInvocationsRequest
+	(*ListInvocationsResponse)(nil),         // 12: homing.v1.ListInvocationsResponse
+	(*CountInvocationsRequest)(nil),         // 13: homing.v1.CountInvocationsRequest
+	(*CountInvocationsResponse)(nil),        // 14: homing.v1.CountInvocationsResponse
+	(*WaitInvocationRequest)(nil),           // 15: homing.v1.WaitInvocationRequest
+	(*WaitInvocationResponse)(nil),          // 16: homing.v1.WaitInvocationResponse
+	(*WatchResultsRequest)(nil),             // 17: homing.v1.WatchResultsRequest
+	(*WatchResultsResponse)(nil),            // 18: homing.v1.WatchResultsResponse
+	(*Bookmark)(nil),                        // 19: homing.v1.Bookmark
+	(*StopInvocationRequest)(nil),           // 20: homing.v1.StopInvocationRequest
+	(*StopInvocationResponse)(nil),          // 21: homing.v1.StopInvocationResponse
+	(*BulkStopRequest)(nil),                 // 22: homing.v1.BulkStopRequest
+	(*BulkStopResponse)(nil),                // 23: homing.v1.BulkStopResponse
+	(*RerunInvocationRequest)(nil),          // 24: homing.v1.RerunInvocationRequest
+	(*RerunInvocationResponse)(nil),         // 25: homing.v1.RerunInvocationResponse
+	(*BulkRerunRequest)(nil),                // 26: homing.v1.BulkRerunRequest
+	(*BulkRerunResponse)(nil),               // 27: homing.v1.BulkRerunResponse
+	(*InvokeStreamResponse_Head)(nil),       // 28: homing.v1.InvokeStreamResponse.Head
+	(*BatchInvokeAsyncResponse_Result)(nil), // 29: homing.v1.BatchInvokeAsyncResponse.Result
+	(*CountInvocationsResponse_Count)(nil),  // 30: homing.v1.CountInvocationsResponse.Count
+	(*InvocationSpec)(nil),                  // 31: homing.v1.InvocationSpec
+	(*Invocation)(nil),                      // 32: homing.v1.Invocation
+	(*durationpb.Duration)(nil),             // 33: google.protobuf.Duration
+	(*InvocationFilter)(nil),                // 34: homing.v1.InvocationFilter
+	(*timestamppb.Timestamp)(nil),           // 35: google.protobuf.Timestamp
+	(*Payload)(nil),                         // 36: homing.v1.Payload
+	(*Header)(nil),                          // 37: homing.v1.Header
+	(*status.Status)(nil),                   // 38: google.rpc.Status
+	(InvocationState)(0),                    // 39: homing.v1.InvocationState
 }
 var file_homing_v1_invocation_service_proto_depIdxs = []int32{
-	28, // 0: homing.v1.InvokeRequest.spec:type_name -> homing.v1.InvocationSpec
-	29, // 1: homing.v1.InvokeResponse.invocation:type_name -> homing.v1.Invocation
-	28, // 2: homing.v1.InvokeAsyncRequest.spec:type_name -> homing.v1.InvocationSpec
-	29, // 3: homing.v1.InvokeAsyncResponse.invocation:type_name -> homing.v1.Invocation
-	3,  // 4: homing.v1.BatchInvokeAsyncRequest.requests:type_name -> homing.v1.InvokeAsyncRequest
-	26, // 5: homing.v1.BatchInvokeAsyncResponse.results:type_name -> homing.v1.BatchInvokeAsyncResponse.Result
-	29, // 6: homing.v1.GetInvocationResponse.invocation:type_name -> homing.v1.Invocation
-	30, // 7: homing.v1.ListInvocationsRequest.filter:type_name -> homing.v1.InvocationFilter
-	0,  // 8: homing.v1.ListInvocationsRequest.order:type_name -> homing.v1.InvocationOrder
-	29, // 9: homing.v1.ListInvocationsResponse.invocations:type_name -> homing.v1.Invocation
-	30, // 10: homing.v1.CountInvocationsRequest.filter:type_name -> homing.v1.InvocationFilter
-	27, // 11: homing.v1.CountInvocationsResponse.counts:type_name -> homing.v1.CountInvocationsResponse.Count
-	31, // 12: homing.v1.WaitInvocationRequest.timeout:type_name -> google.protobuf.Duration
-	29, // 13: homing.v1.WaitInvocationResponse.invocation:type_name -> homing.v1.Invocation
-	30, // 14: homing.v1.WatchResultsRequest.filter:type_name -> homing.v1.InvocationFilter
-	17, // 15: homing.v1.WatchResultsResponse.bookmark:type_name -> homing.v1.Bookmark
-	29, // 16: homing.v1.WatchResultsResponse.invocation:type_name -> homing.v1.Invocation
-	32, // 17: homing.v1.Bookmark.time:type_name -> google.protobuf.Timestamp
-	29, // 18: homing.v1.StopInvocationResponse.invocation:type_name -> homing.v1.Invocation
-	30, // 19: homing.v1.BulkStopRequest.filter:type_name -> homing.v1.InvocationFilter
-	33, // 20: homing.v1.RerunInvocationRequest.payload:type_name -> homing.v1.Payload
-	29, // 21: homing.v1.RerunInvocationResponse.invocation:type_name -> homing.v1.Invocation
-	30, // 22: homing.v1.BulkRerunRequest.filter:type_name -> homing.v1.InvocationFilter
-	4,  // 23: homing.v1.BatchInvokeAsyncResponse.Result.accepted:type_name -> homing.v1.InvokeAsyncResponse
-	34, // 24: homing.v1.BatchInvokeAsyncResponse.Result.error:type_name -> google.rpc.Status
-	35, // 25: homing.v1.CountInvocationsResponse.Count.state:type_name -> homing.v1.InvocationState
-	1,  // 26: homing.v1.InvocationService.Invoke:input_type -> homing.v1.InvokeRequest
-	3,  // 27: homing.v1.InvocationService.InvokeAsync:input_type -> homing.v1.InvokeAsyncRequest
-	5,  // 28: homing.v1.InvocationService.BatchInvokeAsync:input_type -> homing.v1.BatchInvokeAsyncRequest
-	7,  // 29: homing.v1.InvocationService.GetInvocation:input_type -> homing.v1.GetInvocationRequest
-	9,  // 30: homing.v1.InvocationService.ListInvocations:input_type -> homing.v1.ListInvocationsRequest
-	13, // 31: homing.v1.InvocationService.WaitInvocation:input_type -> homing.v1.WaitInvocationRequest
-	15, // 32: homing.v1.InvocationService.WatchResults:input_type -> homing.v1.WatchResultsRequest
-	11, // 33: homing.v1.InvocationService.CountInvocations:input_type -> homing.v1.CountInvocationsRequest
-	18, // 34: homing.v1.InvocationService.StopInvocation:input_type -> homing.v1.StopInvocationRequest
-	20, // 35: homing.v1.InvocationService.BulkStop:input_type -> homing.v1.BulkStopRequest
-	22, // 36: homing.v1.InvocationService.RerunInvocation:input_type -> homing.v1.RerunInvocationRequest
-	24, // 37: homing.v1.InvocationService.BulkRerun:input_type -> homing.v1.BulkRerunRequest
-	2,  // 38: homing.v1.InvocationService.Invoke:output_type -> homing.v1.InvokeResponse
-	4,  // 39: homing.v1.InvocationService.InvokeAsync:output_type -> homing.v1.InvokeAsyncResponse
-	6,  // 40: homing.v1.InvocationService.BatchInvokeAsync:output_type -> homing.v1.BatchInvokeAsyncResponse
-	8,  // 41: homing.v1.InvocationService.GetInvocation:output_type -> homing.v1.GetInvocationResponse
-	10, // 42: homing.v1.InvocationService.ListInvocations:output_type -> homing.v1.ListInvocationsResponse
-	14, // 43: homing.v1.InvocationService.WaitInvocation:output_type -> homing.v1.WaitInvocationResponse
-	16, // 44: homing.v1.InvocationService.WatchResults:output_type -> homing.v1.WatchResultsResponse
-	12, // 45: homing.v1.InvocationService.CountInvocations:output_type -> homing.v1.CountInvocationsResponse
-	19, // 46: homing.v1.InvocationService.StopInvocation:output_type -> homing.v1.StopInvocationResponse
-	21, // 47: homing.v1.InvocationService.BulkStop:output_type -> homing.v1.BulkStopResponse
-	23, // 48: homing.v1.InvocationService.RerunInvocation:output_type -> homing.v1.RerunInvocationResponse
-	25, // 49: homing.v1.InvocationService.BulkRerun:output_type -> homing.v1.BulkRerunResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	31, // 0: homing.v1.InvokeRequest.spec:type_name -> homing.v1.InvocationSpec
+	32, // 1: homing.v1.InvokeResponse.invocation:type_name -> homing.v1.Invocation
+	31, // 2: homing.v1.InvokeStreamRequest.spec:type_name -> homing.v1.InvocationSpec
+	33, // 3: homing.v1.InvokeStreamRequest.timeout:type_name -> google.protobuf.Duration
+	28, // 4: homing.v1.InvokeStreamResponse.head:type_name -> homing.v1.InvokeStreamResponse.Head
+	32, // 5: homing.v1.InvokeStreamResponse.invocation:type_name -> homing.v1.Invocation
+	31, // 6: homing.v1.InvokeAsyncRequest.spec:type_name -> homing.v1.InvocationSpec
+	32, // 7: homing.v1.InvokeAsyncResponse.invocation:type_name -> homing.v1.Invocation
+	5,  // 8: homing.v1.BatchInvokeAsyncRequest.requests:type_name -> homing.v1.InvokeAsyncRequest
+	29, // 9: homing.v1.BatchInvokeAsyncResponse.results:type_name -> homing.v1.BatchInvokeAsyncResponse.Result
+	32, // 10: homing.v1.GetInvocationResponse.invocation:type_name -> homing.v1.Invocation
+	34, // 11: homing.v1.ListInvocationsRequest.filter:type_name -> homing.v1.InvocationFilter
+	0,  // 12: homing.v1.ListInvocationsRequest.order:type_name -> homing.v1.InvocationOrder
+	32, // 13: homing.v1.ListInvocationsResponse.invocations:type_name -> homing.v1.Invocation
+	34, // 14: homing.v1.CountInvocationsRequest.filter:type_name -> homing.v1.InvocationFilter
+	30, // 15: homing.v1.CountInvocationsResponse.counts:type_name -> homing.v1.CountInvocationsResponse.Count
+	33, // 16: homing.v1.WaitInvocationRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 17: homing.v1.WaitInvocationResponse.invocation:type_name -> homing.v1.Invocation
+	34, // 18: homing.v1.WatchResultsRequest.filter:type_name -> homing.v1.InvocationFilter
+	19, // 19: homing.v1.WatchResultsResponse.bookmark:type_name -> homing.v1.Bookmark
+	32, // 20: homing.v1.WatchResultsResponse.invocation:type_name -> homing.v1.Invocation
+	35, // 21: homing.v1.Bookmark.time:type_name -> google.protobuf.Timestamp
+	32, // 22: homing.v1.StopInvocationResponse.invocation:type_name -> homing.v1.Invocation
+	34, // 23: homing.v1.BulkStopRequest.filter:type_name -> homing.v1.InvocationFilter
+	36, // 24: homing.v1.RerunInvocationRequest.payload:type_name -> homing.v1.Payload
+	32, // 25: homing.v1.RerunInvocationResponse.invocation:type_name -> homing.v1.Invocation
+	34, // 26: homing.v1.BulkRerunRequest.filter:type_name -> homing.v1.InvocationFilter
+	37, // 27: homing.v1.InvokeStreamResponse.Head.headers:type_name -> homing.v1.Header
+	6,  // 28: homing.v1.BatchInvokeAsyncResponse.Result.accepted:type_name -> homing.v1.InvokeAsyncResponse
+	38, // 29: homing.v1.BatchInvokeAsyncResponse.Result.error:type_name -> google.rpc.Status
+	39, // 30: homing.v1.CountInvocationsResponse.Count.state:type_name -> homing.v1.InvocationState
+	1,  // 31: homing.v1.InvocationService.Invoke:input_type -> homing.v1.InvokeRequest
+	3,  // 32: homing.v1.InvocationService.InvokeStream:input_type -> homing.v1.InvokeStreamRequest
+	5,  // 33: homing.v1.InvocationService.InvokeAsync:input_type -> homing.v1.InvokeAsyncRequest
+	7,  // 34: homing.v1.InvocationService.BatchInvokeAsync:input_type -> homing.v1.BatchInvokeAsyncRequest
+	9,  // 35: homing.v1.InvocationService.GetInvocation:input_type -> homing.v1.GetInvocationRequest
+	11, // 36: homing.v1.InvocationService.ListInvocations:input_type -> homing.v1.ListInvocationsRequest
+	15, // 37: homing.v1.InvocationService.WaitInvocation:input_type -> homing.v1.WaitInvocationRequest
+	17, // 38: homing.v1.InvocationService.WatchResults:input_type -> homing.v1.WatchResultsRequest
+	13, // 39: homing.v1.InvocationService.CountInvocations:input_type -> homing.v1.CountInvocationsRequest
+	20, // 40: homing.v1.InvocationService.StopInvocation:input_type -> homing.v1.StopInvocationRequest
+	22, // 41: homing.v1.InvocationService.BulkStop:input_type -> homing.v1.BulkStopRequest
+	24, // 42: homing.v1.InvocationService.RerunInvocation:input_type -> homing.v1.RerunInvocationRequest
+	26, // 43: homing.v1.InvocationService.BulkRerun:input_type -> homing.v1.BulkRerunRequest
+	2,  // 44: homing.v1.InvocationService.Invoke:output_type -> homing.v1.InvokeResponse
+	4,  // 45: homing.v1.InvocationService.InvokeStream:output_type -> homing.v1.InvokeStreamResponse
+	6,  // 46: homing.v1.InvocationService.InvokeAsync:output_type -> homing.v1.InvokeAsyncResponse
+	8,  // 47: homing.v1.InvocationService.BatchInvokeAsync:output_type -> homing.v1.BatchInvokeAsyncResponse
+	10, // 48: homing.v1.InvocationService.GetInvocation:output_type -> homing.v1.GetInvocationResponse
+	12, // 49: homing.v1.InvocationService.ListInvocations:output_type -> homing.v1.ListInvocationsResponse
+	16, // 50: homing.v1.InvocationService.WaitInvocation:output_type -> homing.v1.WaitInvocationResponse
+	18, // 51: homing.v1.InvocationService.WatchResults:output_type -> homing.v1.WatchResultsResponse
+	14, // 52: homing.v1.InvocationService.CountInvocations:output_type -> homing.v1.CountInvocationsResponse
+	21, // 53: homing.v1.InvocationService.StopInvocation:output_type -> homing.v1.StopInvocationResponse
+	23, // 54: homing.v1.InvocationService.BulkStop:output_type -> homing.v1.BulkStopResponse
+	25, // 55: homing.v1.InvocationService.RerunInvocation:output_type -> homing.v1.RerunInvocationResponse
+	27, // 56: homing.v1.InvocationService.BulkRerun:output_type -> homing.v1.BulkRerunResponse
+	44, // [44:57] is the sub-list for method output_type
+	31, // [31:44] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_homing_v1_invocation_service_proto_init() }
@@ -1941,11 +2201,16 @@ func file_homing_v1_invocation_service_proto_init() {
 	}
 	file_homing_v1_invocation_proto_init()
 	file_homing_v1_payload_proto_init()
-	file_homing_v1_invocation_service_proto_msgTypes[15].OneofWrappers = []any{
+	file_homing_v1_invocation_service_proto_msgTypes[3].OneofWrappers = []any{
+		(*InvokeStreamResponse_Head_)(nil),
+		(*InvokeStreamResponse_Data)(nil),
+		(*InvokeStreamResponse_Invocation)(nil),
+	}
+	file_homing_v1_invocation_service_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchResultsResponse_Bookmark)(nil),
 		(*WatchResultsResponse_Invocation)(nil),
 	}
-	file_homing_v1_invocation_service_proto_msgTypes[25].OneofWrappers = []any{
+	file_homing_v1_invocation_service_proto_msgTypes[28].OneofWrappers = []any{
 		(*BatchInvokeAsyncResponse_Result_Accepted)(nil),
 		(*BatchInvokeAsyncResponse_Result_Error)(nil),
 	}
@@ -1955,7 +2220,7 @@ func file_homing_v1_invocation_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_homing_v1_invocation_service_proto_rawDesc), len(file_homing_v1_invocation_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	InvocationService_Invoke_FullMethodName           = "/homing.v1.InvocationService/Invoke"
+	InvocationService_InvokeStream_FullMethodName     = "/homing.v1.InvocationService/InvokeStream"
 	InvocationService_InvokeAsync_FullMethodName      = "/homing.v1.InvocationService/InvokeAsync"
 	InvocationService_BatchInvokeAsync_FullMethodName = "/homing.v1.InvocationService/BatchInvokeAsync"
 	InvocationService_GetInvocation_FullMethodName    = "/homing.v1.InvocationService/GetInvocation"
@@ -69,6 +70,17 @@ type InvocationServiceClient interface {
 	// says so.
 	// A failed invocation is an answer, not an RPC error: look at its state.
 	Invoke(ctx context.Context, in *InvokeRequest, opts ...grpc.CallOption) (*InvokeResponse, error)
+	// InvokeStream runs a function and passes its answer on as it comes: the head once it is known, then the body in parts,
+	// then the ended invocation. An answer that comes whole within moments, or through a worker that does not stream, is
+	// passed on in the same way; one that is no success, and came whole, is in the ended invocation alone, as Invoke tells it.
+	// A stream that ends without an invocation broke off, and one whose invocation did not succeed has not brought the
+	// whole answer.
+	// `timeout` bounds how long the head, or the end, is waited for: else DEADLINE_EXCEEDED, as Invoke has it. From the head
+	// on the attempt time-out bounds the answer, and so does the deadline of the call, where it has one. A reader that is
+	// slow makes the function wait. An attempt is made again only as long as nothing was passed on.
+	// What is passed on may have any size. The record keeps the first 256 KiB of it, and says so (`Result.cut`).
+	// Id, record, and what becomes of a caller that goes away are as with Invoke.
+	InvokeStream(ctx context.Context, in *InvokeStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[InvokeStreamResponse], error)
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
 	// calling again with the same request_id is safe.
 	InvokeAsync(ctx context.Context, in *InvokeAsyncRequest, opts ...grpc.CallOption) (*InvokeAsyncResponse, error)
@@ -122,6 +134,25 @@ func (c *invocationServiceClient) Invoke(ctx context.Context, in *InvokeRequest,
 	return out, nil
 }
 
+func (c *invocationServiceClient) InvokeStream(ctx context.Context, in *InvokeStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[InvokeStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[0], InvocationService_InvokeStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[InvokeStreamRequest, InvokeStreamResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InvocationService_InvokeStreamClient = grpc.ServerStreamingClient[InvokeStreamResponse]
+
 func (c *invocationServiceClient) InvokeAsync(ctx context.Context, in *InvokeAsyncRequest, opts ...grpc.CallOption) (*InvokeAsyncResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(InvokeAsyncResponse)
@@ -174,7 +205,7 @@ func (c *invocationServiceClient) WaitInvocation(ctx context.Context, in *WaitIn
 
 func (c *invocationServiceClient) WatchResults(ctx context.Context, in *WatchResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResultsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[0], InvocationService_WatchResults_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[1], InvocationService_WatchResults_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +244,7 @@ func (c *invocationServiceClient) StopInvocation(ctx context.Context, in *StopIn
 
 func (c *invocationServiceClient) BulkStop(ctx context.Context, in *BulkStopRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BulkStopResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[1], InvocationService_BulkStop_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[2], InvocationService_BulkStop_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +273,7 @@ func (c *invocationServiceClient) RerunInvocation(ctx context.Context, in *Rerun
 
 func (c *invocationServiceClient) BulkRerun(ctx context.Context, in *BulkRerunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BulkRerunResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[2], InvocationService_BulkRerun_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &InvocationService_ServiceDesc.Streams[3], InvocationService_BulkRerun_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -295,6 +326,17 @@ type InvocationServiceServer interface {
 	// says so.
 	// A failed invocation is an answer, not an RPC error: look at its state.
 	Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error)
+	// InvokeStream runs a function and passes its answer on as it comes: the head once it is known, then the body in parts,
+	// then the ended invocation. An answer that comes whole within moments, or through a worker that does not stream, is
+	// passed on in the same way; one that is no success, and came whole, is in the ended invocation alone, as Invoke tells it.
+	// A stream that ends without an invocation broke off, and one whose invocation did not succeed has not brought the
+	// whole answer.
+	// `timeout` bounds how long the head, or the end, is waited for: else DEADLINE_EXCEEDED, as Invoke has it. From the head
+	// on the attempt time-out bounds the answer, and so does the deadline of the call, where it has one. A reader that is
+	// slow makes the function wait. An attempt is made again only as long as nothing was passed on.
+	// What is passed on may have any size. The record keeps the first 256 KiB of it, and says so (`Result.cut`).
+	// Id, record, and what becomes of a caller that goes away are as with Invoke.
+	InvokeStream(*InvokeStreamRequest, grpc.ServerStreamingServer[InvokeStreamResponse]) error
 	// InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
 	// calling again with the same request_id is safe.
 	InvokeAsync(context.Context, *InvokeAsyncRequest) (*InvokeAsyncResponse, error)
@@ -340,6 +382,9 @@ type UnimplementedInvocationServiceServer struct{}
 
 func (UnimplementedInvocationServiceServer) Invoke(context.Context, *InvokeRequest) (*InvokeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Invoke not implemented")
+}
+func (UnimplementedInvocationServiceServer) InvokeStream(*InvokeStreamRequest, grpc.ServerStreamingServer[InvokeStreamResponse]) error {
+	return status.Error(codes.Unimplemented, "method InvokeStream not implemented")
 }
 func (UnimplementedInvocationServiceServer) InvokeAsync(context.Context, *InvokeAsyncRequest) (*InvokeAsyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InvokeAsync not implemented")
@@ -412,6 +457,17 @@ func _InvocationService_Invoke_Handler(srv interface{}, ctx context.Context, dec
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _InvocationService_InvokeStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(InvokeStreamRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InvocationServiceServer).InvokeStream(m, &grpc.GenericServerStream[InvokeStreamRequest, InvokeStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type InvocationService_InvokeStreamServer = grpc.ServerStreamingServer[InvokeStreamResponse]
 
 func _InvocationService_InvokeAsync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(InvokeAsyncRequest)
@@ -635,6 +691,11 @@ var InvocationService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "InvokeStream",
+			Handler:       _InvocationService_InvokeStream_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "WatchResults",
 			Handler:       _InvocationService_WatchResults_Handler,

@@ -154,6 +154,8 @@ def _answer(message: invocation_pb2.Result) -> Answer:
         content_type=message.payload.content_type,
         data=message.payload.data,
         blob=_blob(message.payload),
+        cut=message.cut,
+        streamed_size=message.streamed_size,
     )
 
 

@@ -72,6 +72,10 @@ class Answer:
     """The body."""
     blob: Blob | None = None
     """Refers to a large body where it was not fetched, as in lists and watches; ``data`` is empty then."""
+    cut: bool = False
+    """Whether ``data`` is only the beginning of the body, which was passed on to its caller as it came."""
+    streamed_size: int = 0
+    """How many bytes of a body came that was passed on as it came; 0 where it was not."""
 
     @property
     def text(self) -> str:
@@ -308,5 +312,7 @@ def result_of(invocation: Invocation) -> Result:
         content_type=answer.content_type if answer else "",
         data=answer.data if answer else b"",
         blob=answer.blob if answer else None,
+        cut=answer.cut if answer else False,
+        streamed_size=answer.streamed_size if answer else 0,
         invocation=invocation,
     )

@@ -19,6 +19,7 @@ from homing._core.spec import Query, Seconds, invocation_spec
 from homing._core.typed import Signature, raw
 from homing._core.values import Result
 from homing._sync.accepting import accept, accept_batch
+from homing._sync.answer_stream import AnswerStream
 from homing._sync.bodies import send_large, whole
 from homing._sync.connection import Connection
 from homing._sync.handle import InvocationHandle
@@ -105,6 +106,71 @@ class Invoking:
             raise
         ended = convert.invocation(response.invocation)
         return outcome_of(whole(self._connection, ended, deadline=deadline))
+
+    def invoke_stream(
+        self,
+        function: str,
+        payload: object = None,
+        *,
+        timeout: Seconds | Unset | None = UNSET,
+        attempt_timeout: Seconds | None = None,
+        content_type: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        query: Query | None = None,
+        headers: HeaderValues | None = None,
+        labels: Mapping[str, str] | None = None,
+        retry_policy: RetryPolicy | None = None,
+        call_id: str | None = None,
+    ) -> AnswerStream:
+        """Run a function and read its answer as it comes, of whatever size it is.
+
+        ::
+
+            with client.invoke_stream("chat", "hello") as answer:
+                print(answer.status_code, answer.content_type)
+                for chunk in answer:
+                    print(chunk)
+
+        Entering the context runs the function and waits for the head of its answer; a failure until then is raised
+        there, as ``invoke`` raises it. An answer that breaks off later raises in the iteration. Leaving the context
+        before the end stops the function. The record keeps the first 256 KiB.
+
+        :param function: The name of the function.
+        :param payload: str goes as text, bytes as they are, None as an empty body, all else as JSON; at most 64 MiB.
+        :param timeout: How long to wait for the head of the answer, in seconds or as a timedelta; by default the
+            client's. None waits for as long as the server does. From then on the attempt time-out counts.
+        :param attempt_timeout: How long one attempt may run; by default the function's.
+        :param content_type: The media type of the payload, where it is not the usual one.
+        :param method: The method of the HTTP request to the function; ``POST`` by default.
+        :param path: Its path; ``/`` by default.
+        :param query: Its query string, or a mapping of its parts.
+        :param headers: Further headers.
+        :param labels: Labels to find the invocation by.
+        :param retry_policy: Which failed attempts are made again, as long as no byte was passed on; by default the
+            function's.
+        :param call_id: What ``X-Call-Id`` shows to the function and to receivers of the outcome, at most 128 printable
+            ASCII characters without spaces; by default the id of the invocation. Several may bear one, and what an
+            outcome causes inherits it.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        """
+        spec = invocation_spec(
+            function=function,
+            payload=payload,
+            content_type=content_type,
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            labels=labels,
+            retry_policy=retry_policy,
+            attempt_timeout=attempt_timeout,
+            call_id=call_id,
+        )
+        deadline = Deadline.of(timeout, self._connection.settings.timeout)
+        request = invocation_service_pb2.InvokeStreamRequest(spec=spec)
+        return AnswerStream(self._connection, request, deadline=deadline)
 
     def invoke_async(
         self,

@@ -14,13 +14,15 @@ from homing.testing._refusal import Refusal, no_condition, served, served_stream
 from homing.testing._rules import check_spec
 from homing.v1 import InvocationFilter, invocation_pb2, invocation_service_pb2_grpc
 from homing.v1 import invocation_service_pb2 as api
-from homing.v1.invocation_pb2 import Invocation
+from homing.v1.invocation_pb2 import Invocation, InvocationSpec
+from homing.v1.payload_pb2 import Payload
 
 if TYPE_CHECKING:
     from homing.testing._state import State
 
 _BOOKMARK: Final = 10.0
 _COUNTED: Final = 10_000
+_PART: Final = 64 * 1024
 
 
 class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
@@ -32,13 +34,34 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
 
     @served
     def Invoke(self, request: api.InvokeRequest, context: grpc.ServicerContext) -> api.InvokeResponse:  # noqa: N802
-        check_spec(request.spec, sync=True)
-        function = self.state.find(request.spec.function)
-        record, _ = self._store.accept(request.spec, function, sync=True)
-        context.send_initial_metadata(((INVOCATION_ID_KEY, record.id),))
-        self._store.run(record.id)
-        self._wait_ended(record.id, None, context)
-        return api.InvokeResponse(invocation=slim(self._store.get(record.id)))
+        return api.InvokeResponse(invocation=self._run(request.spec, None, context))
+
+    @served_stream
+    def InvokeStream(  # noqa: N802
+        self, request: api.InvokeStreamRequest, context: grpc.ServicerContext
+    ) -> Iterator[api.InvokeStreamResponse]:
+        timeout = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else None
+        ended = self._run(request.spec, timeout, context)
+        if ended.state not in ENDS:
+            raise Refusal(
+                code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                reason="DEADLINE_EXCEEDED",
+                message="the deadline passed while the invocation ran; it may still end",
+                metadata={"invocation": ended.id},
+            )
+        if ended.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED:
+            result = ended.result
+            head = api.InvokeStreamResponse.Head(
+                status_code=result.status_code,
+                headers=result.headers,
+                content_type=result.payload.content_type,
+                invocation_id=ended.id,
+            )
+            yield api.InvokeStreamResponse(head=head)
+            for part in self._parts(result.payload):
+                yield api.InvokeStreamResponse(data=part)
+            result.payload.ClearField("data")
+        yield api.InvokeStreamResponse(invocation=ended)
 
     @served
     def InvokeAsync(  # noqa: N802
@@ -146,6 +169,24 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
         self, request: api.BulkRerunRequest, _context: grpc.ServicerContext
     ) -> Iterator[api.BulkRerunResponse]:
         return self.state.bulk(request, lambda: self._rerun_all(request))
+
+    def _run(self, spec: InvocationSpec, seconds: float | None, context: grpc.ServicerContext) -> Invocation:
+        """Run an invocation and wait until it ends, or so many seconds have passed; return its record.
+
+        :raises Refusal: It may not run so.
+        """
+        check_spec(spec, sync=True)
+        record, _ = self._store.accept(spec, self.state.find(spec.function), sync=True)
+        context.send_initial_metadata(((INVOCATION_ID_KEY, record.id),))
+        self._store.run(record.id)
+        self._wait_ended(record.id, seconds, context)
+        return slim(self._store.get(record.id))
+
+    def _parts(self, payload: Payload) -> Iterator[bytes]:
+        if payload.HasField("blob"):
+            yield from (part.data for part in self._store.bodies.read(payload.blob.id))
+        else:
+            yield from (payload.data[start : start + _PART] for start in range(0, len(payload.data), _PART))
 
     def _stop_all(self, request: api.BulkStopRequest) -> api.BulkStopResponse:
         matched = [record for record in self._chosen(request.filter) if record.state not in ENDS]

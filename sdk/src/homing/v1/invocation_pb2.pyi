@@ -444,8 +444,16 @@ class Result(google.protobuf.message.Message):
     STATUS_CODE_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     PAYLOAD_FIELD_NUMBER: builtins.int
+    CUT_FIELD_NUMBER: builtins.int
+    STREAMED_SIZE_FIELD_NUMBER: builtins.int
     status_code: builtins.int
     """The HTTP status code of the answer."""
+    cut: builtins.bool
+    """Whether `payload` is only the beginning of the body: it was passed on to its caller as it came, and is not kept whole;
+    or it broke off.
+    """
+    streamed_size: builtins.int
+    """How many bytes of the body came in all, where it was passed on as it came; else 0."""
     @property
     def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
         """The headers of the answer in their order, names in lower case."""
@@ -460,9 +468,11 @@ class Result(google.protobuf.message.Message):
         status_code: builtins.int = ...,
         headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
         payload: homing.v1.payload_pb2.Payload | None = ...,
+        cut: builtins.bool = ...,
+        streamed_size: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["payload", b"payload"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["headers", b"headers", "payload", b"payload", "status_code", b"status_code"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cut", b"cut", "headers", b"headers", "payload", b"payload", "status_code", b"status_code", "streamed_size", b"streamed_size"]) -> None: ...
 
 Global___Result: typing_extensions.TypeAlias = Result
 

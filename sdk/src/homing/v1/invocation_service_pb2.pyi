@@ -91,6 +91,95 @@ class InvokeResponse(google.protobuf.message.Message):
 Global___InvokeResponse: typing_extensions.TypeAlias = InvokeResponse
 
 @typing.final
+class InvokeStreamRequest(google.protobuf.message.Message):
+    """InvokeStreamRequest asks to run a function and to be passed its answer as it comes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: builtins.int
+    TIMEOUT_FIELD_NUMBER: builtins.int
+    @property
+    def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
+        """What to run, as in InvokeRequest."""
+
+    @property
+    def timeout(self) -> google.protobuf.duration_pb2.Duration:
+        """How long to wait for the head of the answer, above 0 and up to 7 days; unset means for as long as the server waits."""
+
+    def __init__(
+        self,
+        *,
+        spec: homing.v1.invocation_pb2.InvocationSpec | None = ...,
+        timeout: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["spec", b"spec", "timeout", b"timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["spec", b"spec", "timeout", b"timeout"]) -> None: ...
+
+Global___InvokeStreamRequest: typing_extensions.TypeAlias = InvokeStreamRequest
+
+@typing.final
+class InvokeStreamResponse(google.protobuf.message.Message):
+    """InvokeStreamResponse is the head of an answer, a part of its body, or the end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Head(google.protobuf.message.Message):
+        """Head is what comes before the body of an answer."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        STATUS_CODE_FIELD_NUMBER: builtins.int
+        HEADERS_FIELD_NUMBER: builtins.int
+        CONTENT_TYPE_FIELD_NUMBER: builtins.int
+        INVOCATION_ID_FIELD_NUMBER: builtins.int
+        status_code: builtins.int
+        """The HTTP status code of the answer."""
+        content_type: builtins.str
+        """The media type of the body."""
+        invocation_id: builtins.str
+        """The id of the invocation."""
+        @property
+        def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
+            """The headers of the answer in their order, names in lower case."""
+
+        def __init__(
+            self,
+            *,
+            status_code: builtins.int = ...,
+            headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
+            content_type: builtins.str = ...,
+            invocation_id: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["content_type", b"content_type", "headers", b"headers", "invocation_id", b"invocation_id", "status_code", b"status_code"]) -> None: ...
+
+    HEAD_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    INVOCATION_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the body, at most 1 MiB."""
+    @property
+    def head(self) -> Global___InvokeStreamResponse.Head:
+        """The head of the answer."""
+
+    @property
+    def invocation(self) -> homing.v1.invocation_pb2.Invocation:
+        """The ended invocation, the last message. Its result has no body where that was passed on."""
+
+    def __init__(
+        self,
+        *,
+        head: Global___InvokeStreamResponse.Head | None = ...,
+        data: builtins.bytes = ...,
+        invocation: homing.v1.invocation_pb2.Invocation | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["data", b"data", "head", b"head", "invocation", b"invocation", "part", b"part"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "head", b"head", "invocation", b"invocation", "part", b"part"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["part", b"part"]) -> typing.Literal["head", "data", "invocation"] | None: ...
+
+Global___InvokeStreamResponse: typing_extensions.TypeAlias = InvokeStreamResponse
+
+@typing.final
 class InvokeAsyncRequest(google.protobuf.message.Message):
     """InvokeAsyncRequest asks to run a function later."""
 

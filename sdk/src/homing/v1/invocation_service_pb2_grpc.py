@@ -58,6 +58,11 @@ class InvocationServiceStub(object):
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.InvokeRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_invocation__service__pb2.InvokeResponse.FromString,
                 _registered_method=True)
+        self.InvokeStream = channel.unary_stream(
+                '/homing.v1.InvocationService/InvokeStream',
+                request_serializer=homing_dot_v1_dot_invocation__service__pb2.InvokeStreamRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_invocation__service__pb2.InvokeStreamResponse.FromString,
+                _registered_method=True)
         self.InvokeAsync = channel.unary_unary(
                 '/homing.v1.InvocationService/InvokeAsync',
                 request_serializer=homing_dot_v1_dot_invocation__service__pb2.InvokeAsyncRequest.SerializeToString,
@@ -149,6 +154,22 @@ class InvocationServiceServicer(object):
         not started never starts; what runs is stopped as by StopInvocation. A record of it ends STOPPED with a failure that
         says so.
         A failed invocation is an answer, not an RPC error: look at its state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvokeStream(self, request, context):
+        """InvokeStream runs a function and passes its answer on as it comes: the head once it is known, then the body in parts,
+        then the ended invocation. An answer that comes whole within moments, or through a worker that does not stream, is
+        passed on in the same way; one that is no success, and came whole, is in the ended invocation alone, as Invoke tells it.
+        A stream that ends without an invocation broke off, and one whose invocation did not succeed has not brought the
+        whole answer.
+        `timeout` bounds how long the head, or the end, is waited for: else DEADLINE_EXCEEDED, as Invoke has it. From the head
+        on the attempt time-out bounds the answer, and so does the deadline of the call, where it has one. A reader that is
+        slow makes the function wait. An attempt is made again only as long as nothing was passed on.
+        What is passed on may have any size. The record keeps the first 256 KiB of it, and says so (`Result.cut`).
+        Id, record, and what becomes of a caller that goes away are as with Invoke.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +270,11 @@ def add_InvocationServiceServicer_to_server(servicer, server):
                     servicer.Invoke,
                     request_deserializer=homing_dot_v1_dot_invocation__service__pb2.InvokeRequest.FromString,
                     response_serializer=homing_dot_v1_dot_invocation__service__pb2.InvokeResponse.SerializeToString,
+            ),
+            'InvokeStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.InvokeStream,
+                    request_deserializer=homing_dot_v1_dot_invocation__service__pb2.InvokeStreamRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_invocation__service__pb2.InvokeStreamResponse.SerializeToString,
             ),
             'InvokeAsync': grpc.unary_unary_rpc_method_handler(
                     servicer.InvokeAsync,
@@ -352,6 +378,33 @@ class InvocationService(object):
             '/homing.v1.InvocationService/Invoke',
             homing_dot_v1_dot_invocation__service__pb2.InvokeRequest.SerializeToString,
             homing_dot_v1_dot_invocation__service__pb2.InvokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homing.v1.InvocationService/InvokeStream',
+            homing_dot_v1_dot_invocation__service__pb2.InvokeStreamRequest.SerializeToString,
+            homing_dot_v1_dot_invocation__service__pb2.InvokeStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,22 @@ _InvocationServiceInvokeType = typing_extensions.TypeVar(
     ],
 )
 
+_InvocationServiceInvokeStreamType = typing_extensions.TypeVar(
+    '_InvocationServiceInvokeStreamType',
+    grpc.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.InvokeStreamRequest,
+        homing.v1.invocation_service_pb2.InvokeStreamResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.InvokeStreamRequest,
+        homing.v1.invocation_service_pb2.InvokeStreamResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.InvokeStreamRequest,
+        homing.v1.invocation_service_pb2.InvokeStreamResponse,
+    ],
+)
+
 _InvocationServiceInvokeAsyncType = typing_extensions.TypeVar(
     '_InvocationServiceInvokeAsyncType',
     grpc.UnaryUnaryMultiCallable[
@@ -217,7 +233,7 @@ _InvocationServiceBulkRerunType = typing_extensions.TypeVar(
     ],
 )
 
-class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType]):
+class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _InvocationServiceInvokeStreamType, _InvocationServiceInvokeAsyncType, _InvocationServiceBatchInvokeAsyncType, _InvocationServiceGetInvocationType, _InvocationServiceListInvocationsType, _InvocationServiceWaitInvocationType, _InvocationServiceWatchResultsType, _InvocationServiceCountInvocationsType, _InvocationServiceStopInvocationType, _InvocationServiceBulkStopType, _InvocationServiceRerunInvocationType, _InvocationServiceBulkRerunType]):
     """InvocationService runs functions and tells how their invocations went.
 
     Every error of every service carries a google.rpc.ErrorInfo with the domain `homing.dev` and a reason, which is the
@@ -244,6 +260,10 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
         grpc.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.InvokeRequest,
             homing.v1.invocation_service_pb2.InvokeResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            homing.v1.invocation_service_pb2.InvokeStreamRequest,
+            homing.v1.invocation_service_pb2.InvokeStreamResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.InvokeAsyncRequest,
@@ -296,6 +316,10 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
         grpc.aio.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.InvokeRequest,
             homing.v1.invocation_service_pb2.InvokeResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            homing.v1.invocation_service_pb2.InvokeStreamRequest,
+            homing.v1.invocation_service_pb2.InvokeStreamResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             homing.v1.invocation_service_pb2.InvokeAsyncRequest,
@@ -357,6 +381,19 @@ class InvocationServiceStub(typing.Generic[_InvocationServiceInvokeType, _Invoca
     A failed invocation is an answer, not an RPC error: look at its state.
     """
 
+    InvokeStream: _InvocationServiceInvokeStreamType
+    """InvokeStream runs a function and passes its answer on as it comes: the head once it is known, then the body in parts,
+    then the ended invocation. An answer that comes whole within moments, or through a worker that does not stream, is
+    passed on in the same way; one that is no success, and came whole, is in the ended invocation alone, as Invoke tells it.
+    A stream that ends without an invocation broke off, and one whose invocation did not succeed has not brought the
+    whole answer.
+    `timeout` bounds how long the head, or the end, is waited for: else DEADLINE_EXCEEDED, as Invoke has it. From the head
+    on the attempt time-out bounds the answer, and so does the deadline of the call, where it has one. A reader that is
+    slow makes the function wait. An attempt is made again only as long as nothing was passed on.
+    What is passed on may have any size. The record keeps the first 256 KiB of it, and says so (`Result.cut`).
+    Id, record, and what becomes of a caller that goes away are as with Invoke.
+    """
+
     InvokeAsync: _InvocationServiceInvokeAsyncType
     """InvokeAsync answers once the invocation is durably accepted. UNAVAILABLE means that the outcome is unknown:
     calling again with the same request_id is safe.
@@ -411,6 +448,10 @@ InvocationServiceAsyncStub: typing_extensions.TypeAlias = InvocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.InvokeRequest,
         homing.v1.invocation_service_pb2.InvokeResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.invocation_service_pb2.InvokeStreamRequest,
+        homing.v1.invocation_service_pb2.InvokeStreamResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         homing.v1.invocation_service_pb2.InvokeAsyncRequest,
@@ -497,6 +538,24 @@ class InvocationServiceServicer(metaclass=abc.ABCMeta):
         not started never starts; what runs is stopped as by StopInvocation. A record of it ends STOPPED with a failure that
         says so.
         A failed invocation is an answer, not an RPC error: look at its state.
+        """
+
+    @abc.abstractmethod
+    def InvokeStream(
+        self,
+        request: homing.v1.invocation_service_pb2.InvokeStreamRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.invocation_service_pb2.InvokeStreamResponse], collections.abc.AsyncIterator[homing.v1.invocation_service_pb2.InvokeStreamResponse]]:
+        """InvokeStream runs a function and passes its answer on as it comes: the head once it is known, then the body in parts,
+        then the ended invocation. An answer that comes whole within moments, or through a worker that does not stream, is
+        passed on in the same way; one that is no success, and came whole, is in the ended invocation alone, as Invoke tells it.
+        A stream that ends without an invocation broke off, and one whose invocation did not succeed has not brought the
+        whole answer.
+        `timeout` bounds how long the head, or the end, is waited for: else DEADLINE_EXCEEDED, as Invoke has it. From the head
+        on the attempt time-out bounds the answer, and so does the deadline of the call, where it has one. A reader that is
+        slow makes the function wait. An attempt is made again only as long as nothing was passed on.
+        What is passed on may have any size. The record keeps the first 256 KiB of it, and says so (`Result.cut`).
+        Id, record, and what becomes of a caller that goes away are as with Invoke.
         """
 
     @abc.abstractmethod

@@ -24,6 +24,7 @@ _KEYS: Final = "/homing.v1.KeyService/"
 
 SCOPES: Final[Mapping[str, Scopes]] = {
     _INVOCATIONS + "Invoke": frozenset({SCOPE_INVOKE}),
+    _INVOCATIONS + "InvokeStream": frozenset({SCOPE_INVOKE}),
     _INVOCATIONS + "InvokeAsync": frozenset({SCOPE_INVOKE}),
     _INVOCATIONS + "BatchInvokeAsync": frozenset({SCOPE_INVOKE}),
     _PAYLOADS + "WritePayload": frozenset({SCOPE_INVOKE}),
@@ -61,7 +62,9 @@ SCOPES: Final[Mapping[str, Scopes]] = {
 }
 """By method, the scopes of which one is needed. A method of homing's that is not here is refused to everybody."""
 
-PUBLIC_METHODS: Final = frozenset({_INVOCATIONS + name for name in ("Invoke", "InvokeAsync", "BatchInvokeAsync")})
+PUBLIC_METHODS: Final = frozenset(
+    {_INVOCATIONS + name for name in ("Invoke", "InvokeStream", "InvokeAsync", "BatchInvokeAsync")}
+)
 """What may be called without a key, for functions that are public."""
 
 BATCH_METHOD: Final = _INVOCATIONS + "BatchInvokeAsync"

@@ -3,12 +3,16 @@
 A caller that goes away stops its call. That is announced to all workers, since the call may still wait in its queue, or
 be on the way to any of them. A worker remembers it until its deadline, and one that connects has it in its snapshot.
 One that starts it all the same reports the start, and it is announced again.
+
+A caller may take the answer as it comes: then its worker streams it to this server, see
+:mod:`homing_server.invocations.answer_stream`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -24,7 +28,9 @@ from homing_server.cluster.wait_reasons import WaitReasons
 from homing_server.control import ControlChannel
 from homing_server.errors import ApiError, Code, ErrorReason, unavailable
 from homing_server.functions.catalog import Catalog
+from homing_server.invocations.answer_stream import AnswerStream, NobodyWaitsError
 from homing_server.invocations.sync_records import Call, SyncRecords
+from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store.invocation_rows import invocation_of_call
 from homing_server.tasks import Tasks
@@ -37,6 +43,9 @@ _DEADLINE_MARGIN_SECONDS = 0.5
 """A call that is cancelled so shortly before its deadline was cancelled for that: clients cut calls off at it."""
 _GATHER_SECONDS = 0.01
 """For so many seconds cancelled calls gather, to go in one message: those of one connection end together."""
+
+_CANCELLED_SECONDS = 60.0
+"""A call whose answer streams is past its deadline perhaps: that its caller went away is remembered for so long."""
 
 _RECORD_SECONDS = 1.0
 """How often calls that last are recorded."""
@@ -52,11 +61,13 @@ class SyncCalls:
         wait_reasons: WaitReasons,
         urls: SignedUrls,
         *,
+        blobs: Blobs,
         catalog: Catalog,
         control: ControlChannel,
         records: SyncRecords,
         tasks: Tasks,
     ) -> None:
+        self._blobs = blobs
         self._broker = broker
         self._catalog = catalog
         self._control = control
@@ -85,6 +96,93 @@ class SyncCalls:
         :param timeout: Seconds after which the caller waits no more; what has not started by then never starts.
         :raises ApiError: NOT_FOUND; DEADLINE_EXCEEDED; UNAVAILABLE where the worker, or the way to it, was lost.
         """
+        call = await self._prepare(invocation_id, spec, timeout=timeout, caller=caller, traceparent=traceparent)
+        self._calls[invocation_id] = call
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._end_of(call)
+        except TimeoutError:
+            raise self._too_late(call) from None
+        except asyncio.CancelledError:
+            # Where it was waited for, the answer is cancelled with this.
+            if call.answer.cancelled() or not call.answer.done():
+                self._on_caller_gone(call)
+            raise
+        finally:
+            del self._calls[invocation_id]
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        invocation_id: str,
+        spec: api.InvocationSpec,
+        *,
+        timeout: float,  # noqa: ASYNC109 it travels with the call
+        caller: Identity,
+        traceparent: str,
+    ) -> AsyncIterator[AnswerStream]:
+        """Run an invocation for a caller who takes its answer as it comes.
+
+        The context begins once the head of the answer is known, or that there is none. Then come the parts; and then
+        the ended invocation is known. Where the context is left before, the caller has gone, and the invocation is
+        stopped. ::
+
+            async with sync_calls.stream(...) as answer:
+                if answer.head is not None:      # status_code, headers, content_type
+                    async for part in answer.parts():
+                        ...
+                answer.ended                     # the invocation: whether it succeeded, and why not
+
+        An answer whose ``ended`` is known when the context begins came whole. One whose ``ended`` is no success after
+        parts were passed on has broken off.
+
+        :param timeout: Seconds after which the head is not waited for any more; what has not started by then never
+            starts. Once the head is there the attempt time-out bounds the answer.
+        :raises ApiError: As :meth:`call` does; and so do the parts.
+        """
+        call = await self._prepare(invocation_id, spec, timeout=timeout, caller=caller, traceparent=traceparent)
+        call.request.stream_url = self._urls.streaming(invocation_id)
+        self._calls[invocation_id] = call
+        ending = asyncio.ensure_future(self._end_of(call))
+        answer = call.stream = AnswerStream(ending, self._blobs)
+        too_late = False
+        try:
+            try:
+                async with asyncio.timeout(timeout):
+                    await answer.begin()
+            except TimeoutError:
+                too_late = True
+                raise self._too_late(call) from None
+            yield answer
+        finally:
+            del self._calls[invocation_id]
+            if not (too_late or ending.done()):
+                self._on_caller_gone(call)
+            answer.close()
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
+
+    async def receive_stream(self, invocation_id: str, chunks: AsyncIterable[bytes]) -> None:
+        """Pass on what a worker streams, and return once its caller was handed all of it.
+
+        :raises NobodyWaitsError: No caller waits here for it.
+        :raises ReaderGoneError: The caller goes away meanwhile.
+        :raises BadStreamError: It is no answer.
+        """
+        call = self._calls.get(invocation_id)
+        if call is None or call.stream is None:
+            raise NobodyWaitsError
+        await call.stream.receive(chunks)
+
+    async def _prepare(
+        self,
+        invocation_id: str,
+        spec: api.InvocationSpec,
+        *,
+        timeout: float,  # noqa: ASYNC109 it travels with the call
+        caller: Identity,
+        traceparent: str,
+    ) -> Call:
         now = now_us()
         request = SyncRequest(
             invocation_id=invocation_id,
@@ -97,30 +195,23 @@ class SyncCalls:
             bodies=self._urls.access(invocation_id, spec.payload),
             function_revision=(await self._catalog.get(spec.function)).revision,
         )
-        call = Call(request, asyncio.get_running_loop().create_future())
-        self._calls[invocation_id] = call
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    await self._publish(request)
-                    ended = await call.answer
-                    if isinstance(ended, api.Invocation):
-                        return ended
-                    if not await self._is_deployed_again(request, ended):
-                        self._records.note_end(call, ended)
-                        return invocation_of_call(request, ended, time_us=now_us())
-                    call.answer = asyncio.get_running_loop().create_future()
-        except TimeoutError:
-            if not call.worker:
-                self._note_never(call, api.INVOCATION_STATE_EXPIRED, FailureReason.EXPIRED, "its deadline passed")
-            raise self._too_late(spec.function, call) from None
-        except asyncio.CancelledError:
-            # Where it was waited for, the answer is cancelled with this.
-            if call.answer.cancelled() or not call.answer.done():
-                self._on_caller_gone(call)
-            raise
-        finally:
-            del self._calls[invocation_id]
+        return Call(request, asyncio.get_running_loop().create_future())
+
+    async def _end_of(self, call: Call) -> api.Invocation:
+        """Send a call to a worker, and return how it ended.
+
+        :raises ApiError: The worker, or the way to it, was lost.
+        """
+        request = call.request
+        while True:
+            await self._publish(request)
+            ended = await call.answer
+            if isinstance(ended, api.Invocation):
+                return ended
+            if not await self._is_deployed_again(request, ended):
+                self._records.note_end(call, ended)
+                return invocation_of_call(request, ended, time_us=now_us())
+            call.answer = asyncio.get_running_loop().create_future()
 
     async def look_for_lost_workers(self) -> None:
         """End the calls whose worker is not heard of any more. One step of a loop."""
@@ -169,10 +260,13 @@ class SyncCalls:
         except BrokerError as error:
             raise unavailable(ErrorReason.BROKER_UNAVAILABLE, f"the broker did not take the call: {error}") from error
 
-    def _too_late(self, function: str, call: Call) -> ApiError:
+    def _too_late(self, call: Call) -> ApiError:
+        """Note that a caller waits no more, as its deadline has passed; return what it is told."""
+        function = call.request.spec.function
         if call.worker:
             message = "the deadline passed while the invocation ran; it may still end"
         else:
+            self._note_never(call, api.INVOCATION_STATE_EXPIRED, FailureReason.EXPIRED, "its deadline passed")
             match self._wait_reasons.why(function):
                 case api.WAIT_REASON_PAUSED:
                     message = f"the deadline passed while {function!r} was paused; the invocation never starts"
@@ -241,6 +335,8 @@ class SyncCalls:
     def _on_caller_gone(self, call: Call) -> None:
         """Stop a call, without keeping who cancels it waiting."""
         deadline_us = call.request.deadline_us
+        if call.stream is not None and call.stream.streams:
+            deadline_us = max(deadline_us, now_us() + int(_CANCELLED_SECONDS * 1e6))
         if self._draining or now_us() >= deadline_us - _DEADLINE_MARGIN_SECONDS * 1e6:
             return
         self._announce([CancelledCall(invocation_id=call.id, deadline_us=deadline_us)])

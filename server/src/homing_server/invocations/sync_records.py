@@ -15,16 +15,20 @@ from typing import Final
 
 from homing.v1 import invocation_pb2 as api
 from homing_core.clock import now_us
+from homing_core.limits import MAX_ATTEMPT_TIMEOUT
 from homing_core.wire.v1 import AttemptRecord, Ended, Event, SyncRequest
 from homing_server.functions.catalog import Catalog
+from homing_server.invocations.answer_stream import AnswerStream
 from homing_server.store.effects import CommitEffects
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import CALL_TOKEN, call_event
 from homing_server.store.read import get_invocations
-from homing_server.store.sync_calls import record_calls
+from homing_server.store.sync_calls import put_off_loss, record_calls
 
 _LASTING_SECONDS = 1.0
 """A call that has been in flight for so many seconds gets a record."""
+_LOST_SECONDS: Final = 60.0
+"""An attempt that ran for as long as it may is told of within so many seconds."""
 _BATCH_SIZE: Final = 200
 """So many are recorded in a transaction: each may bring a payload."""
 
@@ -43,6 +47,10 @@ class Call:
     """The worker that its record tells of, which is being written at least; None where there is no record."""
     stopping: bool = False
     """Whether a stop was asked for."""
+    stream: AnswerStream | None = None
+    """Its answer as the caller is passed it; None where the caller wants it whole."""
+    outlives: bool = False
+    """Whether its record says that it goes on past the deadline."""
 
     @property
     def id(self) -> str:
@@ -77,6 +85,7 @@ class SyncRecords:
         ]
         for first in range(0, len(news), _BATCH_SIZE):
             await self._record(news[first : first + _BATCH_SIZE])
+        await self._let_outlive([call for call in calls if call.stream is not None and call.stream.streams])
         if self._ends:
             await self._end()
         await self._answer({call.id: call for call in calls if call.stopping})
@@ -104,6 +113,16 @@ class SyncRecords:
                 call.recorded = None
             raise
         self._announce(effects)
+
+    async def _let_outlive(self, calls: Iterable[Call]) -> None:
+        """See that calls whose answers stream are not taken for lost at their deadlines, which count no more."""
+        news = [call for call in calls if call.recorded is not None and not call.outlives]
+        if not news:
+            return
+        lost_us = now_us() + int((MAX_ATTEMPT_TIMEOUT + _LOST_SECONDS) * 1e6)
+        await self._database.write(put_off_loss, [call.id for call in news], lost_us=lost_us)
+        for call in news:
+            call.outlives = True
 
     async def _end(self) -> None:
         ends, self._ends = self._ends, {}

@@ -19,6 +19,8 @@ BLOBS: Final = "/v1/blobs/"
 """The path of a blob, before its id."""
 RESULTS: Final = "/v1/results/"
 """The path to which the result of an invocation is written, before the invocation's id."""
+STREAMS: Final = "/v1/streams/"
+"""The path to which the answer of an invocation is streamed, before the invocation's id."""
 
 LIFETIME_SECONDS: Final = 7 * 24 * 3600
 """A worker may read and write for so many seconds after the last moment at which it may start.
@@ -59,6 +61,10 @@ class SignedUrls:
         if payload.HasField("blob"):
             access.payload_url = self._sign("GET", BLOBS + payload.blob.id, expires)
         return access
+
+    def streaming(self, invocation_id: str) -> str:
+        """Return what lets a worker stream the answer of an invocation to this server, where its caller waits."""
+        return self._sign("POST", STREAMS + invocation_id, int(time.time()) + LIFETIME_SECONDS)
 
     def reading(self, payload: Payload) -> str:
         """Return what lets a worker read a body; empty where it is not stored apart."""

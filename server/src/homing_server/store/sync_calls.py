@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select, update
 
 from homing_core import lifecycle
 from homing_core.lifecycle import Custody, Step
@@ -24,6 +24,12 @@ from homing_server.store.record import apply_events, known_invocations, select_i
 _invocations = schema.invocations
 _select_under_way = select(_invocations.c.id, _invocations.c.due_us, _invocations.c.history).where(
     schema.live(_invocations), held_by(_invocations, [Custody.CALLER])
+)
+
+_put_off_loss = (
+    update(_invocations)
+    .where(_invocations.c.id == bindparam("key"), schema.live(_invocations), held_by(_invocations, [Custody.CALLER]))
+    .values(due_us=bindparam("lost_us"))
 )
 
 
@@ -58,6 +64,11 @@ def under_way(connection: Connection) -> list[CallUnderWay]:
         attempts = History.FromString(history).attempts
         calls.append(CallUnderWay(id=key, worker=attempts[-1].worker if attempts else "", lost_us=due_us))
     return calls
+
+
+def put_off_loss(connection: Connection, ids: Sequence[str], *, lost_us: int) -> None:
+    """Note that calls which are under way are not to end by their deadlines, but by this time."""
+    connection.execute(_put_off_loss, [{"key": key, "lost_us": lost_us} for key in ids])
 
 
 def end_lost(connection: Connection, ids: Collection[str], *, now_us: int) -> CommitEffects:

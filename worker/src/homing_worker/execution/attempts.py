@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -13,7 +15,7 @@ from homing.v1 import invocation_pb2 as api
 from homing.v1.payload_pb2 import Header, Payload
 from homing_core.clock import now_us
 from homing_core.reasons import FailureReason
-from homing_core.retry import RetryPolicy, resolve_attempt_timeout
+from homing_core.retry import FailedAttempt, RetryAdvice, RetryDecision, RetryPolicy, resolve_attempt_timeout
 from homing_core.wire.v1 import AttemptRecord
 from homing_worker.execution import attempt
 from homing_worker.execution.attempt import AttemptFailure, FinishedAttempt
@@ -25,6 +27,7 @@ from homing_worker.execution.services import RunServices
 from homing_worker.execution.slots import PoolClosedError, Slot
 from homing_worker.reporting.logs import InvocationLog
 from homing_worker.runtime import Answer, Body, CallFailedError, Request, StartFailedError
+from homing_worker.runtime.answer_stream import AnswerStream
 from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
@@ -59,10 +62,14 @@ class Attempts:
         bounds: Bounds,
         journal: Journal,
         log: InvocationLog | None,
+        *,
+        reader_gone: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare to make attempts.
 
         :param log: Where the lines go that the function writes; None drops them.
+        :param reader_gone: Called where nobody takes the answer any more that is passed on as it comes; it is to cancel
+            this.
         """
         self.records: list[AttemptRecord] = []
         """The attempts that are over."""
@@ -78,6 +85,7 @@ class Attempts:
         self._bounds = bounds
         self._journal = journal
         self._log = log
+        self._reader_gone = reader_gone
         self._head = RequestHead(dispatch)
         self._policy = pool.policy
         self._timeout = pool.attempt_timeout
@@ -205,39 +213,66 @@ class Attempts:
         """Call the function, and judge what comes of it."""
         timeout = self._bounds.attempt_timeout(self._timeout)
         reporter = self._services.progress.begin(self._pool.host, self._journal.progress)
+        scope = asyncio.timeout(timeout)
+        stream = self._stream(scope) if self._dispatch.stream_url else None
         try:
-            async with self._services.bodies.spools() as spools, asyncio.timeout(timeout) as scope:
+            async with self._services.bodies.spools() as spools, scope:
                 headers = self._head.headers(
                     attempt=self._dispatch.prior_attempts + self._ordinal + self._dispatch.token.redelivery_count,
-                    deadline=time.time() + timeout,
+                    deadline=time.time() + (timeout if stream is None else self._timeout),
                     progress_url=reporter.url if reporter is not None else "",
                 )
-                answer = await slot.instance.call(await self._request(headers, spools), self._log)
+                answer = await slot.instance.call(await self._request(headers, spools, stream), self._log)
                 payload = await self._stored(answer)
         except SpoolError as error:
-            return self._failed(record, AttemptFailure(reason=FailureReason.RESULT_NOT_STORED, message=str(error)))
+            failure = AttemptFailure(reason=FailureReason.RESULT_NOT_STORED, message=str(error))
         except CallFailedError as error:
             slot.suspect = error.suspect
-            return self._failed(record, AttemptFailure.of(error))
+            failure = AttemptFailure.of(error)
         except Exception as error:  # noqa: BLE001 whatever it is, it is the end of this attempt only
             if isinstance(error, TimeoutError) and scope.expired():
                 # What serves one call at a time may still be busy with this one.
                 slot.retire = slot.exclusive
-                message = f"there was no whole answer within {timeout:g} s"
-                return self._failed(
-                    record, AttemptFailure(reason=FailureReason.TIMEOUT, message=message, timed_out=True)
-                )
-            _log.exception("attempt_crashed", invocation_id=self._dispatch.invocation_id)
-            message = f"the worker failed: {type(error).__name__}"
-            return self._failed(
-                record, AttemptFailure(reason=FailureReason.WORKER_ERROR, message=message, permanent=True)
-            )
+                seconds = self._timeout if stream is not None and stream.opened else timeout
+                message = f"there was no whole answer within {seconds:g} s"
+                failure = AttemptFailure(reason=FailureReason.TIMEOUT, message=message, timed_out=True)
+            else:
+                _log.exception("attempt_crashed", invocation_id=self._dispatch.invocation_id)
+                message = f"the worker failed: {type(error).__name__}"
+                failure = AttemptFailure(reason=FailureReason.WORKER_ERROR, message=message, permanent=True)
+        else:
+            return self._answered(record, answer, payload)
         finally:
+            if stream is not None:
+                stream.close()
+                if stream.opened:
+                    self.result = stream.result
             if reporter is not None:
                 self._services.progress.end(reporter)
-        return self._answered(record, answer, payload)
+        if stream is not None and stream.opened:
+            # Whoever reads it has seen the beginning.
+            failure = replace(failure, permanent=True)
+        return self._failed(record, failure)
 
-    async def _request(self, headers: Headers, spools: Spools) -> Request:
+    def _stream(self, scope: asyncio.Timeout) -> AnswerStream:
+        """Return where the answer of an attempt that begins now goes as it comes.
+
+        :param scope: What bounds the attempt: once its answer is passed on its caller's deadline does so no more.
+        """
+        ends = asyncio.get_running_loop().time() + self._timeout
+        return self._services.streams.stream(
+            self._dispatch.stream_url,
+            final=self._is_final,
+            opened=lambda: scope.reschedule(ends),
+            gone=self._reader_gone,
+        )
+
+    def _is_final(self, status_code: int, advice: RetryAdvice) -> bool:
+        """Tell whether no other attempt follows an answer, whatever its body is."""
+        failed = FailedAttempt(status_code=status_code, permanent=False, advice=advice)
+        return 200 <= status_code < 300 or self._decide(failed).delay is None
+
+    async def _request(self, headers: Headers, spools: Spools, stream: AnswerStream | None) -> Request:
         """Return the request to the function, with its body.
 
         :raises CallFailedError: Its body is stored apart and could not be read.
@@ -246,7 +281,14 @@ class Attempts:
         body: Body = payload.data
         if payload.HasField("blob"):
             body = await self._services.bodies.fetch(self._dispatch.bodies.payload_url, payload.blob, spools)
-        return Request(method=self._head.method, target=self._head.target, headers=headers, body=body, spools=spools)
+        return Request(
+            method=self._head.method,
+            target=self._head.target,
+            headers=headers,
+            body=body,
+            spools=spools,
+            stream=stream,
+        )
 
     async def _stored(self, answer: Answer) -> Payload:
         """Return the body of an answer as messages carry it, once a large one is stored.
@@ -273,15 +315,18 @@ class Attempts:
 
     def _failed(self, record: AttemptRecord, failure: AttemptFailure) -> FinishedAttempt:
         """Complete the record of a failed attempt and decide what follows."""
-        decision = self._policy.decide(
-            failure.for_policy,
+        decision = self._decide(failure.for_policy)
+        self.records.append(record)
+        self._services.metrics.failed_attempt(failure.reason)
+        return attempt.fail(record, failure, decision, retryable=self._policy.is_retried(failure.for_policy))
+
+    def _decide(self, failed: FailedAttempt) -> RetryDecision:
+        return self._policy.decide(
+            failed,
             attempts=self._dispatch.prior_attempts + self._ordinal,
             now=time.time(),
             rng=self._services.rng,
         )
-        self.records.append(record)
-        self._services.metrics.failed_attempt(failure.reason)
-        return attempt.fail(record, failure, decision, retryable=self._policy.is_retried(failure.for_policy))
 
 
 def _backoff(state: RetryCallState) -> float:

@@ -27,6 +27,8 @@ class Dispatch:
     """Where bodies are read and written that are too large for messages."""
     sync: bool = False
     """Whether its caller waits: it is given a slot before those whose callers do not."""
+    stream_url: str = ""
+    """Where its caller takes the answer as it comes; empty where it is wanted whole."""
     prior_attempts: int = 0
     """The attempts of earlier dispatches that count against the retry policy."""
 

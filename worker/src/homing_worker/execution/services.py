@@ -16,6 +16,7 @@ from homing_worker.metrics import Metrics
 from homing_worker.reporting.events import EventPublisher
 from homing_worker.reporting.logs import LogPublisher
 from homing_worker.reporting.progress import ProgressEndpoint
+from homing_worker.runtime.answer_stream import AnswerStreams
 from homing_worker.runtime.bodies import Bodies
 
 
@@ -34,6 +35,7 @@ class RunServices:
     logs: LogPublisher
     progress: ProgressEndpoint
     bodies: Bodies
+    streams: AnswerStreams
     metrics: Metrics
     rng: Random
     """Draws the jitter of backoffs."""

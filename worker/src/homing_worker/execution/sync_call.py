@@ -66,12 +66,16 @@ class SyncCall:
             traceparent=request.traceparent,
             bodies=BodyAccess.FromString(request.bodies.SerializeToString()),
             sync=True,
+            stream_url=request.stream_url,
         )
         # The record of the call has no use for them.
         request.ClearField("bodies")
+        request.ClearField("stream_url")
         self._bounds = Bounds(deadline_us=request.deadline_us)
         log = services.logs.open(request.invocation_id) if self._recorded else None
-        self._attempts = Attempts(services, pool, dispatch, self._bounds, self, log)
+        self._attempts = Attempts(
+            services, pool, dispatch, self._bounds, self, log, reader_gone=lambda: self.stop(CALLER_GONE)
+        )
         self._decided = False
         self._task: asyncio.Task[None] | None = None
 

@@ -14,6 +14,7 @@ from homing.v1.function_pb2 import Function
 from homing_core.reasons import FailureReason
 from homing_core.retry import NO_ADVICE, RetryAdvice
 from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.answer_stream import AnswerStream
 from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, Spools
 
@@ -32,6 +33,8 @@ class Request:
     body: Body
     spools: Spools
     """Where a large answer is kept; its caller closes them."""
+    stream: AnswerStream | None = None
+    """Where an answer goes as it comes; None where it is wanted whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,7 @@ class Answer:
     """Names in lower case; bounded in number and size."""
     content_type: str
     body: Body
+    """Empty where it was passed on as it came."""
     advice: RetryAdvice = NO_ADVICE
     """What it says about another attempt, wherever among its headers."""
     failure: tuple[FailureReason, str] | None = None

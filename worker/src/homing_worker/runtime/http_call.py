@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -11,10 +15,16 @@ from yarl import URL
 from homing_core import limits
 from homing_core.reasons import FailureReason
 from homing_core.retry import NO_ADVICE, RETRY_HEADER, RetryAdvice
+from homing_worker.runtime.answer_stream import AnswerStream
 from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
 from homing_worker.runtime.connections import ConnectionLostError, KeptConnections
 from homing_worker.runtime.headers import kept_headers, readable
 from homing_worker.runtime.spool import Spool, Spools
+
+_STREAMED_TYPES: Final = frozenset({"text/event-stream", "application/x-ndjson"})
+"""Media types of answers that are made to be read as they come."""
+_MOMENT: Final = 0.005
+"""An answer that is over within so many seconds after its head is not streamed: that takes a connection of its own."""
 
 
 def open_session(resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -58,14 +68,23 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             headers=headers,
             allow_redirects=False,
         ) as response:
-            body = await _read(response, request.spools)
-            return Answer(
+            answer = Answer(
                 status_code=response.status,
                 headers=kept_headers(response.headers.items()),
                 content_type=readable(response.headers.get("Content-Type", "")),
-                body=body,
+                body=b"",
                 advice=_advice(response),
             )
+            begun: list[bytes] = []
+            stream = request.stream
+            if stream is not None and stream.takes(answer.status_code, answer.advice) and _comes_bit_by_bit(response):
+                begun = await _beginning(response)
+                if not response.content.at_eof() and await stream.open(
+                    answer.status_code, answer.headers, answer.content_type
+                ):
+                    await _pass_on(response, begun, stream)
+                    return answer
+            return replace(answer, body=await _read(response, begun, request.spools))
     except aiohttp.ClientConnectorError as error:
         raise CallFailedError(
             FailureReason.CONNECTION_FAILED, f"no connection could be made: {error.os_error}", suspect=True
@@ -95,22 +114,53 @@ def _sent(body: Body) -> bytes | AsyncIterator[bytes] | None:
     return body.parts() if isinstance(body, Spool) else body or None
 
 
-async def _read(response: aiohttp.ClientResponse, spools: Spools) -> Body:
+def _comes_bit_by_bit(response: aiohttp.ClientResponse) -> bool:
+    """Tell whether an answer is one for which it is worth while not to wait until it is whole."""
+    if response.content.at_eof():
+        return False
+    length = response.content_length
+    return length is None or length > limits.MAX_INLINE_RESULT or response.content_type in _STREAMED_TYPES
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> list[bytes]:
+    """Return what comes of a body within moments: most are whole by then."""
+    chunks: list[bytes] = []
+    if (response.content_length or 0) > limits.MAX_INLINE_RESULT:
+        return chunks
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_MOMENT):
+            while size <= limits.MAX_INLINE_RESULT and not response.content.at_eof():
+                chunks.append(await response.content.readany())
+                size += len(chunks[-1])
+    return chunks
+
+
+async def _pass_on(response: aiohttp.ClientResponse, begun: list[bytes], stream: AnswerStream) -> None:
+    """Pass on a body: what was read of it, and the rest as it comes."""
+    await stream.write(b"".join(begun))
+    while not response.content.at_eof():
+        await stream.write(await response.content.readany())
+    await stream.finish()
+
+
+async def _read(response: aiohttp.ClientResponse, begun: list[bytes], spools: Spools) -> Body:
     """Read a body up to the limit, a large one into a file.
 
+    :param begun: What was read of it.
     :raises CallFailedError: It is larger.
     :raises SpoolError: There is no room for it.
     """
     if (response.content_length or 0) > limits.MAX_PAYLOAD and response.method != "HEAD":
         raise _too_large(response)
-    size, chunks = 0, []
-    while not response.content.at_eof():
+    size, chunks = sum(map(len, begun)), begun
+    while size <= limits.MAX_INLINE_RESULT:
+        if response.content.at_eof():
+            return b"".join(chunks)
         chunk = await response.content.readany()
         size += len(chunk)
         chunks.append(chunk)
-        if size > limits.MAX_INLINE_RESULT:
-            return await _spool(response, chunks, await spools.open())
-    return b"".join(chunks)
+    return await _spool(response, chunks, await spools.open())
 
 
 async def _spool(response: aiohttp.ClientResponse, chunks: list[bytes], spool: Spool) -> Spool:

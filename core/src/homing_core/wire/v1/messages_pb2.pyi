@@ -11,6 +11,7 @@ import google.protobuf.message
 import homing.v1.function_pb2
 import homing.v1.invocation_pb2
 import homing.v1.log_service_pb2
+import homing.v1.payload_pb2
 import homing.v1.policy_pb2
 import homing_core.wire.v1.record_pb2
 import sys
@@ -143,6 +144,7 @@ class SyncRequest(google.protobuf.message.Message):
     BODIES_FIELD_NUMBER: builtins.int
     REQUIRES_FIELD_NUMBER: builtins.int
     FUNCTION_REVISION_FIELD_NUMBER: builtins.int
+    STREAM_URL_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation."""
     reply_to: builtins.str
@@ -157,6 +159,11 @@ class SyncRequest(google.protobuf.message.Message):
     """Who asked."""
     function_revision: builtins.int
     """As in WorkMessage, as far as the caller's server knew."""
+    stream_url: builtins.str
+    """Where the answer may be streamed, for a caller who takes it as it comes: a POST of a StreamHead, after its length as a
+    number of four bytes, the highest first; then the body. At this very server, since the caller is there. Empty for a
+    caller who wants the answer whole. Who does not know it answers whole.
+    """
     @property
     def spec(self) -> homing.v1.invocation_pb2.InvocationSpec:
         """What to run, with its payload."""
@@ -182,11 +189,40 @@ class SyncRequest(google.protobuf.message.Message):
         bodies: Global___BodyAccess | None = ...,
         requires: collections.abc.Iterable[builtins.str] | None = ...,
         function_revision: builtins.int = ...,
+        stream_url: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bodies", b"bodies", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "function_revision", b"function_revision", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "requires", b"requires", "spec", b"spec", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bodies", b"bodies", "caller", b"caller", "create_us", b"create_us", "deadline_us", b"deadline_us", "function_revision", b"function_revision", "invocation_id", b"invocation_id", "reply_to", b"reply_to", "requires", b"requires", "spec", b"spec", "stream_url", b"stream_url", "traceparent", b"traceparent"]) -> None: ...
 
 Global___SyncRequest: typing_extensions.TypeAlias = SyncRequest
+
+@typing.final
+class StreamHead(google.protobuf.message.Message):
+    """StreamHead is what comes before the body of an answer that is streamed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_CODE_FIELD_NUMBER: builtins.int
+    HEADERS_FIELD_NUMBER: builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: builtins.int
+    status_code: builtins.int
+    """The HTTP status code."""
+    content_type: builtins.str
+    """The media type of the body."""
+    @property
+    def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
+        """The headers in their order, names in lower case."""
+
+    def __init__(
+        self,
+        *,
+        status_code: builtins.int = ...,
+        headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
+        content_type: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content_type", b"content_type", "headers", b"headers", "status_code", b"status_code"]) -> None: ...
+
+Global___StreamHead: typing_extensions.TypeAlias = StreamHead
 
 @typing.final
 class SyncReply(google.protobuf.message.Message):

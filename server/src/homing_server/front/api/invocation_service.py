@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 
 from homing.v1 import invocation_pb2
 from homing.v1 import invocation_service_pb2 as api
@@ -72,19 +73,10 @@ class InvocationService:
     async def Invoke(self, request: api.InvokeRequest, context: CallContext) -> api.InvokeResponse:
         """Run a function and wait for its end."""
         identity = caller()
-        await self._catalog.check_invoke(request.spec.function, identity)
-        identity.check_options(request.spec)
-        checks = Checks()
-        check_spec(checks, request.spec, sync=True, now_us=now_us(), guard=self._guard)
-        checks.done()
-        await self._catalog.get(request.spec.function)
-        invocation_id = new_id()
-        if request.spec.payload.HasField("blob"):
-            await self._visibility.check_read_blob(request.spec.payload.blob.id, identity)
-            await self._blobs.hold(invocation_id, request.spec.payload)
+        invocation_id = await self._check_sync(request.spec, identity)
         await context.send_invocation_id(invocation_id)
         remaining = context.time_remaining()
-        try:
+        with _naming(invocation_id):
             invocation = await self._sync_calls.call(
                 invocation_id,
                 request.spec,
@@ -92,14 +84,48 @@ class InvocationService:
                 caller=identity,
                 traceparent=context.traceparent(),
             )
-        except ApiError as error:
-            # It may run, or have run, and then there will be a record.
-            error.metadata = {**error.metadata, "invocation": invocation_id}
-            raise
-        if invocation.result.payload.HasField("blob"):
-            # Its record may come later than this, or never, and the caller may read the answer all the same.
-            await self._blobs.give(invocation.result.payload.blob.id, identity.name)
+        await self._give_result(invocation, identity)
         return api.InvokeResponse(invocation=invocation)
+
+    async def InvokeStream(
+        self, request: api.InvokeStreamRequest, context: CallContext
+    ) -> AsyncIterator[api.InvokeStreamResponse]:
+        """Run a function and pass its answer on as it comes."""
+        identity = caller()
+        timeout = self._sync_timeout
+        if request.HasField("timeout"):
+            checks = Checks()
+            checks.duration("timeout", request.timeout, 0, _MAX_CALL_SECONDS)
+            checks.done()
+            timeout = request.timeout.ToTimedelta().total_seconds()
+        invocation_id = await self._check_sync(request.spec, identity)
+        await context.send_invocation_id(invocation_id)
+        remaining = context.time_remaining()
+        streaming = self._sync_calls.stream(
+            invocation_id,
+            request.spec,
+            timeout=timeout if remaining is None else min(remaining, timeout),
+            caller=identity,
+            traceparent=context.traceparent(),
+        )
+        with _naming(invocation_id):
+            async with streaming as answer:
+                head, whole = answer.head, answer.ended
+                if head is not None and (whole is None or whole.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED):
+                    yield api.InvokeStreamResponse(
+                        head=api.InvokeStreamResponse.Head(
+                            status_code=head.status_code,
+                            headers=head.headers,
+                            content_type=head.content_type,
+                            invocation_id=invocation_id,
+                        )
+                    )
+                    async with aclosing(answer.parts()) as parts:
+                        async for part in parts:
+                            yield api.InvokeStreamResponse(data=part)
+                    answer.invocation.result.payload.ClearField("data")
+                await self._give_result(answer.invocation, identity)
+                yield api.InvokeStreamResponse(invocation=answer.invocation)
 
     async def InvokeAsync(self, request: api.InvokeAsyncRequest, context: CallContext) -> api.InvokeAsyncResponse:
         """Accept an invocation."""
@@ -219,6 +245,28 @@ class InvocationService:
         invocation = await self._queries.accepted(accepted, caller=identity)
         return api.RerunInvocationResponse(invocation=invocation, duplicate=accepted.draft is None)
 
+    async def _check_sync(self, spec: invocation_pb2.InvocationSpec, identity: Identity) -> str:
+        """Check what is to be run for a caller who waits, and return the id of the invocation.
+
+        :raises ApiError: It may not run so.
+        """
+        await self._catalog.check_invoke(spec.function, identity)
+        identity.check_options(spec)
+        checks = Checks()
+        check_spec(checks, spec, sync=True, now_us=now_us(), guard=self._guard)
+        checks.done()
+        await self._catalog.get(spec.function)
+        invocation_id = new_id()
+        if spec.payload.HasField("blob"):
+            await self._visibility.check_read_blob(spec.payload.blob.id, identity)
+            await self._blobs.hold(invocation_id, spec.payload)
+        return invocation_id
+
+    async def _give_result(self, invocation: invocation_pb2.Invocation, identity: Identity) -> None:
+        """Let a caller read what its invocation answered: the record may come later than the answer, or never."""
+        if invocation.result.payload.HasField("blob"):
+            await self._blobs.give(invocation.result.payload.blob.id, identity.name)
+
     async def _check_public_batch(self, request: api.BatchInvokeAsyncRequest, identity: Identity) -> None:
         """Check that all functions of a batch are public.
 
@@ -226,6 +274,16 @@ class InvocationService:
         """
         for name in sorted({each.spec.function for each in request.requests}) or [""]:
             await self._catalog.check_public(name, identity)
+
+
+@contextmanager
+def _naming(invocation_id: str) -> Iterator[None]:
+    """Name the invocation in errors: it may run, or have run, and then there will be a record."""
+    try:
+        yield
+    except ApiError as error:
+        error.metadata = {**error.metadata, "invocation": invocation_id}
+        raise
 
 
 def _fit(response: api.BatchInvokeAsyncResponse) -> None:

@@ -29,6 +29,7 @@ _DEFAULT_BYTES: Final = 256 * KIB
 _BYTES: Final[Mapping[str, int]] = {
     # What is too large by little shall reach the checks, which name the field and its limit.
     "homing.v1.InvocationService.Invoke": 4 * MIB,
+    "homing.v1.InvocationService.InvokeStream": 4 * MIB,
     "homing.v1.InvocationService.InvokeAsync": 4 * MIB,
     "homing.v1.InvocationService.RerunInvocation": 4 * MIB,
     "homing.v1.InvocationService.BatchInvokeAsync": MAX_MESSAGE,

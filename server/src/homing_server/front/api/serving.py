@@ -22,6 +22,9 @@ from homing_server.rules.bounds import check_bounds
 UNREAD_SECONDS = 30.0
 """A stream whose reader takes no message for so long is cut off."""
 
+_ANSWERS: Final = frozenset({"/homing.v1.InvocationService/InvokeStream"})
+"""Streams that wait for their readers: nothing piles up meanwhile, since who writes them waits too."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 Behaviour = Callable[[Any, Any], Any]
@@ -89,7 +92,8 @@ class Serving:
             with call:
                 request = await read(raw)
             with method.audited(request), call:
-                await write_all(method.behaviour(request, context), out)
+                unread = None if method.name in _ANSWERS else UNREAD_SECONDS
+                await write_all(method.behaviour(request, context), out, unread=unread)
 
     def failed(self, error: Exception, *, method: str, host: str) -> ApiError:
         """Return what a caller is told of an error; audit log and log are told what concerns them.
@@ -101,9 +105,12 @@ class Serving:
         return told(error, method)
 
 
-async def write_all(responses: AsyncGenerator[Any, None], out: Responses) -> None:
+async def write_all(
+    responses: AsyncGenerator[Any, None], out: Responses, *, unread: float | None = UNREAD_SECONDS
+) -> None:
     """Send what comes, as it comes.
 
+    :param unread: So many seconds a message may wait for its reader; None for ever.
     :raises ApiError: RESOURCE_EXHAUSTED: nobody reads it.
     """
     # Whoever goes away leaves nothing behind that still works, or waits.
@@ -114,7 +121,7 @@ async def write_all(responses: AsyncGenerator[Any, None], out: Responses) -> Non
                 await out.begin()
                 begun = True
             try:
-                async with asyncio.timeout(UNREAD_SECONDS):
+                async with asyncio.timeout(unread):
                     await out.write(response)
             except TimeoutError:
                 raise slow_consumer(UNREAD_SECONDS) from None

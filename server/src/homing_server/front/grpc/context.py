@@ -20,9 +20,10 @@ _ID_METADATA: Final = "homing-invocation-id"
 class GrpcCall:
     """A call over gRPC: a CallContext, and the Responses of a stream."""
 
-    __slots__ = ("_context", "peer", "time_remaining", "write")
+    __slots__ = ("_begun", "_context", "peer", "time_remaining", "write")
 
     def __init__(self, context: Context) -> None:
+        self._begun = False
         self._context = context
         self.peer = context.peer
         self.time_remaining = context.time_remaining
@@ -36,14 +37,17 @@ class GrpcCall:
 
     async def send_invocation_id(self, invocation_id: str) -> None:
         """Tell the caller, before the answer, which invocation they wait for."""
+        self._begun = True
         await self._context.send_initial_metadata(((_ID_METADATA, invocation_id),))
 
     async def begin(self) -> None:
-        """Send the headers of a stream before its messages, and to the end.
+        """Send the headers of a stream before its messages, and to the end, unless they were sent.
 
         gRPC sends them with the first message otherwise, and notes that once the message has been sent. Where that is
         broken off it would send them again, with the status, which fails: whoever calls would wait for ever.
         """
+        if self._begun:
+            return
         sending = asyncio.ensure_future(self._context.send_initial_metadata(()))
         try:
             await asyncio.shield(sending)

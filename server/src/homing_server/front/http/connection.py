@@ -52,6 +52,8 @@ class Connection(HttpToolsProtocol):
         self._limit = limit
         self.peer = ""
         """The address that it comes from."""
+        self.patient = False
+        """Whether the body of the request that is being handled may come as slowly as it likes."""
         self.opened_at = self._silent_since = self._heard_at = self.loop.time()
         """When it was opened, by the clock of the event loop; and when it was last heard or last answered."""
         self._unread_since: float | None = None
@@ -86,7 +88,11 @@ class Connection(HttpToolsProtocol):
         elif not self.busy:
             if now - self._silent_since > SILENT_SECONDS:
                 self.transport.close()
-        elif self.cycle.more_body and not self.flow.read_paused and now - self._heard_at > _STALLED_SECONDS:
+        elif (
+            self.cycle.more_body
+            and not (self.patient or self.flow.read_paused)
+            and now - self._heard_at > _STALLED_SECONDS
+        ):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -173,6 +179,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request. As in uvicorn, without a timer for each: stalled connections are looked for."""
         self._on_disconnect = None
+        self.patient = False
         self._silent_since = self.loop.time()
         if self.transport.is_closing():
             return
