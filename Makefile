@@ -36,6 +36,7 @@ gen:
 	@scripts/venv dev
 	@.venv/bin/python scripts/unasync.py
 	@.venv/bin/python scripts/reasons.py
+	@.venv/bin/python scripts/openapi.py
 
 format:
 	@scripts/venv dev

@@ -35,6 +35,11 @@ from support.signatures import signature
 SIGNING_KEY = b"a signing key of homing's"
 NOT_RUN = {
     """curl -d '{"percent": 40, "text": "resizing"}' "$Http_X_Homing_Progress_Url"\n""": "runs within a function",
+    """<script>
+  const watch = new EventSource("/v1/results:watch?filter.functions=shout")
+  watch.addEventListener("invocation", event => console.log(JSON.parse(event.data).invocation))
+</script>
+""": "runs in a browser; test_rest.py does what that does",
 }
 """Examples for the shell that no test runs, and why."""
 OTHER_SETTINGS = {"HOMING_TARGET", "HOMING_API_KEY", "HOMING_USE_PROXY", "HOMING_SECRETS_DIR"}

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from homing import Client, NotFoundError, RetryPolicy
 from support.cli import homing, program
 from support.console import Command, Program, commands_of
+from support.curl import curl
 from support.documents import DOCUMENTS, ROOT, blocks_of
 from support.processes import Dev
 from support.rabbitmq import RabbitError, RabbitNode
@@ -50,9 +51,10 @@ STAND_INS: dict[str, Callable[[bytes], bytes]] = {
 class Place:
     """A `homing dev` with functions that answer what they get."""
 
-    def __init__(self, client: Client, target: str, data: Path, node: RabbitNode) -> None:
+    def __init__(self, client: Client, dev: Dev, data: Path, node: RabbitNode) -> None:
         self.client = client
-        self.target = target
+        self.target = dev.target
+        self.http = dev.http
         self.data = data
         """The folder of its data."""
         self.node = node
@@ -86,7 +88,11 @@ class Place:
         """Return the id of a new invocation, in the state that a command is about."""
         if command == "stop":
             return self.client.invoke_async("report", delay=3600).id
-        call = self.client.invoke_async("broken" if command == "deadletters" else "render")
+        return self.ended("broken" if command == "deadletters" else "render")
+
+    def ended(self, function: str = "render") -> str:
+        """Return the id of an invocation that has ended."""
+        call = self.client.invoke_async(function)
         call.wait(timeout=60)
         return call.id
 
@@ -135,6 +141,11 @@ def run_grpcurl(place: Place, command: Program, __: bytes | None) -> bytes:
             response_deserializer=GetMessageClass(method.output_type).FromString,
         )
         return json_format.MessageToJson(call(request, timeout=60)).encode()
+
+
+def run_curl(place: Place, command: Program, _: bytes | None) -> bytes:
+    """Ask the HTTP port."""
+    return curl([ID.sub(lambda _: place.ended(), word) for word in command.words[1:]], server=place.http)
 
 
 def check_pip(_: Place, command: Program, __: bytes | None) -> bytes:
@@ -224,6 +235,7 @@ def check_nothing(_: Place, command: Program, __: bytes | None) -> bytes:
 PROGRAMS = {
     "homing": run_homing,
     "grpcurl": run_grpcurl,
+    "curl": run_curl,
     "pip": check_pip,
     "make": check_make,
     "go": check_go,
@@ -246,7 +258,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, rabbit_node: RabbitNode) -> 
     dev = Dev(data)
     dev.start()
     with Client(dev.target) as client:
-        yield Place(client, dev.target, data, rabbit_node)
+        yield Place(client, dev, data, rabbit_node)
     assert dev.terminate() == 0
     with contextlib.suppress(RabbitError):  # there is none where no document made one
         rabbit_node.ctl("delete_vhost", "shop")

@@ -55,6 +55,7 @@ from homing_server.front.grpc.server import GrpcFront
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.host_names import HostNames, is_loopback
 from homing_server.front.http.operations import Operations
+from homing_server.front.http.rest.app import Rest
 from homing_server.front.http.root import Root
 from homing_server.front.http.server import HttpFront
 from homing_server.functions.catalog import Catalog
@@ -255,19 +256,21 @@ class Server:
         settings = self._settings
         keys = self._key_cache if settings.authentication else None
         calls = Calls()
+        serving = Serving(calls, self._refusals)
         grpc = GrpcFront(
             settings.grpc_listen,
             services,
             tls=settings.tls,
             compress=settings.compress_responses,
             keys=keys,
-            serving=Serving(calls, self._refusals),
+            serving=serving,
             readers=self._readers,
         )
         root = Root(
             [
                 *self._operations.areas,
                 *DataPort(self._blobs, self._urls, receive=self._sync_calls.receive_stream).areas,
+                *Rest(services, serving, self._readers).areas,
             ],
             keys=keys,
             calls=calls,

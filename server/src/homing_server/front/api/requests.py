@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Union
+from typing import Final, TypeVar, Union
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -21,6 +21,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from homing_core.limits import KIB, MIB
 from homing_server.errors import ApiError, Code, ErrorReason, server_busy
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 MAX_MESSAGE: Final = 16 * MIB
 """What a message takes at the most, whatever it is of, and as it travels."""
@@ -53,6 +56,19 @@ _Shape = dict[int, Union["_Shape", None]]
 there are packed numbers."""
 
 
+def max_bytes(method: str) -> int:
+    """Return how many bytes a request has at the most.
+
+    :param method: With dots, as `homing.v1.InvocationService.Invoke`.
+    """
+    return _BYTES.get(method, _DEFAULT_BYTES)
+
+
+def max_parts(method: str) -> int:
+    """Return how many fields a request sets at the most, with those of the messages in it."""
+    return _PARTS.get(method, _DEFAULT_PARTS)
+
+
 class Readers:
     """Makes readers, which share one thread."""
 
@@ -73,16 +89,16 @@ class Readers:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def read(self, reader: RequestReader, raw: bytes) -> Message:
-        """Read a large request after those that came before.
+    async def run(self, read: Callable[[R], T], raw: R) -> T:
+        """Read, or write, something large after what came before.
 
-        :raises ApiError: As the reader does; RESOURCE_EXHAUSTED: too many wait.
+        :raises ApiError: As that does; RESOURCE_EXHAUSTED: too many wait.
         """
         if self._waiting >= _WAITING:
             raise server_busy("too many large requests wait to be read")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, reader.read_large, raw)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read, raw)
         finally:
             self._waiting -= 1
 
@@ -98,8 +114,8 @@ class RequestReader:
         self._name = method.name
         self._type = GetMessageClass(method.input_type)
         self._shape = _shape_of(method.input_type, {})
-        self._max_bytes = _BYTES.get(method.full_name, _DEFAULT_BYTES)
-        self._max_parts = _PARTS.get(method.full_name, _DEFAULT_PARTS)
+        self._max_bytes = max_bytes(method.full_name)
+        self._max_parts = max_parts(method.full_name)
         self._flat = _is_flat(method.input_type)
         self._readers = readers
 
@@ -110,7 +126,7 @@ class RequestReader:
             RESOURCE_EXHAUSTED: too many wait to be read.
         """
         if raw.startswith(_GZIP) or (len(raw) > _SMALL_BYTES and not self._flat):
-            return await self._readers.read(self, raw)
+            return await self._readers.run(self.read_large, raw)
         return self._parse(raw)
 
     async def stream(self, requests: AsyncIterable[bytes]) -> AsyncIterator[Message]:

@@ -28,7 +28,7 @@ class Area:
     anonymous: bool = False
     """Whether who shows no key is let in too: the area knows what is public."""
     counts: bool = False
-    """Whether it counts its calls, and ends those of revoked keys, itself."""
+    """Whether it counts its calls, for its bounds and those of keys, and ends those of revoked keys, itself."""
     operates: bool = False
     """Whether it is for operators, who get in where others do not."""
     refusal: Callable[[ApiError], Response] = refusal

@@ -112,6 +112,8 @@ class Root:
         if self._draining:
             raise unavailable(ErrorReason.SERVER_STOPPING, "the server stops")
         identity = self._identify(authorization, anonymous=area is not None and area.anonymous)
+        if area is None or not area.counts:
+            identity.take()
         if area is None:
             await PlainTextResponse("there is nothing here\n", status_code=404)(scope, receive, send)
             return
@@ -134,7 +136,6 @@ class Root:
         identity = self._keys.identify(shown_key(authorization))
         if not (identity.known or anonymous):
             raise key_missing()
-        identity.take()
         return identity
 
 
