@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from homing_core import limits
+from homing_core.gateway import own_target
 from homing_core.guard import ForbiddenTargetError, Guard, read_target
 
 FUNCTION: Final = "function:"
@@ -56,8 +57,14 @@ def check_destination(uri: str, guard: Guard) -> None:
 
 
 def function_of(uri: str) -> str:
-    """Return the function that a destination names; empty where it names none."""
-    return uri.removeprefix(FUNCTION) if uri.startswith(FUNCTION) else ""
+    """Return the function that a destination or callback names; empty where it names none.
+
+    What goes to a function by the gateway becomes an invocation of its own, as durable as the outcome is.
+    """
+    if uri.startswith(FUNCTION):
+        return uri.removeprefix(FUNCTION)
+    target = own_target(uri)
+    return target.function if target is not None else ""
 
 
 def exchange_of(uri: str) -> Exchange:
@@ -81,8 +88,8 @@ def exchange_of(uri: str) -> Exchange:
 
 def receiver_of(uri: str) -> str:
     """Return who gets what goes to a URI, as far as turns and trouble go: one host, function, exchange or queue."""
-    if uri.startswith(FUNCTION):
-        return uri
+    if function := function_of(uri):
+        return FUNCTION + function
     if uri.startswith(AMQP):
         exchange = uri.removeprefix(AMQP).partition("/")[0]
         # By the default exchange each queue is reached for itself.

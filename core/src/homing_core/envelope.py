@@ -39,6 +39,18 @@ def condition_of(message: DeliveryMessage) -> str:
     return _CONDITIONS[message.state]
 
 
+def function_status(message: DeliveryMessage) -> int:
+    """Return the status of the function's last answer, or one that stands for its absence."""
+    if message.result.status_code:
+        return message.result.status_code
+    return 504 if message.state == api.INVOCATION_STATE_TIMED_OUT else 500
+
+
+def duration_of(message: DeliveryMessage) -> float:
+    """Return the seconds from the first attempt's start to the end; 0 where there was none."""
+    return max(0, message.end_us - message.start_us) / 1e6 if message.start_us else 0.0
+
+
 def envelope_of(message: DeliveryMessage) -> dict[str, Any]:
     """Return the envelope of an ended invocation."""
     response: dict[str, Any] = {

@@ -296,7 +296,7 @@ class Admission:
         check_spec(checks, spec, sync=False, now_us=time_us, guard=self._guard)
         checks.done()
         function = await self._catalog.get(spec.function)
-        if spec.on_success or spec.on_failure:
+        if spec.on_success or spec.on_failure or spec.HasField("callback"):
             await self._check_functions(spec, caller)
         if spec.payload.HasField("blob"):
             if new_payload:
@@ -326,17 +326,20 @@ class Admission:
         :raises ApiError: INVALID_ARGUMENT; PERMISSION_DENIED.
         """
         checks = Checks()
+        uris = {"spec.callback.url": spec.callback.url}
         for field in ("on_success", "on_failure"):
             for number, destination in enumerate(getattr(spec, field)):
-                name = function_of(destination.uri)
-                try:
-                    if name:
-                        caller.check_destination(await self._catalog.get(name))
-                except ApiError as error:
-                    if error.code is not Code.NOT_FOUND:
-                        raise
-                    caller.check_function(name)
-                    checks.add(f"spec.{field}[{number}].uri", f"names a function that does not exist, {name!r}")
+                uris[f"spec.{field}[{number}].uri"] = destination.uri
+        for field, uri in uris.items():
+            name = function_of(uri)
+            try:
+                if name:
+                    caller.check_destination(await self._catalog.get(name))
+            except ApiError as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                caller.check_function(name)
+                checks.add(field, f"names a function that does not exist, {name!r}")
         checks.done()
 
 

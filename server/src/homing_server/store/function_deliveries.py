@@ -10,10 +10,11 @@ from sqlalchemy import Connection, Row, select
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Function
-from homing.v1.payload_pb2 import Payload
+from homing.v1.payload_pb2 import Header, Payload
 from homing_core import lifecycle, limits
 from homing_core.destinations import function_of
-from homing_core.envelope import envelope_body
+from homing_core.envelope import duration_of, envelope_body, function_status
+from homing_core.gateway import own_target
 from homing_core.ids import new_id
 from homing_core.lifecycle import Delivery, Effect, Step
 from homing_core.reasons import FailureReason
@@ -79,7 +80,7 @@ def carry_out(
             failure = refusals[row.caller]
         if failure is None:
             assert function is not None, "its absence is an obstacle"
-            payload = envelopes.get(message.delivery_id) or _envelope(message)
+            payload = envelopes.get(message.delivery_id) or _payload(message)
             if payload is None:
                 chained.too_large.append(message)
                 continue
@@ -122,6 +123,8 @@ def _obstacle(name: str, function: Function | None, message: DeliveryMessage) ->
 
 def _is_callers(row: Row[Any]) -> bool:
     """Tell whether the caller has chosen where the outcome goes, and not whoever deployed the function."""
+    if row.kind == api.DELIVERY_KIND_CALLBACK:
+        return True
     spec = api.InvocationSpec.FromString(row.spec)
     return bool(spec.on_success if row.kind == api.DELIVERY_KIND_ON_SUCCESS else spec.on_failure)
 
@@ -136,16 +139,39 @@ def _refusal(connection: Connection, caller: str, function: Function, check: Che
     return None
 
 
-def _envelope(message: DeliveryMessage) -> Payload | None:
-    """Return the envelope as a payload; None where it is too large for a row."""
+def _payload(message: DeliveryMessage) -> Payload | None:
+    """Return what the function gets: the output that was called back with, else the envelope.
+
+    None where that is too large for a row.
+    """
+    if message.kind == api.DELIVERY_KIND_CALLBACK:
+        return message.result.payload
     if message.result.payload.HasField("blob"):
         return None
     data = envelope_body(message, wrapped=False)
     return Payload(content_type=ENVELOPE_TYPE, data=data) if len(data) <= limits.MAX_INLINE_PAYLOAD else None
 
 
+def _callback_headers(message: DeliveryMessage) -> list[Header]:
+    """Return the headers of the answer, those apart that were asked for otherwise, and what tells of its function."""
+    own = {
+        "x-function-name": message.function,
+        "x-function-status": str(function_status(message)),
+        "x-duration-seconds": f"{duration_of(message):f}",
+    }
+    asked = list(message.callback.headers)
+    told = {"content-type", *own, *(header.name.lower() for header in asked)}
+    kept = [header for header in message.result.headers if header.name not in told]
+    return [*kept, *asked, *(Header(name=name, value=value) for name, value in own.items())]
+
+
 def _draft(row: Row[Any], message: DeliveryMessage, function: Function, payload: Payload, *, now_us: int) -> Draft:
     spec = api.InvocationSpec(function=function.name, payload=payload, call_id=row.call_id or row.id)
+    target = own_target(message.uri)
+    if target is not None:
+        spec.http.path, spec.http.query = target.path, target.query
+    if message.kind == api.DELIVERY_KIND_CALLBACK:
+        spec.http.headers.extend(_callback_headers(message))
     return Draft(
         id=new_id(now_us),
         spec=spec,

@@ -7,7 +7,7 @@ from typing import Final
 from yarl import URL
 
 from homing.v1 import invocation_pb2 as api
-from homing_core.envelope import envelope_body
+from homing_core.envelope import duration_of, envelope_body, function_status
 from homing_core.guard import GATEWAY, Target, read_target
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.execution.request import USER_AGENT
@@ -59,13 +59,12 @@ def _callback_headers(message: DeliveryMessage) -> Headers:
 
 
 def _own_headers(message: DeliveryMessage) -> Headers:
-    seconds = max(0, message.end_us - message.start_us) / 1e6 if message.start_us else 0.0
     headers = [
         ("user-agent", USER_AGENT),
         ("x-call-id", message.call_id or message.invocation_id),
         ("x-function-name", message.function),
         ("x-function-status", str(function_status(message))),
-        ("x-duration-seconds", f"{seconds:f}"),
+        ("x-duration-seconds", f"{duration_of(message):f}"),
         ("x-start-time", str(message.start_us * 1000)),
         ("x-homing-state", state_name(message.state)),
         ("x-homing-delivery-id", message.delivery_id),
@@ -85,10 +84,3 @@ def signature_headers(message: DeliveryMessage, timestamp: int, signature: str) 
         ("webhook-timestamp", str(timestamp)),
         ("webhook-signature", signature),
     ]
-
-
-def function_status(message: DeliveryMessage) -> int:
-    """Return the status of the function's last answer, or one that stands for its absence."""
-    if message.result.status_code:
-        return message.result.status_code
-    return 504 if message.state == api.INVOCATION_STATE_TIMED_OUT else 500
