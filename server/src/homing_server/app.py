@@ -53,6 +53,10 @@ from homing_server.front.api.serving import Serving
 from homing_server.front.api.signing_key_service import SigningKeyService
 from homing_server.front.grpc.server import GrpcFront
 from homing_server.front.http.data_port import DataPort
+from homing_server.front.http.gateway.bodies import Bodies
+from homing_server.front.http.gateway.cancels import Cancels
+from homing_server.front.http.gateway.door import Gateway
+from homing_server.front.http.gateway.metrics import GatewayMetrics
 from homing_server.front.http.host_names import HostNames, is_loopback
 from homing_server.front.http.operations import Operations
 from homing_server.front.http.rest.app import Rest
@@ -211,6 +215,8 @@ class Server:
             self._control.on_keys_changed(self._key_cache.load)
         self._readers = Readers()
         self._operations = Operations(self._metrics)
+        self._uploads = Uploads(self._database)
+        self._gateway = self._open_gateway(guard, wait_reasons)
         self._grpc, self._http = self._fronts(self._services(guard, wait_reasons))
         self._set_up_connections()
 
@@ -234,7 +240,7 @@ class Server:
         )
         return Services(
             invocations=invocations,
-            payloads=PayloadService(self._blobs, Uploads(self._database), visibility),
+            payloads=PayloadService(self._blobs, self._uploads, visibility),
             logs=LogService(self._log_tails, visibility),
             dead_letters=DeadLetterService(
                 DeadLetters(
@@ -249,6 +255,24 @@ class Server:
             secrets=SecretService(Secrets(self._database, self._keyring, self._catalog, self._control)),
             signing_keys=SigningKeyService(self._signing_keys),
             keys=KeyService(ApiKeys(self._database, self._key_cache, self._control, self._keyring)),
+        )
+
+    def _open_gateway(self, guard: Guard, wait_reasons: WaitReasons) -> Gateway:
+        """Build what functions are invoked by over plain HTTP."""
+        cancels = Cancels(Queries(self._database, wait_reasons), self._stops, Visibility(self._database))
+        return Gateway(
+            admission=self._admission,
+            bodies=Bodies(self._blobs, self._uploads),
+            blobs=self._blobs,
+            cancels=cancels,
+            catalog=self._catalog,
+            guard=guard,
+            hub=self._hub,
+            metrics=GatewayMetrics(self._metrics.registry, self._catalog),
+            presence=self._presence,
+            sync_calls=self._sync_calls,
+            sync_timeout=self._settings.sync_timeout,
+            needs_keys=self._settings.authentication,
         )
 
     def _fronts(self, services: Services) -> tuple[GrpcFront, HttpFront]:
@@ -271,6 +295,7 @@ class Server:
                 *self._operations.areas,
                 *DataPort(self._blobs, self._urls, receive=self._sync_calls.receive_stream).areas,
                 *Rest(services, serving, self._readers).areas,
+                *self._gateway.areas,
             ],
             keys=keys,
             calls=calls,
@@ -377,7 +402,7 @@ class Server:
         scheme = "http" if settings.tls is None else "https"
         # Before the broker is reached, and with it the first worker.
         self._urls.open(self._settings.data_url or f"{scheme}://{self.http_address}", self._database.data_key)
-        self._control.data_url = self._urls.base
+        self._control.data_url = self._gateway.own_origin = self._urls.base
         await self._broker.start()
         self._tasks.repeat(self._watch_health)
         await self._set_serving(serving=True)

@@ -30,8 +30,9 @@ def test_a_path_names_a_function_and_what_is_its_own(path: str, function: str, r
 @pytest.mark.parametrize(
     "path",
     [
-        "", "/", "/function", "/function/", "/function//a", "/functions/figlet", "/x/function/figlet", "function/figlet",
-        "/function/Figlet", "/function/fig_let", "/function/figlet.other", "/function/figlet.", "/function/.openfaas-fn",
+        "", "/", "/function", "/function/", "/function//a", "/functions/figlet", "/x/function/figlet",
+        "/function/Figlet", "/function/fig_let", "/function/figlet.other", "/function/figlet.",
+        "function/figlet", "/function/.openfaas-fn",
         "/function/figlet.openfaas-fn.openfaas-fn", "/function/%66iglet", "/function/fig let", "/function/" + "a" * 64,
     ],
 )  # fmt: skip

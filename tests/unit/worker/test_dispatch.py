@@ -106,9 +106,9 @@ def test_a_request_has_defaults() -> None:
     assert (head.method, head.target) == ("POST", "/")
     assert head.headers(attempt=1, deadline=0.0, progress_url="") == [
         ("Content-Type", "application/octet-stream"),
-        ("User-Agent", USER_AGENT),
         ("X-Call-Id", "i"),
         ("X-Start-Time", str(5 * SECOND * 1000)),
+        ("User-Agent", USER_AGENT),
         ("X-Homing-Attempt", "1"),
         ("X-Homing-Deadline", "1970-01-01T00:00:00.000Z"),
     ]
@@ -138,10 +138,10 @@ def test_headers_of_an_invocation_do_not_replace_those_of_homing() -> None:
         ("X-Mine", "a"),
         ("X-Mine", "b"),
         ("Content-Type", "text/plain"),
-        ("User-Agent", USER_AGENT),
         ("X-Call-Id", "i"),
         ("X-Start-Time", str(5 * SECOND * 1000)),
         ("traceparent", "00-1"),
+        ("User-Agent", USER_AGENT),
         ("X-Homing-Attempt", "2"),
         ("X-Homing-Deadline", "1970-01-01T00:00:01.500Z"),
         ("X-Homing-Progress-Url", "http://here/p"),

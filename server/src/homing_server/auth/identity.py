@@ -32,7 +32,7 @@ from homing_server.errors import (
     scope_missing,
 )
 
-_OPEN_OPTIONS: Final = frozenset({"function", "payload", "http"})
+_OPEN_OPTIONS: Final = frozenset({"function", "payload", "http", "call_id"})
 """What a call without a key may say."""
 
 

@@ -49,6 +49,10 @@ T = TypeVar("T")
 _GROUP_SIZE = 500
 _ANSWERED_AT_ONCE = 4
 """gRPC takes in one call in each turn of the event loop: hundreds of answers in one would keep all who come waiting."""
+_OF_THE_WAY = frozenset(
+    {"baggage", "forwarded", "tracestate", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+)
+"""Headers that tell of the way that a request took, and of its trace: another try may take another way."""
 CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 
@@ -344,11 +348,19 @@ class Admission:
 
 
 def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
-    """Return what is the same in all requests that one request id may stand for; a stored body counts by its digest."""
-    if spec.payload.HasField("blob"):
+    """Return what is the same in all requests that one request id may stand for.
+
+    A stored body counts by its digest, and by which way a request came does not count.
+    """
+    of_the_way = any(header.name.lower() in _OF_THE_WAY for header in spec.http.headers)
+    if spec.payload.HasField("blob") or of_the_way:
         content = api.InvocationSpec()
         content.CopyFrom(spec)
-        content.payload.blob.ClearField("id")
+        if content.payload.HasField("blob"):
+            content.payload.blob.ClearField("id")
+        if of_the_way:
+            del content.http.headers[:]
+            content.http.headers.extend(each for each in spec.http.headers if each.name.lower() not in _OF_THE_WAY)
         spec = content
     return hashlib.sha256(spec.SerializeToString(deterministic=True) + rerun_of.encode()).digest()
 

@@ -48,7 +48,6 @@ def _common_headers(dispatch: Dispatch) -> Headers:
     """Return homing's own headers and those of the invocation, which do not replace them."""
     own = [
         ("Content-Type", dispatch.spec.payload.content_type or "application/octet-stream"),
-        ("User-Agent", USER_AGENT),
         ("X-Call-Id", dispatch.spec.call_id or dispatch.invocation_id),
         ("X-Start-Time", str(dispatch.create_us * 1000)),
     ]
@@ -56,11 +55,10 @@ def _common_headers(dispatch: Dispatch) -> Headers:
         own.append(("X-Homing-Invocation-Id", dispatch.invocation_id))
     if dispatch.traceparent:
         own.append(("traceparent", dispatch.traceparent))
-    asked = dispatch.spec.http.headers
-    if not asked:
-        return own
-    passed_on = [header for header in pairs(asked) if _is_passed_on(header[0].lower())]
-    return overridden(passed_on, by=own)
+    passed_on = [header for header in pairs(dispatch.spec.http.headers) if _is_passed_on(header[0].lower())]
+    if not any(name.lower() == "user-agent" for name, _ in passed_on):
+        own.append(("User-Agent", USER_AGENT))
+    return overridden(passed_on, by=own) if passed_on else own
 
 
 def _is_passed_on(name: str) -> bool:

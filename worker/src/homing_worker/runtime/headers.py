@@ -40,9 +40,11 @@ def kept_headers(answered: Iterable[tuple[str, str]]) -> Headers:
     """
     kept: list[tuple[str, str]] = []
     size = 0
-    for raw_name, raw_value in answered:
-        name, value = readable(raw_name.lower()), readable(raw_value)
-        if name in _DROPPED or size + len(name) + len(value) > limits.MAX_HEADERS_SIZE:
+    named = [(readable(name.lower()), readable(value)) for name, value in answered]
+    # What `Connection` names belongs to the connection too (RFC 9110, 7.6.1).
+    of_connection = {each.strip().lower() for name, value in named if name == "connection" for each in value.split(",")}
+    for name, value in named:
+        if name in _DROPPED or name in of_connection or size + len(name) + len(value) > limits.MAX_HEADERS_SIZE:
             continue
         if len(kept) == limits.MAX_HEADERS:
             break

@@ -1,0 +1,106 @@
+"""What clients are answered: an outcome as HTTP has it, and refusals in a line of text."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import Send
+
+from homing.v1 import invocation_pb2 as api
+from homing.v1.payload_pb2 import Blob
+from homing_core import limits
+from homing_core.reasons import FailureReason
+from homing_server.errors import ApiError
+from homing_server.front.http.gateway.headers import returned
+from homing_server.front.http.gateway.options import named_by_headers
+from homing_server.front.http.status import error_headers, status_code
+from homing_server.payloads.blobs import Blobs
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+
+_WITHOUT_BODY: Final = frozenset({204, 304})
+_BY_STATE: Final[Mapping[int, int]] = {
+    api.INVOCATION_STATE_TIMED_OUT: 504,
+    api.INVOCATION_STATE_EXPIRED: 504,
+    api.INVOCATION_STATE_INVALID: 404,
+}
+"""The status where there is no answer of the function; 502 of other states."""
+_TOO_LONG: Final[Mapping[str, int]] = {"spec.http.path": 414, "spec.http.query": 414, "spec.http.headers": 431}
+"""The status where one of these is too long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer that is ready to be sent."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes | Blob = b""
+
+    async def send(self, send: Send, blobs: Blobs) -> None:
+        """Send it, a stored body in parts."""
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        body = self.body
+        if self.status in _WITHOUT_BODY:
+            body = b""
+        if isinstance(body, bytes):
+            if self.status not in _WITHOUT_BODY:
+                self.headers.append((b"content-length", b"%d" % len(body)))
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
+            return
+        self.headers.append((b"content-length", b"%d" % body.size))
+        await send(start)
+        async with contextlib.aclosing(blobs.parts(body.id, limits.MAX_PART)) as parts:
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def answer_of(invocation: api.Invocation, *, asked_type: str) -> Answer:
+    """Return what the client of an ended invocation gets: the function's answer, or why there is none.
+
+    :param asked_type: The content type of the request, which stands for that of an answer without one.
+    """
+    result = invocation.result
+    if not _is_answered(invocation):
+        failure = invocation.failure
+        status = _BY_STATE.get(invocation.state, 502)
+        words = f"{failure.reason or 'FAILED'}: {failure.message}\n"
+        return Answer(status=status, headers=[TEXT], body=words.encode())
+    headers = returned((header.name, header.value) for header in result.headers)
+    if result.status_code not in _WITHOUT_BODY and not any(name == b"content-type" for name, _ in headers):
+        content_type = result.payload.content_type or asked_type or "text/plain"
+        headers.append((b"content-type", content_type.encode()))
+    body = result.payload.blob if result.payload.HasField("blob") else result.payload.data
+    return Answer(status=result.status_code, headers=headers, body=body)
+
+
+def refused(status: int, words: str, *headers: tuple[bytes, bytes]) -> Answer:
+    """Return a refusal."""
+    return Answer(status=status, headers=[TEXT, *headers], body=f"{words}\n".encode())
+
+
+def answer_of_error(error: ApiError) -> Answer:
+    """Return what tells a client of an error."""
+    status = status_code(error)
+    if len(error.violations) == 1:
+        (violation,) = error.violations
+        if "must have at most" in violation.description:
+            status = _TOO_LONG.get(violation.field, status)
+    headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
+    return refused(status, named_by_headers(error), *headers)
+
+
+def _is_answered(invocation: api.Invocation) -> bool:
+    """Tell whether the function has answered, and the last attempt at that."""
+    if not invocation.HasField("result") or invocation.state == api.INVOCATION_STATE_TIMED_OUT:
+        return False
+    if invocation.state == api.INVOCATION_STATE_SUCCEEDED:
+        return True
+    return invocation.failure.reason in {FailureReason.HTTP_STATUS, FailureReason.EXIT_STATUS}
