@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
 import threading
 import time
@@ -46,50 +47,80 @@ class Seen:
         return [value for each, value in self.headers if each == name]
 
 
-@contextlib.contextmanager
-def function_server() -> Iterator[tuple[str, Queue[Seen], threading.Event]]:
-    """Serve a function that answers as the path says; yield its URL, what it has seen, and what lets it go on."""
-    seen: Queue[Seen] = Queue()
-    go_on = threading.Event()
+class FunctionServer(ThreadingHTTPServer):
+    """Serves a function that answers as the path says."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Function)
+        self.seen: Queue[Seen] = Queue()
+        self.go_on = threading.Event()
+        """Lets it go on that waits in between."""
 
-        def serve(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-            headers = [(name.lower(), value) for name, value in self.headers.items()]
-            seen.put(Seen(method=self.command, path=self.path, headers=headers, body=body))
-            kind, _, argument = self.path.lstrip("/").partition("?")[0].partition("/")
-            if kind == "hold":
-                go_on.wait(PATIENCE)
-            if kind == "break":
-                self.close_connection = True
-                return
+
+class Function(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: FunctionServer
+
+    def serve(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        headers = [(name.lower(), value) for name, value in self.headers.items()]
+        self.server.seen.put(Seen(method=self.command, path=self.path, headers=headers, body=body))
+        kind, _, argument = self.path.lstrip("/").partition("?")[0].partition("/")
+        if kind == "hold":
+            self.server.go_on.wait(PATIENCE)
+        if kind == "break":
+            self.close_connection = True
+        elif kind == "drip":
+            self._drip(404 if argument == "404" else 200)
+        else:
             self._answer(kind, argument, b"x" * int(argument) if kind == "large" else b"answer of " + body)
 
-        def _answer(self, kind: str, argument: str, answer: bytes) -> None:
-            status = int(argument) if kind == "status" else 200
-            self.send_response(status)
-            for name, value in HEADERS.get(kind, ()):
-                self.send_header(name, value)
-            if status not in {204, 304}:
-                self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD" and status not in {204, 304}:
+    def _drip(self, status: int) -> None:
+        """Send two parts, the second once the test lets it; or break off before it."""
+        self.send_response(status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"3\r\none\r\n")
+        self.server.go_on.wait(PATIENCE)
+        if self.path.endswith("breaks"):
+            self.close_connection = True
+            return
+        self.wfile.write(b"3\r\ntwo\r\n0\r\n\r\n")
+
+    def _answer(self, kind: str, argument: str, answer: bytes) -> None:
+        status = int(argument) if kind == "status" else 200
+        self.send_response(status)
+        for name, value in HEADERS.get(kind, ()):
+            self.send_header(name, value)
+        if status not in {204, 304}:
+            self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD" and status not in {204, 304}:
+            # A caller who has gone away does not read it.
+            with contextlib.suppress(OSError):
                 self.wfile.write(answer)
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"):
-        setattr(Handler, f"do_{method}", Handler.serve)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+
+for _method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"):
+    setattr(Function, f"do_{_method}", Function.serve)
+
+
+@contextlib.contextmanager
+def function_server() -> Iterator[FunctionServer]:
+    """Serve the function."""
+    with FunctionServer() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", seen, go_on
+            yield server
         finally:
-            go_on.set()
+            server.go_on.set()
             server.shutdown()
             thread.join()
 
@@ -141,11 +172,11 @@ def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             server.start()
             stack.callback(server.terminate)
         client = stack.enter_context(Client(server.target, timeout=PATIENCE))
-        url, seen, go_on = stack.enter_context(function_server())
-        client.functions.deploy(name="web", url=url)
+        function = stack.enter_context(function_server())
+        client.functions.deploy(name="web", url=f"http://127.0.0.1:{function.server_port}")
         client.functions.deploy(name="echo", command=["cat"])
         client.functions.deploy(name="fails", command=["sh", "-c", "echo oops; exit 3"])
-        yield Gateway(client=client, server=server, seen=seen, go_on=go_on)
+        yield Gateway(client=client, server=server, seen=function.seen, go_on=function.go_on)
 
 
 # --- 1.1 Routes and methods
@@ -308,7 +339,8 @@ def test_large_bodies_pass_both_ways(gateway: Gateway) -> None:
     answer = gateway.post("/function/web/large/3000000")
 
     assert (reply.status, reply.body) == (200, b"answer of " + body)
-    assert (answer.status, answer.get("content-length"), answer.body) == (200, "3000000", b"x" * 3_000_000)
+    assert (answer.status, answer.body) == (200, b"x" * 3_000_000)
+    assert len(answer.get_all("date")) == 1
 
 
 @pytest.mark.parametrize("kind", ["function", "async-function"])
@@ -347,6 +379,33 @@ def test_a_caller_who_goes_away_stops_the_call(gateway: Gateway) -> None:
     gateway.go_on.set()
 
     assert ended.state is InvocationState.STOPPED
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_stream_comes_as_the_function_sends_it(gateway: Gateway, status: int) -> None:
+    gateway.go_on.clear()
+    connection = http.client.HTTPConnection(gateway.server.http, timeout=PATIENCE)
+    connection.request("POST", f"/function/web/drip/{status}", b"", {"X-Call-Id": "stream"})
+    response = connection.getresponse()
+    first = response.read1()
+    gateway.go_on.set()
+    rest = response.read()
+    connection.close()
+
+    assert (response.status, first, rest) == (status, b"one", b"two")
+    assert [response.headers[name] for name in ("Content-Type", "X-Call-Id")] == ["text/event-stream", "stream"]
+
+
+def test_a_stream_that_breaks_off_breaks_off(gateway: Gateway) -> None:
+    gateway.go_on.clear()
+    connection = http.client.HTTPConnection(gateway.server.http, timeout=PATIENCE)
+    connection.request("POST", "/function/web/drip/breaks", b"")
+    response = connection.getresponse()
+    assert response.read1() == b"one"
+    gateway.go_on.set()
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        response.read()
+    connection.close()
 
 
 # --- 1.4 Asynchronous calls

@@ -27,8 +27,8 @@ from homing_server.front.http.gateway.origins import comes_from_elsewhere
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-def asked(*headers: tuple[bytes, bytes], client: str = "10.0.0.9") -> Asked:
-    return asked_by(headers, client=client, scheme="http")
+def asked(*headers: tuple[bytes, bytes], client: str = "10.0.0.9", needs_keys: bool = False) -> Asked:
+    return asked_by(headers, client=client, scheme="http", needs_keys=needs_keys)
 
 
 # --- Headers
@@ -38,6 +38,9 @@ def test_a_key_of_homing_reaches_no_function_and_what_is_the_functions_own_does(
     key = new_key().text.encode()
 
     assert asked((b"authorization", b"Bearer " + key), client="").passed_on == [("x-forwarded-proto", "http")]
+    assert asked((b"authorization", b"Bearer x"), client="", needs_keys=True).passed_on == [
+        ("x-forwarded-proto", "http")
+    ]
     assert ("authorization", "Basic YWxpY2U6c2VjcmV0") in asked((b"authorization", b"Basic YWxpY2U6c2VjcmV0")).passed_on
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import Send
 
 from homing.v1 import invocation_pb2 as api
-from homing.v1.payload_pb2 import Blob
+from homing.v1.payload_pb2 import Blob, Header
 from homing_core import limits
 from homing_core.reasons import FailureReason
+from homing_core.wire.v1 import StreamHead
 from homing_server.errors import ApiError
 from homing_server.front.http.gateway.headers import returned
 from homing_server.front.http.gateway.options import named_by_headers
@@ -41,6 +42,8 @@ class Answer:
     status: int
     headers: RawHeaders
     body: bytes | Blob = b""
+    sent: bool = False
+    """Whether it has gone out already, as it came."""
 
     async def send(self, send: Send, blobs: Blobs) -> None:
         """Send it, a stored body in parts."""
@@ -73,12 +76,20 @@ def answer_of(invocation: api.Invocation, *, asked_type: str) -> Answer:
         status = _BY_STATE.get(invocation.state, 502)
         words = f"{failure.reason or 'FAILED'}: {failure.message}\n"
         return Answer(status=status, headers=[TEXT], body=words.encode())
-    headers = returned((header.name, header.value) for header in result.headers)
-    if result.status_code not in _WITHOUT_BODY and not any(name == b"content-type" for name, _ in headers):
-        content_type = result.payload.content_type or asked_type or "text/plain"
-        headers.append((b"content-type", content_type.encode()))
+    headers = _headers_of(result.status_code, result.headers, result.payload.content_type or asked_type)
     body = result.payload.blob if result.payload.HasField("blob") else result.payload.data
     return Answer(status=result.status_code, headers=headers, body=body)
+
+
+def head_of(stream: StreamHead, *, asked_type: str) -> Answer:
+    """Return how an answer begins that goes out as it comes, and without a length."""
+    headers = _headers_of(stream.status_code, stream.headers, stream.content_type or asked_type)
+    return Answer(status=stream.status_code, headers=headers, sent=True)
+
+
+def is_whole(invocation: api.Invocation) -> bool:
+    """Tell whether an answer that has ended so, after it went out as it came, was one to its end."""
+    return _is_answered(invocation)
 
 
 def refused(status: int, words: str, *headers: tuple[bytes, bytes]) -> Answer:
@@ -95,6 +106,13 @@ def answer_of_error(error: ApiError) -> Answer:
             status = _TOO_LONG.get(violation.field, status)
     headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
     return refused(status, named_by_headers(error), *headers)
+
+
+def _headers_of(status: int, given: Iterable[Header], content_type: str) -> RawHeaders:
+    headers = returned((header.name, header.value) for header in given)
+    if status not in _WITHOUT_BODY and not any(name == b"content-type" for name, _ in headers):
+        headers.append((b"content-type", (content_type or "text/plain").encode()))
+    return headers
 
 
 def _is_answered(invocation: api.Invocation) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,7 @@ from homing_server.auth.identity import Identity
 from homing_server.cluster.presence import Presence
 from homing_server.errors import ApiError, Code, ErrorReason, function_not_found, unavailable
 from homing_server.front.http.areas import Area
-from homing_server.front.http.gateway.answers import Answer, answer_of, answer_of_error, refused
+from homing_server.front.http.gateway.answers import Answer, answer_of, answer_of_error, head_of, is_whole, refused
 from homing_server.front.http.gateway.bodies import LARGEST, Bodies, BodyTooLargeError
 from homing_server.front.http.gateway.cancels import Cancels
 from homing_server.front.http.gateway.headers import Asked, BadHeaderError, asked_by, text_of
@@ -33,6 +34,7 @@ from homing_server.front.http.gateway.options import (
 from homing_server.front.http.gateway.origins import comes_from_elsewhere
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
+from homing_server.invocations.answer_stream import AnswerStream
 from homing_server.invocations.sync_calls import SyncCalls
 from homing_server.payloads.blobs import Blobs
 from homing_server.rules.validation import Checks, check_spec
@@ -62,6 +64,7 @@ class _Request:
 
     scope: Scope
     receive: Receive
+    send: Send
     function: str
     path: str
     asked: Asked
@@ -131,14 +134,15 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, later: bool) -> None:
         try:
-            answer = await self._answer(scope, receive, later=later)
+            answer = await self._answer(scope, receive, send, later=later)
         except _Refusals as error:
             if isinstance(error, ApiError) and error.code in _TOLD_ABOVE:
                 raise
             answer = _refusal(error)
-        await answer.send(send, self._blobs)
+        if not answer.sent:
+            await answer.send(send, self._blobs)
 
-    async def _answer(self, scope: Scope, receive: Receive, *, later: bool) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, *, later: bool) -> Answer:
         """Do what a request asks for.
 
         :raises ApiError: It cannot be done.
@@ -161,7 +165,12 @@ class Gateway:
         if target is None:
             raise function_not_found(path.split("/", 3)[2])
         client = scope["client"]
-        asked = asked_by(scope["headers"], client=client[0] if client else "", scheme=scope["scheme"])
+        asked = asked_by(
+            scope["headers"],
+            client=client[0] if client else "",
+            scheme=scope["scheme"],
+            needs_keys=self._needs_keys,
+        )
         later = is_async_by_header(asked.options) or later
         identity.check_call(_INVOKE_ASYNC if later else _INVOKE)
         await self._catalog.check_invoke(target.function, identity)
@@ -169,6 +178,7 @@ class Gateway:
         request = _Request(
             scope=scope,
             receive=receive,
+            send=send,
             function=target.function,
             path=target.path,
             asked=asked,
@@ -208,16 +218,44 @@ class Gateway:
         # Whoever goes away stops what was done for them.
         request.scope["state"]["connection"].on_disconnect(task.cancel)
         start_ns = time.time_ns()
+        traced = _traced(spec.call_id or invocation_id, start_ns)
         try:
-            invocation = await self._sync_calls.call(
-                invocation_id, spec, timeout=self._sync_timeout, caller=identity, traceparent=asked.traceparent[:64]
-            )
+            async with self._sync_calls.stream(
+                invocation_id,
+                spec,
+                timeout=self._sync_timeout,
+                caller=identity,
+                traceparent=asked.traceparent[:64],
+            ) as stream:
+                if stream.ended is None and stream.head is not None:
+                    answer = head_of(stream.head, asked_type=asked.content_type)
+                    answer.headers.extend(traced)
+                    await self._pass_on(answer, stream, request)
+                    return answer
+                invocation = stream.invocation
             answer = answer_of(invocation, asked_type=asked.content_type)
-            start_ns = invocation.create_time.ToNanoseconds()
+            traced = _traced(spec.call_id or invocation_id, invocation.create_time.ToNanoseconds())
         except ApiError as error:
             answer = answer_of_error(self._explained(error, request.function))
-        answer.headers.extend(_traced(spec.call_id or invocation_id, start_ns))
+        answer.headers.extend(traced)
         return answer
+
+    async def _pass_on(self, answer: Answer, stream: AnswerStream, request: _Request) -> None:
+        """Send an answer as it comes, and break the connection off where the answer breaks off."""
+        send = request.send
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        try:
+            async with aclosing(stream.parts()) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except ApiError:
+            whole = False
+        else:
+            whole = is_whole(stream.invocation)
+        if whole:
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            request.scope["state"]["connection"].force_close()
 
     async def _accept(self, request: _Request) -> Answer:
         """Have a function run later, and maybe wait for it."""

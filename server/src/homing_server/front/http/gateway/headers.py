@@ -35,7 +35,7 @@ _ALSO_READ: Final = frozenset({"x-callback-url", "idempotency-key", "prefer"})
 """What is meant for the gateway, and passed on all the same: functions may make something of it."""
 _FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
 _SPECIAL: Final = _NOT_PASSED_ON | _FIELDS.keys() | _ALSO_READ | _FORWARDED | {"authorization"}
-_REPLACED: Final = frozenset({"content-length", "x-call-id", "x-start-time"})
+_REPLACED: Final = frozenset({"content-length", "date", "x-call-id", "x-start-time"})
 """Headers of an answer that the gateway says itself."""
 
 
@@ -64,9 +64,10 @@ class Asked:
     """Names of headers that belong to the connection, as `Connection` says."""
 
 
-def asked_by(headers: RawHeaders, *, client: str, scheme: str) -> Asked:
+def asked_by(headers: RawHeaders, *, client: str, scheme: str, needs_keys: bool) -> Asked:
     """Read the headers of a request.
 
+    :param needs_keys: Whether this server needs keys: `Authorization` is for it then, and for no function.
     :param client: The address that it comes from; empty where that is not known.
     :raises BadHeaderError: One is there twice that may not be.
     """
@@ -77,8 +78,10 @@ def asked_by(headers: RawHeaders, *, client: str, scheme: str) -> Asked:
             _add_option(asked, name, value)
         elif name not in _SPECIAL:
             asked.passed_on.append((name, value))
-        else:
+        elif name != "authorization":
             _note(asked, name, value)
+        elif not needs_keys and not _shows_key(value):
+            asked.passed_on.append((name, value))
     if asked.of_connection:
         asked.passed_on = [header for header in asked.passed_on if header[0] not in asked.of_connection]
     forwarded = asked.forwarded
@@ -121,8 +124,6 @@ def _note(asked: Asked, name: str, value: str) -> None:
         asked.passed_on.append((name, value))
     elif name == "connection":
         asked.of_connection |= {each.strip().lower() for each in value.split(",")}
-    elif name == "authorization" and not _shows_key(value):
-        asked.passed_on.append((name, value))
 
 
 def _add_option(asked: Asked, name: str, value: str) -> None:
