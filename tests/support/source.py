@@ -98,8 +98,10 @@ class Source:
                 return
             call = Exchange(connection, request.split()[1].decode())
             self.calls.append(call)
-            with suppress(OSError):
+            try:
                 self.answers[call.target](call)
+            except OSError:
+                call.left.set()
 
 
 @contextmanager

@@ -19,12 +19,18 @@ from homing_core.clock import now_us
 from homing_core.log_lines import LineSplitter
 from homing_core.reasons import FailureReason
 from homing_worker.reporting.logs import InvocationLog
+from homing_worker.runtime.answer_stream import AnswerStream
 from homing_worker.runtime.base import Body, CallFailedError, Request
+from homing_worker.runtime.headers import kept_headers
 from homing_worker.runtime.program import Program, read_some
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _MAX_PIPE_BYTES: Final = limits.MIB
 """A pipe holds so much at the most, unless the system was told otherwise: that much a program may leave in it."""
+_MOMENT: Final = 0.1
+"""Output that is so many seconds old is passed on to a caller who takes it as it comes: until then how the command ends
+may decide what is made of it."""
+_SUCCESS: Final = 200
 _LAST_BYTES: Final = 4000
 _LAST_LINES: Final = 10
 """So much of what a command wrote to stderr last is in the message of its failure."""
@@ -33,8 +39,8 @@ _LAST_LINES: Final = 10
 class CommandRun:
     """Takes what a command writes: all of stdout, up to the limit; stderr as log lines, and the end of it.
 
-    Output that is too large for memory goes on into a file. While more than a part of it is unwritten the command waits
-    (backpressure).
+    Output that is too large for memory goes on into a file; or to a caller who takes it as it comes, and then has no
+    limit, and goes on once it is a moment old. While more than a part of it waits the command waits (back-pressure).
     """
 
     def __init__(
@@ -44,10 +50,12 @@ class CommandRun:
         request: Request,
         log: InvocationLog | None,
         *,
+        content_type: str,
         user: int | None = None,
     ) -> None:
         """Start the command.
 
+        :param content_type: The media type of what it writes, for a caller who takes that as it comes.
         :param user: The UID and GID that it runs as, in the folder /; None for the worker's own, where the worker is.
         :raises OSError: It cannot be started.
         :raises ValueError: It cannot be: there is a NUL in it or in its environment.
@@ -59,10 +67,16 @@ class CommandRun:
         self._log = log
         self._lines = LineSplitter()
         self._spools: Spools = request.spools
-        self._spool: Spool | None = None
-        self._spooling: asyncio.Task[None] | None = None
+        self._stream = request.stream
+        self._content_type = content_type
+        self._sink: Spool | AnswerStream | None = None
+        """Where output goes that is not kept in memory."""
+        self._moves = False
+        """Whether it goes there whatever its size is."""
+        self._moving: asyncio.Task[None] | None = None
+        self._moment: asyncio.TimerHandle | None = None
         self._output: list[bytes] = []
-        self._unspooled = 0
+        self._unmoved = 0
         self._output_size = 0
         self._errors: deque[bytes] = deque()
         self._errors_size = 0
@@ -86,8 +100,8 @@ class CommandRun:
 
     @property
     def body(self) -> Body:
-        """What the command wrote to stdout."""
-        return b"".join(self._output) if self._spool is None else self._spool
+        """What the command wrote to stdout; nothing where it was passed on as it came."""
+        return self._sink if isinstance(self._sink, Spool) else b"".join(self._output)
 
     @property
     def last_lines(self) -> list[str]:
@@ -99,6 +113,11 @@ class CommandRun:
         self._program.signal(signal.SIGKILL)
         await asyncio.wait({self._program.exited})
         self._close_pipes()
+        if self._moment is not None:
+            self._moment.cancel()
+        if self._moving is not None and self._stream is not None and not isinstance(self._sink, Spool):
+            # It may wait for somebody who takes nothing more.
+            self._moving.cancel()
 
     def _on_exit(self, _: asyncio.Future[int]) -> None:
         """Take what the program left in its pipes, without waiting for whoever else holds them."""
@@ -140,8 +159,8 @@ class CommandRun:
     def _take_output(self, data: bytes) -> None:
         self._output_size += len(data)
         self._output.append(data)
-        self._unspooled += len(data)
-        if self._output_size > limits.MAX_PAYLOAD:
+        self._unmoved += len(data)
+        if self._output_size > limits.MAX_PAYLOAD and not isinstance(self._sink, AnswerStream):
             self.finished.set_exception(
                 CallFailedError(
                     FailureReason.RESULT_TOO_LARGE,
@@ -149,11 +168,19 @@ class CommandRun:
                     permanent=True,
                 )
             )
-        elif self._output_size > limits.MAX_INLINE_RESULT:
-            if self._unspooled > limits.MAX_PART and self._stdout is not None:
+        elif self._output_size > limits.MAX_INLINE_RESULT or self._moves:
+            if self._unmoved > limits.MAX_PART and self._stdout is not None:
                 self._loop.remove_reader(self._stdout.fileno())
-            if self._spooling is None:
-                self._spooling = asyncio.ensure_future(self._move())
+            if self._moving is None:
+                self._moving = asyncio.ensure_future(self._move())
+        elif self._stream is not None and self._moment is None:
+            self._moment = self._loop.call_later(_MOMENT, self._pass_on)
+
+    def _pass_on(self) -> None:
+        """Pass on what there is, and what comes."""
+        self._moves = True
+        if self._moving is None and not (self._ended or self.finished.done()):
+            self._moving = asyncio.ensure_future(self._move())
 
     def _read_stderr(self) -> int:
         """Take a part of what it writes besides; return its size, 0 where there is none now."""
@@ -188,24 +215,29 @@ class CommandRun:
         self._stdin = self._stdout = self._stderr = None
 
     def _settle(self) -> None:
-        if self._ended and not self.finished.done() and self._spooling is None:
+        if self._ended and not self.finished.done() and self._moving is None:
             self.finished.set_result(self._program.exited.result())
 
     async def _move(self) -> None:
-        """Move what was read into the file."""
+        """Move what was read to where it goes."""
         try:
-            if self._spool is None:
-                self._spool = await self._spools.open()
+            sink = self._sink = self._sink or await self._open()
             while self._output and not self.finished.done():
                 data = b"".join(self._output)
                 self._output.clear()
-                self._unspooled = 0
+                self._unmoved = 0
                 if self._stdout is not None:
                     self._loop.add_reader(self._stdout.fileno(), self._read_stdout)
-                await self._spool.write(data)
+                await sink.write(data)
         except SpoolError as error:
             if not self.finished.done():
                 self.finished.set_exception(error)
         finally:
-            self._spooling = None
+            self._moving = None
             self._settle()
+
+    async def _open(self) -> Spool | AnswerStream:
+        headers = kept_headers([("content-type", self._content_type)])
+        if self._stream is not None and await self._stream.open(_SUCCESS, headers, self._content_type):
+            return self._stream
+        return await self._spools.open()

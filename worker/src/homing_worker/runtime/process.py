@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
@@ -23,6 +24,9 @@ from homing_worker.runtime.request_variables import request_variables
 from homing_worker.runtime.secret_files import SecretFiles
 
 _log = structlog.get_logger(__name__)
+
+_FAILURE: Final = 500
+"""The status code of a command that fails."""
 
 
 class ProcessRuntime(Runtime):
@@ -125,18 +129,21 @@ class ProcessInstance(Instance):
 
     async def _run(self, request: Request, log: InvocationLog | None, variables: Mapping[str, str]) -> Answer:
         started, kills = time.monotonic(), self._kills.count()
+        stream = request.stream
+        content_type = joined(request.headers).get("content-type", "")
         environment = {**self._environment, **request_variables(request), **variables}
         try:
-            run = CommandRun(self._args, environment, request, log, user=self._user)
+            run = CommandRun(self._args, environment, request, log, content_type=content_type, user=self._user)
         except (OSError, ValueError) as error:
             who = "" if self._user is None else f" by user {self._user}, of HOMING_COMMAND_USERS"
             raise CallFailedError(FailureReason.START_FAILED, f"the command cannot be run{who}: {error}") from error
         try:
             status = await run.finished
+            if status == 0 and stream is not None and stream.opened:
+                await stream.finish()
         finally:
             await run.close()
         if status == 0:
-            content_type = joined(request.headers).get("content-type", "")
             duration = f"{time.monotonic() - started:.6f}"
             return Answer(
                 status_code=200,
@@ -148,10 +155,13 @@ class ProcessInstance(Instance):
         ended = how_it_ended(status)
         if status == -signal.SIGKILL and self._kills.count() > kills:
             reason, ended = FailureReason.OUT_OF_MEMORY, "killed by the system, which had no memory left for it"
+        message = "\n".join([ended, *run.last_lines])
+        if stream is not None and stream.opened:
+            raise CallFailedError(reason, message, status_code=_FAILURE)
         return Answer(
-            status_code=500,
+            status_code=_FAILURE,
             headers=[("content-type", "text/plain; charset=utf-8")],
             content_type="text/plain; charset=utf-8",
             body=run.body,
-            failure=(reason, "\n".join([ended, *run.last_lines])),
+            failure=(reason, message),
         )
