@@ -138,6 +138,21 @@ async def test_p5_nothing_is_lost_when_an_installation_is_upgraded_as_it_runs(cl
         await check_conservation(cluster)
 
 
+async def test_a_worker_that_does_not_stream_answers_whole(cluster: Cluster, earlier: Path) -> None:
+    await asyncio.to_thread(cluster.start_server)
+    old = cluster.new_worker()
+    run_earlier(old, earlier)
+    await asyncio.to_thread(old.start)
+    async with AsyncClient(cluster.target, timeout=60) as client:
+        for name, size in {"small": 5, "large": LARGE}.items():
+            await client.functions.deploy(name=name, command=["head", "-c", str(size), "/dev/zero"])
+            async with client.invoke_stream(name) as stream:
+                assert b"".join([chunk async for chunk in stream]) == bytes(size)
+            assert stream.invocation is not None
+            assert stream.invocation.result is not None
+            assert (stream.invocation.result.cut, stream.invocation.result.streamed_size) == (False, 0)
+
+
 async def test_a_function_of_a_kind_that_a_worker_does_not_know_waits_for_one_that_knows_it(
     cluster: Cluster, earlier: Path
 ) -> None:
