@@ -27,6 +27,7 @@ from homing import (
     RetryPolicy,
 )
 from homing_core.limits import KIB, MIB
+from support.docker import docker
 from support.processes import Cluster, Dev
 from support.rabbitmq import RabbitNode
 from support.source import Exchange, Source, running_source
@@ -54,15 +55,16 @@ class House:
     def record(self, invocation_id: str) -> Invocation:
         """Return the record once it has ended. It comes a moment after the answer."""
 
-        until(lambda: self.is_recorded(invocation_id))
+        until(lambda: is_recorded(self.client, invocation_id))
         return self.client.handle(invocation_id).wait(timeout=PATIENCE)
 
-    def is_recorded(self, invocation_id: str) -> bool:
-        try:
-            self.client.get(invocation_id)
-        except NotFoundError:
-            return False
-        return True
+
+def is_recorded(client: Client, invocation_id: str) -> bool:
+    try:
+        client.get(invocation_id)
+    except NotFoundError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module", params=["dev", "rabbitmq"])
@@ -351,7 +353,7 @@ def test_a_stop_ends_it(house: House) -> None:
 
     with house.stream("/stop", answer) as stream:
         assert next(stream) == b"one"
-        until(lambda: house.is_recorded(stream.invocation_id))
+        until(lambda: is_recorded(house.client, stream.invocation_id))
         house.client.stop(stream.invocation_id, reason="enough")
         with pytest.raises(InvocationStoppedError):
             next(stream)
@@ -427,3 +429,22 @@ def test_a_command_that_fails_soon_is_tried_again(house: House) -> None:
         assert list(stream) == [b"it\n"]
     assert stream.invocation is not None
     assert stream.invocation.attempt_count == 2
+
+
+def test_the_answer_of_a_container_is_passed_on_and_its_reader_may_leave(
+    broker_url: str, tmp_path: Path, odd_image: str
+) -> None:
+    with Cluster(broker_url, tmp_path, runtime="docker") as cluster:
+        cluster.start_server()
+        cluster.start_worker()
+        client = cluster.client(timeout=PATIENCE)
+        client.functions.deploy(name="odd", image=odd_image)
+        # It writes without end.
+        with client.invoke_stream("odd", path="/flood") as stream:
+            assert stream.status_code == 200
+            assert sum(len(next(stream)) for _ in range(100)) > MIB
+        left = time.monotonic()
+        until(lambda: not docker("ps", "--quiet", "--filter", f"ancestor={odd_image}"))
+        assert time.monotonic() - left < SOON + 1.0  # the command takes a part of it
+        until(lambda: is_recorded(client, stream.invocation_id))
+        assert client.handle(stream.invocation_id).wait().state is InvocationState.STOPPED
