@@ -62,6 +62,7 @@ from homing_server.front.http.operations import Operations
 from homing_server.front.http.rest.app import Rest
 from homing_server.front.http.root import Root
 from homing_server.front.http.server import HttpFront
+from homing_server.front.http.system.app import System
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Admission
 from homing_server.invocations.bulk_calls import BulkCalls
@@ -290,12 +291,21 @@ class Server:
             serving=serving,
             readers=self._readers,
         )
+        system = System(
+            services,
+            serving,
+            catalog=self._catalog,
+            presence=self._presence,
+            database=self._database,
+            tails=self._log_tails,
+        )
         root = Root(
             [
                 *self._operations.areas,
                 *DataPort(self._blobs, self._urls, receive=self._sync_calls.receive_stream).areas,
                 *Rest(services, serving, self._readers).areas,
                 *self._gateway.areas,
+                *system.areas,
             ],
             keys=keys,
             calls=calls,

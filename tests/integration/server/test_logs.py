@@ -230,3 +230,64 @@ async def test_lines_without_a_record_are_removed_page_by_page(database: Databas
 
 def _count(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(schema.logs)).scalar_one()
+
+
+def of_function(function: str, invocation_id: str, texts: Iterable[str]) -> LogBatch:
+    made = batch(invocation_id, texts)
+    made.function = function
+    return made
+
+
+async def read_function(station: Station, function: str, *, since_us: int = 0, lines: int = 0) -> list[str]:
+    async with asyncio.timeout(PATIENCE):
+        pages = station.tails.tail_function(function, since_us=since_us, lines=lines)
+        return [each.line.text async for page in pages for each in page]
+
+
+async def test_a_function_s_log_is_that_of_all_its_invocations_in_their_order(station: Station) -> None:
+    one, two, other = await accept_sent(station.database, 3)
+    expected = []
+    for number in range(50):  # more than a page
+        texts = [f"{number}a", f"{number}b"]
+        batches = [of_function("f", one if number % 2 else two, texts), of_function("g", other, ["not this"])]
+        await station.database.write(append_logs, batches, now_us=now_us())
+        expected += texts
+
+    assert await read_function(station, "f") == expected
+    assert await read_function(station, "f", lines=5) == expected[-5:]
+    assert await read_function(station, "f", lines=1000) == expected
+    assert await read_function(station, "nothing") == []
+
+
+async def test_a_function_s_log_since_a_time_has_no_earlier_lines(station: Station) -> None:
+    (one,) = await accept_sent(station.database, 1)
+    early, late = batch(one, ["early"]), batch(one, ["late"])
+    early.function = late.function = "f"
+    early.lines[0].time_us, late.lines[0].time_us = 1_000, 2_000
+    both = LogBatch(invocation_id=one, function="f", lines=[*early.lines, *late.lines])
+    await station.database.write(append_logs, [both], now_us=3_000)
+
+    for lines in (0, 10):
+        assert await read_function(station, "f", since_us=2_000, lines=lines) == ["late"]
+        assert await read_function(station, "f", since_us=3_001, lines=lines) == []
+
+
+async def test_who_follows_a_function_s_log_sees_each_line_once_until_the_server_stops(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "_POLL_SECONDS", 60.0)
+    one, two, other = await accept_sent(station.database, 3)
+    await station.database.write(append_logs, [of_function("f", one, ["1", "2"])], now_us=now_us())
+    pages = station.tails.tail_function("f", lines=1, follow=True)
+    async with asyncio.timeout(PATIENCE):
+        assert [each.line.text for each in await anext(pages)] == ["2"]
+        waiting = asyncio.ensure_future(anext(pages))
+        station.write(of_function("g", other, ["no"]), of_function("f", two, ["3"]))
+        (line,) = await waiting
+        assert (line.invocation_id, line.line.text) == (two, "3")
+        waiting = asyncio.ensure_future(anext(pages))
+        station.tails.close()
+        station.write(of_function("f", one, ["4"]))
+        assert [each.line.text for each in await waiting] == ["4"]
+        with pytest.raises(ApiError, match="the server stops"):
+            await anext(pages)

@@ -246,7 +246,7 @@ def write(log: InvocationLog, *lines: str) -> None:
 async def test_lines_of_many_invocations_travel_together_in_their_order(
     broker: FakeBroker, publisher: LogPublisher
 ) -> None:
-    a, b = publisher.open("a"), publisher.open("b")
+    a, b = publisher.open("a", function="f"), publisher.open("b", function="f")
     for number in range(3):
         write(a, str(number))
         write(b, str(number))
@@ -261,7 +261,7 @@ async def test_lines_of_many_invocations_travel_together_in_their_order(
 async def test_what_fits_no_message_goes_with_the_next(broker: FakeBroker, publisher: LogPublisher) -> None:
     line = "x" * limits.MAX_LOG_LINE
     for name in "abc":
-        write(publisher.open(name), *[line] * 30)
+        write(publisher.open(name, function="f"), *[line] * 30)
 
     await publisher.flush()
 
@@ -272,7 +272,7 @@ async def test_what_fits_no_message_goes_with_the_next(broker: FakeBroker, publi
 async def test_of_an_invocation_that_writes_too_much_one_line_more_travels_than_is_kept(
     broker: FakeBroker, publisher: LogPublisher
 ) -> None:
-    log = publisher.open("a")
+    log = publisher.open("a", function="f")
     write(log, *["x"] * (limits.MAX_LOG_LINES + 1000))
 
     await publisher.flush()
@@ -285,7 +285,7 @@ async def test_where_too_many_wait_lines_are_dropped_and_counted(
     broker: FakeBroker, publisher: LogPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_MAX_BUFFER_BYTES", 1000)
-    log = publisher.open("a")
+    log = publisher.open("a", function="f")
     write(log, *["x" * 36] * 25)
     await publisher.flush()
     write(log, "later")
@@ -296,7 +296,7 @@ async def test_where_too_many_wait_lines_are_dropped_and_counted(
 
 async def test_what_the_broker_does_not_take_is_counted(broker: FakeBroker, publisher: LogPublisher) -> None:
     broker.failures = 3
-    write(publisher.open("a"), "one", "two")
+    write(publisher.open("a", function="f"), "one", "two")
 
     await publisher.flush()
 
@@ -304,7 +304,7 @@ async def test_what_the_broker_does_not_take_is_counted(broker: FakeBroker, publ
 
 
 async def test_a_line_tells_where_and_when_it_was_written(publisher: LogPublisher) -> None:
-    publisher.open("a").write("text", LOG_STREAM_STDERR, 123, shared=True)
+    publisher.open("a", function="f").write("text", LOG_STREAM_STDERR, 123, shared=True)
 
     (batch,) = LogMessage.FromString(publisher._take().body).batches
 

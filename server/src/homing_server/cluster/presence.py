@@ -68,6 +68,12 @@ class Presence:
             load.begun for report in self._live() for load in report.status.functions if load.function == function
         )
 
+    def instances(self, function: str) -> int:
+        """Return how many instances of a function there are at the live workers."""
+        return sum(
+            load.instances for report in self._live() for load in report.status.functions if load.function == function
+        )
+
     @property
     def silent(self) -> bool:
         """Whether a worker has fallen silent lately, without a word: the broker may believe yet that it lives."""

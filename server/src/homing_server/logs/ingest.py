@@ -71,8 +71,8 @@ class LogIngest:
             _log.exception("log_lines_not_stored", messages=len(self._group))
             stored = set()
         self._group = []
-        for invocation_id in stored:
-            for reader in self._readers.get(invocation_id, ()):
+        for source in stored:
+            for reader in self._readers.get(source, ()):
                 reader.set()
         await asyncio.sleep(max(_GATHER_SECONDS, _REST_FACTOR * (time.monotonic() - begun)))
 
@@ -86,17 +86,20 @@ class LogIngest:
         await asyncio.sleep(_ORPHAN_INTERVAL_SECONDS if looked is None else _ORPHAN_REST_SECONDS)
 
     @contextmanager
-    def news(self, invocation_id: str) -> Iterator[asyncio.Event]:
-        """Return an event that is set when this server stores lines of an invocation, while the context is open."""
+    def news(self, source: str) -> Iterator[asyncio.Event]:
+        """Return an event that is set when this server stores lines of a source, while the context is open.
+
+        :param source: The id of an invocation, or the name of a function.
+        """
         event = asyncio.Event()
-        events = self._readers.setdefault(invocation_id, [])
+        events = self._readers.setdefault(source, [])
         events.append(event)
         try:
             yield event
         finally:
             events.remove(event)
             if not events:
-                self._readers.pop(invocation_id, None)
+                self._readers.pop(source, None)
 
     def _take(self, message: Received) -> None:
         try:

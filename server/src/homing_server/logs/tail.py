@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from homing.v1.log_service_pb2 import TailLogsRequest, TailLogsResponse
 from homing_core.clock import now_us
@@ -18,7 +18,14 @@ from homing_server.errors import ErrorReason, invocation_not_found, unavailable
 from homing_server.logs.ingest import LogIngest
 from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import timestamp
-from homing_server.store.logs import LogPage, read_logs
+from homing_server.store.logs import (
+    FunctionLine,
+    LogPage,
+    LogPlace,
+    read_function_logs,
+    read_last_function_logs,
+    read_logs,
+)
 
 _PAGE_BATCHES = 20
 _POLL_SECONDS = 0.5
@@ -71,6 +78,45 @@ class LogTails:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         await news.wait()
+
+    async def tail_function(
+        self, function: str, *, since_us: int = 0, lines: int = 0, follow: bool = False
+    ) -> AsyncIterator[Sequence[FunctionLine]]:
+        """Yield the lines of a function, whatever invocations it served, page by page, and those that come.
+
+        :param since_us: Lines of before that are left out.
+        :param lines: How many of those that are stored, the last ones; 0 for all.
+        :param follow: Whether to wait for more; then this ends with the server alone.
+        :raises ApiError: UNAVAILABLE: the server stops.
+        """
+        place = LogPlace()
+        with self._logs.news(function) as news:
+            if lines:
+                last = await self._database.read(
+                    read_last_function_logs, function, since_us=since_us, lines=lines, most=lines
+                )
+                place = last.place
+                yield _since(last.lines, since_us)
+            while not lines or follow:
+                news.clear()
+                page = await self._database.read(
+                    read_function_logs, function, after=place, since_us=since_us, most=_PAGE_BATCHES
+                )
+                place = page.place
+                if page.lines:
+                    yield _since(page.lines, since_us)
+                if page.complete and not follow:
+                    return
+                if self._closed:
+                    raise unavailable(ErrorReason.SERVER_STOPPING, "the server stops; tail again")
+                if page.complete:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_POLL_SECONDS):
+                            await news.wait()
+
+
+def _since(lines: Sequence[FunctionLine], since_us: int) -> Sequence[FunctionLine]:
+    return [each for each in lines if each.line.time_us >= since_us]
 
 
 def _left(page: LogPage) -> float:

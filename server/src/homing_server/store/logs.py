@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_
 
 from homing_core.log_lines import CAPPED, LogAllowance
 from homing_core.wire.v1 import LogBatch, LogLine
@@ -37,6 +37,18 @@ _select_page = (
     .order_by(_logs.c.create_us)
     .limit(bindparam("most"))
 )
+_place = tuple_(_logs.c.create_us, _logs.c.invocation_id, _logs.c.number)
+_select_of_function = (
+    select(_logs.c.create_us, _logs.c.invocation_id, _logs.c.number, _logs.c.lines)
+    .where(_logs.c.function == bindparam("function"), _logs.c.create_us >= bindparam("since_us"))
+    .limit(bindparam("most"))
+)
+_select_after = _select_of_function.where(
+    _place > tuple_(bindparam("after_us"), bindparam("after_id"), bindparam("after_number"))
+).order_by(_logs.c.create_us, _logs.c.invocation_id, _logs.c.number)
+_select_last = _select_of_function.order_by(
+    _logs.c.create_us.desc(), _logs.c.invocation_id.desc(), _logs.c.number.desc()
+)
 _delete_orphans = delete(_logs).where(
     _logs.c.create_us > bindparam("after_us"),
     _logs.c.create_us <= bindparam("until_us"),
@@ -57,11 +69,39 @@ class LogPage:
     """When the invocation ended; 0 while it has not."""
 
 
+class LogPlace(NamedTuple):
+    """Where a chunk is among those of a function, in the order in which they were stored."""
+
+    create_us: int = 0
+    invocation_id: str = ""
+    number: int = 0
+
+
+class FunctionLine(NamedTuple):
+    """A line that a function wrote, and the invocation that it served."""
+
+    invocation_id: str
+    line: LogLine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionLogPage:
+    """Stored lines of a function from some place on, by their time."""
+
+    place: LogPlace
+    """Of the last chunk that was read; what follows begins after it."""
+    lines: Sequence[FunctionLine]
+    complete: bool
+    """Whether these were all that there are."""
+
+
 def append_logs(connection: Connection, batches: Iterable[LogBatch], *, now_us: int) -> set[str]:
-    """Add lines, as far as they are kept; return the invocations that got some."""
+    """Add lines, as far as they are kept; return the invocations, and the functions, that got some."""
     lines: dict[str, list[LogLine]] = {}
+    functions: dict[str, str] = {}
     for batch in batches:
         lines.setdefault(batch.invocation_id, []).extend(batch.lines)
+        functions[batch.invocation_id] = batch.function
     known = {row.invocation_id: row for row in connection.execute(_select_totals, {"ids": list(lines)})}
     rows: list[dict[str, Any]] = []
     for invocation_id, written in lines.items():
@@ -77,11 +117,12 @@ def append_logs(connection: Connection, batches: Iterable[LogBatch], *, now_us: 
                     "total_size": allowance.size,
                     "lines": LogBatch(lines=kept).SerializeToString(),
                     "create_us": now_us,
+                    "function": functions[invocation_id],
                 }
             )
     if rows:
         connection.execute(_insert_chunk, rows)
-    return {row["invocation_id"] for row in rows}
+    return {row[name] for row in rows for name in ("invocation_id", "function")}
 
 
 def read_logs(connection: Connection, invocation_id: str, *, after: int, most: int) -> LogPage | None:
@@ -96,6 +137,40 @@ def read_logs(connection: Connection, invocation_id: str, *, after: int, most: i
         complete=len(chunks) < most,
         end_us=end_us,
     )
+
+
+def read_function_logs(
+    connection: Connection, function: str, *, after: LogPlace, since_us: int, most: int
+) -> FunctionLogPage:
+    """Return the lines of so many chunks of a function after a place, of those that were stored since a time."""
+    after_place = {"after_us": after.create_us, "after_id": after.invocation_id, "after_number": after.number}
+    chunks = connection.execute(
+        _select_after, {"function": function, "since_us": since_us, "most": most} | after_place
+    ).all()
+    return FunctionLogPage(
+        place=_place_of(chunks[-1]) if chunks else after, lines=_lines_of(chunks), complete=len(chunks) < most
+    )
+
+
+def read_last_function_logs(
+    connection: Connection, function: str, *, since_us: int, lines: int, most: int
+) -> FunctionLogPage:
+    """Return the last lines of a function, of those that were stored since a time; of so many chunks at the most."""
+    chunks = connection.execute(_select_last, {"function": function, "since_us": since_us, "most": most}).all()
+    return FunctionLogPage(
+        place=_place_of(chunks[0]) if chunks else LogPlace(), lines=_lines_of(chunks)[-lines:], complete=True
+    )
+
+
+def _place_of(chunk: Row[Any, Any, Any, Any]) -> LogPlace:
+    return LogPlace(chunk.create_us, chunk.invocation_id, chunk.number)
+
+
+def _lines_of(chunks: Iterable[Row[Any, Any, Any, Any]]) -> list[FunctionLine]:
+    lines = [
+        FunctionLine(chunk.invocation_id, line) for chunk in chunks for line in LogBatch.FromString(chunk.lines).lines
+    ]
+    return sorted(lines, key=lambda each: each.line.time_us)
 
 
 def remove_orphans(connection: Connection, *, after_us: int, until_us: int, most: int) -> int | None:

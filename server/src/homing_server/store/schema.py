@@ -288,7 +288,11 @@ logs = Table(
     Column("total_size", Integer, nullable=False, comment="bytes of text up to the end of this chunk"),
     Column("lines", LargeBinary, nullable=False, comment="homing_core.wire.v1.LogBatch"),
     Column("create_us", BigInteger, nullable=False),
+    Column(
+        "function", String(63), nullable=False, server_default=text("''"), comment="empty where a worker did not say it"
+    ),
     Index("ix_logs_create_us", "create_us"),
+    Index("ix_logs_function", "function", "create_us", "invocation_id", "number"),
 )
 
 blobs = Table(

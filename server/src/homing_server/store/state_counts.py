@@ -20,6 +20,12 @@ def count_states(connection: Connection) -> dict[State, int]:
     return {State(state): count for state, count in connection.execute(query)}
 
 
+def count_functions(connection: Connection) -> dict[str, int]:
+    """Return of how many invocations of each function there are records."""
+    query = select(_invocations.c.function, func.count()).group_by(_invocations.c.function)
+    return dict(connection.execute(query).tuples().all())
+
+
 def count_selected(connection: Connection, selection: api.InvocationFilter, *, most: int) -> dict[State, int]:
     """Return by state how many records a filter selects; counting stops after so many of a state."""
     index = time_index(connection, selection)

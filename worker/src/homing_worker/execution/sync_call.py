@@ -72,7 +72,9 @@ class SyncCall:
         request.ClearField("bodies")
         request.ClearField("stream_url")
         self._bounds = Bounds(deadline_us=request.deadline_us)
-        log = services.logs.open(request.invocation_id) if self._recorded else None
+        log = None
+        if self._recorded:
+            log = services.logs.open(request.invocation_id, function=request.spec.function)
         self._attempts = Attempts(
             services, pool, dispatch, self._bounds, self, log, reader_gone=lambda: self.stop(CALLER_GONE)
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -31,14 +31,21 @@ _LINE_OVERHEAD: Final = 64
 """Bytes that a line takes besides its text, roughly."""
 
 
+class LogSource(NamedTuple):
+    """What wrote lines."""
+
+    invocation_id: str
+    function: str
+
+
 class InvocationLog:
     """Takes the lines of one invocation, as many as are kept of it."""
 
-    __slots__ = ("_allowance", "_id", "_publisher")
+    __slots__ = ("_allowance", "_publisher", "_source")
 
-    def __init__(self, publisher: LogPublisher, invocation_id: str) -> None:
+    def __init__(self, publisher: LogPublisher, source: LogSource) -> None:
         self._publisher = publisher
-        self._id = invocation_id
+        self._source = source
         self._allowance = LogAllowance()
 
     @property
@@ -56,15 +63,15 @@ class InvocationLog:
             return
         # The first line that is not kept goes along: by it the server knows that there were more.
         self._allowance.take(text)
-        self._publisher.add(self._id, LogLine(time_us=time_us, stream=stream, text=text, shared=shared))
+        self._publisher.add(self._source, LogLine(time_us=time_us, stream=stream, text=text, shared=shared))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Message:
     body: bytes
-    lines: Counter[str]
+    lines: Counter[LogSource]
     """How many lines of each invocation are in it."""
-    losses: Counter[str]
+    losses: Counter[LogSource]
     """How many lost lines of each invocation it reports."""
 
 
@@ -74,24 +81,24 @@ class LogPublisher:
     def __init__(self, broker: Broker, metrics: Metrics) -> None:
         self._broker = broker
         self._metrics = metrics
-        self._pending: deque[tuple[str, LogLine]] = deque()
+        self._pending: deque[tuple[LogSource, LogLine]] = deque()
         self._pending_size = 0
-        self._lost: Counter[str] = Counter()
+        self._lost: Counter[LogSource] = Counter()
         """How many lines of which invocations were lost and are not reported yet."""
         self._sending: asyncio.Task[None] | None = None
 
-    def open(self, invocation_id: str) -> InvocationLog:
+    def open(self, invocation_id: str, *, function: str) -> InvocationLog:
         """Return what takes the lines of an invocation."""
-        return InvocationLog(self, invocation_id)
+        return InvocationLog(self, LogSource(invocation_id, function))
 
-    def add(self, invocation_id: str, line: LogLine) -> None:
+    def add(self, source: LogSource, line: LogLine) -> None:
         """Publish a line soon, or drop it where too many wait."""
         size = len(line.text) + _LINE_OVERHEAD
         if self._pending_size + size > _MAX_BUFFER_BYTES:
-            self._lost[invocation_id] += 1
+            self._lost[source] += 1
             self._metrics.log_lines("lost", 1)
             return
-        self._pending.append((invocation_id, line))
+        self._pending.append((source, line))
         self._pending_size += size
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send())
@@ -123,26 +130,29 @@ class LogPublisher:
         self._sending = None
 
     def _take(self) -> _Message:
-        batches: dict[str, LogBatch] = {}
-        lines: Counter[str] = Counter()
+        batches: dict[LogSource, LogBatch] = {}
+        lines: Counter[LogSource] = Counter()
         taken = 0
         while self._pending and taken < _MAX_MESSAGE_BYTES:
-            invocation_id, line = self._pending.popleft()
+            source, line = self._pending.popleft()
             taken += len(line.text) + _LINE_OVERHEAD
-            batch = batches.get(invocation_id)
-            if batch is None:
-                batch = batches[invocation_id] = LogBatch(invocation_id=invocation_id)
-            batch.lines.append(line)
-            lines[invocation_id] += 1
+            _batch_of(source, batches).lines.append(line)
+            lines[source] += 1
         self._pending_size -= taken
-        losses: Counter[str] = Counter()
+        losses: Counter[LogSource] = Counter()
         if not self._pending:
             # What was dropped came after all that waited.
             losses, self._lost = self._lost, losses
-        for invocation_id, count in losses.items():
-            batch = batches.setdefault(invocation_id, LogBatch(invocation_id=invocation_id))
-            batch.lines.append(_lost_line(count))
+        for source, count in losses.items():
+            _batch_of(source, batches).lines.append(_lost_line(count))
         return _Message(body=LogMessage(batches=batches.values()).SerializeToString(), lines=lines, losses=losses)
+
+
+def _batch_of(source: LogSource, batches: dict[LogSource, LogBatch]) -> LogBatch:
+    batch = batches.get(source)
+    if batch is None:
+        batch = batches[source] = LogBatch(invocation_id=source.invocation_id, function=source.function)
+    return batch
 
 
 def _lost_line(count: int) -> LogLine:

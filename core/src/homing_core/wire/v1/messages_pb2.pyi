@@ -1195,8 +1195,11 @@ class LogBatch(google.protobuf.message.Message):
 
     INVOCATION_ID_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
+    FUNCTION_FIELD_NUMBER: builtins.int
     invocation_id: builtins.str
     """The id of the invocation; not kept in the store, where the row has it."""
+    function: builtins.str
+    """The function that wrote them; not kept in the store either, and empty from workers that do not say it."""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogLine]:
         """In the order in which they were written."""
@@ -1206,8 +1209,9 @@ class LogBatch(google.protobuf.message.Message):
         *,
         invocation_id: builtins.str = ...,
         lines: collections.abc.Iterable[Global___LogLine] | None = ...,
+        function: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["invocation_id", b"invocation_id", "lines", b"lines"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "invocation_id", b"invocation_id", "lines", b"lines"]) -> None: ...
 
 Global___LogBatch: typing_extensions.TypeAlias = LogBatch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from homing.v1 import function_pb2
 from homing.v1 import function_service_pb2 as api
 from homing_core.destinations import function_of
@@ -10,6 +12,7 @@ from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, Code
 from homing_server.front.api.caller import caller
 from homing_server.front.api.context import CallContext
+from homing_server.functions.annotations import applied
 from homing_server.functions.catalog import Catalog
 from homing_server.rules.update_mask import check_update_mask, only
 from homing_server.rules.validation import Checks
@@ -28,7 +31,9 @@ class FunctionService:
         """Create a function or change it."""
         identity = caller()
         identity.check_function(request.function.name)
-        wanted, paths, expected = request.function, None, None
+        wanted = request.function
+        paths: Collection[str] | None = None
+        expected = None
         checks = Checks()
         checks.function_name("function.name", wanted.name)
         if request.HasField("update_mask"):
@@ -40,6 +45,7 @@ class FunctionService:
         checks.done()
         if paths is not None:
             wanted = only(wanted, paths)
+        wanted, paths = applied(wanted, paths)
         await self._check_destinations(wanted, identity)
         await self._check_secrets(wanted, identity)
         function, created = await self._deployment.deploy(

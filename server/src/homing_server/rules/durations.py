@@ -1,0 +1,31 @@
+"""Lengths of time as people write them in headers, labels and annotations."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_NUMBER: Final = r"\d{1,18}(?:\.\d{0,9})?"
+_PART: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|ns)", re.ASCII)
+_WHOLE: Final = re.compile(rf"(?:{_NUMBER}(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
+_SECONDS: Final = re.compile(_NUMBER, re.ASCII)
+
+_MOST_CHARACTERS: Final = 64
+
+FORM: Final = "must be a length of time such as 90s, 1m30s or 500ms, or a number of seconds"
+
+
+def seconds_of(text: str) -> float | None:
+    """Return a length of time in seconds; None where it is none.
+
+    It is written as Go's `time.ParseDuration` reads it, without a sign, or as a number of seconds.
+    """
+    text = text.strip()
+    if len(text) > _MOST_CHARACTERS:
+        return None
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    if not _WHOLE.fullmatch(text):
+        return None
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
