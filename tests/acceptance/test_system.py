@@ -192,6 +192,21 @@ def test_information_has_no_null_where_faas_cli_would_fall_over_it(gateway: Gate
     assert gateway.ask("GET", "/healthz", authorization="")[0] == 200
 
 
+def test_a_page_of_another_site_deploys_nothing(gateway: Gateway) -> None:
+    for headers in (
+        {"Origin": "https://evil.example", "Content-Type": "text/plain"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+    ):
+        for path in ("/system/functions", "/v1/functions"):
+            with closing(http.client.HTTPConnection(gateway.address, timeout=PATIENCE)) as port:
+                shown = {"Authorization": gateway.authorization}
+                port.request("POST", path, json.dumps({"service": "env", "image": IMAGE}), headers | shown)
+                answer = port.getresponse()
+                assert (answer.status, b"another site" in answer.read()) == (403, True)
+    assert list(gateway.client.functions.list()) == []
+
+
 def lines_of(body: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in body.splitlines()]
 

@@ -503,28 +503,6 @@ async def test_what_reads_takes_no_body(rest: Rest) -> None:
     assert answer.status == 400
 
 
-@pytest.mark.parametrize(
-    ("headers", "allowed"),
-    [
-        ({}, True),
-        ({"Sec-Fetch-Site": "same-origin"}, True),
-        ({"Sec-Fetch-Site": "none"}, True),
-        ({"Sec-Fetch-Site": "cross-site"}, False),
-        ({"Sec-Fetch-Site": "same-site"}, False),
-        ({"Origin": "http://here:8080", "Host": "here:8080"}, True),
-        ({"Origin": "http://elsewhere", "Host": "here:8080"}, False),
-        ({"Origin": "null", "Host": "here:8080"}, False),
-    ],
-)
-async def test_a_page_of_another_site_changes_nothing(
-    rest: Rest, service: Service, headers: dict[str, str], *, allowed: bool
-) -> None:
-    answer = await ask(rest, "POST", "/v1/invocations/7:stop", headers=headers)
-    assert answer.status == (200 if allowed else 403)
-    assert len(service.requests) == allowed
-    assert (await ask(rest, "GET", "/v1/invocations", headers=headers)).status == 200
-
-
 # Who may.
 
 

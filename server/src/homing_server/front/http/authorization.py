@@ -9,12 +9,17 @@ from typing import Final
 _BASIC: Final = "basic "
 
 
+def is_basic(authorization: str) -> bool:
+    """Tell whether the header shows a user and a password, which browsers remember and send again by themselves."""
+    return authorization[: len(_BASIC)].lower() == _BASIC
+
+
 def shown_key(authorization: str) -> str:
     """Return what the header shows as `Bearer KEY`; empty where it shows nothing.
 
     `faas-cli` sends a Bearer without a token where nobody has logged in, which shows nothing either.
     """
-    if authorization[: len(_BASIC)].lower() == _BASIC:
+    if is_basic(authorization):
         try:
             credentials = base64.b64decode(authorization[len(_BASIC) :], validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):

@@ -17,13 +17,16 @@ from homing_server.auth.refusals import Refusals
 from homing_server.errors import ApiError, Code, ErrorReason, key_missing, unavailable
 from homing_server.front.api.calls import Calls
 from homing_server.front.http.areas import Area
-from homing_server.front.http.authorization import shown_key
+from homing_server.front.http.authorization import is_basic, shown_key
 from homing_server.front.http.host_names import HostNames
+from homing_server.front.http.origins import comes_from_elsewhere
 from homing_server.front.http.status import refusal
 
 _log = structlog.get_logger(__name__)
 
 _MISDIRECTED: Final = 421
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What changes nothing; the functions of a gateway are another matter."""
 
 
 class Root:
@@ -111,6 +114,16 @@ class Root:
         """
         if self._draining:
             raise unavailable(ErrorReason.SERVER_STOPPING, "the server stops")
+        if (
+            scope["method"] not in _SAFE
+            and self._is_remembered(authorization)
+            and comes_from_elsewhere(scope["headers"])
+        ):
+            raise ApiError(
+                code=Code.PERMISSION_DENIED,
+                reason=ErrorReason.INVALID_REQUEST,
+                message="a page of another site may not do this",
+            )
         identity = self._identify(authorization, anonymous=area is not None and area.anonymous)
         if area is None or not area.counts:
             identity.take()
@@ -129,6 +142,10 @@ class Root:
                     await area.app(scope, receive, send)
         finally:
             self._under_way.discard(task)
+
+    def _is_remembered(self, authorization: str) -> bool:
+        """Tell whether browsers get in with what they send by themselves, whatever page has them do it."""
+        return self._keys is None or is_basic(authorization)
 
     def _identify(self, authorization: str, *, anonymous: bool) -> Identity:
         if self._keys is None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,7 +21,6 @@ from homing_server.front.http.rest.errors import http_error, refusal
 from homing_server.front.http.rest.routes import PREFIX, ROUTES, read_path, shape_of
 
 T = TypeVar("T")
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Rest:
@@ -82,7 +79,6 @@ class Rest:
             raise _nothing_here(scope["path"])
         method = _verb(scope, verbs)
         try:
-            _check_same_site(scope)
             admit(identity, method.name)
         except ApiError as error:
             host = scope["client"][0] if scope["client"] else ""
@@ -106,21 +102,3 @@ def _verb(scope: Scope, verbs: Mapping[str, T]) -> T:
 def _nothing_here(path: str) -> ApiError:
     message = f"nothing is served under {shown(path)}: /v1/openapi.json tells what is"
     return ApiError(code=Code.NOT_FOUND, reason=ErrorReason.NOT_SERVED, message=message)
-
-
-def _check_same_site(scope: Scope) -> None:
-    """Check that no page of another site has a browser do something here, with what that may know of keys.
-
-    By the rules of Go's net/http.CrossOriginProtection: browsers say where a request comes from, and others do not.
-
-    :raises ApiError: PERMISSION_DENIED.
-    """
-    if scope["method"] in _SAFE:
-        return
-    headers = Headers(scope=scope)
-    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    if site in ("same-origin", "none"):
-        return
-    if site is None and (origin is None or urlsplit(origin).netloc == headers.get("host")):
-        return
-    raise http_error(403, "a page of another site may not do this", code=Code.PERMISSION_DENIED)
