@@ -6,10 +6,11 @@ import base64
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.message import Message
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ class Gateway:
         *,
         authorization: str | None = None,
         raw: bytes | None = None,
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    ) -> tuple[int, bytes, Message]:
         shown = self.authorization if authorization is None else authorization
         sent = raw if raw is not None else None if body is None else json.dumps(body).encode()
         with closing(http.client.HTTPConnection(self.address, timeout=PATIENCE)) as port:

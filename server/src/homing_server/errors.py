@@ -106,6 +106,8 @@ class ErrorReason(enum.StrEnum):
     WORKER_LOST = enum.auto()
     SERVER_STOPPING = enum.auto()
     NOT_SERVED = enum.auto()
+    CROSS_SITE = enum.auto()
+    PATH_NOT_FOUND = enum.auto()
     INTERNAL = enum.auto()
     KEY_REVOKED = enum.auto()
     TOO_MANY_UPLOADS = enum.auto()

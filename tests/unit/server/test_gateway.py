@@ -22,7 +22,7 @@ from homing_server.front.http.gateway.options import (
     check_sync_options,
     is_async_by_header,
 )
-from homing_server.front.http.gateway.origins import comes_from_elsewhere
+from homing_server.front.http.origins import comes_from_elsewhere
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -94,7 +94,7 @@ def test_durations_are_written_as_elsewhere(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "5 s", "-5s", "5x", "1e3", "٣s", "5s1", "1d", "9" * 40, ".5", "5.s"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(BadHeaderError, match="X-Homing-Max-Age: must be a duration"):
+    with pytest.raises(BadHeaderError, match="X-Homing-Max-Age: must be a length of time"):
         add_async_options(InvocationSpec(), {"x-homing-max-age": text})
 
 

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from homing.v1.function_pb2 import Function
 from homing.v1.policy_pb2 import Destination
 from homing_server.errors import Violation, invalid_request
-from homing_server.rules.durations import FORM, seconds_of
+from homing_server.rules.durations import FORM, duration_of
 
 
 class _BadValueError(ValueError):
@@ -40,11 +40,9 @@ def _decimal(text: str) -> float:
 
 
 def _duration(text: str) -> Duration:
-    seconds = seconds_of(text)
-    if seconds is None:
+    found = duration_of(text)
+    if found is None:
         raise _BadValueError(FORM)
-    found = Duration()
-    found.FromMilliseconds(min(int(seconds * 1000), 10**12))
     return found
 
 

@@ -121,7 +121,7 @@ class Root:
         ):
             raise ApiError(
                 code=Code.PERMISSION_DENIED,
-                reason=ErrorReason.INVALID_REQUEST,
+                reason=ErrorReason.CROSS_SITE,
                 message="a page of another site may not do this",
             )
         identity = self._identify(authorization, anonymous=area is not None and area.anonymous)

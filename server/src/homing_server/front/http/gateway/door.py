@@ -31,7 +31,7 @@ from homing_server.front.http.gateway.options import (
     check_sync_options,
     is_async_by_header,
 )
-from homing_server.front.http.gateway.origins import comes_from_elsewhere
+from homing_server.front.http.origins import comes_from_elsewhere
 from homing_server.functions.catalog import Catalog
 from homing_server.invocations.admission import Accepted, Admission
 from homing_server.invocations.answer_stream import AnswerStream

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from homing.v1.invocation_pb2 import InvocationSpec
 from homing_server.errors import ApiError
 from homing_server.front.http.gateway.headers import HOMING, BadHeaderError
+from homing_server.rules.durations import FORM, duration_of
 
 CALLBACK_URL: Final = "x-callback-url"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
@@ -26,9 +27,6 @@ FC_IDS: Final = ("x-fc-async-task-id", "x-fc-stateful-async-invocation-id")
 FC_DELAY: Final = "x-fc-async-delay"
 
 _MAX_WAIT: Final = 600.0
-_DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h))+|\d{1,9}(?:\.\d{1,9})?")
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)")
-_UNITS: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?=,|;|$)", re.IGNORECASE)
 _TASK_ID: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _MAX_FC_DELAY: Final = 3600
@@ -155,10 +153,9 @@ def _duration(header: str, text: str) -> Duration:
 
     :raises BadHeaderError: It is none.
     """
-    if not text.isascii() or not _DURATION.fullmatch(text):
-        raise BadHeaderError(_shown(header), f"must be a duration such as 5s, 1m30s or 90, is {text[:32]!r}")
-    duration = Duration()
-    duration.FromNanoseconds(round(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)) * 1e9))
+    duration = duration_of(text)
+    if duration is None:
+        raise BadHeaderError(_shown(header), f"{FORM}, is {text[:32]!r}")
     return duration
 
 

@@ -17,7 +17,7 @@ from homing_server.front.api.serving import Serving
 from homing_server.front.http.areas import Area
 from homing_server.front.http.rest.calls import RestMethod
 from homing_server.front.http.rest.documents import DOCUMENTS
-from homing_server.front.http.rest.errors import http_error, refusal
+from homing_server.front.http.rest.errors import method_not_allowed, refusal
 from homing_server.front.http.rest.routes import PREFIX, ROUTES, read_path, shape_of
 
 T = TypeVar("T")
@@ -95,10 +95,10 @@ def _verb(scope: Scope, verbs: Mapping[str, T]) -> T:
     found = verbs.get(scope["method"])
     if found is None:
         allowed = ", ".join(sorted(verbs))
-        raise http_error(405, f"this path takes {allowed} alone", code=Code.UNIMPLEMENTED, headers={"Allow": allowed})
+        raise method_not_allowed(allowed)
     return found
 
 
 def _nothing_here(path: str) -> ApiError:
     message = f"nothing is served under {shown(path)}: /v1/openapi.json tells what is"
-    return ApiError(code=Code.NOT_FOUND, reason=ErrorReason.NOT_SERVED, message=message)
+    return ApiError(code=Code.NOT_FOUND, reason=ErrorReason.PATH_NOT_FOUND, message=message)

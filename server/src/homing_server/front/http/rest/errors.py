@@ -25,12 +25,24 @@ class HttpError(ApiError):
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def http_error(
-    status: int, message: str, *, code: Code = Code.INVALID_ARGUMENT, headers: Mapping[str, str] | None = None
-) -> HttpError:
-    """Return the error of a request that HTTP itself has a word for."""
+def http_error(status: int, message: str) -> HttpError:
+    """Return the error of a request that breaks a rule of HTTP's own, for which it has a status."""
     return HttpError(
-        code=code, reason=ErrorReason.INVALID_REQUEST, message=message, http_status=status, headers=headers or {}
+        code=Code.INVALID_ARGUMENT, reason=ErrorReason.INVALID_REQUEST, message=message, http_status=status
+    )
+
+
+def method_not_allowed(allowed: str) -> HttpError:
+    """Return the error of a request with a method that its path does not take.
+
+    :param allowed: Those that it takes, as the header `Allow` has them.
+    """
+    return HttpError(
+        code=Code.UNIMPLEMENTED,
+        reason=ErrorReason.NOT_SERVED,
+        message=f"this path takes {allowed} alone",
+        http_status=405,
+        headers={"Allow": allowed},
     )
 
 
