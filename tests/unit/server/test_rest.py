@@ -461,7 +461,7 @@ async def test_a_path_says_which_verbs_it_takes(rest: Rest, name: str) -> None:
 async def test_where_nothing_is_there_is_nothing(rest: Rest, path: str) -> None:
     answer = await ask(rest, "GET", path)
     assert answer.status == 404
-    assert error_of(answer)["details"][0]["reason"] == "NOT_SERVED"
+    assert error_of(answer)["details"][0]["reason"] == "PATH_NOT_FOUND"
     assert (await ask(rest, "GET", path, identity=ANONYMOUS)).status == 401
 
 
