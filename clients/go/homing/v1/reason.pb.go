@@ -107,6 +107,10 @@ const (
 	ErrorReason_ERROR_REASON_NOT_SERVED ErrorReason = 34
 	// INTERNAL: the server failed; its log says why.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 35
+	// PERMISSION_DENIED: over HTTP, a page of another site had a browser ask, with what that knows by itself.
+	ErrorReason_ERROR_REASON_CROSS_SITE ErrorReason = 41
+	// NOT_FOUND: over HTTP, nothing is served under that path.
+	ErrorReason_ERROR_REASON_PATH_NOT_FOUND ErrorReason = 42
 )
 
 // Enum value maps for ErrorReason.
@@ -152,6 +156,8 @@ var (
 		33: "ERROR_REASON_SERVER_STOPPING",
 		34: "ERROR_REASON_NOT_SERVED",
 		35: "ERROR_REASON_INTERNAL",
+		41: "ERROR_REASON_CROSS_SITE",
+		42: "ERROR_REASON_PATH_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":           0,
@@ -194,6 +200,8 @@ var (
 		"ERROR_REASON_SERVER_STOPPING":       33,
 		"ERROR_REASON_NOT_SERVED":            34,
 		"ERROR_REASON_INTERNAL":              35,
+		"ERROR_REASON_CROSS_SITE":            41,
+		"ERROR_REASON_PATH_NOT_FOUND":        42,
 	}
 )
 
@@ -383,8 +391,7 @@ var File_homing_v1_reason_proto protoreflect.FileDescriptor
 
 const file_homing_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x16homing/v1/reason.proto\x12\thoming.v1*\xc4\n" +
-	"\n" +
+	"\x16homing/v1/reason.proto\x12\thoming.v1*\x82\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12#\n" +
@@ -426,7 +433,9 @@ const file_homing_v1_reason_proto_rawDesc = "" +
 	"\x18ERROR_REASON_WORKER_LOST\x10 \x12 \n" +
 	"\x1cERROR_REASON_SERVER_STOPPING\x10!\x12\x1b\n" +
 	"\x17ERROR_REASON_NOT_SERVED\x10\"\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10#*\xcb\a\n" +
+	"\x15ERROR_REASON_INTERNAL\x10#\x12\x1b\n" +
+	"\x17ERROR_REASON_CROSS_SITE\x10)\x12\x1f\n" +
+	"\x1bERROR_REASON_PATH_NOT_FOUND\x10**\xcb\a\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aFAILURE_REASON_HTTP_STATUS\x10\x01\x12\x1a\n" +

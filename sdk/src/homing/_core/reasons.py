@@ -87,6 +87,10 @@ class ErrorReason(StrEnum):
     """UNIMPLEMENTED: this server does not serve the call."""
     INTERNAL = "INTERNAL"
     """INTERNAL: the server failed; its log says why."""
+    CROSS_SITE = "CROSS_SITE"
+    """PERMISSION_DENIED: over HTTP, a page of another site had a browser ask, with what that knows by itself."""
+    PATH_NOT_FOUND = "PATH_NOT_FOUND"
+    """NOT_FOUND: over HTTP, nothing is served under that path."""
 
 
 class FailureReason(StrEnum):

@@ -104,6 +104,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNIMPLEMENTED: this server does not serve the call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 35
     """INTERNAL: the server failed; its log says why."""
+    ERROR_REASON_CROSS_SITE: _ErrorReason.ValueType  # 41
+    """PERMISSION_DENIED: over HTTP, a page of another site had a browser ask, with what that knows by itself."""
+    ERROR_REASON_PATH_NOT_FOUND: _ErrorReason.ValueType  # 42
+    """NOT_FOUND: over HTTP, nothing is served under that path."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a call was refused or failed. The `reason` of the google.rpc.ErrorInfo is the name without its
@@ -192,6 +196,10 @@ ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 34
 """UNIMPLEMENTED: this server does not serve the call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 35
 """INTERNAL: the server failed; its log says why."""
+ERROR_REASON_CROSS_SITE: ErrorReason.ValueType  # 41
+"""PERMISSION_DENIED: over HTTP, a page of another site had a browser ask, with what that knows by itself."""
+ERROR_REASON_PATH_NOT_FOUND: ErrorReason.ValueType  # 42
+"""NOT_FOUND: over HTTP, nothing is served under that path."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
 
 class _FailureReason:
