@@ -26,6 +26,9 @@ import pytest
 
 import homing
 from homing.testing import FakeServer
+from homing_cli.stack.document import read_document
+from homing_cli.stack.schema import parse_stack
+from homing_cli.stack.substitution import substituted
 from homing_server.settings import ServerSettings
 from homing_worker.settings import WorkerSettings
 from support.certificates import Authority
@@ -176,6 +179,8 @@ def test_a_block_is_of_a_kind_that_is_looked_at(document: Path) -> None:
                 pass  # these are run, here and in test_documents_console.py
             case "json":
                 json.loads(block.text)
+            case "yaml":
+                assert not parse_stack(read_document(substituted(block.text, {}))).remarks, block
             case "go" | "typescript" | "java" | "xml":
                 assert stands_in_source(block), f"{block} stands in none of the programs of other languages"
             case "":

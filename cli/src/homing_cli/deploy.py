@@ -24,12 +24,14 @@ from homing_cli.options import (
     pairs,
     wants_json,
 )
+from homing_cli.stack_deploy import Rollout
+from homing_cli.stack_options import Filter, Regex, StackFile, load_stack
 
 
 def deploy(
     ctx: typer.Context,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the function.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name of the function.")] = None,
     program: Annotated[
         list[str] | None,
         typer.Argument(metavar="PROGRAM", help="A program to run once a call, with its arguments; behind --."),
@@ -105,12 +107,17 @@ def deploy(
     force: Annotated[
         bool, typer.Option("--force", help="Roll it out anew although nothing has changed, as after a new build.")
     ] = False,
+    yaml: StackFile = None,
+    filter: Filter = None,  # noqa: A002 as the option is
+    regex: Regex = None,
     target: Target = None,
     json: Json = False,
 ) -> None:
     """Create a function or, where the name exists, change what is named of it. The rest stays, without --replace.
 
     Environment variables, labels, annotations, secrets and destinations are named as a whole.
+
+    Without a name, deploy the functions of a stack file, each as a whole, one after the other.
 
     \b
     Examples:
@@ -123,7 +130,15 @@ def deploy(
       homing deploy figlet --max-instances 8
       homing deploy figlet --image figlet:2 --expected-revision 7
       homing deploy figlet --force
+      homing deploy -f stack.yaml --filter 'report-*'
     """  # noqa: D301 - click wants the character
+    if name is None:
+        _refuse_all_but(ctx, "yaml", "filter", "regex", "force", "target", "json")
+        stack = load_stack(yaml, filter=filter, regex=regex)
+        Rollout.of(ctx, stack, target=target, force=force, json=wants_json(ctx, json=json)).run()
+        return
+    if yaml is not None or filter is not None or regex is not None:
+        raise typer.BadParameter("a stack file names its functions itself; --filter chooses", param_hint="NAME")
     if program and command is not None:
         raise typer.BadParameter("the program is given twice", param_hint="--command")
     words = program or (None if command is None else _words(command))
@@ -171,6 +186,17 @@ def deploy(
         output.print_json(function.message)
     else:
         output.print_line(f"{function.name} is deployed, revision {function.revision}: {source_of(function)}")
+
+
+def _refuse_all_but(ctx: typer.Context, *allowed: str) -> None:
+    """See to it that nothing is asked for that a stack file says, of each of its functions."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        given = value is not None and value is not False and value not in ([], ())
+        if given and parameter.name not in allowed:
+            raise typer.BadParameter(
+                "is for one function: name that, or say it in the stack file", param_hint=parameter.opts[0]
+            )
 
 
 def _named(**options: Any) -> dict[str, Any]:

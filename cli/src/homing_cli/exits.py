@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import homing
+from homing_cli.stack.errors import StackError
 
 FUNCTION_FAILED: Final = 1
 USAGE: Final = 2
@@ -12,7 +13,8 @@ UNAVAILABLE: Final = 3
 NOT_FOUND: Final = 4
 REFUSED: Final = 5
 
-_CODES: Final[tuple[tuple[type[homing.HomingError], int], ...]] = (
+_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
+    (StackError, USAGE),
     (homing.InvocationError, FUNCTION_FAILED),
     (homing.InvalidRequestError, USAGE),
     (homing.ResultTimeoutError, UNAVAILABLE),
@@ -23,6 +25,6 @@ _CODES: Final[tuple[tuple[type[homing.HomingError], int], ...]] = (
 )
 
 
-def exit_code(error: homing.HomingError) -> int:
+def exit_code(error: Exception) -> int:
     """Return the exit code that tells of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), REFUSED)

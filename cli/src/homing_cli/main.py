@@ -14,6 +14,7 @@ import typer.core
 
 import homing
 from homing_cli import (
+    build,
     dead_letters,
     deploy,
     dev,
@@ -22,6 +23,7 @@ from homing_cli import (
     keys,
     listing,
     logs,
+    new,
     record,
     rerun,
     scaling,
@@ -30,9 +32,11 @@ from homing_cli import (
     stop,
     watch,
 )
+from homing_cli.docker import DockerError
 from homing_cli.exits import exit_code
 from homing_cli.options import Globals
 from homing_cli.output import complain
+from homing_cli.stack.errors import StackError
 
 SETTINGS: Final = (
     "HOMING_API_KEY",
@@ -65,7 +69,7 @@ class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
             return super().invoke(ctx)
-        except homing.HomingError as error:
+        except (homing.HomingError, StackError, DockerError) as error:
             complain(str(error))
             raise typer.Exit(exit_code(error)) from None
 
@@ -128,6 +132,9 @@ def _warn_of_unknown_settings() -> None:
 
 
 app.command("deploy")(deploy.deploy)
+app.command("new")(new.new)
+app.command("build")(build.build)
+app.command("up")(build.up)
 app.command("functions")(functions.show)
 app.command("pause")(scaling.pause)
 app.command("resume")(scaling.resume)

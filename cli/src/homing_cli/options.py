@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def connect(ctx: typer.Context, target: str | None) -> homing.Client:
         tls_key=given.tls_key,
         timeout=CALL_TIMEOUT,
     )
+
+
+def target_of(ctx: typer.Context, target: str | None) -> str:
+    """Return the server that is named, by an option or the environment; empty where none is."""
+    return target or _globals(ctx).target or os.environ.get("HOMING_TARGET", "")
 
 
 def wants_json(ctx: typer.Context, *, json: bool) -> bool:

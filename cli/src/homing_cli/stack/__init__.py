@@ -1,0 +1,1 @@
+"""Stack files: OpenFaaS's `stack.yaml`, read as `faas-cli` reads it."""
