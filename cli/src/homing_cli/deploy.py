@@ -139,11 +139,7 @@ def deploy(
         return
     if yaml is not None or filter is not None or regex is not None:
         raise typer.BadParameter("a stack file names its functions itself; --filter chooses", param_hint="NAME")
-    if program and command is not None:
-        raise typer.BadParameter("the program is given twice", param_hint="--command")
-    words = program or (None if command is None else _words(command))
-    if http and not words:
-        raise typer.BadParameter("tells how a program is run, and none is given", param_hint="--http")
+    words = _program(program, command, http=http)
     options = _named(
         image=image,
         command=None if http else words,
@@ -209,6 +205,16 @@ def _current(client: Client, name: str) -> Function | None:
         return client.functions.get(name)
     except NotFoundError:
         return None
+
+
+def _program(program: list[str] | None, command: str | None, *, http: bool) -> list[str] | None:
+    """Return the program that is named, in either way; None where none is."""
+    if program and command is not None:
+        raise typer.BadParameter("the program is given twice", param_hint="--command")
+    words = program or (None if command is None else _words(command))
+    if http and not words:
+        raise typer.BadParameter("tells how a program is run, and none is given", param_hint="--http")
+    return words
 
 
 def _words(command: str) -> list[str]:
