@@ -22,6 +22,9 @@ from homing_core import limits
 
 RETRY_HEADER: Final = "x-homing-retry"
 """An answer with this header set to ``no`` is final."""
+CARRIER_HEADER: Final = "x-openfaas-internal"
+"""An answer with this header comes from what carries a function, such as a watchdog of OpenFaaS that is at its
+``max_inflight``, and not from the function."""
 
 
 class DelayReason(StrEnum):
@@ -54,14 +57,19 @@ class RetryAdvice:
     refused: bool = False
     """Whether it says that another attempt does not help."""
 
+    by_carrier: bool = False
+    """Whether it comes from what carries the function: then another attempt is made whatever its status code."""
+
     @classmethod
-    def of(cls, *, after: str, retry: Iterable[str]) -> Self:
+    def of(cls, *, after: str, retry: Iterable[str], carrier: str = "") -> Self:
         """Read the headers of an answer.
 
         :param after: The value of ``Retry-After``.
         :param retry: The values of :data:`RETRY_HEADER`.
+        :param carrier: The value of :data:`CARRIER_HEADER`.
         """
-        return cls(after=after, refused=any(value.strip().lower() == "no" for value in retry))
+        refused = any(value.strip().lower() == "no" for value in retry)
+        return cls(after=after, refused=refused, by_carrier=bool(carrier))
 
 
 NO_ADVICE: Final = RetryAdvice()
@@ -149,7 +157,9 @@ class RetryPolicy:
         """Return whether failures like this one are retried, however many attempts were made."""
         if failed.permanent or failed.advice.refused:
             return False
-        return failed.status_code == 0 or failed.status_code in self.retry_status_codes
+        if failed.status_code == 0 or failed.advice.by_carrier:
+            return True
+        return failed.status_code in self.retry_status_codes
 
     def decide(self, failed: FailedAttempt, *, attempts: int, now: float, rng: Random) -> RetryDecision:
         """Decide what follows a failed attempt.

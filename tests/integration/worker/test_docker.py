@@ -267,9 +267,40 @@ async def test_no_probe_runs_a_function(server: FakeServer, worker: Worker, odd_
     # By this variable images with a watchdog are known, which has a path of its own for that.
     await server.deploy(Function(name="watched", image=odd_image, env={"fprocess": "cat"}))
 
-    seen = [await server.end(await server.send(at("/seen", name))) for name in ("odd", "watched")]
+    # And by this annotation a function names another one; until it says so the instance is not ready.
+    path = {"com.openfaas.health.http.path": "/fail/1/503"}
+    await server.deploy(Function(name="named", image=odd_image, env={"fprocess": "cat"}, annotations=path))
 
-    assert [json.loads(end.result.payload.data) for end in seen] == [["/seen"], ["/_/health", "/seen"]]
+    seen = [await server.end(await server.send(at("/seen", name))) for name in ("odd", "watched", "named")]
+
+    assert [json.loads(end.result.payload.data) for end in seen] == [
+        ["/seen"], ["/_/health", "/seen"], ["/fail/1/503", "/fail/1/503", "/seen"]
+    ]  # fmt: skip
+
+
+async def test_what_a_watchdog_itself_refuses_is_tried_again_whatever_the_status(
+    server: FakeServer, worker: Worker, odd_image: str
+) -> None:
+    await server.deploy(Function(name="odd", image=odd_image))
+    policy = RetryPolicy(max_attempts=3, initial_backoff=AT_ONCE, retry_status_codes=[503])
+
+    paths = ("/status/404", "/status/404/X-OpenFaaS-Internal:proxy", "/status/429/X-OpenFaaS-Internal:faas-middleware")
+    ends = [await server.end(await server.send(at(path, retry_policy=policy))) for path in paths]
+
+    assert [(len(end.attempts), end.result.status_code) for end in ends] == [(1, 404), (3, 404), (3, 429)]
+
+
+async def test_a_container_that_never_says_that_it_is_ready_is_told_with_what_it_answers(
+    server: FakeServer, broker_url: str, tmp_path: Path, odd_image: str
+) -> None:
+    path = {"com.openfaas.ready.http.path": "/nothing/here"}
+    await server.deploy(Function(name="odd", image=odd_image, annotations=path))
+
+    async with running_worker(server, broker_url, tmp_path, runtime="docker", start_timeout=2.0, stop_grace=0):
+        end = await server.end(await server.send(at("/", retry_policy=ONCE)))
+
+    assert end.failure.reason == "START_FAILED"
+    assert "not ready within 2 s: its /nothing/here answers with status 404" in end.failure.message
 
 
 @pytest.mark.parametrize("size", [9000, 60_000])

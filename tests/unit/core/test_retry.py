@@ -47,6 +47,7 @@ failures = st.builds(
         RetryAdvice,
         after=st.one_of(st.text(max_size=40), st.sampled_from(["0", "1", "7", "99999999999999999999999", "-1", "nan"])),
         refused=st.booleans(),
+        by_carrier=st.booleans(),
     ),
 )
 
@@ -224,6 +225,20 @@ def test_what_a_function_refuses_is_not_retried_however_it_failed() -> None:
         assert RetryPolicy().is_retried(failed)
     assert not RetryPolicy().is_retried(FailedAttempt(status_code=503, advice=RetryAdvice(refused=True)))
     assert not RetryPolicy().is_retried(FailedAttempt(status_code=503, permanent=True))
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 501])
+def test_what_comes_from_the_carrier_of_a_function_is_retried_whatever_its_status(status: int) -> None:
+    policy = RetryPolicy(retry_status_codes=frozenset({503}))
+    advice = RetryAdvice.of(after="", retry=[], carrier="faas-middleware")
+
+    assert not policy.is_retried(FailedAttempt(status_code=status))
+    assert policy.is_retried(FailedAttempt(status_code=status, advice=advice))
+    assert not policy.is_retried(FailedAttempt(status_code=status, permanent=True, advice=advice))
+    assert not policy.is_retried(
+        FailedAttempt(status_code=status, advice=RetryAdvice.of(after="", retry=["no"], carrier="of-watchdog"))
+    )
+    assert decide(RetryPolicy(max_attempts=1), FailedAttempt(status_code=status, advice=advice)).delay is None
 
 
 def test_reasons_are_stored_by_their_names() -> None:

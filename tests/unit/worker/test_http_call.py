@@ -99,12 +99,20 @@ async def test_headers_of_one_name_go_and_come_each_by_itself(session: aiohttp.C
 async def test_what_homing_looks_for_is_found_wherever_it_stands(
     session: aiohttp.ClientSession, before: list[bytes]
 ) -> None:
-    after = [b"X-Homing-Retry: no", b"Retry-After: 7", b"Content-Type: a/b", b"Content-Length: 0", b"", b""]
+    after = [
+        b"X-Homing-Retry: no",
+        b"Retry-After: 7",
+        b"X-OpenFaaS-Internal: faas-middleware",
+        b"Content-Type: a/b",
+        b"Content-Length: 0",
+        b"",
+        b"",
+    ]
 
     async with serving(sending(b"\r\n".join([b"HTTP/1.1 503 x", *before, *after]))) as origin:
         answer = await exchange(session, origin, REQUEST)
 
-    assert (answer.content_type, answer.advice) == ("a/b", RetryAdvice(after="7", refused=True))
+    assert (answer.content_type, answer.advice) == ("a/b", RetryAdvice(after="7", refused=True, by_carrier=True))
     assert "x-homing-retry" not in dict(answer.headers)
 
 

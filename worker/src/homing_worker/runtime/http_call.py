@@ -14,7 +14,7 @@ from yarl import URL
 
 from homing_core import limits
 from homing_core.reasons import FailureReason
-from homing_core.retry import NO_ADVICE, RETRY_HEADER, RetryAdvice
+from homing_core.retry import CARRIER_HEADER, NO_ADVICE, RETRY_HEADER, RetryAdvice
 from homing_worker.runtime.answer_stream import AnswerStream
 from homing_worker.runtime.base import Answer, Body, CallFailedError, Request
 from homing_worker.runtime.connections import ConnectionLostError, KeptConnections
@@ -107,7 +107,11 @@ def _advice(response: aiohttp.ClientResponse) -> RetryAdvice:
     if 200 <= response.status < 300:
         return NO_ADVICE
     headers = response.headers
-    return RetryAdvice.of(after=headers.get("Retry-After", ""), retry=headers.getall(RETRY_HEADER, ()))
+    return RetryAdvice.of(
+        after=headers.get("Retry-After", ""),
+        retry=headers.getall(RETRY_HEADER, ()),
+        carrier=headers.get(CARRIER_HEADER, ""),
+    )
 
 
 def _sent(body: Body) -> bytes | AsyncIterator[bytes] | None:
