@@ -35,6 +35,7 @@ gen:
 	@scripts/gen
 	@scripts/venv dev
 	@.venv/bin/python scripts/unasync.py
+	@.venv/bin/python scripts/shared_types.py
 	@.venv/bin/python scripts/reasons.py
 	@.venv/bin/python scripts/openapi.py
 

@@ -38,7 +38,20 @@ NOT_RUN = {
     "homing --show-completion": "asks which shell it was run by",
 }
 """Commands that are not run but whose options are looked up, and why."""
-FUNCTIONS = ("shout", "figlet", "resize", "render", "report", "mail", "mailer", "billing", "upper", "flaky", "ticker")
+FUNCTIONS = (
+    "hello",
+    "shout",
+    "figlet",
+    "resize",
+    "render",
+    "report",
+    "mail",
+    "mailer",
+    "billing",
+    "upper",
+    "flaky",
+    "ticker",
+)
 FILES = ("words.txt", "names.txt", "photo.jpg", "corrected.json", "tls.key")
 STAND_INS: dict[str, Callable[[bytes], bytes]] = {
     "cat": lambda _: b"some words",
@@ -223,6 +236,13 @@ def run_program(_: Place, command: Program, piped: bytes | None) -> bytes:
     return done.stdout
 
 
+def check_module(_: Place, command: Program, __: bytes | None) -> bytes:
+    """Check that a module of ours, which serves for as long as it is let, takes these arguments."""
+    done = subprocess.run([sys.executable, *command.words[1:], "--help"], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr.decode()}"
+    return b""
+
+
 def run_rabbitmqctl(place: Place, command: Program, _: bytes | None) -> bytes:
     """Run it on the node of the tests."""
     return place.node.ctl(*command.words[1:]).encode()
@@ -249,6 +269,7 @@ PROGRAMS = {
     "homing-server": check_nothing,
     "homing-worker": check_nothing,
     "cp": run_program,
+    "python": check_module,
     "python3": run_program,
 }
 """What is done with each program that may be typed; one that is not here fails its document."""

@@ -17,7 +17,7 @@ from support.documents import ROOT, blocks_of
 from support.processes import Dev
 
 VERSION = (ROOT / "VERSION").read_text(encoding="utf-8").strip()
-FOLDERS = {"homing": "sdk"} | {f"homing-{name}": name for name in ("core", "server", "worker", "cli")}
+FOLDERS = {"homing": "sdk"} | {f"homing-{name}": name for name in ("core", "server", "worker", "function", "cli")}
 PACKAGES = {name: name.replace("-", "_") for name in FOLDERS}
 
 each_distribution = pytest.mark.parametrize("name", FOLDERS)
@@ -84,7 +84,7 @@ def built(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     return Built(ours=ours, others=others)
 
 
-def test_five_distributions_are_built(built: Built) -> None:
+def test_six_distributions_are_built(built: Built) -> None:
     expected = {path.name for name in FOLDERS for path in (built.wheel(name), built.sdist(name))}
 
     assert {path.name for path in built.ours.iterdir()} == expected
@@ -150,6 +150,17 @@ def test_the_sdk_brings_what_grpc_and_retries_need_and_nothing_else(built: Built
     }
     code = "import homing; homing.Client('localhost:1').close(); print(homing.__version__)"
     assert environment.run("python", "-W", "error", "-c", code) == f"{VERSION}\n"
+
+
+def test_functions_are_written_with_little(built: Built, tmp_path: Path) -> None:
+    environment = built.install("homing-function", tmp_path)
+
+    assert environment.packages == {"homing-function", "click", "h11", "httptools", "uvicorn"}
+    (tmp_path / "app.py").write_text(
+        "from homing_function import function\n\n@function\ndef hello(name: str) -> str:\n    return name\n"
+    )
+    listed = environment.run("python", "-W", "error", "-m", "homing_function", tmp_path / "app.py", "--list")
+    assert listed == '[{"name": "hello", "concurrency": 1}]\n'
 
 
 @pytest.mark.parametrize(

@@ -234,9 +234,9 @@ class Server(HomingProcess):
 class Dev(Server):
     """A homing dev: server, worker and broker in one process."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         settings = {"HOMING_DATA_DIR": str(folder), "HOMING_RUNTIME": "process", "HOMING_LOG_LEVEL": default_log_level}
-        super().__init__("dev", settings | environment, "homing_cli.main", "dev")
+        super().__init__("dev", settings | environment, "homing_cli.main", "dev", *arguments)
 
     def wait_until_ready(self, *, timeout: float = START_TIMEOUT) -> LogLine:
         """Return the server's line that says `ready`, once the worker is ready too."""

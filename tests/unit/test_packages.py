@@ -1,4 +1,4 @@
-"""What the five distributions say of themselves, and that they say the same."""
+"""What the six distributions say of themselves, and that they say the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = (ROOT / "VERSION").read_text(encoding="utf-8").strip()
-FOLDERS = {"homing": "sdk"} | {f"homing-{name}": name for name in ("core", "server", "worker", "cli")}
+FOLDERS = {"homing": "sdk"} | {f"homing-{name}": name for name in ("core", "server", "worker", "function", "cli")}
 PROJECTS: dict[str, dict[str, Any]] = {
     name: tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, folder in FOLDERS.items()
@@ -43,7 +43,7 @@ def test_a_distribution_asks_for_compatible_releases_of_ours(name: str) -> None:
     ours = [requirement for requirement in map(Requirement, asked) if requirement.name in FOLDERS]
 
     assert [str(requirement.specifier) for requirement in ours] == [f"~={VERSION}"] * len(ours)
-    assert bool(ours) == (name != "homing")
+    assert bool(ours) == (name not in {"homing", "homing-function"})
 
 
 @each_distribution

@@ -13,6 +13,16 @@ from homing_cli.output import complain
 
 def dev(
     *,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A file with Python functions: they are deployed, and again whenever it is saved.",
+        ),
+    ] = None,
     grpc_listen: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where gRPC is served; 127.0.0.1:50051.")
     ] = None,
@@ -40,8 +50,12 @@ def dev(
     however it stops, goes on at the next start with the same data folder. Each option can be given as an
     environment variable too: HOMING_GRPC_LISTEN and so on.
 
+    With a FILE its functions are deployed, run by the Python that runs this, and what they write is shown here.
+    An edit that does not run is told, and leaves what is deployed as it is.
+
     \b
-    Example:
+    Examples:
+      homing dev app.py
       homing dev &
       homing deploy shout -- tr a-z A-Z
       homing invoke shout hello
@@ -59,7 +73,7 @@ def dev(
         "log_level": log_level,
     }
     try:
-        dev_host.run({name: value for name, value in given.items() if value is not None})
+        dev_host.run({name: value for name, value in given.items() if value is not None}, file)
     except dev_host.SettingsError as error:
         complain(str(error))
         raise typer.Exit(USAGE) from None

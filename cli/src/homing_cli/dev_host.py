@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
+from homing import AsyncClient
+from homing_cli.dev_file import FunctionFile
 from homing_cli.output import complain
 from homing_core.broker.embedded import EmbeddedBroker, Exchange
 from homing_core.logs import configure_logs
@@ -44,10 +47,11 @@ class HostError(Exception):
     """It cannot run."""
 
 
-def run(given: Mapping[str, Any]) -> None:
+def run(given: Mapping[str, Any], file: Path | None = None) -> None:
     """Run until the process is told to stop.
 
     :param given: The settings that were given as options; others come from the environment.
+    :param file: A file whose functions are deployed, now and whenever it is saved.
     :raises SettingsError: A setting is wrong.
     :raises HostError: An address or the data folder is taken or cannot be used.
     """
@@ -76,19 +80,19 @@ def run(given: Mapping[str, Any]) -> None:
     try:
         make_data_dir(server.data_dir)
         with _sole_user(server.data_dir):
-            uvloop.run(_host(server, values, started))
+            uvloop.run(_host(server, values, started, file))
     except (OSError, RuntimeError, ValueError, ApiError, StartFailedError) as error:
         raise HostError(str(error)) from error
 
 
-async def _host(settings: ServerSettings, values: dict[str, Any], started: float) -> None:
+async def _host(settings: ServerSettings, values: dict[str, Any], started: float, file: Path | None) -> None:
     if "runtime" not in values and "HOMING_RUNTIME" not in os.environ:
         docker = await engine_answers(_settings(WorkerSettings, values).docker_url)
         values["runtime"] = "docker,process" if docker else "process"
     worker_settings = _settings(WorkerSettings, values)
     exchange = Exchange()
     server = Server(settings, lambda _: EmbeddedBroker(exchange))
-    worker = Worker(worker_settings, lambda _: EmbeddedBroker(exchange))
+    worker = Worker(worker_settings, lambda _: EmbeddedBroker(exchange), show=None if file is None else _show)
     stop, stop_server = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(server.run(stop_server))
     working = asyncio.create_task(worker.run(stop))
@@ -106,15 +110,37 @@ async def _host(settings: ServerSettings, values: dict[str, Any], started: float
     await asyncio.wait({ready, serving, working}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
         _greet(server, worker_settings, time.monotonic() - started)
+    following = None
+    if ready.done() and file is not None:
+        following = asyncio.create_task(_follow(file, settings, server.grpc_address))
     ready.cancel()
     # The worker leaves first, while the server still records what it reports.
     await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
+    if following is not None:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
     await asyncio.gather(working, return_exceptions=True)
     stop_server.set()
     await serving
     if not working.cancelled():
         working.result()
+
+
+async def _follow(file: Path, settings: ServerSettings, address: str) -> None:
+    """Keep the functions of a file deployed, until cancelled."""
+    target = address if settings.tls is None else f"https://{address}"
+    async with AsyncClient(target, api_key=settings.root_key.get_secret_value() or None) as client:
+        try:
+            await FunctionFile(file, client, settings.data_dir / "files", partial(typer.echo, err=True)).follow()
+        except Exception as error:  # noqa: BLE001 the server goes on without it
+            complain(f"{file} is not followed any more: {error}")
+
+
+def _show(function: str, written: bytes) -> None:
+    """Show what the program of a function has written."""
+    for line in written.decode(errors="replace").splitlines():
+        typer.echo(f"{function} | {line}", err=True)
 
 
 async def _both_ready(server: Server, worker: Worker) -> None:

@@ -45,6 +45,7 @@ from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.data_ports import DataPorts
 from homing_worker.runtime.docker import DockerRuntime
 from homing_worker.runtime.http_command import HttpCommandRuntime
+from homing_worker.runtime.http_program import Show
 from homing_worker.runtime.process import ProcessRuntime
 from homing_worker.runtime.secret_files import SecretFiles
 from homing_worker.runtime.url import UrlRuntime
@@ -59,15 +60,17 @@ _LAST_CONFIRMS_TIMEOUT: Final = 3.0
 class Worker:
     """A worker with all its parts."""
 
-    def __init__(self, settings: WorkerSettings, connect: Callable[[str], Broker]) -> None:
+    def __init__(self, settings: WorkerSettings, connect: Callable[[str], Broker], *, show: Show | None = None) -> None:
         """Build the parts.
 
         :param connect: Makes the broker, given the name of the worker.
+        :param show: Is given what programs that serve HTTP write, with the names of their functions.
         """
         self.name = f"{settings.worker_name}-{secrets.token_hex(4)}"
         self.ready = asyncio.Event()
         """Set once it consumes work for the first time."""
         self._settings = settings
+        self._show = show
         self._metrics = Metrics()
         self._broker = connect(self.name)
         self._gate = Gate()
@@ -239,6 +242,7 @@ class Worker:
                     owner=self.name,
                     start_timeout=settings.start_timeout,
                     stop_grace=settings.stop_grace,
+                    show=self._show,
                 )
                 return ProcessRuntime(self._secret_files, users), programs
             case _:

@@ -181,7 +181,7 @@ class Function(google.protobuf.message.Message):
     @property
     def http_command(self) -> Global___Command:
         """A program on the worker's host that answers HTTP on the port of 127.0.0.1 that its environment variable `PORT`
-        names. It is started once and stays, as a container does, and is ready when that port takes connections, or as
+        names; `HOST` is 127.0.0.1. It is started once and stays, as a container does, and is ready when that port takes connections, or as
         the annotation `com.openfaas.ready.http.path` says. A worker that does not know it does not run it.
         """
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from homing_worker.owner import OwnerLock, is_orphaned
 from homing_worker.runtime.base import Instance, Runtime, StartFailedError
 from homing_worker.runtime.command_users import CommandUsers
 from homing_worker.runtime.health_check import annotated_check
-from homing_worker.runtime.http_program import PORT_VARIABLE, HttpProgram, PortTakenError
+from homing_worker.runtime.http_program import HOST, HOST_VARIABLE, PORT_VARIABLE, HttpProgram, PortTakenError, Show
 from homing_worker.runtime.listening_port import free_port
 from homing_worker.runtime.out_of_memory import OutOfMemoryKills
 from homing_worker.runtime.program import SECRETS_VARIABLE, Program, environment_of
@@ -51,6 +51,7 @@ class HttpCommandRuntime(Runtime):
         owner: str,
         start_timeout: float,
         stop_grace: float,
+        show: Show | None = None,
     ) -> None:
         """Prepare to run commands.
 
@@ -59,6 +60,7 @@ class HttpCommandRuntime(Runtime):
         :param owner: The name of this worker.
         :param start_timeout: Seconds that an instance has to become ready.
         :param stop_grace: Seconds between SIGTERM and SIGKILL when one is stopped.
+        :param show: Is given what they write, with the names of their functions.
         """
         self._files = files
         self._users = users
@@ -67,6 +69,7 @@ class HttpCommandRuntime(Runtime):
         self._lock = OwnerLock(self._data_dir, self._owner)
         self._start_timeout = start_timeout
         self._stop_grace = stop_grace
+        self._show = show
         self._kills = OutOfMemoryKills()
         self._probes: aiohttp.ClientSession | None = None
 
@@ -129,6 +132,7 @@ class HttpCommandRuntime(Runtime):
                 folder = self._files.lay_out(secrets, owner=user)
             port = free_port()
             environment = environment_of(function.env, user) | {
+                HOST_VARIABLE: HOST,
                 PORT_VARIABLE: str(port),
                 _OWNER_VARIABLE: _mark(self._data_dir, self._owner),
             }
@@ -156,6 +160,7 @@ class HttpCommandRuntime(Runtime):
             check=annotated_check(function.annotations),
             stop_grace=self._stop_grace,
             kills=self._kills,
+            show=None if self._show is None else partial(self._show, function.name),
             free=free,
         )
 

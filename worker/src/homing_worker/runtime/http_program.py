@@ -25,7 +25,12 @@ from homing_worker.runtime.out_of_memory import OutOfMemoryKills
 from homing_worker.runtime.program import Program, how_it_ended, read_some
 
 PORT_VARIABLE: Final = "PORT"
-"""Tells a program the port of 127.0.0.1 that it is to listen on."""
+HOST_VARIABLE: Final = "HOST"
+HOST: Final = "127.0.0.1"
+"""By these variables a program is told where to listen: a port of this address, which nobody else comes to."""
+
+Show = Callable[[str, bytes], None]
+"""Is given the name of a function and what a program of it has written."""
 
 _PROBE_INTERVAL: Final = 0.02
 """Seconds between two probes of a program that is not ready."""
@@ -56,11 +61,13 @@ class HttpProgram(Instance):
         check: HealthCheck | None,
         stop_grace: float,
         kills: OutOfMemoryKills,
+        show: Callable[[bytes], None] | None,
         free: Callable[[], None],
     ) -> None:
         """Take over a program that was started.
 
         :param check: Where it says whether it is ready; None where its port tells.
+        :param show: Is given what it writes.
         :param free: Frees what it used, once it is stopped.
         """
         self.name = f"program-{new_id()[-8:]}"
@@ -69,10 +76,11 @@ class HttpProgram(Instance):
         self.why_not_ready = f"it does not listen on the port that the variable {PORT_VARIABLE} names"
         """What the last probe found."""
         self._program = program
-        self._origin = f"http://127.0.0.1:{port}"
+        self._origin = f"http://{HOST}:{port}"
         self._check = check
         self._stop_grace = stop_grace
         self._kills = kills
+        self._show = show
         self._kills_before = kills.count()
         self._free: Callable[[], None] | None = free
         # Its own: another program may have its port after it, and keep connections otherwise.
@@ -191,7 +199,7 @@ class HttpProgram(Instance):
         """Return whether the port takes connections."""
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                _, writer = await asyncio.open_connection(HOST, self.port)
         except (OSError, TimeoutError):
             return False
         writer.close()
@@ -215,6 +223,8 @@ class HttpProgram(Instance):
             self._close(stream)
             return 0
         self._lines.feed(stream, data, now_us())
+        if self._show is not None:
+            self._show(data)
         if stream == LOG_STREAM_STDERR:
             self._errors_size += len(data)
             self._errors.append(data)

@@ -1,0 +1,91 @@
+"""Commands that serve HTTP, as callers see them: on `homing dev`, and on RabbitMQ with two workers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from homing import Client, InvocationState, NotFoundError
+from support import served
+from support.docker import ROOT
+from support.fixtures import running_cluster
+from support.processes import Cluster, Dev
+
+CALLS = 40
+COUNTDOWN = [sys.executable, "-m", "homing_function", str(ROOT / "examples" / "countdown" / "app.py")]
+
+
+@pytest.fixture(scope="module", params=["dev", "rabbitmq"])
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("system")
+    if request.param == "dev":
+        dev = Dev(folder)
+        dev.start()
+        with Client(dev.target, timeout=60) as client:
+            client.functions.deploy(name="site", http_command=[sys.executable, served.__file__], max_instances=2)
+            yield client
+        assert dev.terminate() == 0
+        return
+    node = request.getfixturevalue("rabbit_node")
+    url = node.new_vhost()
+    with running_cluster(request, Cluster(url, folder)) as cluster:
+        cluster.start_server()
+        cluster.start_worker()
+        cluster.start_worker()
+        with cluster.client(timeout=60) as client:
+            client.functions.deploy(name="site", http_command=[sys.executable, served.__file__], max_instances=2)
+            yield client
+    node.leave_vhost(url)
+
+
+def test_calls_now_and_later_are_served_by_a_few_processes(system: Client, request: pytest.FixtureRequest) -> None:
+    assert system.invoke("site", "now").text == "now"
+    calls = [system.invoke_async("site", str(number), path="/pid") for number in range(CALLS)]
+    records = [call.wait(timeout=60) for call in calls]
+
+    assert {record.state for record in records} == {InvocationState.SUCCEEDED}
+    attempts = [record.attempts[-1] for record in records]
+    assert len({attempt.instance for attempt in attempts}) <= 4
+    assert system.functions.get("site").http_command == (sys.executable, served.__file__)
+
+
+def test_one_that_is_stopped_ends_and_others_go_on(system: Client) -> None:
+    held = system.invoke_async("site", path="/hang")
+    with system.watch_results(function="site") as results:
+        while held.describe().state != InvocationState.RUNNING:
+            pass
+        held.stop(reason="enough")
+        assert (
+            next(each for each in results if each.invocation.id == held.id).invocation.state == InvocationState.STOPPED
+        )
+    assert system.invoke("site", "next").text == "next"
+
+
+def test_what_it_says_of_its_progress_and_writes_is_on_the_record(system: Client) -> None:
+    system.functions.deploy(name="countdown", http_command=COUNTDOWN, concurrency=50)
+    call = system.invoke_async("countdown", {"start": 3, "seconds": 0.01})
+    record = call.wait(timeout=60)
+
+    assert record.result is not None
+    assert record.result.text == "3\n2\n1\nlift-off\n"
+    assert record.progress is not None
+    assert (record.progress.percent, record.progress.text) == (100.0, "0 to go")
+
+
+def test_a_field_that_does_not_fit_is_refused_once(system: Client) -> None:
+    system.functions.deploy(name="countdown", http_command=COUNTDOWN, concurrency=50)
+    record = system.invoke_async("countdown", {"start": "many"}).wait(timeout=60)
+
+    assert (record.state, len(record.attempts)) == (InvocationState.FAILED, 1)
+    assert record.result is not None
+    assert record.result.text == "order.start: must be int, is str 'many'\n"
+
+
+def test_one_that_is_removed_is_gone(system: Client) -> None:
+    system.functions.deploy(name="gone", http_command=[sys.executable, served.__file__])
+    assert system.invoke("gone", "here").text == "here"
+    system.functions.delete("gone")
+    with pytest.raises(NotFoundError):
+        system.invoke("gone")
