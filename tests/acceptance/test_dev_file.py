@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,18 @@ import pytest
 
 from homing import Client, NotFoundError, RetryPolicy
 from support.cli import homing
+from support.curl import curl
 from support.documents import ROOT, blocks_of
 from support.processes import Dev
 
 APP = next(block.text for block in blocks_of(ROOT / "README.md") if "homing_function" in block.text)
+CURL = next(
+    shlex.split(line)[2:]
+    for block in blocks_of(ROOT / "README.md")
+    for line in block.text.splitlines()
+    if line.startswith("$ curl") and "/function/hello" in line
+)
+"""The arguments of curl in README.md."""
 GREETING = "Hello world, this is attempt 1\n"
 SECONDS = 2.0
 """A saved file answers within so many seconds."""
@@ -32,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 def dev(file: Path, tmp_path: Path) -> Iterator[Dev]:
     made = Dev(tmp_path / "data", str(file))
     made.start()
-    said(made, "hello is deployed, revision 1: homing invoke hello")
+    said(made, f"hello is deployed, revision 1: http://{made.http}/function/hello")
     yield made
     assert made.terminate() == 0
 
@@ -61,13 +70,14 @@ def test_a_file_is_a_function_and_another_one_soon_after_it_is_saved(
     monkeypatch.setenv("HOMING_TARGET", dev.target)
     assert client.invoke("hello", "world").text == GREETING
     assert homing("invoke", "hello", "world").stdout == GREETING
+    assert curl(CURL, server=dev.http).decode() == GREETING
     assert client.invoke_async("hello", "world").result(timeout=60).text == GREETING
 
     took = []
     for word in ("Bonjour", "Hola", "Ciao"):
         begun = time.monotonic()
         save(file, APP.replace("Hello", word))
-        while not client.invoke("hello", "world").text.startswith(word):
+        while not curl(CURL, server=dev.http).startswith(word.encode()):
             assert time.monotonic() - begun < 30
         took.append(time.monotonic() - begun)
     # Others may keep this machine busy for a while.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,28 @@ def test_a_field_that_does_not_fit_is_refused_once(system: Client) -> None:
     assert (record.state, len(record.attempts)) == (InvocationState.FAILED, 1)
     assert record.result is not None
     assert record.result.text == "order.start: must be int, is str 'many'\n"
+
+
+TALK = """
+import asyncio
+from homing_function import function
+
+@function(concurrency=8)
+async def talk(name: str) -> None:
+    await asyncio.sleep(0.1)
+    print("I am", name)
+    await asyncio.sleep(0.1)
+"""
+
+
+def test_what_calls_write_that_are_served_at_a_time_is_told_apart(system: Client, tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK)
+    program = [sys.executable, "-m", "homing_function", str(tmp_path / "talk.py")]
+    system.functions.deploy(name="talk", http_command=program, concurrency=8, max_instances=1)
+    calls = {name: system.invoke_async("talk", name, call_id=f"talk-{name}") for name in map(str, range(8))}
+
+    for name, call in calls.items():
+        assert [(line.text, line.shared) for line in call.logs(follow=True)] == [(f"I am {name}", False)]
 
 
 def test_one_that_is_removed_is_gone(system: Client) -> None:

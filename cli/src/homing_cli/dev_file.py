@@ -41,10 +41,13 @@ class Declared:
 class FunctionFile:
     """Keeps the functions of one file deployed as they are in it."""
 
-    def __init__(self, file: Path, client: AsyncClient, copies: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, file: Path, client: AsyncClient, *, copies: Path, gateway: str, say: Callable[[str], None]
+    ) -> None:
         """Prepare to deploy.
 
         :param copies: A folder for copies of the file.
+        :param gateway: The URL at which functions are called by HTTP.
         :param say: Is told what is deployed, and what is wrong with the file.
         """
         self._file = file.resolve()
@@ -52,6 +55,7 @@ class FunctionFile:
         self._copies = copies
         self._prefix = f"{hashlib.sha256(bytes(self._file)).hexdigest()[:16]}-"
         """Of the names of copies of this file."""
+        self._gateway = gateway
         self._say = say
 
     async def follow(self) -> None:
@@ -125,7 +129,8 @@ class FunctionFile:
             annotations={_ANNOTATION: str(self._file)},
             force=force,
         )
-        self._say(f"{function.name} is deployed, revision {deployed.revision}: homing invoke {function.name}")
+        where = f"{self._gateway}/function/{function.name}"
+        self._say(f"{function.name} is deployed, revision {deployed.revision}: {where}")
 
     async def _remove_others(self, names: set[str]) -> None:
         async for function in self._client.functions.list():

@@ -112,7 +112,7 @@ async def _host(settings: ServerSettings, values: dict[str, Any], started: float
         _greet(server, worker_settings, time.monotonic() - started)
     following = None
     if ready.done() and file is not None:
-        following = asyncio.create_task(_follow(file, settings, server.grpc_address))
+        following = asyncio.create_task(_follow(file, settings, server))
     ready.cancel()
     # The worker leaves first, while the server still records what it reports.
     await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -127,12 +127,18 @@ async def _host(settings: ServerSettings, values: dict[str, Any], started: float
         working.result()
 
 
-async def _follow(file: Path, settings: ServerSettings, address: str) -> None:
+async def _follow(file: Path, settings: ServerSettings, server: Server) -> None:
     """Keep the functions of a file deployed, until cancelled."""
-    target = address if settings.tls is None else f"https://{address}"
+    target = server.grpc_address if settings.tls is None else f"https://{server.grpc_address}"
     async with AsyncClient(target, api_key=settings.root_key.get_secret_value() or None) as client:
         try:
-            await FunctionFile(file, client, settings.data_dir / "files", partial(typer.echo, err=True)).follow()
+            await FunctionFile(
+                file,
+                client,
+                copies=settings.data_dir / "files",
+                gateway=f"{'http' if settings.tls is None else 'https'}://{server.http_address}",
+                say=partial(typer.echo, err=True),
+            ).follow()
         except Exception as error:  # noqa: BLE001 the server goes on without it
             complain(f"{file} is not followed any more: {error}")
 

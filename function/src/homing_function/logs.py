@@ -1,6 +1,6 @@
 """What functions write: whole lines, at once, and with the id of their call where a process serves several at a time.
 
-So each line can be told apart in the log of whichever invocation it comes to, see docs/logs.md of homing.
+By that homing gives each line to the invocation that it belongs to, see its docs/logs.md.
 """
 
 from __future__ import annotations

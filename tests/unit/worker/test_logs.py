@@ -152,7 +152,8 @@ def test_an_invocation_counts_as_served_until_its_end(clock: Clock) -> None:
 class Written:
     """Takes the lines of one invocation."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_id: str = "c") -> None:
+        self.call_id = call_id
         self.lines: list[tuple[str, bool]] = []
 
     def write(self, text: str, _stream: int, _time_us: int, *, shared: bool = False) -> None:
@@ -179,6 +180,21 @@ def test_a_line_belongs_to_those_for_whom_it_was_begun() -> None:
     assert first.lines == [("one", False), ("half of two", False), ("begun", False), ("too", True), (long, True)]
     assert second.lines == [("mine", True), ("ours ", False), ("too", True), (long, True), ("last", False)]
     assert not stream.begun_for
+
+
+def test_a_line_that_bears_the_id_of_one_of_several_calls_is_that_ones_alone() -> None:
+    first, second, alike = Written("c1"), Written("c2"), Written("c2")
+    a, b, c = cast(InvocationLog, first), cast(InvocationLog, second), cast(InvocationLog, alike)
+    stream = WrittenLines(LOG_STREAM_STDOUT)
+
+    stream.feed(b"[c1] mine\n[c2] yours\n[c3] whose\nours\n[c1]\n", [a, None, b], 1)
+    stream.feed(b"[c1] alone\n", [a], 2)
+    stream.feed(b"[c2] of a chain\n", [b, c], 3)
+
+    shared = [("[c3] whose", True), ("ours", True), ("[c1]", True)]
+    assert first.lines == [("mine", False), *shared, ("alone", False)]
+    assert second.lines == [("yours", False), *shared, ("[c2] of a chain", True)]
+    assert alike.lines == [("[c2] of a chain", True)]
 
 
 def test_what_goes_on_a_line_of_others_is_marked() -> None:

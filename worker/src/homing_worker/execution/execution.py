@@ -50,7 +50,7 @@ class Execution:
         )
         bounds = Bounds(start_by_us=message.start_by_us)
         self._journal = EventJournal(services, dispatch, bounds, confirm_starts=self._risk.redelivered)
-        log = services.logs.open(message.invocation_id, function=message.spec.function)
+        log = services.logs.open(message.invocation_id, function=message.spec.function, call_id=message.spec.call_id)
         self._attempts = Attempts(services, pool, dispatch, bounds, self._journal, log)
         self._overtaken = False
         self._requeued = False

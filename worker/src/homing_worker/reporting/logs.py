@@ -41,9 +41,11 @@ class LogSource(NamedTuple):
 class InvocationLog:
     """Takes the lines of one invocation, as many as are kept of it."""
 
-    __slots__ = ("_allowance", "_publisher", "_source")
+    __slots__ = ("_allowance", "_publisher", "_source", "call_id")
 
-    def __init__(self, publisher: LogPublisher, source: LogSource) -> None:
+    def __init__(self, publisher: LogPublisher, source: LogSource, call_id: str) -> None:
+        self.call_id = call_id
+        """The id that the function is shown of the call."""
         self._publisher = publisher
         self._source = source
         self._allowance = LogAllowance()
@@ -87,9 +89,12 @@ class LogPublisher:
         """How many lines of which invocations were lost and are not reported yet."""
         self._sending: asyncio.Task[None] | None = None
 
-    def open(self, invocation_id: str, *, function: str) -> InvocationLog:
-        """Return what takes the lines of an invocation."""
-        return InvocationLog(self, LogSource(invocation_id, function))
+    def open(self, invocation_id: str, *, function: str, call_id: str = "") -> InvocationLog:
+        """Return what takes the lines of an invocation.
+
+        :param call_id: The id that its function is shown, where that is another one.
+        """
+        return InvocationLog(self, LogSource(invocation_id, function), call_id or invocation_id)
 
     def add(self, source: LogSource, line: LogLine) -> None:
         """Publish a line soon, or drop it where too many wait."""

@@ -63,7 +63,14 @@ class WrittenLines:
         goes_on, self._goes_on = self._goes_on, False
         if goes_on and not line:
             return
-        for log in filter(None, self._begun_for):
+        logs = [log for log in self._begun_for if log is not None]
+        if line.startswith("["):
+            # A function that serves several calls at a time may say which one it writes for.
+            named = [log for log in logs if line.startswith(f"[{log.call_id}] ")]
+            if len(named) == 1:
+                named[0].write(line[len(named[0].call_id) + 3 :], self._stream, time_us, shared=goes_on)
+                return
+        for log in logs:
             log.write(line, self._stream, time_us, shared=goes_on or len(self._begun_for) > 1)
 
 
