@@ -74,7 +74,8 @@ class SyncCall:
         self._bounds = Bounds(deadline_us=request.deadline_us)
         log = None
         if self._recorded:
-            log = services.logs.open(request.invocation_id, function=request.spec.function, call_id=request.spec.call_id)
+            spec = request.spec
+            log = services.logs.open(request.invocation_id, function=spec.function, call_id=spec.call_id)
         self._attempts = Attempts(
             services, pool, dispatch, self._bounds, self, log, reader_gone=lambda: self.stop(CALLER_GONE)
         )
