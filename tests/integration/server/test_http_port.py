@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from starlette.requests import Request
@@ -237,6 +238,15 @@ async def test_what_asks_for_another_protocol_is_served_as_it_is(port: Port) -> 
     assert answers.endswith(b"hi")
 
 
+@pytest.mark.parametrize("rest", [b"", b"GET /echo/b HTTP/1.1\r\n" + HOST + b"\r\n", b"nonsense\r\n\r\n"])
+async def test_what_comes_before_the_last_request_of_a_connection_is_answered(port: Port, rest: bytes) -> None:
+    before = b"PUT /echo/a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nT: v\r\n\r\n"
+    last = b"POST /echo/a HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
+    answers = await port.send(before + last + rest)
+    assert statuses(answers) == [200, 200]
+    assert answers.endswith(b"connection: close\r\n\r\nhi")
+
+
 async def test_who_waits_to_be_told_to_send_a_body_is_told(port: Port) -> None:
     reader, writer = await port.connect()
     writer.write(b"POST /echo/a HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
@@ -337,3 +347,60 @@ async def test_a_server_that_stops_lets_calls_end_and_takes_no_more(port: Port) 
         writer.close()
         await draining
     del reader
+
+
+SEEDS = [
+    b"POST /echo/a?q=1 HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nX-One: 1\r\n\r\nhello",
+    b"PUT /echo/%2e%2e//a HTTP/1.1\r\n" + HOST
+    + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: v\r\n\r\n",
+    b"GET /echo/a HTTP/1.1\r\n" + HOST + b"Accept: */*\r\nConnection: keep-alive\r\nCookie: a=b\r\n\r\n",
+    b"GET /echo/a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /echo/a HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi",
+    b"HEAD /echo/a HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+]  # fmt: skip
+PIECES = [
+    b"\r\n", b"\n", b"\r", b" ", b"\t", b"\x00", b"\xff", b":", b"0", b"-1", b"chunked", b"%00", b"//", b"GET ",
+    b"HTTP/1.1", b"Content-Length: 9\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b";", b"?", b"#", b"x" * 300,
+]  # fmt: skip
+
+
+def mutated(random: Random) -> bytes:
+    """Return requests with something wrong in them, or not."""
+    data = bytearray(b"".join(random.choices(SEEDS, k=random.randint(1, 3))))
+    for _ in range(random.randint(1, 6)):
+        place = random.randrange(len(data) + 1)
+        match random.randrange(4):
+            case 0:
+                data[place:place] = random.choice(PIECES)
+            case 1:
+                del data[place : place + random.randint(1, 12)]
+            case 2:
+                data[place : place + 1] = bytes((random.randrange(256),))
+            case 3:
+                data[place : place + 4] = random.choice(PIECES)
+    return bytes(data)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_whatever_comes_is_answered_or_refused_and_nobody_else_suffers(port: Port) -> None:
+    random = Random(20261128)
+
+    async def send() -> None:
+        reader, writer = await port.connect()
+        try:
+            writer.write(mutated(random))
+            async with asyncio.timeout(PATIENCE):
+                answers = await reader.read(-1)
+        except ConnectionError:
+            return  # refused while it was still being sent
+        finally:
+            writer.close()
+        assert answers == b"" or answers.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 100 ", b"HTTP/1.1 4")), answers
+        assert set(statuses(answers)) <= {100, 200, 400, 404, 405, 408, 421, 431}, answers
+
+    for _ in range(10):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(send())
+    assert statuses(await port.send(b"GET /echo/a HTTP/1.1\r\n" + HOST + b"\r\n")) == [200]
+    assert port.front.open_connections == 0

@@ -80,7 +80,7 @@ class Connection(HttpToolsProtocol):
     def close_if_stalled(self) -> None:
         """Close it where nothing has come, or was taken, for too long."""
         now = self.loop.time()
-        if self._refused_at:
+        if self._refused_at and not self.busy:
             if now - self._refused_at > _REFUSED_SECONDS:
                 self.force_close()
         elif self._unread_since is not None and now - self._unread_since > _STALLED_SECONDS:
@@ -138,6 +138,7 @@ class Connection(HttpToolsProtocol):
         # What would follow it is of another protocol.
         head.append(b"connection: close\r\n\r\n")
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.data_received(b"".join(head) + rest)
 
     def pause_writing(self) -> None:
@@ -190,16 +191,17 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus) -> None:
         """Refuse what has come, and whatever follows it."""
         cycle = self.cycle
+        self._refused_at = self.loop.time()
         if self.busy and not cycle.more_body:
-            # It is what follows a request that is being served: that one has its answer, and is the last.
+            # It is what follows a whole request: that one has its answer, and is the last.
             cycle.keep_alive = False
-            self.pipeline.clear()
             self.flow.pause_reading()
             return
         if self.busy:
             cycle.disconnected = True
             cycle.message_event.set()
-            if cycle.response_started:
+            if cycle.response_started or self.pipeline:
+                # An answer, its own or that of one before it, may be half-way.
                 self.force_close()
                 return
         body = f"{status.phrase.lower()}: the request cannot be read\n"
@@ -208,7 +210,6 @@ class Connection(HttpToolsProtocol):
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write((head + body).encode())
-        self._refused_at = self.loop.time()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:

@@ -74,6 +74,11 @@ class HttpFront:
         port = self._listener.sockets[0].getsockname()[1]
         return f"{self._host}:{port}"
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are."""
+        return len(self._state.connections)
+
     async def drain(self, grace: float) -> None:
         """Take no more calls and give those under way so many seconds to end; workers are served on."""
         await self._root.drain(grace)
