@@ -225,12 +225,17 @@ def path_parameters(api: Api, message: str, route: Route) -> Iterator[dict[str, 
         for each in outer:
             inner = field_of(api, inner, each).type_name
         yield {
-            "name": name,
+            "name": last,
             "in": "path",
             "required": True,
             "description": api.comment(inner, last),
             "schema": {"type": "string", "minLength": 1},
         }
+
+
+def path_of(route: Route) -> str:
+    """Return a path with the last names of fields alone: clients make names of variables of them."""
+    return re.sub(r"\{[a-z_.]*\.", "{", route.path)
 
 
 def query_parameters(api: Api, message: str, route: Route, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -268,10 +273,8 @@ def responses(api: Api, method: MethodDescriptorProto, route: Route) -> dict[str
     contents: dict[Form, dict[str, Any]] = {
         Form.MESSAGE: {"application/json": {"schema": response}},
         Form.UPLOAD: {"application/json": {"schema": response}},
-        # What one event or line has; OpenAPI 3.1 has no way to say so of a stream.
-        Form.EVENTS: {
-            EVENTS_TYPE: {"schema": {"type": "string", "description": f"Events with {method.output_type[1:]}"}}
-        },
+        # What one event has, as OpenAPI 3.2 describes it; 3.1 has no way to say that there are several.
+        Form.EVENTS: {EVENTS_TYPE: {"schema": event(response)}},
         Form.LINES: {LINES_TYPE: {"schema": {"type": "string", "description": f"Lines of {method.output_type[1:]}"}}},
         Form.DOWNLOAD: {BYTES_TYPE: {}},
     }
@@ -285,6 +288,18 @@ def responses(api: Api, method: MethodDescriptorProto, route: Route) -> dict[str
     for status in sorted((*ALWAYS, *(WITH_BODY if takes_body else ()))):
         found[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return found
+
+
+def event(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a server-sent event."""
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": f"What `{LAST_EVENT_ID}` says to go on after it."},
+            "event": {"type": "string", "description": "Its kind."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
+        },
+    }
 
 
 def error_response(status: int) -> dict[str, Any]:
@@ -354,7 +369,7 @@ def document(api: Api) -> dict[str, Any]:
     for service in api.services:
         for method in service.method:
             route = ROUTES[f"/{PACKAGE}.{service.name}/{method.name}"]
-            paths.setdefault(route.path, {})[route.verb.lower()] = operation(api, service, method, route)
+            paths.setdefault(path_of(route), {})[route.verb.lower()] = operation(api, service, method, route)
     schemas = {
         **error_schemas(),
         **{reference(name): message_schema(api, name) for name in api.messages},
