@@ -75,7 +75,7 @@ WITH_BODY = (411, 413, 415)
 
 WELL_KNOWN: Mapping[str, Mapping[str, Any]] = {
     ".google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
-    ".google.protobuf.Duration": {"type": "string", "format": "duration", "pattern": r"^-?\d+(\.\d{1,9})?s$"},
+    ".google.protobuf.Duration": {"type": "string", "pattern": r"^-?\d+(\.\d{1,9})?s$"},
     ".google.protobuf.FieldMask": {"type": "string", "description": "Names of fields with commas between them."},
     ".google.rpc.Status": {"$ref": "#/components/schemas/Status"},
 }

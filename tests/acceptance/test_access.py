@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -26,7 +27,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy, UnauthenticatedError
+from homing import Client, PermissionDeniedError, RateLimitedError, RetryPolicy, Scope, UnauthenticatedError
 from homing.errors import InvalidRequestError, NotFoundError, RequestError
 from homing.v1 import (
     BatchInvokeAsyncRequest,
@@ -75,10 +76,12 @@ from homing.v1 import (
 )
 from homing.v1.function_service_pb2_grpc import FunctionServiceStub
 from homing.v1.invocation_pb2 import INVOCATION_STATE_SUCCEEDED
+from homing.v1.invocation_service_pb2 import InvokeStreamRequest
 from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from homing.v1.payload_service_pb2_grpc import PayloadServiceStub
 from homing_server.front.http.data_port import DataPort
 from homing_server.front.http.operations import Operations
+from homing_server.front.http.rest.routes import ROUTES
 from homing_server.metrics import Metrics
 from homing_server.payloads.blobs import Blobs
 from homing_server.payloads.signed_urls import SignedUrls
@@ -87,6 +90,7 @@ from support.allowed import ADMIN, ALLOWED, INVOKE, OPERATE, READ, SCOPES
 from support.cli import homing
 from support.confidential import confidential
 from support.grpc_errors import error_info
+from support.http_client import ask
 from support.processes import Cluster, ProcessError
 from support.rabbitmq import RabbitNode, free_ports
 from support.strangers import send
@@ -281,6 +285,42 @@ def test_every_http_route_wants_a_key_but_health_and_signed_urls(
     assert fetch("GET", f"{base}/metrics", ROOT_KEY)[0] == 200
 
 
+@pytest.mark.parametrize("name", sorted(ROUTES))
+def test_every_rest_route_wants_a_key_and_the_right_scope(
+    guarded: Cluster, rest_keys: dict[Scope, str], name: str
+) -> None:
+    route = ROUTES[name]
+    allowed = ALLOWED[name.removeprefix("/homing.v1.")]
+    target = re.sub(r"\{[a-z_.]+\}", "nothing", route.path)
+
+    def refusal(key: str | None) -> tuple[int, str]:
+        headers = [("Last-Event-ID", "none")]  # which no stream goes on from
+        if key is not None:
+            headers.append(("Authorization", f"Bearer {key}"))
+        reply = ask(guarded.server.http, route.verb, target, headers, b"" if route.verb == "POST" else None)
+        error = {} if reply.status == 200 else json.loads(reply.body)["error"]
+        return reply.status, error["details"][0]["reason"] if error else ""
+
+    assert refusal(None) == (401, "KEY_MISSING"), "nothing that is public is named"
+    assert refusal("wrong") == (401, "KEY_INVALID")
+    for scope in SCOPES:
+        status, reason = refusal(rest_keys[scope])
+        assert (reason == "SCOPE_MISSING") is (scope not in allowed), (scope, reason)
+        assert (status == 403) is (scope not in allowed)
+
+
+@pytest.fixture(scope="module")
+def rest_keys(root: Client) -> dict[Scope, str]:
+    return {scope: root.keys.create(f"rest-{scope.value.lower()}", scopes=[scope]).secret for scope in SCOPES}
+
+
+@pytest.mark.parametrize("path", ["openapi.json", "docs", "nothing"])
+def test_rest_is_described_to_who_shows_a_key(guarded: Cluster, rest_keys: dict[Scope, str], path: str) -> None:
+    assert fetch("GET", f"http://{guarded.server.http}/v1/{path}")[0] == 401
+    found, _ = fetch("GET", f"http://{guarded.server.http}/v1/{path}", rest_keys[READ])
+    assert found == (404 if path == "nothing" else 200)
+
+
 @pytest.fixture
 def data_port(tmp_path: Path) -> DataPort:
     """Return one that serves nothing, for its routes."""
@@ -379,6 +419,7 @@ def test_a_limited_key_gets_at_no_other_function_by_any_rpc(guarded: Cluster, ro
         ]
         requests: dict[str, Sequence[Message]] = {
             "InvocationService/Invoke": [InvokeRequest(spec=spec)],
+            "InvocationService/InvokeStream": [InvokeStreamRequest(spec=spec)],
             "InvocationService/InvokeAsync": [InvokeAsyncRequest(spec=each) for each in (spec, *to_others)],
             "InvocationService/BatchInvokeAsync": [],  # tells of each by itself: see below
             "InvocationService/GetInvocation": [GetInvocationRequest(id=other.id)],
