@@ -27,7 +27,10 @@ def dev(
         str | None, typer.Option(metavar="HOST:PORT", help="Where gRPC is served; 127.0.0.1:50051.")
     ] = None,
     http_listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where health and metrics are served; 127.0.0.1:8080.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Where HTTP is served: functions, REST, health, metrics; 127.0.0.1:8080."
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="The folder for the database; what it holds goes on at the next start.")

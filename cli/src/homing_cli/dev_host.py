@@ -158,7 +158,7 @@ def _greet(server: Server, worker: WorkerSettings, seconds: float) -> None:
     typer.echo(
         f"homing dev is ready after {seconds:.1f} s\n"
         f"  gRPC      {server.grpc_address}\n"
-        f"  HTTP      http://{server.http_address}/healthz, /metrics\n"
+        f"  HTTP      http://{server.http_address}/function/NAME, /v1/docs\n"
         f"  runs      {', '.join(worker.runtimes)}\n"
         f"  data      {worker.data_dir}\n"
         "Ctrl-C stops it."

@@ -38,8 +38,8 @@ class ServerSettings(CommonSettings):
     )
     http_listen: ListenAddress = Field(
         default="127.0.0.1:8080",
-        description="Where health, metrics and, for workers, large bodies are served: host:port;"
-        " port 0 takes a free one.",
+        description="Where HTTP is served: functions, OpenFaaS's administration, REST, health, metrics and, for"
+        " workers, large bodies: host:port; port 0 takes a free one.",
     )
     data_url: DataUrl = Field(
         default="",
