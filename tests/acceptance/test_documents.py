@@ -43,6 +43,12 @@ NOT_RUN = {
   watch.addEventListener("invocation", event => console.log(JSON.parse(event.data).invocation))
 </script>
 """: "runs in a browser; test_rest.py does what that does",
+    """export OPENFAAS_URL=http://127.0.0.1:8080
+faas-cli login -u admin -p "$HOMING_API_KEY"   # any user, an API key as the password; not needed where no keys are
+faas-cli deploy --image ghcr.io/openfaas/figlet:latest --name figlet --fprocess figlet
+faas-cli list
+faas-cli logs figlet
+""": "faas-cli is no package that is served here; test_system.py makes its calls",
 }
 """Examples for the shell that no test runs, and why."""
 OTHER_SETTINGS = {"HOMING_TARGET", "HOMING_API_KEY", "HOMING_USE_PROXY", "HOMING_SECRETS_DIR"}
