@@ -15,16 +15,19 @@ from homing.v1.invocation_service_pb2_grpc import InvocationServiceStub
 from homing.v1.payload_pb2 import Payload
 from homing_bench.cpu import CpuMeter
 from homing_bench.figures import NOTHING, Figure, percentiles, rate
-from homing_bench.load import PAYLOAD, call_often
+from homing_bench.load import PAYLOAD, Load, call_often, post_often
 from homing_bench.measures import (
     ACCEPT,
     ACCEPT_BATCH,
+    ACCEPT_HTTP,
     CALLBACKS,
     EXECUTE,
     START,
     START_LOADED,
     SYNC,
+    SYNC_HTTP,
     SYNC_MANY,
+    SYNC_MANY_HTTP,
     Sizes,
 )
 from homing_bench.receiver import receiver
@@ -56,10 +59,13 @@ class HomingBench:
         """Measure everything; a row that cannot be counted on says why."""
         async with self._channel:
             await self._accept_single()
+            await self._accept_over_http()
             await self._accept_batches()
             await self._execute()
             await self._sync()
+            await self._sync_over_http(SYNC_HTTP, self._sizes.sync, callers=1)
             await self._sync_many()
+            await self._sync_over_http(SYNC_MANY_HTTP, self._sizes.sync_many, callers=32)
             await self._start_idle()
             await self._start_loaded()
             await self._callbacks()
@@ -68,17 +74,32 @@ class HomingBench:
 
     async def _accept_single(self) -> None:
         method, request = f"{_SERVICE}InvokeAsync", rpc.InvokeAsyncRequest(spec=_spec())
+
+        async def load(requests: int) -> Load:
+            return await call_often(self._system.server.target, method, request, requests=requests, callers=64)
+
+        await self._accept(ACCEPT, load)
+
+    async def _accept_over_http(self) -> None:
+        url = f"http://{self._system.server.http}/async-function/{FUNCTION}"
+
+        async def load(requests: int) -> Load:
+            return await post_often(url, PAYLOAD, requests=requests, callers=64, status=202)
+
+        await self._accept(ACCEPT_HTTP, load)
+
+    async def _accept(self, measure: str, make: Callable[[int], Awaitable[Load]]) -> None:
         # What is done for the first time costs more.
-        await call_often(self._system.server.target, method, request, requests=_WARM_UP, callers=64)
+        await make(_WARM_UP)
         self._invoked += _WARM_UP
         requests = self._sizes.accept
         before = await self._gauges()
         meter = CpuMeter(self._system.roles)
-        load = await call_often(self._system.server.target, method, request, requests=requests, callers=64)
+        load = await make(requests)
         cpu = meter.per_operation(requests)
         self._invoked += requests
         missing = _short(requests, _accepted(await self._gauges()) - _accepted(before), "accepted")
-        self._add(ACCEPT, rate(requests, load.seconds), cpu, missing)
+        self._add(measure, rate(requests, load.seconds), cpu, missing)
 
     async def _accept_batches(self) -> None:
         batches = [_batch() for _ in range(self._sizes.accept_batches)]
@@ -131,14 +152,18 @@ class HomingBench:
         await self._call_sync(SYNC_MANY, self._sizes.sync_many, callers=32)
 
     async def _call_sync(self, measure: str, requests: int, *, callers: int) -> None:
+        method, request = f"{_SERVICE}Invoke", rpc.InvokeRequest(spec=_spec())
+        calls = call_often(self._system.server.target, method, request, requests=requests, callers=callers)
+        await self._measure_sync(measure, calls, requests, callers=callers)
+
+    async def _sync_over_http(self, measure: str, requests: int, *, callers: int) -> None:
+        url = f"http://{self._system.server.http}/function/{FUNCTION}"
+        calls = post_often(url, PAYLOAD, requests=requests, callers=callers, status=200)
+        await self._measure_sync(measure, calls, requests, callers=callers)
+
+    async def _measure_sync(self, measure: str, calls: Awaitable[Load], requests: int, *, callers: int) -> None:
         meter = CpuMeter(self._system.roles)
-        load = await call_often(
-            self._system.server.target,
-            f"{_SERVICE}Invoke",
-            rpc.InvokeRequest(spec=_spec()),
-            requests=requests,
-            callers=callers,
-        )
+        load = await calls
         self._invoked += requests
         missing = await self._missing_ends()
         cpu = meter.per_operation(requests)

@@ -6,6 +6,7 @@ import asyncio
 import re
 import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +38,29 @@ async def call_often(target: str, method: str, request: Message, *, requests: in
     :raises LoadError: An answer is missing.
     """
     body = request.SerializeToString()
+    # The frame of gRPC: not compressed, the length, the message.
+    framed = b"\0" + struct.pack(">I", len(body)) + body
+    options = ("--max-concurrent-streams=1", "--header=content-type: application/grpc", "--header=te: trailers")
+    return await _load(f"http://{target}{method}", options, framed, requests=requests, callers=callers, status=200)
+
+
+async def post_often(url: str, body: bytes, *, requests: int, callers: int, status: int) -> Load:
+    """Make the same POST over HTTP/1.1 many times, each caller on a connection of its own, one after the other.
+
+    :param status: What each is answered.
+    :raises LoadError: An answer is missing, or is another one.
+    """
+    options = ("--h1", "--header=content-type: text/plain")
+    return await _load(url, options, body, requests=requests, callers=callers, status=status)
+
+
+async def _load(url: str, options: Sequence[str], body: bytes, *, requests: int, callers: int, status: int) -> Load:
     with tempfile.TemporaryDirectory(prefix="homing-bench-") as name:
         folder = Path(name)
-        # The frame of gRPC: not compressed, the length, the message.
-        (folder / "body").write_bytes(b"\0" + struct.pack(">I", len(body)) + body)
+        (folder / "body").write_bytes(body)
         command = (
-            *("h2load", f"--requests={requests}", f"--clients={callers}", "--max-concurrent-streams=1", "--threads=1"),
-            *(f"--data={folder / 'body'}", f"--log-file={folder / 'log'}"),
-            *("--header=content-type: application/grpc", "--header=te: trailers"),
-            f"http://{target}{method}",
+            *("h2load", f"--requests={requests}", f"--clients={callers}", "--threads=1", *options),
+            *(f"--data={folder / 'body'}", f"--log-file={folder / 'log'}", url),
         )
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -55,6 +70,9 @@ async def call_often(target: str, method: str, request: Message, *, requests: in
         if process.returncode or done is None or int(done[1]) != requests:
             raise LoadError(f"h2load did not get {requests} answers:\n{output}")
         rows = [line.split("\t") for line in (folder / "log").read_text().splitlines()]
+    others = {row[1] for row in rows} - {str(status)}
+    if others:
+        raise LoadError(f"h2load was answered {', '.join(sorted(others))} too")
     starts = [int(row[0]) for row in rows]
     latencies = [int(row[2]) for row in rows]
     ends = [start + latency for start, latency in zip(starts, latencies, strict=True)]

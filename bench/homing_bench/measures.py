@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ACCEPT = "async accepts, one a call, 64 callers"
+ACCEPT_HTTP = "async accepts over HTTP, 64 callers"
 ACCEPT_BATCH = "async accepts, batches of 100"
 EXECUTE = "executions of a backlog, recorded"
 SYNC = "sync calls, 1 caller, p50 / p99"
 SYNC_MANY = "sync calls, 32 callers, p50 / p99"
+SYNC_HTTP = "sync calls over HTTP, 1 caller, p50 / p99"
+SYNC_MANY_HTTP = "sync calls over HTTP, 32 callers, p50 / p99"
 START = "accept to start, idle, p50 / p99"
 START_LOADED = "accept to start, {rate} /s, p50 / p99"
 CALLBACKS = "end to end with callbacks"
