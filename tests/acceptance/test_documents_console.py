@@ -42,6 +42,7 @@ FUNCTIONS = (
     "hello",
     "shout",
     "figlet",
+    "long-task",
     "resize",
     "render",
     "report",

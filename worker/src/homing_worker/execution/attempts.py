@@ -249,6 +249,8 @@ class Attempts:
                     self.result = stream.result
             if reporter is not None:
                 self._services.progress.end(reporter)
+            spec, key = self._dispatch.spec, self._dispatch.invocation_id
+            _log.debug("run_ended", function=spec.function, invocation_id=key, call_id=spec.call_id or key)
         if stream is not None and stream.opened:
             # Whoever reads it has seen the beginning.
             failure = replace(failure, permanent=True)
