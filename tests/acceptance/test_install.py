@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.metadata import Metadata
 
+from support.curl import curl
 from support.documents import ROOT, blocks_of
 from support.processes import Dev
 
@@ -184,19 +185,24 @@ def test_a_program_is_installed_with_no_more_than_it_needs(
 
 
 def test_the_first_example_runs_with_what_the_wheels_install(built: Built, tmp_path: Path) -> None:
-    """`pip install 'homing-cli[dev]'`, `homing dev`, and the first lines of Python in README.md."""
+    """`pip install 'homing-cli[dev]'`, `homing dev app.py`, and the first lines of Python in README.md."""
     environment = built.install("homing-cli[dev]", tmp_path / "environment")
-    example = next(block.text for block in blocks_of(ROOT / "README.md") if block.language == "python")
-    dev = Dev(tmp_path / "data")
+    examples = [block.text for block in blocks_of(ROOT / "README.md") if block.language == "python"]
+    example, app = examples[0], next(text for text in examples if "homing_function" in text)
+    (tmp_path / "app.py").write_text(app, encoding="utf-8")
+    dev = Dev(tmp_path / "data", str(tmp_path / "app.py"))
     dev.python = str(environment.folder / "bin" / "python")
 
     dev.start()
     try:
         (tmp_path / "first.py").write_text(example.replace("localhost:50051", dev.target), encoding="utf-8")
+        dev.wait_for_log("", match=lambda line: "hello is deployed" in str(line["text"]))
+        hello = curl(["http://localhost:8080/function/hello", "-d", "world"], server=dev.http)
         first, second, third = environment.run("python", "-W", "error", tmp_path / "first.py").splitlines()
     finally:
         assert dev.terminate() == 0
 
+    assert hello == b"Hello world, this is attempt 1\n"
     assert first == "LATER IS BETTER"
     assert second.endswith(" NOW IS FINE TOO")
     assert third == "AND TELL ME"

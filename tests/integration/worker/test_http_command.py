@@ -164,6 +164,20 @@ async def test_one_that_heeds_no_sigterm_is_killed_with_what_it_started(tmp_path
     assert not (tmp_path / "stopped").exists()
 
 
+async def test_one_that_listens_no_more_is_found_out(tmp_path: Path) -> None:
+    """It takes the connection of the probe, and one more."""
+    code = (
+        "import os, socket, time\n"
+        "with socket.create_server(('127.0.0.1', int(os.environ['PORT']))) as it: it.accept(), it.accept()\n"
+        "time.sleep(3600)"
+    )
+    async with instance(tmp_path, python(code), stop_grace=0.0) as started, asyncio.timeout(20):
+        assert await started.verify()
+        while await started.verify():
+            pass
+        assert started.alive
+
+
 async def test_its_health_check_says_when_it_is_ready(tmp_path: Path) -> None:
     named = serving(tmp_path, annotations={"com.openfaas.health.http.path": "/_/health"})
     async with instance(tmp_path, named) as started:

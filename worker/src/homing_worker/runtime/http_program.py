@@ -160,8 +160,8 @@ class HttpProgram(Instance):
             raise
 
     async def verify(self) -> bool:
-        """Return whether the program has not ended."""
-        return self.alive
+        """Return whether the program still listens."""
+        return self.alive and await self._listens()
 
     async def kill(self) -> bool:
         """End the program, and what it started, with SIGKILL."""
