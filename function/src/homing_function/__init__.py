@@ -9,13 +9,18 @@
         return f"Hello {name}, this is attempt {ctx.attempt}"
 """
 
-from importlib.metadata import version
-
 from homing_function.context import Context
 from homing_function.declaration import Function, function
 from homing_function.errors import DoNotRetry, InvalidInputError, Violation
 from homing_function.response import Response
 
-__version__ = version("homing-function")
-
 __all__ = ["Context", "DoNotRetry", "Function", "InvalidInputError", "Response", "Violation", "function"]
+
+
+def __getattr__(name: str) -> str:
+    """Return the version, looked up when it is asked for: that takes as long as all else of a start."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 see above
+
+        return version("homing-function")
+    raise AttributeError(f"there is no {name} in {__name__}")

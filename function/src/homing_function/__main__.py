@@ -12,7 +12,6 @@ from pathlib import Path
 from homing_function import logs
 from homing_function.errors import LoadError
 from homing_function.loading import chosen, load
-from homing_function.server import listen, serve
 
 
 def main() -> None:
@@ -47,6 +46,9 @@ def main() -> None:
         function = chosen(functions, asked.function)
     except LoadError as error:
         sys.exit(str(error))
+    # A list is made without what serves, which takes longer to import than all else.
+    from homing_function.server import listen, serve  # noqa: PLC0415
+
     logs.configure(with_call_ids=function.concurrency > 1)
     host, port = os.environ.get("HOST", "0.0.0.0"), os.environ.get("PORT", "8080")  # noqa: S104 as a container does
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import urllib.error
-import urllib.request
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -53,12 +51,14 @@ class Progress:
             while self._newest:
                 said, self._newest = self._newest, {}
                 await asyncio.to_thread(self._post, json.dumps(said).encode())
-        except (OSError, urllib.error.URLError) as error:
+        except OSError as error:
             _log.debug("progress was not reported: %s", error)
         finally:
             self._sending = None
 
     def _post(self, body: bytes) -> None:
+        import urllib.request  # noqa: PLC0415 most calls report nothing, and it would make each start longer
+
         request = urllib.request.Request(  # noqa: S310 its scheme was checked
             self._url, data=body, headers={"Content-Type": "application/json"}
         )
