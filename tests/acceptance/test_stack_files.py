@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import homing_function
 import pytest
+from packaging.requirements import Requirement
 
 from homing import Client
 from support.cli import objects, program
@@ -71,6 +75,51 @@ def test_a_program_is_a_function_in_three_commands(
     assert deployed["revision"] == "2"
     assert ours(dev, "invoke", name, "loud") == b"LOUD"
     ours(dev, "remove", name, "--yes")
+
+
+@pytest.mark.timeout(180)
+def test_a_function_in_python_is_one_in_two_commands(dev: Dev, run: str, base_image: str, folder: Path) -> None:
+    base = python_image(base_image, run, folder)
+    name = f"hello-{run}"
+
+    ours(dev, "new", name, "--lang", "python", "--prefix", "homing-test")
+    ours(dev, "up", "--build-arg", f"BASE={base}")
+    assert ours(dev, "invoke", name, "world") == b"Hello world, this is attempt 1\n"
+
+    handler = folder / name / "handler.py"
+    handler.write_text(handler.read_text().replace("Hello", "Goodbye"))
+    ours(dev, "up", "--build-arg", f"BASE={base}")
+    assert ours(dev, "invoke", name) == b"Goodbye you, this is attempt 1\n"
+    ours(dev, "remove", name, "--yes")
+
+
+def python_image(base: str, run: str, folder: Path) -> str:
+    """Return an image with pip and homing-function, so that nothing is fetched."""
+    place = folder / "python"
+    wanted, found = ["pip", "homing-function"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            distribution = importlib.metadata.distribution(name)
+            wanted += [Requirement(each).name for each in distribution.requires or () if "extra ==" not in each]
+            copy(distribution, place / "site")
+    shutil.copytree(Path(homing_function.__file__).parent, place / "site" / "homing_function", dirs_exist_ok=True)
+    (place / "Dockerfile").write_text(
+        "ARG BASE\nFROM $BASE\nCOPY site /site\nENV PYTHONPATH=/site PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_INDEX=1\n"
+    )
+    tag = f"homing-test-python:{run}"
+    build(place, base=base, tag=tag, label=f"{LABEL}={run}")
+    return tag
+
+
+def copy(distribution: importlib.metadata.Distribution, folder: Path) -> None:
+    """Copy what is installed of a distribution; of one that is editable that is what pip knows it by."""
+    for file in distribution.files or ():
+        if not {"..", "__pycache__"} & set(file.parts):
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(str(distribution.locate_file(file)), target)
 
 
 def watchdog_image(base: str, run: str, folder: Path) -> str:

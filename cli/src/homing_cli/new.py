@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from enum import Enum
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+import homing
 from homing_cli import output
 from homing_cli.options import Json, wants_json
 from homing_cli.stack.entry import with_function
@@ -20,9 +22,15 @@ _SUFFIX: Final = ".template"
 """What the name of each file of a template ends with: they are no code of this package."""
 
 
+_HANDLER: Final = "__handler__"
+_VERSION: Final = "__version__"
+"""What stands in templates for the name of the function in Python, and for the version of homing."""
+
+
 class Lang(Enum):
     """What there are templates for."""
 
+    PYTHON = "python"
     DOCKERFILE = "dockerfile"
 
 
@@ -30,7 +38,9 @@ def new(
     ctx: typer.Context,
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the function, and of its folder.")],
-    lang: Annotated[Lang, typer.Option("--lang", help="dockerfile: any program, run once a call.")],
+    lang: Annotated[
+        Lang, typer.Option("--lang", help="python: a function in Python. dockerfile: any program, run once a call.")
+    ],
     prefix: Annotated[
         str,
         typer.Option(
@@ -49,7 +59,7 @@ def new(
 
     \b
     Examples:
-      homing new hello --lang dockerfile
+      homing new hello --lang python
       homing new long-task --lang dockerfile --prefix me --append stack.yaml
       homing up
     """  # noqa: D301 - click wants the character
@@ -73,7 +83,7 @@ def new(
         except OSError:
             folder.rmdir()
             raise
-        files = [folder / path for path in _write(lang, folder)]
+        files = [folder / path for path in _write(lang, name, folder)]
     except FileExistsError:
         raise StackError(f"{folder} is there already") from None
     except OSError as error:
@@ -101,12 +111,15 @@ def _stack_file(yaml: Path | None, append: Path | None) -> tuple[Path, str]:
     return yaml or Path(DEFAULT_NAMES[0]), ""
 
 
-def _write(lang: Lang, folder: Path) -> list[str]:
+def _write(lang: Lang, name: str, folder: Path) -> list[str]:
     """Write the files of a template into a folder, and return their names."""
     template = resources.files("homing_cli") / "templates" / lang.value
+    handler = name.replace("-", "_")
+    if not handler.isidentifier() or keyword.iskeyword(handler):
+        handler = f"_{handler}"  # which homing_function takes away again
     written = []
     for file in sorted(template.iterdir(), key=lambda each: each.name):
         written.append(file.name.removesuffix(_SUFFIX))
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8").replace(_HANDLER, handler).replace(_VERSION, homing.__version__)
         (folder / written[-1]).write_text(text, encoding="utf-8")
     return written

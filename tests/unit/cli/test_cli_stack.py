@@ -343,7 +343,7 @@ def test_what_new_makes_can_be_built_and_deployed(docker: Path, stack: Path, scr
     stack.unlink()
 
     made = [
-        homing("new", "hello-world", "--lang", "dockerfile", "--prefix", "me/"),
+        homing("new", "hello-world", "--lang", "python", "--prefix", "me/"),
         homing("new", "long-task", "--lang", "dockerfile", "--append", "stack.yaml"),
     ]
     assert [result.exit_code for result in made] == [0, 0], made
@@ -367,6 +367,17 @@ def test_new_tells_programs_what_it_made() -> None:
     assert objects(result.stdout) == [
         {"name": "hello", "image": "hello:latest", "stack": "other.yaml", "files": ["hello/Dockerfile"]}
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "handler"), [("hello", "hello"), ("a-b", "a_b"), ("class", "_class"), ("1st", "_1st"), ("str", "str")]
+)
+def test_a_function_in_python_has_its_name_there_too(name: str, handler: str) -> None:
+    assert homing("new", name, "--lang", "python").exit_code == 0
+
+    text = Path(name, "handler.py").read_text()
+    assert f"def {handler}(text: str, ctx: Context) -> str:" in text
+    compile(text, "handler.py", "exec")
 
 
 @pytest.mark.parametrize(
