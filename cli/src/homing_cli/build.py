@@ -83,13 +83,20 @@ def _build(stack: Stack, build_args: Mapping[str, str], *, json: bool, push: boo
         if function not in wanted:
             complain(f"{function.name} is not built: {'skip_build' if function.skip_build else 'it has no handler'}")
         elif not (Path(function.handler) / "Dockerfile").is_file():
-            raise StackError(f"{function.name} cannot be built: there is no {Path(function.handler) / 'Dockerfile'}")
+            raise StackError(_no_dockerfile(function))
     if not wanted:
         return
     docker.check_engine()
     failed = [each for each in wanted if not _build_one(each, build_args, json=json, push=push)]
     if failed:
         raise typer.Exit(REFUSED)
+
+
+def _no_dockerfile(function: StackFunction) -> str:
+    told = f"{function.name} cannot be built: there is no {Path(function.handler) / 'Dockerfile'}"
+    if function.lang in {"", "dockerfile"}:
+        return told
+    return f"{told}, and templates such as {function.lang} are faas-cli's to build (skip_build leaves it out here)"
 
 
 def _build_one(function: StackFunction, build_args: Mapping[str, str], *, json: bool, push: bool) -> bool:

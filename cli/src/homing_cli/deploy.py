@@ -134,7 +134,7 @@ def deploy(
     """  # noqa: D301 - click wants the character
     if name is None:
         _refuse_all_but(ctx, "yaml", "filter", "regex", "force", "target", "json")
-        stack = load_stack(yaml, filter=filter, regex=regex)
+        stack = load_stack(yaml, filter=filter, regex=regex, otherwise="name a function, or a stack file: -f FILE")
         Rollout.of(ctx, stack, target=target, force=force, json=wants_json(ctx, json=json)).run()
         return
     if yaml is not None or filter is not None or regex is not None:

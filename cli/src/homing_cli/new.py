@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import shlex
 from enum import Enum
 from importlib import resources
 from pathlib import Path
@@ -95,7 +96,8 @@ def new(
         return
     for file in files:
         output.print_line(f"{file} is made")
-    output.print_line(f"{name} is in {stack_file}; homing up builds and deploys it")
+    named = "" if str(stack_file) in DEFAULT_NAMES else f" -f {shlex.quote(str(stack_file))}"
+    output.print_line(f"{name} is in {stack_file}; homing up{named} builds and deploys it")
 
 
 def _stack_file(yaml: Path | None, append: Path | None) -> tuple[Path, str]:

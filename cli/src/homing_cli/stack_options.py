@@ -33,14 +33,21 @@ BuildArgs = Annotated[
 ]
 
 
-def load_stack(path: Path | None, *, filter: str | None, regex: str | None) -> Stack:  # noqa: A002 as the option is
+def load_stack(
+    path: Path | None,
+    *,
+    filter: str | None,  # noqa: A002 as the option is
+    regex: str | None,
+    otherwise: str = "name a stack file, -f FILE",
+) -> Stack:
     """Return what the stack file that is meant says, and tell what of it has no meaning.
 
+    :param otherwise: What to do where no file is named and none is here.
     :raises StackError: There is none, or it breaks a rule.
     """
     found = path or default_file()
     if found is None:
-        raise StackError(f"there is no {' or '.join(DEFAULT_NAMES)} here: name a stack file, -f FILE")
+        raise StackError(f"there is no {' or '.join(DEFAULT_NAMES)} here: {otherwise}")
     stack = read_stack(found, os.environ, Selection(filter=filter, regex=regex))
     for remark in stack.remarks:
         complain(f"{found}: {remark}")

@@ -226,12 +226,19 @@ def test_what_does_not_go_with_a_file_is_told(
     assert names(scripted_server) == []
 
 
-@pytest.mark.parametrize("command", ["deploy", "build", "up"])
-def test_where_there_is_no_file_it_is_told(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("deploy", "name a function, or a stack file: -f FILE"),
+        ("build", "name a stack file, -f FILE"),
+        ("up", "name a stack file, -f FILE"),
+    ],
+)
+def test_where_there_is_no_file_it_is_told(command: str, what: str) -> None:
     result = homing(command)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "homing: there is no stack.yaml or stack.yml here: name a stack file, -f FILE\n"
+    assert result.stderr == f"homing: there is no stack.yaml or stack.yml here: {what}\n"
 
 
 def test_what_has_no_meaning_is_told_and_the_rest_done(stack: Path) -> None:
@@ -338,6 +345,11 @@ def test_a_folder_without_a_dockerfile_is_told_before_anything_is_built(stack: P
     assert result.stderr.splitlines()[-1] == "homing: two cannot be built: there is no two/Dockerfile"
     assert not docker.exists()
 
+    stack.write_text(STACK.replace("lang: dockerfile", "lang: Node20"))
+    result = homing("build", "--filter", "two")
+    assert result.exit_code == 2
+    assert "no two/Dockerfile, and templates such as node20 are faas-cli's to build" in result.stderr
+
 
 def test_what_new_makes_can_be_built_and_deployed(docker: Path, stack: Path, scripted_server: ScriptedServer) -> None:
     stack.unlink()
@@ -361,7 +373,10 @@ def test_what_new_makes_can_be_built_and_deployed(docker: Path, stack: Path, scr
     assert names(scripted_server) == ["hello-world", "long-task"]
 
 
-def test_new_tells_programs_what_it_made() -> None:
+def test_new_tells_people_and_programs_what_it_made() -> None:
+    told = homing("new", "first", "--lang", "dockerfile", "-f", "some other.yaml").stdout.splitlines()
+    assert told[-1] == "first is in some other.yaml; homing up -f 'some other.yaml' builds and deploys it"
+
     result = homing("new", "hello", "--lang", "dockerfile", "-f", "other.yaml", "--json")
 
     assert objects(result.stdout) == [

@@ -41,6 +41,8 @@ class StackFunction:
 
     name: str
     image: str
+    lang: str = ""
+    """The template that `faas-cli` builds it with; `dockerfile` for a folder with a Dockerfile of its own."""
     handler: str = ""
     """The folder that it is built from; empty where there is none."""
     skip_build: bool = False
@@ -120,6 +122,7 @@ def _function(name: str, value: Any, remarks: list[str]) -> StackFunction:
     return StackFunction(
         name=name,
         image=keys.text("image"),
+        lang=keys.text("lang").lower(),
         handler=keys.text("handler"),
         skip_build=keys.flag("skip_build", default=False),
         build_args=keys.pairs("build_args"),
