@@ -39,6 +39,7 @@ NOT_RUN = {
 }
 """Commands that are not run but whose options are looked up, and why."""
 FUNCTIONS = (
+    "greet",
     "hello",
     "shout",
     "figlet",
@@ -134,8 +135,9 @@ def run_homing(place: Place, command: Program, piped: bytes | None) -> bytes:
     if result.exit_code == 2 and "--yes" in result.stderr:
         result = homing(*words, "--yes")  # in place of a `y` that is typed on a terminal
     assert result.exit_code == 0, f"{command}: {result.output}"
-    if words[0] in {"deploy", "pause", "scale", "remove"} and words[1] != "-f":
-        place.restore(words[1])
+    if words[0] in {"deploy", "pause", "scale", "remove"}:
+        for name in FUNCTIONS if words[1] == "-f" else words[1:2]:
+            place.restore(name)
     return result.stdout_bytes
 
 

@@ -6,12 +6,13 @@ import importlib.metadata
 import secrets
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
-import homing_function
 import pytest
 from packaging.requirements import Requirement
 
+import homing_function
 from homing import Client
 from support.cli import objects, program
 from support.docker import LABEL, ROOT, FunctionImages, build, remove_by_label
@@ -148,8 +149,8 @@ def test_several_functions_of_a_file_are_deployed_as_it_says(
           figlet:
             image: ${{FIGLET:-nowhere}}
             limits: {{memory: 128Mi, cpu: 500m}}
-            labels: {{team: red, canary: true}}
-            annotations: {{note: as it is}}
+            labels: {{team: red, com.openfaas.scale.max: 7}}
+            annotations: {{note: as it is, com.openfaas.retry.attempts: 5, dev.homing.attempt-timeout: 10m}}
           count:
             image: {function_images.long_task}
             fprocess: wc -c
@@ -173,11 +174,14 @@ def test_several_functions_of_a_file_are_deployed_as_it_says(
     with Client(dev.target, timeout=PATIENCE) as client:
         figlet = client.functions.get("figlet")
         assert (figlet.limits.memory_bytes, figlet.limits.cpu_millis) == (128 * 2**20, 500)
-        assert (figlet.labels, figlet.annotations) == ({"team": "red", "canary": "true"}, {"note": "as it is"})
+        assert figlet.annotations["note"] == "as it is"
+        assert (figlet.max_instances, figlet.attempt_timeout) == (7, timedelta(minutes=10))
+        assert figlet.retry_policy is not None
+        assert figlet.retry_policy.max_attempts == 5
         calls = [client.invoke_async(name, "four") for name in ("count", "shout")]
         assert [call.result().text.strip() for call in calls] == ["4", "FOUR"]
         # The file is the whole of a function: what another deployment said besides is gone.
-        client.functions.update("figlet", max_instances=9, labels={"other": "x"})
+        client.functions.update("figlet", max_instances=9, concurrency=3, labels={"other": "x"})
         ours(dev, "deploy", "--filter", "fig*")
-        assert client.functions.get("figlet").labels == {"team": "red", "canary": "true"}
-        assert client.functions.get("figlet").max_instances != 9
+        again = client.functions.get("figlet")
+        assert (again.labels, again.max_instances, again.concurrency) == (figlet.labels, 7, figlet.concurrency)
