@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +14,19 @@ from homing import Client, InvocationState, NotFoundError
 from support import served
 from support.docker import ROOT
 from support.fixtures import running_cluster
-from support.processes import Cluster, Dev
+from support.processes import Cluster, Dev, Server
 
 CALLS = 40
 COUNTDOWN = [sys.executable, "-m", "homing_function", str(ROOT / "examples" / "countdown" / "app.py")]
 
 
 @pytest.fixture(scope="module", params=["dev", "rabbitmq"])
-def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("system")
     if request.param == "dev":
         dev = Dev(folder)
         dev.start()
-        with Client(dev.target, timeout=60) as client:
-            client.functions.deploy(name="site", http_command=[sys.executable, served.__file__], max_instances=2)
-            yield client
+        yield dev
         assert dev.terminate() == 0
         return
     node = request.getfixturevalue("rabbit_node")
@@ -35,10 +35,16 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         cluster.start_server()
         cluster.start_worker()
         cluster.start_worker()
-        with cluster.client(timeout=60) as client:
-            client.functions.deploy(name="site", http_command=[sys.executable, served.__file__], max_instances=2)
-            yield client
+        yield cluster.server
     node.leave_vhost(url)
+
+
+@pytest.fixture(scope="module")
+def system(server: Server) -> Iterator[Client]:
+    with Client(server.target, timeout=60) as client:
+        client.functions.deploy(name="site", http_command=[sys.executable, served.__file__], max_instances=2)
+        client.functions.deploy(name="countdown", http_command=COUNTDOWN, concurrency=50)
+        yield client
 
 
 def test_calls_now_and_later_are_served_by_a_few_processes(system: Client, request: pytest.FixtureRequest) -> None:
@@ -65,7 +71,6 @@ def test_one_that_is_stopped_ends_and_others_go_on(system: Client) -> None:
 
 
 def test_what_it_says_of_its_progress_and_writes_is_on_the_record(system: Client) -> None:
-    system.functions.deploy(name="countdown", http_command=COUNTDOWN, concurrency=50)
     call = system.invoke_async("countdown", {"start": 3, "seconds": 0.01})
     record = call.wait(timeout=60)
 
@@ -75,8 +80,16 @@ def test_what_it_says_of_its_progress_and_writes_is_on_the_record(system: Client
     assert (record.progress.percent, record.progress.text) == (100.0, "0 to go")
 
 
+def test_what_a_generator_yields_reaches_a_caller_by_http_as_it_comes(system: Client, server: Server) -> None:
+    connection = http.client.HTTPConnection(server.http, timeout=60)
+    with contextlib.closing(connection):
+        # The next item is ten minutes away.
+        connection.request("POST", "/function/countdown", b'{"start": 2, "seconds": 600}')
+        answer = connection.getresponse()
+        assert (answer.status, answer.readline()) == (200, b"2\n")
+
+
 def test_a_field_that_does_not_fit_is_refused_once(system: Client) -> None:
-    system.functions.deploy(name="countdown", http_command=COUNTDOWN, concurrency=50)
     record = system.invoke_async("countdown", {"start": "many"}).wait(timeout=60)
 
     assert (record.state, len(record.attempts)) == (InvocationState.FAILED, 1)
