@@ -215,6 +215,23 @@ def test_what_one_takes_the_other_takes(name: str, fake: Client, dev: Client) ->
     assert seen[0][:2] == (InvocationState.SUCCEEDED, b"hello")
 
 
+def test_streams_are_the_same(fake: Client, dev: Client) -> None:
+    large = b"x" * 300_000
+    seen = []
+    for client in (fake, dev):
+        with client.invoke_stream("cat", large, headers={"X-One": "1"}, path="/a") as stream:
+            body = b"".join(stream)
+        assert stream.invocation is not None
+        assert stream.invocation.id == stream.invocation_id
+        failed = outcome(lambda client: client.invoke_stream("nobody").__enter__(), client)
+        bad = outcome(lambda client: client.invoke_stream("cat", labels={"x" * 64: "x"}).__enter__(), client)
+        with pytest.raises(homing.FunctionError) as raised, client.invoke_stream("broken"):
+            pytest.fail("it has no answer")
+        seen.append((stream.status_code, body, stream.invocation.state, failed, bad, raised.value.invocation.state))
+    assert seen[0] == seen[1]
+    assert seen[0][:3] == (200, large, InvocationState.SUCCEEDED)
+
+
 def test_deliveries_are_what_receivers_get(dev: Client) -> None:
     """What the fake keeps is what a real receiver got, but for what differs between any two invocations."""
     with FakeServer() as server, Client(server.target) as client, receiver(statuses=[200]) as (url, received):

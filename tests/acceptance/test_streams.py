@@ -431,6 +431,28 @@ def test_a_command_that_fails_soon_is_tried_again(house: House) -> None:
     assert stream.invocation.attempt_count == 2
 
 
+def test_where_the_server_cannot_be_reached_by_the_worker_the_answer_comes_whole(cluster: Cluster) -> None:
+    cluster.start_server(HOMING_DATA_URL="http://127.0.0.1:1")
+    worker = cluster.start_worker()
+    client = cluster.client(timeout=PATIENCE)
+
+    def answer(call: Exchange) -> None:
+        call.chunked(EVENTS)
+        call.chunk(b"one")
+        worker.wait_for_log("answer_not_streamed")
+        call.chunk(b"two")
+        call.end()
+
+    with running_source() as source:
+        source.answers["/"] = answer
+        client.functions.deploy(name="source", url=source.url)
+        with client.invoke_stream("source") as stream:
+            assert list(stream) == [b"onetwo"]
+    assert stream.invocation is not None
+    assert stream.invocation.result is not None
+    assert stream.invocation.result.streamed_size == 0
+
+
 def test_the_answer_of_a_container_is_passed_on_and_its_reader_may_leave(
     broker_url: str, tmp_path: Path, odd_image: str
 ) -> None:

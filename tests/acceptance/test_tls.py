@@ -101,6 +101,10 @@ def test_clients_and_workers_show_certificates_where_the_server_wants_them(
     client = cluster.client(tls_ca=authority.ca, tls_cert=mine.cert, tls_key=mine.key)
     client.functions.deploy(name="echo", command=["cat"])
     assert client.invoke_async("echo", LARGE).result(timeout=60).data == LARGE
+    # What is passed on as it comes goes there as well: it is more than would be kept of others.
+    client.functions.deploy(name="zeros", command=["head", "-c", "70000000", "/dev/zero"])
+    with client.invoke_stream("zeros") as stream:
+        assert sum(map(len, stream)) == 70_000_000
     # The server itself, by the name that deliveries know it by; it serves nothing there.
     call = client.invoke_async("echo", "x", callback_url="http://gateway:8080/nothing")
     assert first_attempt(call).status_code == 404

@@ -185,17 +185,23 @@ async def test_one_that_breaks_off_ends_as_its_worker_says(bench: Bench) -> None
     assert not bench.announced
 
 
-async def test_one_that_breaks_off_without_a_word_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+async def test_one_of_whose_end_its_worker_says_nothing_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, whole: bool
+) -> None:
     monkeypatch.setattr(answer_stream, "_END_SECONDS", 0.05)
     caller = await called(bench)
     worker = Worker(bench, caller.id)
     worker.send(framed() + b"one")
-    worker.break_off()
+    if whole:
+        worker.finish()
+    else:
+        worker.break_off()
     with pytest.raises(ApiError) as raised:
         await caller.task
     assert (raised.value.code, raised.value.reason) == (Code.UNAVAILABLE, "WORKER_LOST")
-    with pytest.raises(ConnectionResetError):
-        await worker.done
+    await asyncio.wait({worker.done})
+    assert isinstance(worker.done.exception(), ConnectionResetError) is not whole
 
 
 async def test_a_lost_connection_ends_what_streams(bench: Bench) -> None:

@@ -25,7 +25,7 @@ PART_BYTES: Final = 64 * KIB
 _LENGTH_BYTES: Final = 4
 _MAX_HEAD_BYTES: Final = 2 * MAX_ANSWER_HEADER_SIZE
 _END_SECONDS: Final = 5.0
-"""So long after a stream broke off the worker may say why; else it is taken for lost."""
+"""So long after a stream was over the worker may take to say how the call ended; else it is taken for lost."""
 
 
 class NobodyWaitsError(Exception):
@@ -103,10 +103,11 @@ class AnswerStream:
         while part := await self._take():
             yield part
         try:
-            async with asyncio.timeout(_END_SECONDS if self._broke_off else None):
+            async with asyncio.timeout(_END_SECONDS):
                 self.ended = await asyncio.shield(self._ending)
         except TimeoutError:
-            message = "the answer broke off, and its worker does not say why"
+            what = "broke off" if self._broke_off else "is over"
+            message = f"the answer {what}, and its worker does not say how the invocation ended"
             raise unavailable(ErrorReason.WORKER_LOST, message) from None
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> None:
