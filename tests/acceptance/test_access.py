@@ -50,6 +50,7 @@ from homing.v1 import (
     InvocationSpec,
     InvokeAsyncRequest,
     InvokeRequest,
+    InvokeStreamRequest,
     ListDeadLettersRequest,
     ListFunctionsRequest,
     ListInvocationsRequest,

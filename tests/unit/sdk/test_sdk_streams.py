@@ -151,3 +151,24 @@ def test_the_fake_server_streams(size: int) -> None:
         server.function("broken").fails(400, "no")
         with pytest.raises(homing.FunctionError, match="400"), client.invoke_stream("broken"):
             pytest.fail("it failed")
+
+
+def test_a_fake_function_streams_as_it_is_told() -> None:
+    with FakeServer() as server, Client(server.target) as client:
+        server.function("chat").streams("one", b"two", headers={"X-A": "1"})
+        with client.invoke_stream("chat") as answer:
+            assert (answer.content_type, answer.headers["x-a"]) == ("text/event-stream", "1")
+            assert list(answer) == [b"one", b"two"]
+        assert client.invoke("chat").text == "onetwo"
+
+        server.function("chat").streams("one", breaks_off=True)
+        read: list[bytes] = []
+        with client.invoke_stream("chat") as answer, pytest.raises(homing.FunctionError, match="CONNECTION_LOST"):
+            read.extend(answer)
+        assert read == [b"one"]
+        with pytest.raises(homing.FunctionError) as raised:
+            client.invoke("chat")
+        assert raised.value.result is not None
+        assert (raised.value.result.cut, raised.value.invocation.attempt_count) == (True, 1)
+        with pytest.raises(TypeError):
+            server.function("chat").streams(1)  # type: ignore[arg-type]  # as somebody may

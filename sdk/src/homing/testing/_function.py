@@ -91,6 +91,8 @@ class Step:
     content_type: str | None = None
     retry: bool = True
     timed_out: bool = False
+    parts: Sequence[bytes] = ()
+    broke_off: bool = False
     times: int | None = None
 
 
@@ -103,6 +105,14 @@ class Outcome:
     headers: HeaderValues
     retry: bool
     timed_out: bool
+    parts: Sequence[bytes]
+    """What a caller is passed of it one by one; empty where nobody said how it comes."""
+    broke_off: bool
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is a success."""
+        return 200 <= self.status < 300 and not self.broke_off
 
 
 class FakeFunction:
@@ -178,6 +188,36 @@ class FakeFunction:
         _encode(value, None)
         return self._then(Step(answer=lambda _: value, status=status, retry=retry, times=times))
 
+    def streams(
+        self,
+        *parts: str | bytes,
+        content_type: str = "text/event-stream",
+        headers: HeaderValues | None = None,
+        breaks_off: bool = False,
+        times: int | None = None,
+    ) -> FakeFunction:
+        """Answer bit by bit: a caller of ``invoke_stream`` gets these chunks, others the whole.
+
+        :param breaks_off: Whether it fails after them, for good.
+        :param times: For how many attempts.
+        :raises TypeError: A part is neither str nor bytes, or the headers are none.
+        """
+        chunks = [_encode(part, content_type).data for part in parts if isinstance(part, str | bytes)]
+        if len(chunks) < len(parts):
+            raise TypeError("parts must be str or bytes")
+        header_messages("headers", headers)
+        return self._then(
+            Step(
+                answer=lambda _: b"".join(chunks),
+                headers=headers or {},
+                content_type=content_type,
+                retry=not breaks_off,
+                parts=chunks,
+                broke_off=breaks_off,
+                times=times,
+            )
+        )
+
     def times_out(self, *, times: int | None = None) -> FakeFunction:
         """Run past the attempt time-out, without taking that long."""
         return self._then(Step(answer=lambda _: None, status=0, timed_out=True, times=times))
@@ -206,7 +246,15 @@ class FakeFunction:
             payload = _encode(step.answer(replace(call, attempt=attempt)), step.content_type)
         except Exception as error:  # noqa: BLE001 - a function that fails is no fault of the server
             status, payload = 500, _encode(f"{type(error).__name__}: {error}", None)
-        return Outcome(status=status, payload=payload, headers=step.headers, retry=retry, timed_out=step.timed_out)
+        return Outcome(
+            status=status,
+            payload=payload,
+            headers=step.headers,
+            retry=retry,
+            timed_out=step.timed_out,
+            parts=step.parts,
+            broke_off=step.broke_off,
+        )
 
     def _then(self, step: Step) -> FakeFunction:
         if step.times is not None and check.integer("times", step.times) < 1:

@@ -49,7 +49,8 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
                 message="the deadline passed while the invocation ran; it may still end",
                 metadata={"invocation": ended.id},
             )
-        if ended.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED:
+        chunks = self._store.parts.get(ended.id)
+        if ended.state == invocation_pb2.INVOCATION_STATE_SUCCEEDED or chunks:
             result = ended.result
             head = api.InvokeStreamResponse.Head(
                 status_code=result.status_code,
@@ -58,7 +59,7 @@ class Invocations(invocation_service_pb2_grpc.InvocationServiceServicer):
                 invocation_id=ended.id,
             )
             yield api.InvokeStreamResponse(head=head)
-            for part in self._parts(result.payload):
+            for part in chunks or self._parts(result.payload):
                 yield api.InvokeStreamResponse(data=part)
             result.payload.ClearField("data")
         yield api.InvokeStreamResponse(invocation=ended)

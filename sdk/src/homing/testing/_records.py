@@ -151,15 +151,16 @@ def add_attempt(record: Invocation, number: int, outcome: Outcome) -> None:
         attempt.failure.CopyFrom(
             invocation_pb2.Failure(reason="ATTEMPT_TIMEOUT", message="it ran past its time-out", retryable=True)
         )
-    elif 200 <= outcome.status < 300:
+    elif outcome.succeeded:
         attempt.outcome = invocation_pb2.ATTEMPT_OUTCOME_SUCCEEDED
     else:
         attempt.outcome = invocation_pb2.ATTEMPT_OUTCOME_FAILED
-        attempt.failure.CopyFrom(
-            invocation_pb2.Failure(
-                reason="HTTP_STATUS", message=f"it answered {outcome.status}", retryable=outcome.retry
-            )
+        reason, message = (
+            ("CONNECTION_LOST", "the answer broke off")
+            if outcome.broke_off
+            else ("HTTP_STATUS", f"it answered {outcome.status}")
         )
+        attempt.failure.CopyFrom(invocation_pb2.Failure(reason=reason, message=message, retryable=outcome.retry))
 
 
 def _attempt(record: Invocation, number: int) -> Attempt:

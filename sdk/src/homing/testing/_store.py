@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -52,6 +52,8 @@ class Store:
         self.calls: list[FakeCall] = []
         self.deliveries: list[FakeDelivery] = []
         self.bodies = Bodies()
+        self.parts: dict[str, Sequence[bytes]] = {}
+        """By invocation, how its answer comes; empty where nobody said it."""
         self.dead: dict[str, Invocation] = {}
         """The records of asynchronous invocations that came to nothing, until they are redriven or purged."""
         self._requests: dict[str, str] = {}
@@ -103,7 +105,7 @@ class Store:
                 if record.state in ENDS:  # it was stopped meanwhile
                     return
                 add_attempt(record, number, outcome)
-                if 200 <= outcome.status < 300 or not again or number >= allowed:
+                if outcome.succeeded or not again or number >= allowed:
                     self._end(record, outcome)
                     return
                 self._changed(record)
@@ -254,8 +256,10 @@ class Store:
             record.result.status_code = outcome.status
             record.result.headers.extend(header_messages("headers", outcome.headers))
             record.result.payload.CopyFrom(outcome.payload)
+            record.result.cut = outcome.broke_off
             self.bodies.set_aside(record.result.payload)
-        if 200 <= outcome.status < 300:
+            self.parts[record.id] = outcome.parts
+        if outcome.succeeded:
             self._finish(record, invocation_pb2.INVOCATION_STATE_SUCCEEDED)
             return
         record.failure.CopyFrom(record.attempts[-1].failure)
