@@ -50,7 +50,6 @@ from homing.v1 import (
     InvocationSpec,
     InvokeAsyncRequest,
     InvokeRequest,
-    InvokeStreamRequest,
     ListDeadLettersRequest,
     ListFunctionsRequest,
     ListInvocationsRequest,

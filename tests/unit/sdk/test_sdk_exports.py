@@ -270,3 +270,21 @@ print(*sorted(loaded - sys.stdlib_module_names - {"homing"}))
         ["google", "tenacity"],
         ["google", "tenacity", "typing_extensions"],
     )
+
+
+def test_all_messages_of_requests_and_answers_are_named_by_the_package() -> None:
+    services = [
+        service
+        for name in sys.modules
+        if re.fullmatch(r"homing\.v1\.\w+_service_pb2", name)
+        for service in sys.modules[name].DESCRIPTOR.services_by_name.values()
+    ]
+    messages = {
+        kind.name
+        for service in services
+        for method in service.methods
+        for kind in (method.input_type, method.output_type)
+    }
+
+    assert len(services) == 8
+    assert messages - set(homing.v1.__all__) == set()
