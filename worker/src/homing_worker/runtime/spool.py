@@ -90,6 +90,8 @@ class Spools:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._opening: set[asyncio.Future[Spool]] = set()
+        """Those that threads make: who asked for one may have been cancelled since."""
         self._open: list[Spool] = []
 
     async def __aenter__(self) -> Self:
@@ -98,21 +100,29 @@ class Spools:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._open:
-            await asyncio.shield(asyncio.to_thread(self._close))
+        if self._opening or self._open:
+            await asyncio.shield(self._close())
 
     async def open(self) -> Spool:
         """Return a new spool.
 
         :raises SpoolError: The file could not be made.
         """
-        spool = await _run(Spool, self._folder)
-        self._open.append(spool)
-        return spool
+        opening = asyncio.ensure_future(_run(Spool, self._folder))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opened)
+        return await asyncio.shield(opening)
 
-    def _close(self) -> None:
+    def _opened(self, opening: asyncio.Future[Spool]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled() and opening.exception() is None:
+            self._open.append(opening.result())
+
+    async def _close(self) -> None:
+        if self._opening:
+            await asyncio.wait(self._opening)
         for spool in self._open:
-            spool.close()
+            await asyncio.to_thread(spool.close)
 
 
 async def _run(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
