@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from homing_core.guard import GATEWAY, ForbiddenTargetError, read_target
 NAMESPACE: Final = "openfaas-fn"
 """The namespace that all functions are in: a name may bear it, and no other."""
 
-_TARGET: Final = re.compile(r"/(?:async-)?function/([^/?]+)(/.*)?", re.DOTALL)
+_KINDS: Final = frozenset({"function", "async-function"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,13 +27,15 @@ class FunctionTarget:
 
 def target_of(path: str) -> FunctionTarget | None:
     """Return what a path names; None where that can be no function."""
-    found = _TARGET.fullmatch(path)
-    if found is None:
+    root, _, kind_and_rest = path.partition("/")
+    kind, _, named = kind_and_rest.partition("/")
+    if root or kind not in _KINDS:
         return None
-    name, dot, namespace = found[1].partition(".")
+    name, slash, rest = named.partition("/")
+    name, dot, namespace = name.partition(".")
     if (dot and namespace != NAMESPACE) or not limits.FUNCTION_NAME.fullmatch(name):
         return None
-    return FunctionTarget(function=name, path=found[2] or "")
+    return FunctionTarget(function=name, path=slash + rest)
 
 
 def own_target(url: str) -> FunctionTarget | None:

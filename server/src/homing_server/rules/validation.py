@@ -37,6 +37,7 @@ _RESERVED_HEADERS = frozenset(
         "x-start-time",
     }
 )
+_BREAK = re.compile(r"[\r\n\0]")
 _CALL_ID = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINES = str.maketrans(dict.fromkeys("\t\n\r"))
@@ -140,14 +141,15 @@ class Checks:
             self.add(field, f"must have at most {limits.MAX_HEADERS_SIZE} bytes in all, have {size}")
         for index, header in enumerate(headers):
             name, value = header.name, header.value
+            lower = name.lower()
             if not _HEADER_NAME.fullmatch(name):
                 self.add(f"{field}[{index}].name", f"{shown(name)} is not a valid header name")
-            elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("x-homing-"):
+            elif lower in _RESERVED_HEADERS or lower.startswith("x-homing-"):
                 self.add(f"{field}[{index}].name", f"{shown(name)} is set by homing itself")
-            elif name.lower() == "proxy":
+            elif lower == "proxy":
                 rule = f"{shown(name)} is not passed on: functions would take it for their own proxy"
                 self.add(f"{field}[{index}].name", rule)
-            if any(character in value for character in "\r\n\0"):
+            if _BREAK.search(value):
                 self.add(f"{field}[{index}].value", "must not have line breaks or NUL in it")
 
     def labels(self, field: str, labels: Mapping[str, str]) -> None:
