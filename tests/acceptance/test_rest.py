@@ -130,6 +130,19 @@ def test_a_call_that_waits_for_too_long_says_its_id(door: Door) -> None:
     assert error["details"][0]["metadata"]["invocation"]
 
 
+def test_a_client_that_goes_away_stops_what_it_waited_for(door: Door) -> None:
+    door.done(door.ask("PUT", "functions/left", {"command": {"args": ["sleep", "60"]}}))
+    with door.events("results:watch?filter.functions=left&includeTransitions=true") as events:
+        assert next(events)["event"] == "bookmark"
+        connection = http.client.HTTPConnection(door.server.http, timeout=PATIENCE)
+        connection.request("POST", "/v1/functions/left:invoke", b"{}", dict(JSON))
+        changes = (json.loads(event["data"])["invocation"] for event in events if event["event"] == "invocation")
+        running = next(change for change in changes if change["state"] == "INVOCATION_STATE_RUNNING")
+        connection.close()
+        ended = next(change for change in changes if "endTime" in change)
+    assert (ended["id"], ended["state"]) == (running["id"], "INVOCATION_STATE_STOPPED")
+
+
 def test_an_answer_comes_as_lines_while_it_is_made(door: Door) -> None:
     reply = door.ask("POST", "functions/upper:invokeStream", {"payload": {"data": "aGVsbG8="}})
     assert reply.status == 200
