@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
@@ -283,7 +283,7 @@ def test_every_request_of_every_method_can_be_asked_for(name: str) -> None:
     service, readers = Service(), Readers()
     rest = Rest(service, Serving(Calls(), Refusals()), readers)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         request=messages(method.input_type),
         value=st.text(st.characters(codec="utf-8"), min_size=1, max_size=5),
@@ -336,7 +336,7 @@ def test_whatever_is_sent_is_answered_and_never_as_a_fault_of_the_server(name: s
         st.characters(min_codepoint=0x21, max_codepoint=0xFF), max_size=12
     )
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(body=body, query=query, value=st.text(st.characters(codec="utf-8"), max_size=5))
     def check(body: bytes, query: str, value: str) -> None:
         target = f"{target_of(route, *[value] * len(route.variables))}?{query}"
