@@ -9,10 +9,11 @@ from yarl import URL
 from homing.v1 import invocation_pb2 as api
 from homing_core.envelope import duration_of, envelope_body, function_status
 from homing_core.guard import GATEWAY, Target, read_target
+from homing_core.header_names import NOT_PASSED_ON
 from homing_core.wire.v1 import DeliveryMessage
 from homing_worker.execution.request import USER_AGENT
 from homing_worker.metrics import state_name
-from homing_worker.runtime.headers import NOT_PASSED_ON, Headers, overridden, pairs
+from homing_worker.runtime.headers import Headers, overridden, pairs
 
 _SIGNED: Final = "webhook-"
 """Headers that begin so are the signature's alone."""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
+from homing_core.header_names import NOT_PASSED_ON
 from homing_worker import __version__
 from homing_worker.execution.dispatch import Dispatch
 from homing_worker.reporting.progress import PROGRESS_HEADER
-from homing_worker.runtime.headers import NOT_PASSED_ON, Headers, overridden, pairs
+from homing_worker.runtime.headers import Headers, overridden, pairs
 
 USER_AGENT: Final = f"homing-worker/{__version__}"
 

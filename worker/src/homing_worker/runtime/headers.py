@@ -7,28 +7,10 @@ from typing import Final
 
 from homing.v1.payload_pb2 import Header
 from homing_core import limits
+from homing_core.header_names import HOP_BY_HOP
 
 Headers = Sequence[tuple[str, str]]
 """Each header of a message by itself, in order."""
-
-HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Headers that belong to one connection and not to the message."""
-
-NOT_PASSED_ON: Final = HOP_BY_HOP | {"content-length", "expect", "host", "proxy"}
-"""Headers that a request never takes from elsewhere. Programs behind CGI or a watchdog take ``Proxy`` for the proxy
-that they are to use (httpoxy), and a server that does not know ``Expect`` never says that it may go on."""
 
 _DROPPED: Final = HOP_BY_HOP | {"content-length"}
 

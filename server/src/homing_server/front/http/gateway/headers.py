@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from homing_core.header_names import HOP_BY_HOP, NOT_PASSED_ON
 from homing_server.front.http.authorization import shown_key
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
@@ -15,20 +16,7 @@ HOMING: Final = "x-homing-"
 _OPTIONS: Final = (HOMING, "x-fc-")
 _KEY: Final = re.compile(r"hk_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_NOT_PASSED_ON: Final = _HOP_BY_HOP | {"content-length", "expect", "host", "proxy", "traceparent", "x-start-time"}
+_NOT_PASSED_ON: Final = NOT_PASSED_ON | {"traceparent", "x-start-time"}
 """What no function gets from a client: what belongs to the connection, and what homing says itself."""
 _FIELDS: Final = {"content-type": "content_type", "host": "host", "x-call-id": "call_id", "traceparent": "traceparent"}
 _ALSO_READ: Final = frozenset({"x-callback-url", "idempotency-key", "prefer"})
@@ -100,7 +88,7 @@ def returned(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [
         (name.encode("latin-1", "replace"), value.encode("utf-8"))
         for name, value in headers
-        if name not in _HOP_BY_HOP and name not in _REPLACED
+        if name not in HOP_BY_HOP and name not in _REPLACED
     ]
 
 
