@@ -100,8 +100,13 @@ def test_everything_else_may_be_named() -> None:
 @pytest.mark.parametrize("field", SETTABLE)
 def test_a_field_that_is_named_is_set_and_the_others_stay(field: str) -> None:
     bare = Function(name="resize")
-    if field in {"command", "url"}:
-        other = Function(command=function_pb2.Command(args=["cat"])) if field == "command" else Function(url="http://x")
+    program = function_pb2.Command(args=["cat"])
+    sources = {
+        "command": Function(command=program),
+        "http_command": Function(http_command=program),
+        "url": Function(url="http://x"),
+    }
+    if other := sources.get(field):
         assert with_mask(EVERY, other, field) == changed(EVERY, **{field: getattr(other, field)})
     else:
         assert with_mask(bare, EVERY, field) == changed(bare, **{field: getattr(EVERY, field)})
@@ -126,7 +131,7 @@ def test_of_maps_lists_and_messages_the_whole_is_set() -> None:
 
 def test_a_source_takes_the_place_of_another() -> None:
     command = Function(command=function_pb2.Command(args=["cat"]))
-    for paths in (["command"], ["image", "command", "url"], ["command", "image"]):
+    for paths in (["command"], ["image", "command", "http_command", "url"], ["command", "image"]):
         function = with_mask(EVERY, command, *paths)
         assert function.WhichOneof("source") == "command"
     assert with_mask(EVERY, command, "url").image == "resize:1", "another source was not named"
