@@ -7,7 +7,7 @@ the caller has taken this one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -43,20 +43,20 @@ class BadStreamError(Exception):
 class AnswerStream:
     """The answer of one call. It has a head, parts and an end, to be asked for in this order."""
 
-    def __init__(self, ending: asyncio.Task[api.Invocation], blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, *, on_head: Callable[[], None]) -> None:
         """Prepare to pass an answer on.
 
-        :param ending: Waits for the end of the call.
         :param blobs: Where an answer is that came whole and is large.
+        :param on_head: Called once a worker has begun to stream: :meth:`follow` is to be called then.
         """
-        self.head: StreamHead | None = None
-        """What comes before the body, once :meth:`begin` has returned; None where the call ended without an answer."""
         self.ended: api.Invocation | None = None
         """The ended invocation, as its record has it: once all parts were taken; at once where the answer came whole.
 
         A body that was streamed is cut there, which its result says."""
-        self._ending = ending
         self._blobs = blobs
+        self._on_head = on_head
+        self._head: StreamHead | None = None
+        self._ending: asyncio.Task[api.Invocation] | None = None
         self._part = b""
         self._over = False
         """Whether the worker streams nothing more."""
@@ -64,7 +64,13 @@ class AnswerStream:
         self._sender: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        ending.add_done_callback(lambda _: self._news.set())
+
+    @property
+    def head(self) -> StreamHead | None:
+        """What comes before the body; None where the call ended without an answer."""
+        if self._head is None and self.ended is not None and self.ended.HasField("result"):
+            self._head = _head_of(self.ended.result)
+        return self._head
 
     @property
     def invocation(self) -> api.Invocation:
@@ -77,17 +83,17 @@ class AnswerStream:
         """Whether a worker streams it, or has: the call is not made again, and its caller's deadline counts no more."""
         return self._sender is not None
 
-    async def begin(self) -> None:
-        """Wait until the head is known, or that there is none.
+    def come_whole(self, ended: api.Invocation) -> None:
+        """Take the answer of a call that has ended before any of it was streamed."""
+        self.ended = ended
 
-        :raises ApiError: The call failed.
+    def follow(self, ending: asyncio.Task[api.Invocation]) -> None:
+        """Pass the answer on until its call has ended.
+
+        :param ending: Waits for that.
         """
-        while self.head is None and not self._ending.done():
-            await self._wait()
-        if self.head is None:
-            self.ended = await self._ending
-            if self.ended.HasField("result"):
-                self.head = _head_of(self.ended.result)
+        self._ending = ending
+        ending.add_done_callback(lambda _: self._news.set())
 
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes, and then set :attr:`ended`.
@@ -100,7 +106,8 @@ class AnswerStream:
             async for part in self._stored(self.ended.result.payload):
                 yield part
             return
-        while part := await self._take():
+        assert self._ending is not None, "it is followed"
+        while part := await self._take(self._ending):
             yield part
         try:
             async with asyncio.timeout(_END_SECONDS):
@@ -118,7 +125,7 @@ class AnswerStream:
         :raises ReaderGoneError: The caller goes away meanwhile.
         :raises BadStreamError: It is no answer.
         """
-        if self._sender is not None or self._ending.done():
+        if self._sender is not None or self.ended is not None:
             raise NobodyWaitsError
         self._sender = asyncio.ensure_future(self._receive(chunks))
         try:
@@ -150,7 +157,7 @@ class AnswerStream:
     async def _hand_over(self, chunks: AsyncIterable[bytes]) -> None:
         beginning = b""
         async for chunk in chunks:
-            if self.head is not None:
+            if self._head is not None:
                 for start in range(0, len(chunk), MAX_PART):
                     await self._give(chunk[start : start + MAX_PART])
                 continue
@@ -158,10 +165,10 @@ class AnswerStream:
             size = int.from_bytes(beginning[:_LENGTH_BYTES])
             if len(beginning) < _LENGTH_BYTES or (size <= _MAX_HEAD_BYTES and len(beginning) < _LENGTH_BYTES + size):
                 continue
-            self.head = _parsed(beginning[_LENGTH_BYTES : _LENGTH_BYTES + size], size)
-            self._news.set()
+            self._head = _parsed(beginning[_LENGTH_BYTES : _LENGTH_BYTES + size], size)
+            self._on_head()
             await self._give(beginning[_LENGTH_BYTES + size :])
-        if self.head is None:
+        if self._head is None:
             raise BadStreamError
 
     async def _give(self, part: bytes) -> None:
@@ -173,20 +180,17 @@ class AnswerStream:
         self._news.set()
         await self._room.wait()
 
-    async def _take(self) -> bytes:
+    async def _take(self, ending: asyncio.Task[api.Invocation]) -> bytes:
         """Return the next part; nothing at the end, or where the call ended in another way.
 
         :raises ApiError: It failed.
         """
-        while not self._part and not self._over and not self._ending.done():
-            await self._wait()
+        while not self._part and not self._over and not ending.done():
+            self._news.clear()
+            await self._news.wait()
         part, self._part = self._part, b""
         self._room.set()
         return part
-
-    async def _wait(self) -> None:
-        self._news.clear()
-        await self._news.wait()
 
     async def _stored(self, payload: Payload) -> AsyncGenerator[bytes, None]:
         if payload.HasField("blob"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -100,7 +101,9 @@ class SyncCalls:
         self._calls[invocation_id] = call
         try:
             async with asyncio.timeout(timeout):
-                return await self._end_of(call)
+                ended = await self._run(call)
+                assert ended is not None, "its answer is not streamed"
+                return ended
         except TimeoutError:
             raise self._too_late(call) from None
         except asyncio.CancelledError:
@@ -142,25 +145,34 @@ class SyncCalls:
         """
         call = await self._prepare(invocation_id, spec, timeout=timeout, caller=caller, traceparent=traceparent)
         call.request.stream_url = self._urls.streaming(invocation_id)
+        answer = call.stream = AnswerStream(self._blobs, on_head=partial(_begin_to_stream, call))
         self._calls[invocation_id] = call
-        ending = asyncio.ensure_future(self._end_of(call))
-        answer = call.stream = AnswerStream(ending, self._blobs)
-        too_late = False
+        ending: asyncio.Task[api.Invocation] | None = None
+        left = False
+        """Whether the caller goes away before the end."""
         try:
             try:
                 async with asyncio.timeout(timeout):
-                    await answer.begin()
+                    ended = await self._run(call)
             except TimeoutError:
-                too_late = True
                 raise self._too_late(call) from None
+            except asyncio.CancelledError:
+                left = call.answer.cancelled() or not call.answer.done()
+                raise
+            if ended is None:
+                ending = asyncio.ensure_future(self._end_of(call))
+                answer.follow(ending)
+            else:
+                answer.come_whole(ended)
             yield answer
         finally:
             del self._calls[invocation_id]
-            if not (too_late or ending.done()):
+            if left or not (ending is None or ending.done()):
                 self._on_caller_gone(call)
             answer.close()
-            ending.cancel()
-            await asyncio.gather(ending, return_exceptions=True)
+            if ending is not None:
+                ending.cancel()
+                await asyncio.gather(ending, return_exceptions=True)
 
     async def receive_stream(self, invocation_id: str, chunks: AsyncIterable[bytes]) -> None:
         """Pass on what a worker streams, and return once its caller was handed all of it.
@@ -197,8 +209,8 @@ class SyncCalls:
         )
         return Call(request, asyncio.get_running_loop().create_future())
 
-    async def _end_of(self, call: Call) -> api.Invocation:
-        """Send a call to a worker, and return how it ended.
+    async def _run(self, call: Call) -> api.Invocation | None:
+        """Send a call to a worker, and return how it ended; None where its answer is streamed from now on.
 
         :raises ApiError: The worker, or the way to it, was lost.
         """
@@ -206,12 +218,26 @@ class SyncCalls:
         while True:
             await self._publish(request)
             ended = await call.answer
-            if isinstance(ended, api.Invocation):
-                return ended
-            if not await self._is_deployed_again(request, ended):
-                self._records.note_end(call, ended)
-                return invocation_of_call(request, ended, time_us=now_us())
+            if ended is None:
+                return None
+            if isinstance(ended, api.Invocation) or not await self._is_deployed_again(request, ended):
+                return self._ended(call, ended)
             call.answer = asyncio.get_running_loop().create_future()
+
+    async def _end_of(self, call: Call) -> api.Invocation:
+        """Return how a call ended whose answer is streamed.
+
+        :raises ApiError: The worker, or the way to it, was lost.
+        """
+        ended = await call.answer
+        assert ended is not None, "it begins once"
+        return self._ended(call, ended)
+
+    def _ended(self, call: Call, ended: Ended | api.Invocation) -> api.Invocation:
+        if isinstance(ended, api.Invocation):
+            return ended
+        self._records.note_end(call, ended)
+        return invocation_of_call(call.request, ended, time_us=now_us())
 
     async def look_for_lost_workers(self) -> None:
         """End the calls whose worker is not heard of any more. One step of a loop."""
@@ -358,3 +384,11 @@ class SyncCalls:
         await asyncio.sleep(_GATHER_SECONDS)
         gathered, self._unannounced = self._unannounced, []
         await self._control.announce_cancelled_calls(gathered)
+
+
+def _begin_to_stream(call: Call) -> None:
+    """Take note that a worker has begun to stream the answer: its end is yet to come."""
+    begun = call.answer
+    if not begun.done():
+        call.answer = asyncio.get_running_loop().create_future()
+        begun.set_result(None)

@@ -38,8 +38,9 @@ class Call:
     """A synchronous call whose caller waits at this server."""
 
     request: SyncRequest
-    answer: asyncio.Future[Ended | api.Invocation]
-    """The end as its worker tells it; or the record, where that ended without the worker."""
+    answer: asyncio.Future[Ended | api.Invocation | None]
+    """The end as its worker tells it; or the record, where that ended without the worker; None where a worker begins to
+    stream the answer, and then another one has the end."""
     worker: str = ""
     """Who runs it; empty until it starts."""
     start_us: int = 0

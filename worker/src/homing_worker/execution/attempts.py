@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,8 @@ from homing_worker.runtime.headers import Headers
 from homing_worker.runtime.spool import Spool, SpoolError, Spools
 
 _log = structlog.get_logger(__name__)
+_stdlib_log = logging.getLogger(__name__)
+"""Tells for a fiftieth of the time whether a line would be written, which is asked in every run."""
 
 
 _CATCH_UP_SECONDS: Final = 5.0
@@ -249,8 +252,9 @@ class Attempts:
                     self.result = stream.result
             if reporter is not None:
                 self._services.progress.end(reporter)
-            spec, key = self._dispatch.spec, self._dispatch.invocation_id
-            _log.debug("run_ended", function=spec.function, invocation_id=key, call_id=spec.call_id or key)
+            if _stdlib_log.isEnabledFor(logging.DEBUG):
+                spec, key = self._dispatch.spec, self._dispatch.invocation_id
+                _log.debug("run_ended", function=spec.function, invocation_id=key, call_id=spec.call_id or key)
         if stream is not None and stream.opened:
             # Whoever reads it has seen the beginning.
             failure = replace(failure, permanent=True)
