@@ -252,13 +252,16 @@ class Attempts:
                     self.result = stream.result
             if reporter is not None:
                 self._services.progress.end(reporter)
-            if _stdlib_log.isEnabledFor(logging.DEBUG):
-                spec, key = self._dispatch.spec, self._dispatch.invocation_id
-                _log.debug("run_ended", function=spec.function, invocation_id=key, call_id=spec.call_id or key)
+            self._log_end()
         if stream is not None and stream.opened:
             # Whoever reads it has seen the beginning.
             failure = replace(failure, permanent=True)
         return self._failed(record, failure)
+
+    def _log_end(self) -> None:
+        if _stdlib_log.isEnabledFor(logging.DEBUG):
+            spec, key = self._dispatch.spec, self._dispatch.invocation_id
+            _log.debug("run_ended", function=spec.function, invocation_id=key, call_id=spec.call_id or key)
 
     def _stream(self, scope: asyncio.Timeout) -> AnswerStream:
         """Return where the answer of an attempt that begins now goes as it comes.
