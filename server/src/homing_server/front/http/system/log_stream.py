@@ -94,14 +94,15 @@ class LogStream:
                     async for lines in self._tails.tail_function(
                         query.function, since_us=query.since_us, lines=query.tail, follow=query.follow
                     ):
-                        body = _rendered(query.function, lines)
+                        body = rendered(query.function, lines)
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             except ApiError:
                 pass  # the server stops, or the key was revoked: that the stream ends is all that can be told
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _rendered(function: str, lines: Sequence[FunctionLine]) -> bytes:
+def rendered(function: str, lines: Sequence[FunctionLine]) -> bytes:
+    """Return lines as OpenFaaS has them, a JSON object each."""
     return b"".join(
         json.dumps(
             {
