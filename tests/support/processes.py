@@ -189,8 +189,10 @@ class HomingProcess:
 
     def _end(self, number: signal.Signals, timeout: float) -> int:
         if self.running:
-            self.resume()
-            os.kill(self.pid, number)
+            # It may end at any moment, and its end be known a moment later.
+            with contextlib.suppress(ProcessLookupError):
+                self.resume()
+                os.kill(self.pid, number)
         return self.wait(timeout=timeout)
 
     def _read(self, process: subprocess.Popen[str] | Forked) -> None:
