@@ -173,8 +173,13 @@ class HomingProcess:
         return self.start(timeout=timeout)
 
     def suspend(self) -> None:
-        """Freeze it with SIGSTOP, as a machine that hangs does."""
+        """Freeze it with SIGSTOP, as a machine that hangs does; return once none of its threads goes on."""
         os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while not _is_frozen(self.pid):
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{self.name} is not frozen after {STOP_TIMEOUT:g} s")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after `suspend`."""
@@ -212,6 +217,12 @@ class HomingProcess:
                     self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
+
+
+def _is_frozen(pid: int) -> bool:
+    """Tell whether all threads of a process are stopped; the signal reaches a busy one a moment later."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 class Server(HomingProcess):
