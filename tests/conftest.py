@@ -7,7 +7,15 @@ import pytest
 
 from support import processes
 
-pytest_plugins = ["homing.testing.pytest_plugin", "support.fixtures", "support.scripted_server", "support.sdk_driver"]
+pytest_plugins = [
+    "homing.testing.pytest_plugin",
+    "support.delivery_bench",
+    "support.fixtures",
+    "support.guarded",
+    "support.rest",
+    "support.scripted_server",
+    "support.sdk_driver",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -67,6 +68,22 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type on its keyboard."""
         os.write(self._main, text.encode())
+
+    def interrupt_question(self) -> None:
+        """Interrupt it once it reads its terminal: a signal between the question and its read is seen only after that.
+
+        It is what ``input`` of Python does; who sits before it presses Ctrl-C again.
+        """
+        end = time.monotonic() + PATIENCE
+        while self._waits_in() != "0x0":
+            assert time.monotonic() < end, self.text
+            time.sleep(0.01)
+        self.process.send_signal(signal.SIGINT)
+
+    def _waits_in(self) -> str:
+        """Return the first argument of the system call that it waits in: of a read, the file (proc(5))."""
+        words = Path(f"/proc/{self.process.pid}/syscall").read_text().split()
+        return words[1] if len(words) > 1 else ""
 
     def read_until(self, pattern: str) -> None:
         """Read until a pattern was printed."""

@@ -339,7 +339,7 @@ def key_missing() -> ApiError:
     return ApiError(
         code=Code.UNAUTHENTICATED,
         reason=ErrorReason.KEY_MISSING,
-        message="this server wants an API key: send the metadata `authorization: Bearer KEY`",
+        message="this server wants an API key: show it as `authorization: Bearer KEY`, in metadata or a header",
     )
 
 

@@ -179,7 +179,7 @@ def test_a_function_with_work_waiting_is_removed_after_a_question(
     terminal.read_until(r"1 waiting invocation of f will end INVALID. Remove it\? \[y/N\]: ")
 
     if answer == "Ctrl-C":
-        terminal.process.send_signal(signal.SIGINT)
+        terminal.interrupt_question()
     else:
         terminal.type(answer)
 
