@@ -33,7 +33,7 @@ async def test_p10_neighbours_of_functions_that_misbehave_notice_nothing(
         "missing": (InvocationState.FAILED, "IMAGE_NOT_FOUND", {}),
     }
     await asyncio.to_thread(docker_cluster.start_server)
-    await asyncio.to_thread(docker_cluster.start_worker, HOMING_START_TIMEOUT="10")
+    await asyncio.to_thread(docker_cluster.start_worker, HOMING_START_TIMEOUT="20")
     ledger = Ledger()
     async with AsyncClient(docker_cluster.target, timeout=60) as client:
         for name in misbehaving:
