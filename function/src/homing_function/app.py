@@ -75,7 +75,7 @@ class App:
 
     async def _serve(self, scope: Scope, body: bytes, send: Send) -> None:
         begun = time.perf_counter()
-        headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+        headers = Headers([(name.decode("latin-1"), _text_of(value)) for name, value in scope["headers"]])
         progress = Progress(headers.get("X-Homing-Progress-Url", ""))
         context = _context(scope, headers, progress)
         # What is written of the call, and reported, is out before the answer is.
@@ -106,7 +106,10 @@ class App:
         except DoNotRetry as error:
             sys.stderr.write(f"{one_line(error)}\n")
             told = failure(500, str(error), final=True)
-        except Exception as error:  # noqa: BLE001 whatever a function raises is the end of this call
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            # Whatever a function raises is the end of this call, and of nothing else.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             sys.stderr.write(formatted(error))
             told = failure(500, one_line(error), final=False)
         else:
@@ -169,6 +172,20 @@ def _raising_no_stop(work: Callable[[], Any]) -> Any:
         raise RuntimeError("the function raised StopIteration") from error
 
 
+def _is_cancelled() -> bool:
+    """Tell whether the present task was cancelled: what a function waited for may have been, which is its failure."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _text_of(value: bytes) -> str:
+    """Return the text of a header, which is UTF-8, or else has a character for each byte."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _context(scope: Scope, headers: Headers, progress: Progress) -> Context:
     given: dict[str, Any] = {}
     if call_id := headers.get("X-Call-Id", ""):
@@ -216,13 +233,13 @@ def _start(status: int, content_type: str, headers: tuple[tuple[str, str], ...])
     return {
         "type": "http.response.start",
         "status": status,
-        "headers": [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in named],
+        "headers": [(name.encode(), value.encode(errors="replace")) for name, value in named],
     }
 
 
 async def _send(send: Send, answer: Answer, *more: tuple[str, str]) -> None:
     headers = (*answer.headers, *more)
-    if answer.status >= 200 and answer.status not in {204, 304}:
+    if answer.status not in {204, 304}:
         headers = (*headers, ("Content-Length", str(len(answer.body))))
     await send(_start(answer.status, answer.content_type, headers))
     await send({"type": "http.response.body", "body": answer.body})

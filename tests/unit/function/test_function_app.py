@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -106,6 +108,70 @@ async def test_a_response_says_more_than_a_value() -> None:
 
     assert (got.status, got.body) == (201, b"<p>")
     assert got.headers.items() >= {("content-type", "text/html"), ("x-a", "1"), ("x-b", "2")}
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"status": 99}, "status must be from 200 to 599, is 99"),
+        ({"status": 999}, "status must be from 200 to 599, is 999"),
+        ({"status": "201"}, "status must be a number, is '201'"),
+        ({"headers": {"X-Count": 5}}, "the header X-Count must be a text, is 5"),
+        ({"headers": [("Not a name", "1")]}, "'Not a name' is no name of a header"),
+        ({"headers": {"Location": "/a\r\nSet-Cookie: b=1"}}, "the header Location has a line feed"),
+        ({"content_type": "text/html\nX-A: 1"}, "content_type has a line feed"),
+    ],
+)
+async def test_a_response_that_could_not_be_sent_is_told_where_it_is_made(said: dict[str, Any], why: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(why)):
+        Response(**said)
+
+    got = await ask(app(lambda: Response(**said)))
+
+    assert got.status == 500
+    assert why in got.body.decode()
+
+
+async def test_a_response_takes_the_headers_of_an_answer_that_the_function_got_elsewhere() -> None:
+    elsewhere = {"Content-Length": "3", "Transfer-Encoding": "chunked", "Connection": "close", "ETag": "x"}
+
+    got = await ask(app(lambda: Response(body="four", headers=elsewhere)))
+
+    assert (got.headers.keys() & {"transfer-encoding", "connection"}, got.headers["content-length"]) == (set(), "4")
+    assert got.headers["etag"] == "x"
+
+
+async def test_headers_are_text_in_utf_8() -> None:
+    seen: list[Context] = []
+    it = app(seeing(seen))
+
+    await ask(it, X_Name="Grün")
+    named = await ask(app(lambda: Response(headers={"Content-Disposition": 'inline; filename="Grün.pdf"'})))
+
+    assert seen[0].headers["X-Name"] == "Grün"
+    assert named.headers["content-disposition"] == 'inline; filename="Grün.pdf"'
+
+
+async def test_a_function_that_ends_the_program_ends_its_own_call(capsys: pytest.CaptureFixture[str]) -> None:
+    def leaves() -> None:
+        sys.exit("no such file")
+
+    async def leaves_too() -> None:
+        sys.exit(3)
+
+    async def waits_in_vain() -> None:
+        waiting = asyncio.ensure_future(asyncio.Event().wait())
+        waiting.cancel()
+        await waiting
+
+    def cancels() -> None:
+        raise asyncio.CancelledError
+
+    told = [await ask(app(handler)) for handler in (leaves, leaves_too, waits_in_vain, cancels)]
+
+    lines = [b"SystemExit: no such file\n", b"SystemExit: 3\n", b"asyncio.exceptions.CancelledError\n"]
+    assert [(each.status, each.body) for each in told] == [(500, line) for line in [*lines, lines[-1]]]
+    assert "in waits_in_vain\n" in capsys.readouterr().err
 
 
 async def test_async_and_plain_functions_get_payload_and_context() -> None:

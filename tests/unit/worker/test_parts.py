@@ -68,6 +68,13 @@ def test_whatever_bytes_headers_hold_messages_can_carry_them(answered: list[tupl
     assert pairs_of(Result.FromString(sent.SerializeToString()).headers) == kept
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_header_is_read_in_the_encoding_that_it_has(encoding: str) -> None:
+    decoded = "Grün.pdf".encode(encoding).decode("utf-8", "surrogateescape")
+
+    assert kept_headers([("X-Name", decoded)]) == [("x-name", "Grün.pdf")]
+
+
 class Changes:
     def __init__(self) -> None:
         self.seen: list[tuple[str, int | None]] = []

@@ -60,7 +60,14 @@ def joined(headers: Headers) -> dict[str, str]:
 
 
 def readable(text: str) -> str:
-    """Return text without the surrogates that stand for bytes which are not UTF-8: messages cannot carry them."""
+    """Return the text of a header in which surrogates may stand for bytes that are not UTF-8: messages carry no such.
+
+    One that is not UTF-8 as a whole has a character for each byte, as many a server sends it: Latin-1.
+    """
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
