@@ -32,6 +32,16 @@ HEADERS: dict[str, Headers] = {
     "type": [("Content-Type", "text/of-function")],
 }
 """What the function says, by the first part of the path."""
+OF_THE_WAY = (
+    "X-Forwarded-For",
+    "X-Forwarded-Port",
+    "tracestate",
+    "X-Request-Id",
+    "X-Amzn-Trace-Id",
+    "X-B3-SpanId",
+    "CF-Ray",
+)
+"""What proxies and load balancers say of a request, which may differ each time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +83,7 @@ class Function(BaseHTTPRequestHandler):
         if kind == "break":
             self.close_connection = True
         elif kind == "drip":
-            self._drip(404 if argument == "404" else 200)
+            self._drip(int(argument) if argument.isdigit() else 200)
         else:
             self._answer(kind, argument, b"x" * int(argument) if kind == "large" else b"answer of " + body)
 
@@ -189,6 +199,17 @@ def test_a_function_is_asked_by_the_method_of_its_caller(gateway: Gateway, metho
     seen = gateway.next()
     assert (reply.status, seen.method, seen.path) == (200, method, "/a/b?c=d")
     assert reply.body == (b"" if method == "HEAD" else b"answer of " + seen.body)
+
+
+def test_the_length_that_a_function_tells_head_is_passed_on(gateway: Gateway) -> None:
+    large, empty, refused = (
+        gateway.ask("HEAD", target)
+        for target in ("/function/web/large/1000000", "/function/web/status/204", "/function/x")
+    )
+
+    assert (large.status, large.get("content-length"), large.body) == (200, "1000000", b"")
+    assert (empty.status, empty.get_all("content-length")) == (204, [])
+    assert (refused.status, refused.get_all("content-length") != []) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +330,14 @@ def test_the_status_of_the_function_is_the_answers(gateway: Gateway, status: int
     assert reply.body == (b"" if status in {204, 304} else b"answer of hi")
     assert gateway.next().path
     assert gateway.seen.empty(), "it is asked once"
+
+
+@pytest.mark.parametrize("path", ["status/999", "status/600", "drip/999"])
+def test_a_status_that_http_does_not_have_is_a_bad_gateway_with_the_answer(gateway: Gateway, path: str) -> None:
+    gateway.go_on.set()
+    reply = gateway.post(f"/function/web/{path}")
+
+    assert (reply.status, reply.body) == (502, b"onetwo" if path.startswith("drip") else b"answer of hi")
 
 
 def test_a_command_that_fails_answers_500_with_its_output(gateway: Gateway) -> None:
@@ -462,7 +491,7 @@ def test_a_callback_to_a_function_is_an_invocation_of_its_own(gateway: Gateway, 
 def test_an_idempotency_key_makes_it_one_invocation(gateway: Gateway) -> None:
     key = ("Idempotency-Key", "once")
     first, again = (
-        gateway.post("/async-function/echo", [key, ("X-Forwarded-For", way), ("tracestate", way)])
+        gateway.post("/async-function/echo", [key, *((name, way) for name in OF_THE_WAY)])
         for way in ("10.0.0.1", "10.0.0.2")
     )
     other = gateway.post("/async-function/echo", [key], body=b"other")

@@ -72,6 +72,20 @@ def test_bytes_that_are_no_text_become_characters() -> None:
     assert asked((b"x-a", b"gr\xfcn"), (b"x-b", "grün".encode())).passed_on[:2] == [("x-a", "grün"), ("x-b", "grün")]
 
 
+def test_preferences_may_stand_in_several_headers() -> None:
+    read = asked((b"prefer", b"respond-async"), (b"prefer", b"wait=7"))
+
+    assert add_async_options(InvocationSpec(), read.options).wait == 7
+    assert [value for name, value in read.passed_on if name == "prefer"] == ["respond-async", "wait=7"]
+
+
+def test_an_empty_callback_is_none() -> None:
+    spec = InvocationSpec()
+    add_async_options(spec, asked((b"x-callback-url", b"")).options)
+
+    assert not spec.HasField("callback")
+
+
 def test_an_option_that_is_there_twice_is_refused() -> None:
     with pytest.raises(BadHeaderError, match="x-homing-delay: must be there once"):
         asked((b"x-homing-delay", b"1s"), (b"x-homing-delay", b"2s"))

@@ -50,9 +50,25 @@ _GROUP_SIZE = 500
 _ANSWERED_AT_ONCE = 4
 """gRPC takes in one call in each turn of the event loop: hundreds of answers in one would keep all who come waiting."""
 _OF_THE_WAY = frozenset(
-    {"baggage", "forwarded", "tracestate", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+    {
+        *(
+            "b3",
+            "baggage",
+            "cdn-loop",
+            "forwarded",
+            "sentry-trace",
+            "true-client-ip",
+            "tracestate",
+            "uber-trace-id",
+            "via",
+        ),
+        *("x-amzn-trace-id", "x-client-ip", "x-cloud-trace-context", "x-original-forwarded-for", "x-real-ip"),
+        *("x-request-id", "x-scheme"),
+    }
 )
-"""Headers that tell of the way that a request took, and of its trace: another try may take another way."""
+_BEGIN_OF_THE_WAY = ("cf-", "x-b3-", "x-datadog-", "x-envoy-", "x-forwarded-")
+"""Headers that tell of the way that a request took, and of its trace: another try may take another way. Proxies and
+load balancers add them, many with a new value for each request."""
 CANNOT_RUN_AGAIN = frozenset({Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED})
 """What it needs is gone, or what it asks for is not allowed, not any more or not to this caller."""
 
@@ -352,7 +368,8 @@ def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
 
     A stored body counts by its digest, and by which way a request came does not count.
     """
-    of_the_way = any(header.name.lower() in _OF_THE_WAY for header in spec.http.headers)
+    own = [header for header in spec.http.headers if not _is_of_the_way(header.name.lower())]
+    of_the_way = len(own) < len(spec.http.headers)
     if spec.payload.HasField("blob") or of_the_way:
         content = api.InvocationSpec()
         content.CopyFrom(spec)
@@ -360,9 +377,13 @@ def _fingerprint(spec: api.InvocationSpec, rerun_of: str) -> bytes:
             content.payload.blob.ClearField("id")
         if of_the_way:
             del content.http.headers[:]
-            content.http.headers.extend(each for each in spec.http.headers if each.name.lower() not in _OF_THE_WAY)
+            content.http.headers.extend(own)
         spec = content
     return hashlib.sha256(spec.SerializeToString(deterministic=True) + rerun_of.encode()).digest()
+
+
+def _is_of_the_way(name: str) -> bool:
+    return name in _OF_THE_WAY or name.startswith(_BEGIN_OF_THE_WAY)
 
 
 def _accepted(draft: Draft, verdict: Verdict) -> Accepted:

@@ -15,18 +15,21 @@ Headers = Sequence[tuple[str, str]]
 _DROPPED: Final = HOP_BY_HOP | {"content-length"}
 
 
-def kept_headers(answered: Iterable[tuple[str, str]]) -> Headers:
+def kept_headers(answered: Iterable[tuple[str, str]], *, to_head: bool = False) -> Headers:
     """Return what is kept of the headers of an answer, names in lower case.
 
     Those of the connection and the length are dropped, and so is each that exceeds the limits of number and size.
+
+    :param to_head: Whether HEAD was asked: the length is that of a body which does not come, and is kept.
     """
     kept: list[tuple[str, str]] = []
     size = 0
     named = [(readable(name.lower()), readable(value)) for name, value in answered]
     # What `Connection` names belongs to the connection too (RFC 9110, 7.6.1).
     of_connection = {each.strip().lower() for name, value in named if name == "connection" for each in value.split(",")}
+    dropped = HOP_BY_HOP if to_head else _DROPPED
     for name, value in named:
-        if name in _DROPPED or name in of_connection or size + len(name) + len(value) > limits.MAX_HEADERS_SIZE:
+        if name in dropped or name in of_connection or size + len(name) + len(value) > limits.MAX_HEADERS_SIZE:
             continue
         if len(kept) == limits.MAX_HEADERS:
             break

@@ -70,7 +70,7 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
         ) as response:
             answer = Answer(
                 status_code=response.status,
-                headers=kept_headers(response.headers.items()),
+                headers=kept_headers(response.headers.items(), to_head=response.method == "HEAD"),
                 content_type=readable(response.headers.get("Content-Type", "")),
                 body=b"",
                 advice=_advice(response),

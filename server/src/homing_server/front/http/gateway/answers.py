@@ -44,6 +44,8 @@ class Answer:
     body: bytes | Blob = b""
     sent: bool = False
     """Whether it has gone out already, as it came."""
+    to_head: bool = False
+    """Whether it is the function's to HEAD, whose length is that of a body which does not come."""
 
     async def send(self, send: Send, blobs: Blobs) -> None:
         """Send it, a stored body in parts."""
@@ -52,7 +54,7 @@ class Answer:
         if self.status in _WITHOUT_BODY:
             body = b""
         if isinstance(body, bytes):
-            if self.status not in _WITHOUT_BODY:
+            if self.status not in _WITHOUT_BODY and not (self.to_head and (not body or self._has_length())):
                 self.headers.append((b"content-length", b"%d" % len(body)))
             await send(start)
             await send({"type": "http.response.body", "body": body})
@@ -64,11 +66,15 @@ class Answer:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
+    def _has_length(self) -> bool:
+        return any(name == b"content-length" for name, _ in self.headers)
 
-def answer_of(invocation: api.Invocation, *, asked_type: str) -> Answer:
+
+def answer_of(invocation: api.Invocation, *, asked_type: str, to_head: bool = False) -> Answer:
     """Return what the client of an ended invocation gets: the function's answer, or why there is none.
 
     :param asked_type: The content type of the request, which stands for that of an answer without one.
+    :param to_head: Whether HEAD was asked.
     """
     result = invocation.result
     if not _is_answered(invocation):
@@ -76,15 +82,18 @@ def answer_of(invocation: api.Invocation, *, asked_type: str) -> Answer:
         status = _BY_STATE.get(invocation.state, 502)
         words = f"{failure.reason or 'FAILED'}: {failure.message}\n"
         return Answer(status=status, headers=[TEXT], body=words.encode())
-    headers = _headers_of(result.status_code, result.headers, result.payload.content_type or asked_type)
+    status = _status_of(result.status_code)
+    headers = _headers_of(status, result.headers, result.payload.content_type or asked_type, to_head=to_head)
     body = result.payload.blob if result.payload.HasField("blob") else result.payload.data
-    return Answer(status=result.status_code, headers=headers, body=body)
+    return Answer(status=status, headers=headers, body=body, to_head=to_head)
 
 
 def head_of(stream: StreamHead, *, asked_type: str) -> Answer:
     """Return how an answer begins that goes out as it comes, and without a length."""
-    headers = _headers_of(stream.status_code, stream.headers, stream.content_type or asked_type)
-    return Answer(status=stream.status_code, headers=headers, sent=True)
+    status = _status_of(stream.status_code)
+    return Answer(
+        status=status, headers=_headers_of(status, stream.headers, stream.content_type or asked_type), sent=True
+    )
 
 
 def is_whole(invocation: api.Invocation) -> bool:
@@ -108,8 +117,13 @@ def answer_of_error(error: ApiError) -> Answer:
     return refused(status, named_by_headers(error), *headers)
 
 
-def _headers_of(status: int, given: Iterable[Header], content_type: str) -> RawHeaders:
-    headers = returned((header.name, header.value) for header in given)
+def _status_of(answered: int) -> int:
+    """Return a status as it can be passed on: what HTTP has none for is a server's fault (RFC 9110, 15)."""
+    return answered if 200 <= answered <= 599 else 502
+
+
+def _headers_of(status: int, given: Iterable[Header], content_type: str, *, to_head: bool = False) -> RawHeaders:
+    headers = returned(((header.name, header.value) for header in given), to_head=to_head)
     if status not in _WITHOUT_BODY and not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", (content_type or "text/plain").encode()))
     return headers

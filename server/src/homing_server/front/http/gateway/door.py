@@ -71,6 +71,11 @@ class _Request:
     identity: Identity
 
     @property
+    def to_head(self) -> bool:
+        """Whether the head of an answer is asked for, without its body."""
+        return bool(self.scope["method"] == "HEAD")
+
+    @property
     def length(self) -> int | None:
         """How many bytes its client says that its body has."""
         for name, value in self.scope["headers"]:
@@ -233,7 +238,7 @@ class Gateway:
                     await self._pass_on(answer, stream, request)
                     return answer
                 invocation = stream.invocation
-            answer = answer_of(invocation, asked_type=asked.content_type)
+            answer = answer_of(invocation, asked_type=asked.content_type, to_head=request.to_head)
             traced = _traced(spec.call_id or invocation_id, invocation.create_time.ToNanoseconds())
         except ApiError as error:
             answer = answer_of_error(self._explained(error, request.function))

@@ -13,6 +13,7 @@ from homing_server.front.http.authorization import shown_key
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 HOMING: Final = "x-homing-"
+LENGTH: Final = "content-length"
 _OPTIONS: Final = (HOMING, "x-fc-")
 _KEY: Final = re.compile(r"hk_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 
@@ -23,7 +24,7 @@ _ALSO_READ: Final = frozenset({"x-callback-url", "idempotency-key", "prefer"})
 """What is meant for the gateway, and passed on all the same: functions may make something of it."""
 _FORWARDED: Final = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
 _SPECIAL: Final = _NOT_PASSED_ON | _FIELDS.keys() | _ALSO_READ | _FORWARDED | {"authorization"}
-_REPLACED: Final = frozenset({"content-length", "date", "x-call-id", "x-start-time"})
+_REPLACED: Final = frozenset({LENGTH, "date", "x-call-id", "x-start-time"})
 """Headers of an answer that the gateway says itself."""
 
 
@@ -83,12 +84,15 @@ def asked_by(headers: RawHeaders, *, client: str, scheme: str, needs_keys: bool)
     return asked
 
 
-def returned(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return what a client gets of the headers of an answer, in their order, each by itself."""
+def returned(headers: Iterable[tuple[str, str]], *, to_head: bool) -> list[tuple[bytes, bytes]]:
+    """Return what a client gets of the headers of an answer, in their order, each by itself.
+
+    :param to_head: Whether HEAD was asked: the length is the function's to say, which knows what does not come.
+    """
     return [
         (name.encode("latin-1", "replace"), value.encode("utf-8"))
         for name, value in headers
-        if name not in HOP_BY_HOP and name not in _REPLACED
+        if name not in HOP_BY_HOP and (name not in _REPLACED or (to_head and name == LENGTH))
     ]
 
 
@@ -108,7 +112,11 @@ def _note(asked: Asked, name: str, value: str) -> None:
         before = asked.forwarded.get(name)
         asked.forwarded[name] = f"{before}, {value}" if before else value
     elif name in _ALSO_READ:
-        _add_option(asked, name, value)
+        if name == "prefer" and name in asked.options:
+            # RFC 7240, 2: several are as one with commas.
+            asked.options[name] += f", {value}"
+        else:
+            _add_option(asked, name, value)
         asked.passed_on.append((name, value))
     elif name == "connection":
         asked.of_connection |= {each.strip().lower() for each in value.split(",")}

@@ -101,7 +101,7 @@ def add_async_options(spec: InvocationSpec, options: Mapping[str, str]) -> Accep
 
     :raises BadHeaderError: A value is none.
     """
-    if CALLBACK_URL in options:
+    if options.get(CALLBACK_URL):
         spec.callback.url = options[CALLBACK_URL]
     if DELAY in options:
         spec.delay.CopyFrom(_duration(DELAY, options[DELAY]))
