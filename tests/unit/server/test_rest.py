@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 
 import pytest
 import structlog.testing
@@ -84,6 +85,17 @@ async def test_a_body_must_be_said_to_be_json(rest: Rest, content_type: str, sta
         assert answer.status == status
     assert (await ask(rest, "POST", SCHEDULE, body=b"{}")).status == 415
     assert (await ask(rest, "POST", SCHEDULE)).status == 200
+
+
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("identity", 200), ("", 200)])
+async def test_a_body_is_sent_as_it_is(rest: Rest, coding: str, status: int) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    answer = await ask(
+        rest, "POST", SCHEDULE, headers=headers, body=gzip.compress(b"{}") if coding == "gzip" else b"{}"
+    )
+    assert answer.status == status
+    if status != 200:
+        assert "no Content-Encoding 'gzip'" in error_of(answer)["message"]
 
 
 async def test_what_reads_takes_no_body(rest: Rest) -> None:

@@ -73,6 +73,14 @@ def test_a_deployment_that_cannot_be_is_refused_by_its_field(change: dict[str, A
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+def test_an_amount_that_is_less_than_one_is_no_missing_limit() -> None:
+    # Docker Swarm wrote megabytes so, and Kubernetes' thousandths of a byte are too few: the server refuses them.
+    request = deployment_of({"service": "f", "image": "i", "limits": {"memory": "40m", "cpu": "0.0001"}})
+    assert request.function.limits == Limits(memory_bytes=1, cpu_millis=1)
+    exact = deployment_of({"service": "f", "image": "i", "limits": {"memory": "0", "cpu": "1.1"}})
+    assert exact.function.limits == Limits(cpu_millis=1100)
+
+
 def test_a_status_has_no_null_and_no_empty_time() -> None:
     function = Function(name="f", command=Command(args=["cat", "-"]), env={"fprocess": "cat", "a": "b"})
     function.limits.memory_bytes, function.limits.cpu_millis = 1024, 100
@@ -91,6 +99,8 @@ def test_a_status_has_no_null_and_no_empty_time() -> None:
     }
     shown = status_of(Function(name="f", url="http://x"), replicas=5, served=True, invocations=0)
     assert (shown["image"], shown["replicas"], shown["invocationCount"]) == ("http://x", 5, 0.0)
+    program = Function(name="f", http_command=Command(args=["python3", "app.py"]))
+    assert status_of(program, replicas=0, served=True, invocations=0)["image"] == "python3 app.py"
     assert status_of(Function(name="f", image="i"), replicas=0, served=False, invocations=0)["availableReplicas"] == 0
 
 

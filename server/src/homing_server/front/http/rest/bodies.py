@@ -162,7 +162,7 @@ def _words(field: FieldDescriptor) -> str:
     """Return what the JSON of a field must be."""
     inner = field.message_type
     if inner is not None and inner.GetOptions().map_entry:
-        return "an object"
+        return f"an object of which each value is {_words(inner.fields_by_name['value'])}"
     if inner is not None:
         words = _MESSAGES.get(inner.full_name, "an object")
     elif field.enum_type is not None:

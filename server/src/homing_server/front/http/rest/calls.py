@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from homing.v1.payload_service_pb2 import WritePayloadRequest
 from homing_core import limits
 from homing_core.limits import KIB
-from homing_server.errors import Violation, invalid_request
+from homing_server.errors import Violation, invalid_request, shown
 from homing_server.front.api.requests import Readers, max_bytes, max_parts
 from homing_server.front.api.serving import Behaviour, Method, Serving
 from homing_server.front.http.rest.bodies import message_of, read_object
@@ -141,6 +141,7 @@ class RestMethod:
 
         :raises ApiError: INVALID_ARGUMENT.
         """
+        _check_plain(client)
         raw = await client.body(self._max_bytes)
         if raw and not self.route.body:
             raise http_error(400, "there must be no body: what it would say are parameters of the query")
@@ -195,6 +196,16 @@ def _check_json(client: Client, raw: bytes) -> None:
         raise http_error(415, f"the body must be {JSON_TYPE}: say so in the header Content-Type")
 
 
+def _check_plain(client: Client) -> None:
+    """Check that a body is sent as it is.
+
+    :raises ApiError: INVALID_ARGUMENT: 415.
+    """
+    coding = client.headers.get("content-encoding", "")
+    if coding.strip().lower() not in {"", "identity"}:
+        raise http_error(415, f"bodies are read as they are sent: no Content-Encoding {shown(coding)}")
+
+
 async def _upload(client: Client, query: bytes) -> AsyncIterator[WritePayloadRequest]:
     """Return a body as the messages that it would be over gRPC.
 
@@ -202,6 +213,7 @@ async def _upload(client: Client, query: bytes) -> AsyncIterator[WritePayloadReq
     """
     if query:
         raise invalid_request([Violation(field="query", description="there are no parameters")])
+    _check_plain(client)
     if client.length is None:
         raise http_error(411, "the header Content-Length must say how long the body is")
     yield WritePayloadRequest(size=client.length)

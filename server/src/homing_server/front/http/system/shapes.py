@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, Final
@@ -118,13 +119,18 @@ def deployment_of(given: Json) -> DeployFunctionRequest:
     function.labels.update(reader.map("labels"))
     function.annotations.update(reader.map("annotations"))
     limits = reader.map("limits")
-    function.limits.memory_bytes = int(reader.amount("limits", limits, "memory"))
-    function.limits.cpu_millis = min(int(reader.amount("limits", limits, "cpu") * 1000), 2**31 - 1)
+    function.limits.memory_bytes = _whole(reader.amount("limits", limits, "memory"))
+    function.limits.cpu_millis = min(_whole(reader.amount("limits", limits, "cpu") * 1000), 2**31 - 1)
     reader.namespace()
     reader.done()
     request = DeployFunctionRequest(function=function)
     request.update_mask.paths.extend(_DEPLOYED)
     return request
+
+
+def _whole(amount: float) -> int:
+    """Return an amount rounded up, as Kubernetes does: what is less than one unit must not become no limit."""
+    return math.ceil(round(amount, 6))
 
 
 def status_of(function: Function, *, replicas: int, served: bool, invocations: int) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def status_of(function: Function, *, replicas: int, served: bool, invocations: i
         limits["cpu"] = f"{function.limits.cpu_millis}m"
     shown = {
         "name": function.name,
-        "image": function.image or function.url or " ".join(function.command.args),
+        "image": function.image or function.url or " ".join((*function.command.args, *function.http_command.args)),
         "namespace": NAMESPACE,
         "envProcess": env.pop(_PROCESS, ""),
         "envVars": env,
