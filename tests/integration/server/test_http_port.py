@@ -36,6 +36,7 @@ class Seen:
     """What came to the application."""
 
     requests: list[tuple[str, bytes, list[tuple[bytes, bytes]]]] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     disconnects: int = 0
     began: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +73,7 @@ async def port() -> AsyncIterator[Port]:
 
     async def echo(request: Request) -> Response:
         body = await request.body()
+        seen.targets.append(f"{request.scope['raw_path'].decode()}?{request.scope['query_string'].decode()}")
         if body != THE_END:
             seen.requests.append((request.method, body, request.scope["headers"]))
         return PlainTextResponse(body)
@@ -191,6 +193,21 @@ async def test_what_is_no_request_is_answered_with_400(port: Port, line: bytes) 
 )  # fmt: skip
 async def test_odd_paths_are_served_as_any(port: Port, path: bytes) -> None:
     assert statuses(await port.send(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n")) == [200]
+
+
+async def test_a_path_and_a_query_may_be_as_they_are_typed(port: Port) -> None:
+    typed = "/echo/grün?name=Jürgen&b=%20".encode()
+    request = b"POST " + typed + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi"
+
+    reader, writer = await port.connect()
+    for each in (request, request, END):
+        writer.write(each)
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.readuntil(THE_END if each is END else b"hi")
+        assert statuses(answer) == [200]
+    writer.close()
+
+    assert port.seen.targets == ["/echo/gr%C3%BCn?name=J%C3%BCrgen&b=%20"] * 2 + ["/echo/end?"]
 
 
 @pytest.mark.parametrize("path", [b"//echo/a", b"/%65cho/a", b"/ECHO/a", b"*", b"/", b"/echo", b"/nothing"])

@@ -38,6 +38,21 @@ class BadHeadError(Exception):
     """The head of a request is none that is served here."""
 
 
+def percent_encoded(data: bytes) -> bytes | None:
+    """Return a request with UTF-8 in its line as one with ASCII alone; None where it is not whole, or has other bytes.
+
+    curl sends a path and a query just as they are typed, `?name=Jürgen`, and so do others; most servers take it.
+    """
+    line, ended, rest = data.partition(b"\n")
+    if not ended or line.isascii():
+        return None
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return None
+    return b"".join([*(b"%%%02X" % byte if byte > 0x7F else bytes([byte]) for byte in line), ended, rest])
+
+
 class Connection(HttpToolsProtocol):
     """One connection. Its requests find it as `connection` in the `state` of their scope."""
 
@@ -114,12 +129,19 @@ class Connection(HttpToolsProtocol):
         if self._refused_at:
             return
         self._heard_at = self.loop.time()
+        begins = self._in_head and not self._head_bytes
         if self._in_head:
             self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserInvalidURLError:
+            if begins and (encoded := percent_encoded(data)) is not None:
+                self._head_bytes = 0
+                self._read_anew(encoded)
+            else:
+                self._refuse(self._refused)
         except httptools.HttpParserError:
             self._refuse(self._refused)
         else:
@@ -137,9 +159,12 @@ class Connection(HttpToolsProtocol):
                 head += [name, b": ", value, b"\r\n"]
         # What would follow it is of another protocol.
         head.append(b"connection: close\r\n\r\n")
+        self._read_anew(b"".join(head) + rest)
+
+    def _read_anew(self, data: bytes) -> None:
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"".join(head) + rest)
+        self.data_received(data)
 
     def pause_writing(self) -> None:
         """Note that the client does not take what is written."""
