@@ -255,7 +255,8 @@ def test_http_on_loopback_has_no_other_name(house: House) -> None:
     for path in ("/healthz", "/metrics"):
         connection = http.client.HTTPConnection(house.server.http, timeout=30)
         connection.request("GET", path, headers={"Host": "rebound.example", "Authorization": f"Bearer {ROOT_KEY}"})
-        assert connection.getresponse().status == 421
+        answer = connection.getresponse()
+        assert (answer.status, b"HOMING_DATA_URL, and not 'rebound.example'" in answer.read()) == (421, True)
         connection.close()
 
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from homing_server.auth.identity import EVERYBODY, Identity
 from homing_server.auth.key_cache import KeyCache
 from homing_server.auth.refusals import Refusals
-from homing_server.errors import ApiError, Code, ErrorReason, key_missing, unavailable
+from homing_server.errors import ApiError, Code, ErrorReason, key_missing, shown, unavailable
 from homing_server.front.api.calls import Calls
 from homing_server.front.http.areas import Area
 from homing_server.front.http.authorization import is_basic, shown_key
@@ -67,7 +67,10 @@ class Root:
         try:
             host, authorization = _asked(scope)
             if not self._names.allow(host):
-                answer: Response = PlainTextResponse("this server has another name\n", status_code=_MISDIRECTED)
+                why = (
+                    f"a server on loopback has the name localhost, or that of HOMING_DATA_URL, and not {shown(host)}\n"
+                )
+                answer: Response = PlainTextResponse(why, status_code=_MISDIRECTED)
             elif area is not None and area.open:
                 await area.app(scope, receive, send)
                 return
