@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import uuid
 
 ID_LENGTH = 36
 """So many characters has an id."""
@@ -19,7 +18,8 @@ def new_id(time_us: int | None = None) -> str:
     milliseconds, nanoseconds = divmod(time.time_ns() if time_us is None else time_us * 1000, 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000
     random = int.from_bytes(os.urandom(8)) >> 2
-    return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random))
+    digits = f"{milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def times_of_ids(prefix: str) -> tuple[int, int] | None:

@@ -40,6 +40,17 @@ async def test_accepted_is_stored_whole(database: Database) -> None:
     assert not (await read(database, draft.id)).spec.payload.data
 
 
+@pytest.mark.parametrize("number", [1, 15, 16, 17, 40])
+async def test_each_of_a_group_is_stored_as_itself(database: Database, number: int) -> None:
+    labelled = [make_spec(data=b"%d" % each, labels={"a": str(each), "b": "x"}) for each in range(number)]
+    drafts = [make_draft(spec, request_id=f"r{each}", caller=f"c{each}") for each, spec in enumerate(labelled)]
+    await accept_all(database, *drafts)
+    stored = [await read(database, draft.id, include_payload=True) for draft in drafts]
+    assert [each.spec for each in stored] == labelled
+    assert [each.caller for each in stored] == [f"c{each}" for each in range(number)]
+    assert [each.outcome for each in await accept_all(database, *map(again, drafts))] == [Outcome.DUPLICATE] * number
+
+
 async def test_p7_same_request_is_the_same_invocation(database: Database) -> None:
     draft = make_draft(make_spec(data=b"x"), request_id="r")
     await accept_all(database, draft)

@@ -213,7 +213,8 @@ class Admission:
             draft is accepted.
         :raises StoreUnavailableError: The store could not be written.
         """
-        drafts = [self._dispatcher.reserve(draft) for draft in drafts]
+        for draft in drafts:
+            self._dispatcher.reserve(draft)
 
         def transaction(connection: Connection) -> tuple[Sequence[Verdict], T]:
             verdicts = accept(connection, drafts)

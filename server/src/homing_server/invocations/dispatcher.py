@@ -17,14 +17,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from homing_core import lifecycle, limits
 from homing_core.broker import Broker, BrokerError, Outgoing, UnroutableError
 from homing_core.clock import now_us
-from homing_core.lifecycle import Custody, Step
+from homing_core.lifecycle import Custody
 from homing_server.functions.catalog import Catalog
 from homing_server.payloads.signed_urls import SignedUrls
 from homing_server.store import dispatch, functions, outbox, stops, sync_calls
@@ -139,25 +139,23 @@ class Dispatcher:
         if stopped or lost or count:
             _log.info("work_under_way_taken_back", count=count, stopped=stopped, sync_calls_lost=lost)
 
-    def reserve(self, draft: Draft) -> Draft:
-        """Return the draft as it shall be committed: as sent where it can go to the broker now, else as stored."""
-        function, record = draft.spec.function, draft.record
-        load = self._loads.setdefault(function, _Load())
+    def reserve(self, draft: Draft) -> None:
+        """Have a draft committed as sent where it can go to the broker now; else it stays as the store holds it."""
+        function = draft.spec.function
+        load = self._loads.get(function) or self._loads.setdefault(function, _Load())
         messages, size = load.room()
         if (
-            record.due_us > draft.create_us
+            draft.record.due_us > draft.create_us
             or self._catalog.is_paused(function)
             or self._due.get(function, draft.create_us + 1) <= draft.create_us
             or messages < 1
             or size < draft.size
             or not self._broker.connected
         ):
-            return draft
-        sent = lifecycle.invocation.dispatched(record, time_us=draft.create_us)
-        assert isinstance(sent, Step), "the store holds a draft"
+            return
+        draft.record = lifecycle.invocation.accepted_and_dispatched(time_us=draft.create_us)
         load.add(draft.size)
         self._reserved[draft.id] = draft
-        return replace(draft, record=sent.after)
 
     def release(self, draft: Draft) -> None:
         """Undo the reservation of a draft that was not accepted."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 _CAPACITY: Final = 64
@@ -26,23 +26,25 @@ class FairQueue:
         self._waiting: dict[str, deque[tuple[asyncio.Future[None], int]]] = {}
         """By connection, in the order of their next turns; none is empty."""
 
-    @asynccontextmanager
-    async def turn(self, connection: Callable[[], str], invocations: int = 1) -> AsyncIterator[None]:
+    def turn(self, connection: Callable[[], str], invocations: int = 1) -> AbstractAsyncContextManager[None]:
         """Wait for the turn of a call, which is over with this context.
 
         :param connection: Returns what tells the call's connection from others; asked only where it has to wait.
         :param invocations: How many it is to make.
         """
-        weight = min(_CAPACITY, 1 + (invocations - 1) // _INVOCATIONS_OF_A_CALL)
+        return _Turn(self, connection, min(_CAPACITY, 1 + (invocations - 1) // _INVOCATIONS_OF_A_CALL))
+
+    async def begin(self, connection: Callable[[], str], weight: int) -> None:
+        """Wait for a turn, and take so much of the room; :meth:`end` gives it back."""
         if self._waiting or self._served + weight > _CAPACITY:
             await self._wait(connection(), weight)
         else:
             self._served += weight
-        try:
-            yield
-        finally:
-            self._served -= weight
-            self._next()
+
+    def end(self, weight: int) -> None:
+        """Make room for others."""
+        self._served -= weight
+        self._next()
 
     async def _wait(self, connection: str, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -69,3 +71,20 @@ class FairQueue:
             del self._waiting[connection]
             if queue:
                 self._waiting[connection] = queue
+
+
+class _Turn(AbstractAsyncContextManager[None]):
+    """A turn. It is a class, since every accept has one: a generator costs four times as much."""
+
+    __slots__ = ("_connection", "_queue", "_weight")
+
+    def __init__(self, queue: FairQueue, connection: Callable[[], str], weight: int) -> None:
+        self._queue = queue
+        self._connection = connection
+        self._weight = weight
+
+    async def __aenter__(self) -> None:
+        await self._queue.begin(self._connection, self._weight)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.end(self._weight)

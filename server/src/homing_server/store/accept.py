@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, select
 
 from homing.v1 import invocation_pb2 as api
 from homing.v1.function_pb2 import Function
@@ -16,6 +16,7 @@ from homing_core.lifecycle import Record
 from homing_core.wire.v1 import SyncRequest
 from homing_server.store import schema
 from homing_server.store.blobs import known_blobs, use_blobs
+from homing_server.store.bulk_insert import BulkInsert
 from homing_server.store.effects import CommitEffects
 from homing_server.store.invocation_rows import Values, slim, values_of
 from homing_server.store.sequences import raise_counters
@@ -23,9 +24,9 @@ from homing_server.store.sequences import raise_counters
 _invocations = schema.invocations
 
 # Making a statement costs more than running it: those that run often are made once.
-insert_invocation = insert(_invocations)
-insert_payload = insert(schema.payloads)
-insert_label = insert(schema.labels)
+_insert_invocations = BulkInsert(_invocations)
+_insert_payloads = BulkInsert(schema.payloads)
+_insert_labels = BulkInsert(schema.labels)
 _select_requests = select(
     _invocations.c.caller, _invocations.c.request_id, _invocations.c.id, _invocations.c.fingerprint
 ).where(
@@ -51,13 +52,14 @@ class Outcome(enum.Enum):
     """Its payload has been removed, since no invocation referred to it for long."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Draft:
     """An invocation that is to be accepted."""
 
     id: str
     spec: api.InvocationSpec
     record: Record
+    """As it is to be stored; the dispatcher changes it where it takes the invocation at once."""
     caller: str
     request_id: str
     fingerprint: bytes
@@ -171,15 +173,18 @@ def insert_drafts(connection: Connection, drafts: Sequence[Draft], revisions: Ma
         }
         for change_seq, draft in enumerate(drafts, first)
     ]
-    connection.execute(insert_invocation, rows)
-    payloads = [{"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString()} for draft in drafts]
-    connection.execute(insert_payload, payloads)
+    _insert_invocations.run(connection, rows)
+    payloads = [
+        {"invocation_id": draft.id, "request": draft.spec.payload.SerializeToString(), "result": None}
+        for draft in drafts
+    ]
+    _insert_payloads.run(connection, payloads)
     uses = [(draft.id, draft.blob_id) for draft in drafts if draft.blob_id]
     if uses:
         use_blobs(connection, uses, now_us=drafts[0].create_us)
     labels = [row for draft in drafts for row in label_rows(draft.id, draft.spec, draft.create_us)]
     if labels:
-        connection.execute(insert_label, labels)
+        _insert_labels.run(connection, labels)
 
 
 def insert_calls(
@@ -204,12 +209,17 @@ def insert_calls(
             | values_of(record)
             | {
                 "id": key,
+                "function_revision": 0,
                 "sync": True,
                 "caller": request.caller,
+                "request_id": None,
+                "fingerprint": None,
                 "create_us": request.create_us,
                 "start_by_us": 0,
                 "size": 0,
                 "traceparent": request.traceparent,
+                "rerun_of": None,
+                "caused_by": None,
                 "depth": 0,
                 "change_seq": change_seq,
                 "result_seq": result_seq if record.ended else None,
@@ -223,10 +233,10 @@ def insert_calls(
             }
         )
         labels.extend(label_rows(key, request.spec, request.create_us))
-    connection.execute(insert_invocation, rows)
-    connection.execute(insert_payload, payloads)
+    _insert_invocations.run(connection, rows)
+    _insert_payloads.run(connection, payloads)
     if labels:
-        connection.execute(insert_label, labels)
+        _insert_labels.run(connection, labels)
     effects.change_seq = change_seq
     if ends:
         effects.result_seq = result_seq

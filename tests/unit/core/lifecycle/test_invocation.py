@@ -62,6 +62,10 @@ def test_accepted_is_held_by_the_store() -> None:
     assert accept(due_us=NOW + 1) == replace(accept(), state=State.SCHEDULED, due_us=NOW + 1)
 
 
+def test_accepted_and_dispatched_at_once_is_what_it_is_one_after_the_other() -> None:
+    assert invocation.accepted_and_dispatched(time_us=NOW) == after(invocation.dispatched(accept(), time_us=NOW))
+
+
 @pytest.mark.parametrize("due_us", [NOW, NOW + SECOND])
 def test_dispatched_is_stored_before_it_is_published(due_us: int) -> None:
     record = accept(due_us=due_us)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Self
 
 from homing_server.auth.identity import Identity
@@ -55,22 +55,28 @@ class Calls:
         self._peers: Counter[str] = Counter()
         self._stopping = False
 
-    @contextmanager
-    def serving(self, identity: Identity, *, operates: bool) -> Iterator[Call]:
-        """Serve a call in this task; it is ended once its caller may not call any more.
+    def serving(self, identity: Identity, *, operates: bool) -> AbstractContextManager[Call]:
+        """Return a context that serves a call in this task; it is ended once its caller may not call any more.
+
+        To enter it raises ApiError. RESOURCE_EXHAUSTED: there are too many; UNAUTHENTICATED: the key has been revoked,
+        or ended.
 
         :param operates: Whether it is for operators, who get in where others do not.
-        :raises ApiError: RESOURCE_EXHAUSTED: there are too many; UNAUTHENTICATED: the key has been revoked, or ended.
         """
-        if self._number >= (_MOST if operates else _MOST - _RESERVED):
+        return _Serving(self, identity, _MOST if operates else _MOST - _RESERVED)
+
+    def begin(self, most: int) -> None:
+        """Count one that begins.
+
+        :raises ApiError: RESOURCE_EXHAUSTED: so many are under way already.
+        """
+        if self._number >= most:
             raise server_busy("too many calls are under way")
         self._number += 1
-        call = Call()
-        try:
-            with identity.ending(call.end):
-                yield call
-        finally:
-            self._number -= 1
+
+    def end(self) -> None:
+        """Count one that has ended."""
+        self._number -= 1
 
     @contextmanager
     def until_stop(self, host: str) -> Iterator[Call]:
@@ -97,6 +103,34 @@ class Calls:
         self._stopping = True
         for call in self._open:
             call.end(_stopping())
+
+
+class _Serving(AbstractContextManager[Call]):
+    """A call that is served. It is a class, since every call has one: a generator costs twice as much."""
+
+    __slots__ = ("_calls", "_ending", "_identity", "_most")
+
+    _ending: AbstractContextManager[None]
+
+    def __init__(self, calls: Calls, identity: Identity, most: int) -> None:
+        self._calls = calls
+        self._identity = identity
+        self._most = most
+
+    def __enter__(self) -> Call:
+        self._calls.begin(self._most)
+        try:
+            call = Call()
+            self._ending = self._identity.ending(call.end)
+            self._ending.__enter__()
+        except BaseException:
+            self._calls.end()
+            raise
+        return call
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.__exit__(None, None, None)
+        self._calls.end()
 
 
 def _stopping() -> ApiError:

@@ -33,13 +33,16 @@ class HostNames:
 
     def allow(self, host: str) -> bool:
         """Tell whether a request with this header may be served; empty where it has none, which no browser sends."""
-        if self.any or not host:
-            return True
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return is_loopback(name) or name == self.also
+        return self.any or not host or _is_own(host, self.also)
+
+
+@functools.lru_cache(maxsize=128)
+def _is_own(host: str, also: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(name) or name == also
 
 
 @functools.lru_cache(maxsize=1024)
