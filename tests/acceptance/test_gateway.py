@@ -5,33 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Queue
 
 import pytest
 
 from homing import Client, InvocationState
-from support.http_client import Headers, Reply, ask
+from support.http_client import Headers, Reply
 from support.processes import Cluster, Dev, Server
 from support.receiver import receiver
+from support.web_function import COOKIES, PATIENCE, Gateway, function_server
 
-PATIENCE = 60.0
-COOKIES = ("a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2")
-HEADERS: dict[str, Headers] = {
-    "headers": [
-        *(("Set-Cookie", cookie) for cookie in COOKIES),
-        ("Connection", "keep-alive, X-Of-Connection"),
-        ("X-Of-Connection", "yes"),
-        ("Location", "/elsewhere"),
-        ("X-Duration-Seconds", "0.25"),
-    ],
-    "type": [("Content-Type", "text/of-function")],
-}
-"""What the function says, by the first part of the path."""
 OF_THE_WAY = (
     "X-Forwarded-For",
     "X-Forwarded-Port",
@@ -42,126 +26,6 @@ OF_THE_WAY = (
     "CF-Ray",
 )
 """What proxies and load balancers say of a request, which may differ each time."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """A request as a function got it."""
-
-    method: str
-    path: str
-    headers: Headers
-    body: bytes
-
-    def get(self, name: str) -> list[str]:
-        return [value for each, value in self.headers if each == name]
-
-
-class FunctionServer(ThreadingHTTPServer):
-    """Serves a function that answers as the path says."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Function)
-        self.seen: Queue[Seen] = Queue()
-        self.go_on = threading.Event()
-        """Lets it go on that waits in between."""
-
-
-class Function(BaseHTTPRequestHandler):
-    """Answers one connection."""
-
-    protocol_version = "HTTP/1.1"
-    server: FunctionServer
-
-    def serve(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        headers = [(name.lower(), value) for name, value in self.headers.items()]
-        self.server.seen.put(Seen(method=self.command, path=self.path, headers=headers, body=body))
-        kind, _, argument = self.path.lstrip("/").partition("?")[0].partition("/")
-        if kind == "hold":
-            self.server.go_on.wait(PATIENCE)
-        if kind == "break":
-            self.close_connection = True
-        elif kind == "drip":
-            self._drip(int(argument) if argument.isdigit() else 200)
-        else:
-            self._answer(kind, argument, b"x" * int(argument) if kind == "large" else b"answer of " + body)
-
-    def _drip(self, status: int) -> None:
-        """Send two parts, the second once the test lets it; or break off before it."""
-        self.send_response(status)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        self.wfile.write(b"3\r\none\r\n")
-        self.server.go_on.wait(PATIENCE)
-        if self.path.endswith("breaks"):
-            self.close_connection = True
-            return
-        self.wfile.write(b"3\r\ntwo\r\n0\r\n\r\n")
-
-    def _answer(self, kind: str, argument: str, answer: bytes) -> None:
-        status = int(argument) if kind == "status" else 200
-        self.send_response(status)
-        for name, value in HEADERS.get(kind, ()):
-            self.send_header(name, value)
-        if status not in {204, 304}:
-            self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        if self.command != "HEAD" and status not in {204, 304}:
-            # A caller who has gone away does not read it.
-            with contextlib.suppress(OSError):
-                self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-for _method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"):
-    setattr(Function, f"do_{_method}", Function.serve)
-
-
-@contextlib.contextmanager
-def function_server() -> Iterator[FunctionServer]:
-    """Serve the function."""
-    with FunctionServer() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.go_on.set()
-            server.shutdown()
-            thread.join()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gateway:
-    """A running server, and a function ``web`` that shows what it gets."""
-
-    client: Client
-    server: Server
-    seen: Queue[Seen]
-    go_on: threading.Event
-
-    def ask(
-        self,
-        method: str,
-        target: str,
-        headers: Headers | None = None,
-        body: bytes | None = None,
-        *,
-        timeout: float = 60,
-    ) -> Reply:
-        while not self.seen.empty():
-            self.seen.get()
-        return ask(self.server.http, method, target, headers, body, timeout=timeout)
-
-    def post(self, target: str, headers: Headers | None = None, body: bytes = b"hi") -> Reply:
-        return self.ask("POST", target, headers, body)
-
-    def next(self) -> Seen:
-        return self.seen.get(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module", params=["rabbitmq", "embedded"])
@@ -370,6 +234,39 @@ def test_large_bodies_pass_both_ways(gateway: Gateway) -> None:
     assert (reply.status, reply.body) == (200, b"answer of " + body)
     assert (answer.status, answer.body) == (200, b"x" * 3_000_000)
     assert len(answer.get_all("date")) == 1
+
+
+@pytest.mark.parametrize("size", [0, 100, 300_000, 3_000_000])
+def test_an_answer_has_the_length_that_the_function_says(gateway: Gateway, size: int) -> None:
+    whole, head = (gateway.ask(method, f"/function/web/large/{size}") for method in ("GET", "HEAD"))
+
+    assert (whole.status, len(whole.body)) == (200, size)
+    assert (head.status, head.body) == (200, b"")
+    for reply in (whole, head):
+        assert reply.get("content-length") == str(size)
+        assert reply.get_all("transfer-encoding") == []
+
+
+def test_of_a_command_head_asks_too(gateway: Gateway) -> None:
+    reply = gateway.ask("HEAD", "/function/fails")
+
+    assert (reply.status, reply.get("content-length"), reply.body) == (500, "5", b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_parts_of_what_a_function_has_can_be_asked_for(gateway: Gateway, method: str) -> None:
+    def get(*headers: tuple[str, str]) -> Reply:
+        return gateway.ask(method, "/function/web/range/v1", list(headers))
+
+    whole, part, large = get(), get(("Range", "bytes=10-19")), get(("Range", "bytes=0-299999"))
+    beyond, same = get(("Range", "bytes=900000-900001")), get(("If-None-Match", '"v1"'))
+
+    assert [reply.status for reply in (whole, part, large, beyond, same)] == [200, 206, 206, 416, 304]
+    assert [reply.get("content-length") for reply in (whole, part, large, beyond)] == ["512000", "10", "300000", "0"]
+    assert [reply.get("content-range") for reply in (part, beyond)] == ["bytes 10-19/512000", "bytes */512000"]
+    assert (part.body, len(large.body)) == ((bytes(range(10, 20)), 300_000) if method == "GET" else (b"", 0))
+    assert {reply.get("etag") for reply in (whole, part, large, beyond, same)} == {'"v1"'}
+    assert (same.body, same.get_all("content-length"), same.get_all("transfer-encoding")) == (b"", [], [])
 
 
 @pytest.mark.parametrize("kind", ["function", "async-function"])

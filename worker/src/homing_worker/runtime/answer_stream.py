@@ -110,12 +110,16 @@ class AnswerStream:
             streamed_size=self._size,
         )
 
-    async def open(self, status_code: int, headers: Headers, content_type: str) -> bool:
-        """Begin to pass an answer on; return whether that can be: otherwise it is to be kept whole."""
+    async def open(self, status_code: int, headers: Headers, content_type: str, *, length: int | None = None) -> bool:
+        """Begin to pass an answer on; return whether that can be: otherwise it is to be kept whole.
+
+        :param length: How many bytes its body will have; None where that is not known.
+        """
         self._head = StreamHead(
             status_code=status_code,
             headers=[Header(name=name, value=value) for name, value in headers],
             content_type=content_type,
+            content_length=length,
         )
         self._sending = asyncio.ensure_future(self._send())
         await asyncio.wait(

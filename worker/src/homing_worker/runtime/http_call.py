@@ -80,7 +80,7 @@ async def exchange(session: aiohttp.ClientSession, origin: str, request: Request
             if stream is not None and stream.takes(answer.status_code, answer.advice) and _comes_bit_by_bit(response):
                 begun = await _beginning(response)
                 if not response.content.at_eof() and await stream.open(
-                    answer.status_code, answer.headers, answer.content_type
+                    answer.status_code, answer.headers, answer.content_type, length=response.content_length
                 ):
                     await _pass_on(response, begun, stream)
                     return answer

@@ -205,10 +205,13 @@ class StreamHead(google.protobuf.message.Message):
     STATUS_CODE_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     CONTENT_TYPE_FIELD_NUMBER: builtins.int
+    CONTENT_LENGTH_FIELD_NUMBER: builtins.int
     status_code: builtins.int
     """The HTTP status code."""
     content_type: builtins.str
     """The media type of the body."""
+    content_length: builtins.int
+    """How many bytes the body will have, where the function has said so."""
     @property
     def headers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[homing.v1.payload_pb2.Header]:
         """The headers in their order, names in lower case."""
@@ -219,8 +222,11 @@ class StreamHead(google.protobuf.message.Message):
         status_code: builtins.int = ...,
         headers: collections.abc.Iterable[homing.v1.payload_pb2.Header] | None = ...,
         content_type: builtins.str = ...,
+        content_length: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["content_type", b"content_type", "headers", b"headers", "status_code", b"status_code"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_content_length", b"_content_length", "content_length", b"content_length"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_content_length", b"_content_length", "content_length", b"content_length", "content_type", b"content_type", "headers", b"headers", "status_code", b"status_code"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_content_length", b"_content_length"]) -> typing.Literal["content_length"] | None: ...
 
 Global___StreamHead: typing_extensions.TypeAlias = StreamHead
 

@@ -31,6 +31,13 @@ _BY_STATE: Final[Mapping[int, int]] = {
     api.INVOCATION_STATE_INVALID: 404,
 }
 """The status where there is no answer of the function; 502 of other states."""
+_NO_INSTANCE: Final = frozenset(
+    {FailureReason.START_FAILED, FailureReason.IMAGE_NOT_FOUND, FailureReason.SECRETS_UNAVAILABLE}
+)
+"""Why there was no instance to ask: 503, since there may be one later."""
+_NOT_OF_FUNCTION: Final = (b"x-openfaas-internal", b"proxy")
+"""Tells those who call functions through OpenFaaS that the function has not been asked, so that they may try again."""
+_RETRY_SECONDS: Final = 5
 _TOO_LONG: Final[Mapping[str, int]] = {"spec.http.path": 414, "spec.http.query": 414, "spec.http.headers": 431}
 """The status where one of these is too long."""
 
@@ -80,8 +87,10 @@ def answer_of(invocation: api.Invocation, *, asked_type: str, to_head: bool = Fa
     if not _is_answered(invocation):
         failure = invocation.failure
         status = _BY_STATE.get(invocation.state, 502)
-        words = f"{failure.reason or 'FAILED'}: {failure.message}\n"
-        return Answer(status=status, headers=[TEXT], body=words.encode())
+        words = f"{failure.reason or 'FAILED'}: {failure.message}"
+        if failure.reason in _NO_INSTANCE:
+            return refused(503, words, (b"retry-after", b"%d" % _RETRY_SECONDS), _NOT_OF_FUNCTION)
+        return refused(status, words)
     status = _status_of(result.status_code)
     headers = _headers_of(status, result.headers, result.payload.content_type or asked_type, to_head=to_head)
     body = result.payload.blob if result.payload.HasField("blob") else result.payload.data
@@ -89,11 +98,12 @@ def answer_of(invocation: api.Invocation, *, asked_type: str, to_head: bool = Fa
 
 
 def head_of(stream: StreamHead, *, asked_type: str) -> Answer:
-    """Return how an answer begins that goes out as it comes, and without a length."""
+    """Return how an answer begins that goes out as it comes, with its length where the function has said it."""
     status = _status_of(stream.status_code)
-    return Answer(
-        status=status, headers=_headers_of(status, stream.headers, stream.content_type or asked_type), sent=True
-    )
+    headers = _headers_of(status, stream.headers, stream.content_type or asked_type)
+    if stream.HasField("content_length"):
+        headers.append((b"content-length", b"%d" % stream.content_length))
+    return Answer(status=status, headers=headers, sent=True)
 
 
 def is_whole(invocation: api.Invocation) -> bool:
