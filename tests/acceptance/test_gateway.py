@@ -104,11 +104,22 @@ def test_a_function_that_is_not_there_is_not_found(gateway: Gateway, name: str) 
         assert b"there is no function" in reply.body
 
 
-@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "LINK"])
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "LINK", "PURGE"])
 def test_odd_methods_are_not_allowed(gateway: Gateway, method: str) -> None:
     reply = gateway.ask(method, "/function/web")
 
     assert (reply.status, reply.get("allow")) == (405, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+    for target in ("/system/functions", "/v1/functions", "/healthz", "/metrics"):
+        elsewhere = gateway.ask(method, target)
+        assert (elsewhere.status, "GET" in elsewhere.get("allow")) == (405, True)
+
+
+def test_methods_that_are_none_of_http_are_not_implemented(gateway: Gateway) -> None:
+    for target in ("/function/web", "/async-function/web", "/system/functions"):
+        reply = gateway.ask("BREW", target)
+
+        assert (reply.status, reply.text) == (501, "not implemented: the method is not known\n")
+    assert gateway.seen.empty()
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "OPTIONS"])

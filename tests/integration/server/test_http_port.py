@@ -153,6 +153,7 @@ SMUGGLING = {
     "a chunk of a number with a sign": b"Transfer-Encoding: chunked\r\n\r\n-1\r\nabc\r\n0\r\n\r\n",
     "a chunk beyond all numbers": b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\nabc\r\n0\r\n\r\n",
 }
+SERVED = (b"HTTP/1.1 200 ", b"HTTP/1.1 100 ", b"HTTP/1.1 4", b"HTTP/1.1 501 ")
 FOLLOWING = b"POST /echo/smuggled HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nsmuggled"
 
 
@@ -169,7 +170,8 @@ BAD_LINES = {
     "another protocol": b"SSH-2.0-OpenSSH\r\n\r\n",
     "no version": b"GET /echo/a\r\n\r\n",
     "a version to come": b"GET /echo/a HTTP/9.9\r\nHost: localhost\r\n\r\n",
-    "an unknown method": b"BREW /echo/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "an unknown method of no version": b"BREW /echo/a\r\n\r\n",
+    "a method that is none": b"BR(EW) /echo/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "bytes over 127 in the path": b"GET /echo/\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a host to connect to": b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "two hosts": b"GET /echo/a HTTP/1.1\r\nHost: localhost\r\nHost: other\r\n\r\n",
@@ -182,6 +184,19 @@ BAD_LINES = {
 async def test_what_is_no_request_is_answered_with_400(port: Port, line: bytes) -> None:
     assert statuses(await port.send(line)) == [400]
     assert port.seen.requests == []
+
+
+@pytest.mark.parametrize("method", [b"BREW", b"get", b"X-Y", b"G", b"GETT", b"DESCRIBE"])
+async def test_a_method_that_nobody_knows_is_not_implemented(port: Port, method: bytes) -> None:
+    request = method + b" /echo/a HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi"
+
+    answer = await port.send(request)
+    assert statuses(answer) == [501]
+    assert answer.endswith(b"not implemented: the method is not known\n")
+    before = b"GET /echo/a HTTP/1.1\r\n" + HOST + b"\r\n"
+    # What comes behind a request is refused with all that follows.
+    assert statuses(await port.send(before + request)) == [200]
+    assert [each[0] for each in port.seen.requests] == ["GET"]
 
 
 @pytest.mark.parametrize(
@@ -412,8 +427,8 @@ async def test_whatever_comes_is_answered_or_refused_and_nobody_else_suffers(por
             return  # refused while it was still being sent
         finally:
             writer.close()
-        assert answers == b"" or answers.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 100 ", b"HTTP/1.1 4")), answers
-        assert set(statuses(answers)) <= {100, 200, 400, 404, 405, 408, 421, 431}, answers
+        assert answers == b"" or answers.startswith(SERVED), answers
+        assert set(statuses(answers)) <= {100, 200, 400, 404, 405, 408, 421, 431, 501}, answers
 
     for _ in range(10):
         async with asyncio.TaskGroup() as group:

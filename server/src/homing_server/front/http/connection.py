@@ -7,6 +7,7 @@ what follows a request that cannot be read is stricter here too: no answer is ev
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -25,6 +26,8 @@ MAX_HEADERS: Final = 128
 _STALLED_SECONDS: Final = 60.0
 """So long may pass between two parts of a body, or without a byte of an answer being taken."""
 
+_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]\r\n")
+"""The first line of a request of whatever method: RFC 9112, 3."""
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _UPGRADE: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
@@ -142,11 +145,19 @@ class Connection(HttpToolsProtocol):
                 self._read_anew(encoded)
             else:
                 self._refuse(self._refused)
-        except httptools.HttpParserError:
-            self._refuse(self._refused)
+        except httptools.HttpParserError as error:
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED if self._is_of_other_method(data, error) else self._refused)
         else:
             if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _is_of_other_method(self, data: bytes, error: httptools.HttpParserError) -> bool:
+        """Tell whether a request could be read but for its method, which the parser does not know.
+
+        The parser reads no further, so this is known of what comes in one piece and first in it.
+        """
+        begins = self._in_head and self._head_bytes == len(data)
+        return begins and "method" in str(error) and _LINE.match(data) is not None
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read a request anew that asked for another protocol, as if it had not: the parser would skip its body.
@@ -229,7 +240,8 @@ class Connection(HttpToolsProtocol):
                 # An answer, its own or that of one before it, may be half-way.
                 self.force_close()
                 return
-        body = f"{status.phrase.lower()}: the request cannot be read\n"
+        why = "the method is not known" if status is HTTPStatus.NOT_IMPLEMENTED else "the request cannot be read"
+        body = f"{status.phrase.lower()}: {why}\n"
         head = (
             f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
