@@ -10,7 +10,7 @@ from homing_core.header_names import NOT_PASSED_ON
 from homing_worker import __version__
 from homing_worker.execution.dispatch import Dispatch
 from homing_worker.reporting.progress import PROGRESS_HEADER
-from homing_worker.runtime.headers import Headers, overridden, pairs
+from homing_worker.runtime.headers import Headers
 
 USER_AGENT: Final = f"homing-worker/{__version__}"
 
@@ -56,11 +56,14 @@ def _common_headers(dispatch: Dispatch) -> Headers:
         own.append(("X-Homing-Invocation-Id", dispatch.invocation_id))
     if dispatch.traceparent:
         own.append(("traceparent", dispatch.traceparent))
-    passed_on = [header for header in pairs(dispatch.spec.http.headers) if _is_passed_on(header[0].lower())]
-    if not any(name.lower() == "user-agent" for name, _ in passed_on):
+    replaced = {name.lower() for name, _ in own}
+    spelled: dict[str, str] = {}
+    passed_on = []
+    for header in dispatch.spec.http.headers:
+        name = header.name.lower()
+        if name not in NOT_PASSED_ON and name not in replaced and not name.startswith(_OWN):
+            # aiohttp takes two spellings of one name for two values of which the last one holds.
+            passed_on.append((spelled.setdefault(name, header.name), header.value))
+    if "user-agent" not in spelled:
         own.append(("User-Agent", USER_AGENT))
-    return overridden(passed_on, by=own) if passed_on else own
-
-
-def _is_passed_on(name: str) -> bool:
-    return name not in NOT_PASSED_ON and not name.startswith(_OWN)
+    return [*passed_on, *own]

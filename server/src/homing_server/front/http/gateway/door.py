@@ -75,14 +75,6 @@ class _Request:
         """Whether the head of an answer is asked for, without its body."""
         return bool(self.scope["method"] == "HEAD")
 
-    @property
-    def length(self) -> int | None:
-        """How many bytes its client says that its body has."""
-        for name, value in self.scope["headers"]:
-            if name == b"content-length":
-                return int(value)
-        return None
-
 
 class Gateway:
     """Serves `/function/` and `/async-function/`."""
@@ -213,7 +205,7 @@ class Gateway:
         checks = Checks()
         check_spec(checks, spec, sync=True, now_us=now_us(), guard=self._guard)
         checks.done()
-        await self._bodies.read(spec.payload, request.receive, length=request.length, caller=identity.name)
+        await self._bodies.read(spec.payload, request.receive, length=asked.length, caller=identity.name)
         invocation_id = new_id()
         if spec.payload.HasField("blob"):
             await self._blobs.hold(invocation_id, spec.payload)
@@ -269,7 +261,7 @@ class Gateway:
         acceptance = add_async_options(spec, asked.options)
         if self.own_origin and spec.callback.url.startswith(self.own_origin + "/"):
             spec.callback.url = "http://gateway" + spec.callback.url.removeprefix(self.own_origin)
-        await self._bodies.read(spec.payload, request.receive, length=request.length, caller=identity.name)
+        await self._bodies.read(spec.payload, request.receive, length=asked.length, caller=identity.name)
         client = request.scope["client"]
         accepted = await self._admission.accept(
             spec,

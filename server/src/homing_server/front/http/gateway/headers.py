@@ -45,6 +45,8 @@ class Asked:
     host: str = ""
     call_id: str = ""
     traceparent: str = ""
+    length: int | None = None
+    """How many bytes its client says that its body has."""
     options: dict[str, str] = field(default_factory=dict)
     """What is asked of the gateway, by names in lower case."""
     forwarded: dict[str, str] = field(default_factory=dict)
@@ -118,6 +120,8 @@ def _note(asked: Asked, name: str, value: str) -> None:
         else:
             _add_option(asked, name, value)
         asked.passed_on.append((name, value))
+    elif name == "content-length":
+        asked.length = int(value)
     elif name == "connection":
         asked.of_connection |= {each.strip().lower() for each in value.split(",")}
 

@@ -59,6 +59,10 @@ class Acceptance:
     """So many seconds its caller waits for the end; 0 for none."""
 
 
+_NOTHING_ELSE: Final = Acceptance(request_id="", task_id="", wait=0.0)
+"""How most are asked for."""
+
+
 def is_async_by_header(options: Mapping[str, str]) -> bool:
     """Tell whether a client of Function Compute asks for an asynchronous invocation.
 
@@ -101,6 +105,8 @@ def add_async_options(spec: InvocationSpec, options: Mapping[str, str]) -> Accep
 
     :raises BadHeaderError: A value is none.
     """
+    if not options:
+        return _NOTHING_ELSE
     if options.get(CALLBACK_URL):
         spec.callback.url = options[CALLBACK_URL]
     if DELAY in options:
