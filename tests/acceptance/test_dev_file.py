@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -154,6 +155,20 @@ def test_a_file_that_does_not_run_at_first_is_served_once_it_does(tmp_path: Path
         said(dev, "hello is deployed, revision 1")
     finally:
         assert dev.terminate() == 0
+
+
+def test_a_file_that_never_ends_to_load_is_given_up_when_it_is_saved_again(
+    dev: Dev, client: Client, file: Path
+) -> None:
+    loads = file.with_name("loads")
+    os.mkfifo(loads)
+    save(file, f"import time\nopen({str(loads)!r}, 'w').close()\ntime.sleep(3600)\n")
+    loads.read_bytes()  # until it is being run
+    save(file, APP.replace("Hello", "Mended"))
+    said(dev, "hello is deployed, revision 2")
+
+    assert client.invoke("hello", "world").text.startswith("Mended")
+    assert not [line for line in dev.lines if "was not loaded within" in str(line)]
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

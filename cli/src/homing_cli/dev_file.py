@@ -22,6 +22,8 @@ _LIST_TIMEOUT: Final = 30.0
 """Seconds that a file may take to be run for its list of functions."""
 _LOOK_SECONDS: Final = 0.2
 """Between two looks at the sources."""
+_LOAD_SECONDS: Final = 1.0
+"""A file that takes longer than this to be run is given up once it is saved again."""
 _ANNOTATION: Final = "dev.homing.file"
 """Says of a function which file it is from, so that one which is taken out of the file is removed."""
 
@@ -67,8 +69,7 @@ class FunctionFile:
         seen: Mapping[Path, tuple[int, ...]] | None = None
         while True:
             found = await asyncio.to_thread(self._sources)
-            if found != seen:
-                await self._bring_up_to_date(first=seen is None)
+            if found != seen and await self._bring_up_to_date(found, first=seen is None):
                 seen = found
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -82,14 +83,27 @@ class FunctionFile:
                 found[source] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         return found
 
-    async def _bring_up_to_date(self, *, first: bool) -> None:
+    async def _bring_up_to_date(self, sources: Mapping[Path, tuple[int, ...]], *, first: bool) -> bool:
+        """Deploy what the file declares.
+
+        :param sources: The sources as they are.
+        :return: False where they were saved again meanwhile, and nothing was done.
+        """
+        listing = asyncio.ensure_future(self._listed())
+        saving = asyncio.ensure_future(self._saved(sources))
         try:
-            copy = await asyncio.to_thread(self._copied)
-            declared = await declared_functions(self._file, copy)
+            await asyncio.wait({listing, saving}, return_when=asyncio.FIRST_COMPLETED)
+            if not listing.done():
+                return False
+            copy, declared = listing.result()
         except FileError as error:
             kept = "" if first else "\nwhat was deployed before goes on"
             self._say(f"{self._file.name} cannot be deployed:\n{error}{kept}")
-            return
+            return True
+        finally:
+            listing.cancel()
+            saving.cancel()
+            await asyncio.gather(listing, saving, return_exceptions=True)
         try:
             for function in declared:
                 await self._deploy(function, copy, force=not first)
@@ -97,6 +111,21 @@ class FunctionFile:
             await asyncio.to_thread(self._remove_copies, but=copy)
         except HomingError as error:
             self._say(f"{self._file.name} cannot be deployed: {error}")
+        return True
+
+    async def _listed(self) -> tuple[Path, Sequence[Declared]]:
+        """Return a copy of the file as it is now, and what it declares.
+
+        :raises FileError: It cannot be read or run.
+        """
+        copy = await asyncio.to_thread(self._copied)
+        return copy, await declared_functions(self._file, copy)
+
+    async def _saved(self, sources: Mapping[Path, tuple[int, ...]]) -> None:
+        """Return once sources are others than these, after a while in which most files are run."""
+        await asyncio.sleep(_LOAD_SECONDS)
+        while await asyncio.to_thread(self._sources) == sources:  # noqa: ASYNC110 nobody tells of it
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _copied(self) -> Path:
         """Return a copy of the file as it is now.
