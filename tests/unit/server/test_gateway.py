@@ -139,6 +139,38 @@ def test_labels_and_attempts() -> None:
     assert (dict(spec.labels), spec.retry_policy.max_attempts) == ({"job": "7", "a.b": ""}, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("x-homing-dealy", "X-Homing-Delay"), ("x-homing-maxage", "X-Homing-Max-Age"),
+        ("x-homing-retry-attempt", "X-Homing-Retry-Attempts"),
+        ("x-homing-attempt-time-out", "X-Homing-Attempt-Timeout"),
+        ("x-homing-label", "X-Homing-Label-"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_nearly_an_option_is_told(name: str, meant: str) -> None:
+    with pytest.raises(BadHeaderError, match=f"is no header; is {meant} meant?"):
+        add_common_options(InvocationSpec(), {name: "1h"})
+
+
+def test_what_functions_get_may_be_passed_on_with_a_call_of_another() -> None:
+    names = (
+        "attempt",
+        "deadline",
+        "progress-url",
+        "retry",
+        "invocation-id",
+        "timeout",
+        "delivery-id",
+        "depth",
+        "state",
+    )
+    spec = InvocationSpec()
+    add_common_options(spec, {f"x-homing-{name}": "1" for name in (*names, "of-mine")})
+
+    assert spec == InvocationSpec()
+
+
 @pytest.mark.parametrize(("value", "later"), [("Async", True), ("async", True), ("Sync", False)])
 def test_function_computes_type_of_invocation(value: str, *, later: bool) -> None:
     assert is_async_by_header({"x-fc-invocation-type": value}) is later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ FC_TYPE: Final = "x-fc-invocation-type"
 FC_IDS: Final = ("x-fc-async-task-id", "x-fc-stateful-async-invocation-id")
 FC_DELAY: Final = "x-fc-async-delay"
 
+_ASKING: Final = (DELAY, MAX_AGE, ATTEMPT_TIMEOUT, RETRY_ATTEMPTS)
+_LIKENESS: Final = 0.75
+"""Of two names, as difflib measures it: those that homing gives to functions, which may pass them on, are less alike."""
 _MAX_WAIT: Final = 600.0
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?=,|;|$)", re.IGNORECASE)
 _TASK_ID: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
@@ -88,6 +92,8 @@ def add_common_options(spec: InvocationSpec, options: Mapping[str, str]) -> None
             spec.retry_policy.max_attempts = int(value)
         elif name.startswith(LABEL):
             spec.labels[name.removeprefix(LABEL)] = value
+        elif name.startswith(HOMING) and name not in _ASKING:
+            _check_spelling(name)
 
 
 def check_sync_options(options: Mapping[str, str]) -> None:
@@ -152,6 +158,16 @@ def _wait(prefer: str) -> float:
     """Return for how many seconds `Prefer` asks to wait. What is no preference of this kind asks for nothing."""
     found = _WAIT.search(prefer)
     return min(float(found[1]), _MAX_WAIT) if found is not None else 0.0
+
+
+def _check_spelling(name: str) -> None:
+    """Check that a header which asks for nothing was not meant to: what was to run later would run now.
+
+    :raises BadHeaderError: It is nearly one that does.
+    """
+    known = [each.removeprefix(HOMING) for each in (*_ASKING, LABEL)]
+    for near in difflib.get_close_matches(name.removeprefix(HOMING), known, n=1, cutoff=_LIKENESS):
+        raise BadHeaderError(_shown(name), f"is no header; is {_shown(HOMING + near)} meant?")
 
 
 def _duration(header: str, text: str) -> Duration:
