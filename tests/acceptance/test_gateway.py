@@ -381,11 +381,17 @@ def test_a_callback_is_shown_the_answer_and_its_call_id(gateway: Gateway) -> Non
     assert int(headers["x-start-time"]) > 0
 
 
-@pytest.mark.parametrize("own", ["http://gateway:8080", "itself"])
+@pytest.mark.parametrize("own", ["http://gateway:8080", "itself", "as it is asked", "as its proxy is asked"])
 def test_a_callback_to_a_function_is_an_invocation_of_its_own(gateway: Gateway, own: str) -> None:
-    origin = f"http://{gateway.server.http}" if own == "itself" else own
+    localhost = f"localhost:{gateway.server.http.rpartition(':')[2]}"
+    origin, headers = {
+        "itself": (f"http://{gateway.server.http}", []),
+        "as it is asked": (f"http://{localhost}", [("Host", localhost)]),
+        "as its proxy is asked": ("https://proxy.example", [("X-Forwarded-Host", "proxy.example")]),
+    }.get(own, (own, []))
     with gateway.client.watch_results(function="web") as results:
-        reply = gateway.post("/async-function/echo", [("X-Callback-Url", f"{origin}/function/web/next?a=b")])
+        callback = ("X-Callback-Url", f"{origin}/function/web/next?a=b")
+        reply = gateway.post("/async-function/echo", [callback, *headers])
         event = next(iter(results)).invocation
 
     seen = gateway.next()

@@ -48,7 +48,8 @@ def ask(
     """
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        connection.putrequest(method, target, skip_accept_encoding=True)
+        says_host = any(name.lower() == "host" for name, _ in headers or ())
+        connection.putrequest(method, target, skip_host=says_host, skip_accept_encoding=True)
         for name, value in headers or ():
             connection.putheader(name, value)
         if body is not None:

@@ -259,8 +259,8 @@ class Gateway:
         asked, identity = request.asked, request.identity
         spec = self._spec(request)
         acceptance = add_async_options(spec, asked.options)
-        if self.own_origin and spec.callback.url.startswith(self.own_origin + "/"):
-            spec.callback.url = "http://gateway" + spec.callback.url.removeprefix(self.own_origin)
+        if spec.callback.url:
+            spec.callback.url = self._of_gateway(spec.callback.url, asked)
         await self._bodies.read(spec.payload, request.receive, length=asked.length, caller=identity.name)
         client = request.scope["client"]
         accepted = await self._admission.accept(
@@ -289,6 +289,20 @@ class Gateway:
         answer = answer_of(invocation, asked_type=asked_type)
         answer.headers.append((b"preference-applied", b"wait=%d" % acceptance.wait))
         return answer
+
+    def _of_gateway(self, url: str, asked: Asked) -> str:
+        """Return a URL with the host `gateway` where it leads here: such a callback needs no key, and no address.
+
+        It does where it goes to where workers reach this server, or to a function by the name that was asked for.
+        """
+        if self.own_origin and url.startswith(self.own_origin + "/"):
+            return "http://gateway" + url.removeprefix(self.own_origin)
+        scheme, _, rest = url.partition("://")
+        host, slash, path = rest.partition("/")
+        asks_here = host and host in {asked.host, asked.forwarded.get("x-forwarded-host")}
+        if scheme in {"http", "https"} and asks_here and f"/{path}".startswith((SYNC, ASYNC)):
+            return f"http://gateway{slash}{path}"
+        return url
 
     def _spec(self, request: _Request) -> api.InvocationSpec:
         """Return what is to run, the body and what is for asynchronous invocations apart."""

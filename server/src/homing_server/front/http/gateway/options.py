@@ -29,7 +29,7 @@ FC_DELAY: Final = "x-fc-async-delay"
 
 _ASKING: Final = (DELAY, MAX_AGE, ATTEMPT_TIMEOUT, RETRY_ATTEMPTS)
 _LIKENESS: Final = 0.75
-"""Of two names, as difflib measures it: those that homing gives to functions, which may pass them on, are less alike."""
+"""Of two names, as difflib measures it: those that homing gives to functions, which may go on with a call, are less."""
 _MAX_WAIT: Final = 600.0
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?=,|;|$)", re.IGNORECASE)
 _TASK_ID: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
