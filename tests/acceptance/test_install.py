@@ -66,10 +66,11 @@ class Built:
     def install(self, requirement: str, folder: Path) -> Environment:
         """Install a distribution of ours into a new environment, without asking any registry."""
         run(sys.executable, "-m", "venv", "--without-pip", folder)
-        pip = (sys.executable, "-m", "pip", f"--python={folder / 'bin' / 'python'}")
+        # uv resolves and installs as pip does, in a tenth of its time.
+        uv, environment = (ROOT / ".venv" / "bin" / "uv", "pip"), f"--python={folder / 'bin' / 'python'}"
         wheels = (f"--find-links={self.ours}", f"--find-links={self.others}")
-        run(*pip, "install", "--no-index", "--only-binary=:all:", "--no-compile", *wheels, requirement)
-        listed = run(*pip, "list", "--format=freeze").lower().replace("_", "-").splitlines()
+        run(*uv, "install", environment, "--offline", "--no-index", "--only-binary=:all:", *wheels, requirement)
+        listed = run(*uv, "list", environment, "--format=freeze").lower().replace("_", "-").splitlines()
         return Environment(folder=folder, packages=frozenset(line.partition("==")[0] for line in listed))
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homing_cli.stack.document import read_document
@@ -226,6 +226,7 @@ def test_where_nothing_can_be_added_it_is_told(text: str, complaint: str) -> Non
         with_function(text, "new", ENTRY)
 
 
+@settings(max_examples=30)
 @given(st.from_regex(FUNCTION_NAME, fullmatch=True))
 def test_a_name_comes_back_whatever_else_yaml_takes_it_for(name: str) -> None:
     """Such as 1, null, true, 1e3 or 0x10."""
