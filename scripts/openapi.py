@@ -282,7 +282,7 @@ def responses(api: Api, method: MethodDescriptorProto, route: Route) -> dict[str
     if method.name in ("Invoke", "InvokeStream"):
         header = {"description": "The id of the invocation.", "schema": {"type": "string"}}
         found["200"]["headers"] = {INVOCATION_ID: header}
-    if method.name == "TailLogs":
+    if method.name in ("TailLogs", "TailFunctionLogs"):
         found["204"] = {"description": "All lines came before the event of which the client has sent the id."}
     takes_body = route.body or route.form is Form.UPLOAD
     for status in sorted((*ALWAYS, *(WITH_BODY if takes_body else ()))):

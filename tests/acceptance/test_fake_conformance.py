@@ -150,6 +150,9 @@ BAD: dict[str, Call] = {
     "unknown secret": deployed(secrets=["nothing"]),
     "no such invocation": lambda client: client.get("01900000-0000-7000-8000-00000000dead"),
     "no such function to remove": lambda client: client.functions.delete("nobody"),
+    "log of no function": lambda client: list(client.functions.logs("nobody")),
+    "more lines of a log than may be": lambda client: list(client.functions.logs("cat", tail=10_001)),
+    "lines of a log below none": lambda client: list(client.functions.logs("cat", tail=-1)),
     "scale out of bounds": lambda client: client.functions.scale("cat", max_instances=101),
     "expected revision": deployed(name="cat", expected_revision=99),
 }

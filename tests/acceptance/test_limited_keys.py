@@ -46,6 +46,7 @@ from homing.v1 import (
     RotateSigningKeyRequest,
     ScaleFunctionRequest,
     StopInvocationRequest,
+    TailFunctionLogsRequest,
     TailLogsRequest,
     UpdateSecretRequest,
     WaitInvocationRequest,
@@ -154,6 +155,7 @@ def test_a_limited_key_gets_at_no_other_function_by_any_rpc(guarded: Cluster, ro
             "PayloadService/WritePayload": [],  # is nobody else's
             "PayloadService/ReadPayload": [ReadPayloadRequest(blob_id=blob)],
             "LogService/TailLogs": [TailLogsRequest(id=other.id)],
+            "LogService/TailFunctionLogs": [TailFunctionLogsRequest(function="lower")],
             "DeadLetterService/ListDeadLetters": [ListDeadLettersRequest(filter=letters)],
             "DeadLetterService/RedriveDeadLetters": [RedriveDeadLettersRequest(filter=letters)],
             "DeadLetterService/PurgeDeadLetters": [PurgeDeadLettersRequest(filter=letters)],

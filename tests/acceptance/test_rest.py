@@ -11,13 +11,14 @@ import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from openapi_spec_validator import validate
 
-from homing import Client
+from homing import Client, FilterOptions, InvocationState
 from support.confidential import confidential
 from support.http_client import Headers, Reply, ask
 from support.processes import Cluster, Dev, Server
@@ -199,6 +200,30 @@ def test_one_and_many_are_stopped(door: Door) -> None:
     assert reply.get("content-type") == "application/x-ndjson"
     last = json.loads(reply.text.splitlines()[-1])
     assert (last["matched"], last["stopped"], last["done"]) == (str(len(many)), str(len(many)), True)
+
+
+def test_many_are_chosen_by_when_they_started_and_ended(door: Door) -> None:
+    labels = {"chosen": "by-time"}
+    first, second = (door.client.get(door.ended(labels=labels)) for _ in range(2))
+    scheduled = door.client.invoke_async("upper", labels=labels, delay=3600)
+    assert first.end_time is not None
+    assert second.start_time is not None
+    assert second.end_time is not None
+
+    def reruns(**chosen: Unpack[FilterOptions]) -> int:
+        chosen["labels"] = labels
+        return door.client.bulk_rerun(dry_run=True, **chosen).matched
+
+    assert (reruns(), reruns(ended_since=second.end_time), reruns(ended_until=second.end_time)) == (2, 1, 1)
+    assert (reruns(started_since=second.start_time), reruns(started_until=second.start_time)) == (1, 1)
+    since = {"startTime": second.end_time.isoformat().replace("+00:00", "Z")}
+    body = {"filter": {"labels": labels, "endTime": since}, "dryRun": True}
+    lines = door.ask("POST", "invocations:bulkRerun", body).text.splitlines()
+    assert json.loads(lines[-1])["matched"] == "1"
+    # What has not started is not among those that started at any time.
+    started = door.client.bulk_stop(labels=labels, started_since=first.end_time - timedelta(hours=1))
+    assert (started.matched, door.client.bulk_stop(labels=labels).stopped) == (0, 1)
+    assert scheduled.describe().state is InvocationState.STOPPED
 
 
 def test_dead_letters_are_listed_redriven_and_purged(door: Door) -> None:

@@ -257,6 +257,13 @@ BAD: list[tuple[str, str, object, int, str]] = [
     ("POST", "/system/functions", {"service": 3, "image": IMAGE}, 400, "service"),
     ("POST", "/system/functions", {"service": "f", "image": IMAGE, "envVars": {"a": 1}}, 400, "envVars"),
     ("POST", "/system/functions", {"service": "f", "image": IMAGE, "labels": ["a"]}, 400, "labels"),
+    (
+        "POST",
+        "/system/functions",
+        {"service": "f", "image": IMAGE, "labels": {"com.openfaas.scale.max": "101"}},
+        400,
+        'labels["com.openfaas.scale.max"]: must be',
+    ),
     ("POST", "/system/functions", {"service": "f", "image": IMAGE, "limits": {"memory": "lots"}}, 400, "limits.memory"),
     ("POST", "/system/functions", {"service": "f", "image": IMAGE, "namespace": "other"}, 400, "namespace"),
     ("POST", "/system/functions", {"service": "f", "image": IMAGE, "secrets": "s"}, 400, "secrets"),

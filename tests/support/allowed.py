@@ -24,6 +24,7 @@ ALLOWED: Final[Mapping[str, AbstractSet[Scope]]] = {
     "InvocationService/CountInvocations": {READ},
     "InvocationService/WatchResults": {READ},
     "LogService/TailLogs": {READ},
+    "LogService/TailFunctionLogs": {READ},
     "DeadLetterService/ListDeadLetters": {READ},
     "InvocationService/StopInvocation": {OPERATE},
     "InvocationService/BulkStop": {OPERATE},

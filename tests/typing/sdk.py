@@ -38,6 +38,7 @@ from homing import (
     FilterOptions,
     Function,
     FunctionError,
+    FunctionLogLine,
     Functions,
     Headers,
     Interceptor,
@@ -176,12 +177,13 @@ def controlled(client: Client) -> None:
     assert_type(client.stop("id", timeout=5), Invocation)
     assert_type(client.rerun("id", payload=None), InvocationHandle[Result])
     with handle.logs(follow=True) as lines:
-        assert_type(lines, LogTail)
+        assert_type(lines, LogTail[LogLine])
         for line in lines:
             assert_type(line, LogLine)
             assert_type(line.stream, LogStream)
             assert_type(line.time, datetime | None)
-    assert_type(client.logs("id", timeout=timedelta(seconds=5)), LogTail)
+    assert_type(client.logs("id", timeout=timedelta(seconds=5)), LogTail[LogLine])
+    assert_type(client.functions.logs("f", tail=3), LogTail[FunctionLogLine])
 
     conditions: FilterOptions = {"function": ["a"], "labels": {"a": "b"}}
     assert_type(client.bulk_stop(reason="enough", dry_run=True, **conditions), BulkStopped)
@@ -202,7 +204,7 @@ async def controlled_async(client: AsyncClient) -> None:
     assert_type(await client.stop("id", reason="enough"), Invocation)
     assert_type(await client.rerun("id"), AsyncInvocationHandle[Result])
     async with client.logs("id", follow=True) as lines:
-        assert_type(lines, AsyncLogTail)
+        assert_type(lines, AsyncLogTail[LogLine])
         async for line in lines:
             assert_type(line, LogLine)
     assert_type(await client.bulk_stop(function="f"), BulkStopped)

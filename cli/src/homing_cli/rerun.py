@@ -9,7 +9,22 @@ import typer
 from homing import BulkRerun, Client, FilterOptions
 from homing_cli import output
 from homing_cli.bulk import BULK_TIMEOUT, DryRun, Yes, carry_out, check_choice, confirm, tell_count
-from homing_cli.filters import CallId, CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import (
+    CallId,
+    CausedBy,
+    EndedSince,
+    EndedUntil,
+    Functions,
+    IdPrefix,
+    Labels,
+    RerunOf,
+    Since,
+    StartedSince,
+    StartedUntil,
+    States,
+    Until,
+    conditions,
+)
 from homing_cli.options import Json, Target, connect, duration, wants_json
 from homing_cli.payload import read_payload
 from homing_cli.results import print_accepted, wait_and_print
@@ -32,6 +47,10 @@ def rerun(
     state: States = None,
     since: Since = None,
     until: Until = None,
+    started_since: StartedSince = None,
+    started_until: StartedUntil = None,
+    ended_since: EndedSince = None,
+    ended_until: EndedUntil = None,
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
@@ -73,6 +92,10 @@ def rerun(
         states=state,
         since=since,
         until=until,
+        started_since=started_since,
+        started_until=started_until,
+        ended_since=ended_since,
+        ended_until=ended_until,
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
@@ -110,7 +133,14 @@ def rerun(
                         **chosen,
                     ),
                     request_id=request_id,
-                    times={"--since": since, "--until": until},
+                    times={
+                        "--since": since,
+                        "--until": until,
+                        "--started-since": started_since,
+                        "--started-until": started_until,
+                        "--ended-since": ended_since,
+                        "--ended-until": ended_until,
+                    },
                     shown=lambda counts: {"run again": counts.accepted, "cannot": counts.refused},
                 )
                 _print(done, as_json=as_json)

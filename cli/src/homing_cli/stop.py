@@ -20,7 +20,20 @@ from homing_cli.bulk import (
     tell_count,
 )
 from homing_cli.exits import exit_code
-from homing_cli.filters import CallId, CausedBy, Functions, IdPrefix, Labels, RerunOf, Since, States, Until, conditions
+from homing_cli.filters import (
+    CallId,
+    CausedBy,
+    Functions,
+    IdPrefix,
+    Labels,
+    RerunOf,
+    Since,
+    StartedSince,
+    StartedUntil,
+    States,
+    Until,
+    conditions,
+)
 from homing_cli.options import Json, Target, connect, wants_json
 
 
@@ -32,6 +45,8 @@ def stop(
     state: States = None,
     since: Since = None,
     until: Until = None,
+    started_since: StartedSince = None,
+    started_until: StartedUntil = None,
     label: Labels = None,
     id_prefix: IdPrefix = None,
     rerun_of: RerunOf = None,
@@ -60,6 +75,8 @@ def stop(
         states=state,
         since=since,
         until=until,
+        started_since=started_since,
+        started_until=started_until,
         label=label,
         id_prefix=id_prefix,
         rerun_of=rerun_of,
@@ -85,7 +102,12 @@ def stop(
                     reason=reason, request_id=id_, on_progress=report, timeout=BULK_TIMEOUT, **chosen
                 ),
                 request_id=request_id,
-                times={"--since": since, "--until": until},
+                times={
+                    "--since": since,
+                    "--until": until,
+                    "--started-since": started_since,
+                    "--started-until": started_until,
+                },
                 shown=lambda counts: {"STOPPED": counts.stopped, "STOPPING": counts.stopping},
             )
             _print(done, as_json=as_json)

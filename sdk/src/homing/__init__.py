@@ -34,7 +34,7 @@ from homing._core.function import Function, Limits
 from homing._core.headers import Headers, HeaderValues
 from homing._core.interceptors import AsyncInterceptor, Call, Interceptor
 from homing._core.key import ApiKey, NewApiKey
-from homing._core.logs import LogLine
+from homing._core.logs import FunctionLogLine, LogLine
 from homing._core.names import (
     AttemptOutcome,
     DeadLetterKind,
@@ -171,6 +171,7 @@ __all__ = [
     "ForkedClientError",
     "Function",
     "FunctionError",
+    "FunctionLogLine",
     "FunctionOptions",
     "FunctionTimeoutError",
     "Functions",

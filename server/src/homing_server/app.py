@@ -242,7 +242,7 @@ class Server:
         return Services(
             invocations=invocations,
             payloads=PayloadService(self._blobs, self._uploads, visibility),
-            logs=LogService(self._log_tails, visibility),
+            logs=LogService(self._log_tails, visibility, self._catalog),
             dead_letters=DeadLetterService(
                 DeadLetters(
                     self._database,

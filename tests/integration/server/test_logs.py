@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, TailLogsRequest, TailLogsResponse
 from homing_core import limits
@@ -22,7 +22,7 @@ from homing_server.logs.ingest import LogIngest
 from homing_server.logs.tail import LogTails
 from homing_server.store import schema
 from homing_server.store.engine import Database, StoreUnavailableError
-from homing_server.store.logs import append_logs, remove_orphans
+from homing_server.store.logs import LogMark, append_logs, remove_orphans
 from homing_server.tasks import Tasks
 from support.connections import connect
 from support.inbox import eventually, until
@@ -238,10 +238,16 @@ def of_function(function: str, invocation_id: str, texts: Iterable[str]) -> LogB
     return made
 
 
-async def read_function(station: Station, function: str, *, since_us: int = 0, lines: int = 0) -> list[str]:
+async def read_marked(
+    station: Station, function: str, *, since_us: int = 0, lines: int = 0, mark: LogMark | None = None
+) -> list[tuple[LogMark, str]]:
     async with asyncio.timeout(PATIENCE):
-        pages = station.tails.tail_function(function, since_us=since_us, lines=lines)
-        return [each.line.text async for page in pages for each in page]
+        pages = station.tails.tail_function(function, since_us=since_us, lines=lines, mark=mark)
+        return [(mark, each.line.text) async for page in pages for mark, each in page]
+
+
+async def read_function(station: Station, function: str, *, since_us: int = 0, lines: int = 0) -> list[str]:
+    return [text for _, text in await read_marked(station, function, since_us=since_us, lines=lines)]
 
 
 async def test_a_function_s_log_is_that_of_all_its_invocations_in_their_order(station: Station) -> None:
@@ -257,6 +263,62 @@ async def test_a_function_s_log_is_that_of_all_its_invocations_in_their_order(st
     assert await read_function(station, "f", lines=5) == expected[-5:]
     assert await read_function(station, "f", lines=1000) == expected
     assert await read_function(station, "nothing") == []
+
+
+@pytest.mark.parametrize("lines", [0, 7])
+async def test_a_function_s_log_goes_on_after_each_of_its_lines(station: Station, lines: int) -> None:
+    one, two = await accept_sent(station.database, 2)
+    # Two invocations whose times alternate, so that lines of several chunks are mixed.
+    for number in range(25):
+        batches = [of_function("f", each, [f"{number}{each[-4:]}{part}" for part in "ab"]) for each in (one, two)]
+        for each, first in zip(batches, (1, 2), strict=True):
+            for place, line in enumerate(each.lines):
+                line.time_us = 1000 * number + first + 2 * place
+        await station.database.write(append_logs, batches, now_us=1_000_000 + number)
+    read = await read_marked(station, "f", lines=lines)
+    assert len(read) == (lines or 100)
+    # What comes in between changes nothing of what is read on.
+    late = of_function("f", one, ["late"])
+    await station.database.write(append_logs, [late], now_us=2_000_000)
+
+    for place, (mark, _) in enumerate(read):
+        rest = [text for _, text in await read_marked(station, "f", lines=lines, mark=mark)]
+        assert rest == [*(text for _, text in read[place + 1 :]), "late"]
+
+
+async def test_what_was_written_at_one_time_is_in_its_order_and_read_on_after_each_line(station: Station) -> None:
+    one, two = await accept_sent(station.database, 2)
+    for number in range(4):
+        batches = [of_function("f", each, [f"{number}{part}" for part in "ab"]) for each in (one, two)]
+        for line in [line for each in batches for line in each.lines]:
+            line.time_us = 1_000
+        await station.database.write(append_logs, batches, now_us=1_000_000 + number)
+    expected = [text for number in range(4) for text in (f"{number}a", f"{number}b") * 2]
+
+    for lines in (0, 5, 16):
+        read = await read_marked(station, "f", lines=lines)
+        assert [text for _, text in read] == expected[-lines:]
+        for place, (mark, _) in enumerate(read):
+            rest = [text for _, text in await read_marked(station, "f", lines=lines, mark=mark)]
+            assert rest == [text for _, text in read[place + 1 :]]
+
+
+@pytest.mark.parametrize("lines", [0, 3])
+async def test_what_was_read_and_is_removed_takes_nothing_from_what_is_read_on(station: Station, lines: int) -> None:
+    one, two = await accept_sent(station.database, 2)
+    for number, (each, text) in enumerate([(one, "1"), (two, "2"), (two, "3")], 1):
+        made = of_function("f", each, [text])
+        made.lines[0].time_us = number
+        await station.database.write(append_logs, [made], now_us=number)
+    marks = [mark for mark, _ in await read_marked(station, "f", lines=lines)]
+    await station.database.write(_remove, one)
+
+    rest = [[text for _, text in await read_marked(station, "f", lines=lines, mark=mark)] for mark in marks]
+    assert rest == [["2", "3"], ["3"], []]
+
+
+def _remove(connection: Connection, invocation_id: str) -> None:
+    connection.execute(delete(schema.logs).where(schema.logs.c.invocation_id == invocation_id))
 
 
 async def test_a_function_s_log_since_a_time_has_no_earlier_lines(station: Station) -> None:
@@ -280,10 +342,10 @@ async def test_who_follows_a_function_s_log_sees_each_line_once_until_the_server
     await station.database.write(append_logs, [of_function("f", one, ["1", "2"])], now_us=now_us())
     pages = station.tails.tail_function("f", lines=1, follow=True)
     async with asyncio.timeout(PATIENCE):
-        assert [each.line.text for each in await anext(pages)] == ["2"]
+        assert [each.line.text for _, each in await anext(pages)] == ["2"]
         waiting = asyncio.ensure_future(anext(pages))
         station.write(of_function("g", other, ["no"]), of_function("f", two, ["3"]))
-        (line,) = await waiting
+        ((_, line),) = await waiting
         assert (line.invocation_id, line.line.text) == (two, "3")
         station.tails.close()
         with pytest.raises(ApiError, match="the server stops"):

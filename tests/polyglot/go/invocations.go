@@ -212,6 +212,12 @@ func (s *Suite) logs() {
 		lines = append(lines, line.Text)
 	}
 	equal(strings.Join(lines, ","), "one,two", "the log")
+	request := &homingv1.TailFunctionLogsRequest{Function: s.named("talks"), Tail: 1}
+	whole := must(s.root.TailFunctionLogs(background, request))
+	for line := range messages(whole.Recv) {
+		equal(line.Text, "two", "the last line of the function")
+		equal(line.InvocationId, accepted.Id, "whose it is")
+	}
 }
 
 // deadLetters are listed, redriven and purged.

@@ -195,6 +195,10 @@ export async function logs(suite: Suite): Promise<void> {
     lines.push(text);
   }
   equal(lines.join(), "one,two", "the log");
+  for await (const line of suite.root.logs.tailFunctionLogs({ function: suite.named("talks"), tail: 1 })) {
+    equal(line.text, "two", "the last line of the function");
+    equal(line.invocationId, id, "whose it is");
+  }
 }
 
 /** Dead letters are listed, redriven and purged. */

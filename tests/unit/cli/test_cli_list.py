@@ -86,6 +86,25 @@ def test_list_filters(listed: list[str], arguments: list[str], expected: list[in
 
 
 @pytest.mark.parametrize(
+    ("arguments", "matched"),
+    [
+        (["rerun", "--started-since", "1h"], 3),
+        (["rerun", "--started-until", "1h"], 0),
+        (["rerun", "--ended-since", "1h"], 3),
+        (["rerun", "--ended-until", "1h"], 0),
+        (["stop", "--started-since", "1h"], 1),
+        (["stop", "--started-until", "1h"], 0),
+    ],
+)
+@pytest.mark.usefixtures("listed")
+def test_many_are_chosen_by_the_same_times(arguments: list[str], matched: int) -> None:
+    result = homing(*arguments, "--dry-run", "--json")
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["matched"] == matched
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["list", "--state", "GONE"], "Invalid value for --state: 'GONE' is none of SCHEDULED, ENQUEUED"),

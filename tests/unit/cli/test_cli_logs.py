@@ -26,6 +26,32 @@ def test_lines_are_printed_without_colours(homing_fake: FakeServer, homing_clien
     ]
 
 
+def test_lines_of_a_function_are_printed_whatever_it_served(homing_fake: FakeServer, homing_client: Client) -> None:
+    homing_fake.function("f").logs("one", "two")
+    calls = [homing_client.invoke_async("f") for _ in range(2)]
+
+    result = homing("logs", "--function", "f", "--tail", "3")
+    as_json = objects(homing("logs", "--function", "f", "--since", "1h", "--json").stdout)
+    later = homing("logs", "--function", "f", "--since", "2100-01-01")
+
+    assert (result.exit_code, result.stdout, later.stdout) == (0, "two\none\ntwo\n", "")
+    assert [(line["invocation_id"], line["text"]) for line in as_json] == [
+        (call.id, text) for call in calls for text in ("one", "two")
+    ]
+
+
+def test_lines_of_a_function_are_followed(homing_fake: FakeServer, homing_client: Client) -> None:
+    homing_fake.function("f").logs("one")
+    homing_client.invoke_async("f")
+    with subprocess.Popen([*PROGRAM, "logs", "-f", "--function", "f"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"
+        homing_client.invoke_async("f")
+        assert process.stdout.readline() == b"one\n"
+        process.terminate()
+        process.wait(PATIENCE)
+
+
 def test_lines_are_followed_to_the_end(homing_fake: FakeServer, homing_client: Client) -> None:
     function = homing_fake.function("f").logs("one").hold()
     call = homing_client.invoke_async("f")

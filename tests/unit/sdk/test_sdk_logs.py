@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import grpc
@@ -13,6 +13,7 @@ import pytest
 
 import homing
 from homing import LogStream
+from homing.v1 import function_service_pb2
 from homing.v1 import invocation_service_pb2 as api
 from homing.v1 import log_service_pb2 as logs
 from homing.v1.log_service_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT, TailLogsRequest, TailLogsResponse
@@ -89,6 +90,31 @@ def test_a_broken_stream_goes_on_behind_the_last_line(
 
     assert [one.text for one in lines] == ["a", "b", "c", "c", "d"]
     assert len(scripted_server.requests["TailLogs"]) == 4
+
+
+def test_lines_of_a_function_go_on_after_the_token_of_the_last_one(
+    driver: Driver, client: Any, scripted_server: ScriptedServer
+) -> None:
+    def of_function(text: str, token: str) -> Any:
+        of_invocation = line(text)
+        return logs.TailFunctionLogsResponse(
+            resume_token=token, invocation_id=f"id-{text}", time=of_invocation.time, stream=LOG_STREAM_STDERR, text=text
+        )
+
+    first, second = of_function("a", "t1"), of_function("b", "t2")
+    scripted_server.script("TailFunctionLogs", AWAY, stream(first, then=AWAY), stream(second))
+    scripted_server.script("GetFunction", function_service_pb2.GetFunctionResponse())
+
+    lines = driver.rest(client.functions.logs("f", tail=2, since=records.CREATED, follow=True))
+
+    assert [(each.invocation_id, each.text, each.stream) for each in lines] == [
+        ("id-a", "a", LogStream.STDERR), ("id-b", "b", LogStream.STDERR)
+    ]  # fmt: skip
+    asked = scripted_server.requests["TailFunctionLogs"]
+    assert [each.resume_token for each in asked] == ["", "", "t1"]
+    assert {(each.function, each.tail, each.follow, each.since.ToDatetime(UTC)) for each in asked} == {
+        ("f", 2, True, records.CREATED)
+    }
 
 
 def test_a_server_that_is_away_for_too_long_is_told(

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import text_format
 
 from homing.v1.function_pb2 import Function
-from homing_server.errors import ApiError
-from homing_server.functions.annotations import applied
+from homing_server.errors import ApiError, Violation, invalid_request
+from homing_server.functions.annotations import applied, named_as_written
 from homing_server.rules.durations import seconds_of
 
 
@@ -99,3 +99,30 @@ def test_a_value_that_cannot_be_read_is_refused_by_its_name(name: str, value: st
         applied(with_({name: value}, {}), None)
     assert caught.value.code.name == "INVALID_ARGUMENT"
     assert [each.field for each in caught.value.violations] == [f'function.annotations["{name}"]']
+
+
+def refused(wanted: Function, *fields: str, paths: set[str] | None = None) -> tuple[list[str], str]:
+    """Return under which names fields are refused, and the message."""
+    error = named_as_written(
+        invalid_request([Violation(field=name, description="no") for name in fields]), wanted, paths
+    )
+    return [each.field for each in error.violations], error.message
+
+
+def test_what_may_not_be_is_refused_under_the_name_that_was_written() -> None:
+    most, codes, to = "com.openfaas.scale.max", "com.openfaas.retry.codes", "dev.homing.on-success"
+    written = with_({codes: "429,999", to: "function:x"}, {most: "101"})
+
+    assert refused(written, "function.max_instances", "function.retry_policy.retry_status_codes[1]") == (
+        [f'function.labels["{most}"]', f'function.annotations["{codes}"]'],
+        f'function.labels["{most}"]: no; function.annotations["{codes}"]: no',
+    )
+    assert refused(written, "function.on_success[0].uri")[0] == [f'function.annotations["{to}"]']
+    others = ["function.min_instances", "function.max_instances_too", "function.retry_policy.max_attempts"]
+    assert refused(written, *others)[0] == others
+    # What the deployment says itself is refused as that.
+    own = with_({}, {most: "101"}, "max_instances: 102")
+    assert refused(own, "function.max_instances")[0] == ["function.max_instances"]
+    assert refused(written, "function.max_instances", paths={"labels", "max_instances"})[0] == [
+        "function.max_instances"
+    ]

@@ -110,6 +110,19 @@ async def test_a_log_is_numbered_lines_and_goes_on_after_the_last_one(rest: Rest
     assert (over.status, over.body) == (204, b"")
 
 
+async def test_a_log_of_a_function_goes_on_after_the_token_of_a_line(rest: Rest, service: Service) -> None:
+    line = GetMessageClass(METHODS["/homing.v1.LogService/TailFunctionLogs"].output_type)
+    service.answers = [line(text=text, resume_token=f"t{text}") for text in "ab"]
+    logs = "/v1/functions/f/logs?tail=2"
+    _, *lines, end = events_of(await ask(rest, "GET", logs))
+    assert [(each["id"], each["event"]) for each in lines] == [("ta", "line"), ("tb", "line")]
+    assert (end["event"], end["id"]) == ("end", "tb-end")
+    await ask(rest, "GET", logs, headers={"Last-Event-ID": "ta"})
+    assert [each.resume_token for each in service.requests] == ["", "ta"]  # type: ignore[attr-defined]
+    over = await ask(rest, "GET", logs, headers={"Last-Event-ID": "tb-end"})
+    assert (over.status, over.body) == (204, b"")
+
+
 @pytest.mark.parametrize("last", ["x", "-1", "1" * 20, "end", "²"])
 async def test_an_id_that_no_line_has_is_refused(rest: Rest, last: str) -> None:
     answer = await ask(rest, "GET", "/v1/invocations/7/logs", headers={"Last-Event-ID": last})

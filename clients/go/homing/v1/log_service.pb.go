@@ -203,6 +203,179 @@ func (x *TailLogsResponse) GetShared() bool {
 	return false
 }
 
+// TailFunctionLogsRequest asks for log lines of a function.
+type TailFunctionLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the function.
+	Function string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// Whether to wait for more; the stream then has no end.
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Leaves out what was written before; unset for nothing.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// How many of the lines that are stored, the last ones, up to 10,000; 0 for all.
+	Tail int32 `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
+	// The token of the last line seen: the stream goes on after it, and tail counts no more.
+	ResumeToken   string `protobuf:"bytes,5,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailFunctionLogsRequest) Reset() {
+	*x = TailFunctionLogsRequest{}
+	mi := &file_homing_v1_log_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailFunctionLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailFunctionLogsRequest) ProtoMessage() {}
+
+func (x *TailFunctionLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_homing_v1_log_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailFunctionLogsRequest.ProtoReflect.Descriptor instead.
+func (*TailFunctionLogsRequest) Descriptor() ([]byte, []int) {
+	return file_homing_v1_log_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TailFunctionLogsRequest) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *TailFunctionLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *TailFunctionLogsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *TailFunctionLogsRequest) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *TailFunctionLogsRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// TailFunctionLogsResponse is one log line of a function.
+type TailFunctionLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resumes after this line.
+	ResumeToken string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// The id of the invocation that the function served.
+	InvocationId string `protobuf:"bytes,2,opt,name=invocation_id,json=invocationId,proto3" json:"invocation_id,omitempty"`
+	// When it was written.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Where.
+	Stream LogStream `protobuf:"varint,4,opt,name=stream,proto3,enum=homing.v1.LogStream" json:"stream,omitempty"`
+	// The line without its end.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// Whether the instance served other invocations at the time, so that the line may belong to another one.
+	Shared        bool `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailFunctionLogsResponse) Reset() {
+	*x = TailFunctionLogsResponse{}
+	mi := &file_homing_v1_log_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailFunctionLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailFunctionLogsResponse) ProtoMessage() {}
+
+func (x *TailFunctionLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_homing_v1_log_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailFunctionLogsResponse.ProtoReflect.Descriptor instead.
+func (*TailFunctionLogsResponse) Descriptor() ([]byte, []int) {
+	return file_homing_v1_log_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TailFunctionLogsResponse) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+func (x *TailFunctionLogsResponse) GetInvocationId() string {
+	if x != nil {
+		return x.InvocationId
+	}
+	return ""
+}
+
+func (x *TailFunctionLogsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *TailFunctionLogsResponse) GetStream() LogStream {
+	if x != nil {
+		return x.Stream
+	}
+	return LogStream_LOG_STREAM_UNSPECIFIED
+}
+
+func (x *TailFunctionLogsResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *TailFunctionLogsResponse) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
 var File_homing_v1_log_service_proto protoreflect.FileDescriptor
 
 const file_homing_v1_log_service_proto_rawDesc = "" +
@@ -215,14 +388,28 @@ const file_homing_v1_log_service_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12,\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x14.homing.v1.LogStreamR\x06stream\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
-	"\x06shared\x18\x04 \x01(\bR\x06shared*U\n" +
+	"\x06shared\x18\x04 \x01(\bR\x06shared\"\xb6\x01\n" +
+	"\x17TailFunctionLogsRequest\x12\x1a\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04tail\x18\x04 \x01(\x05R\x04tail\x12!\n" +
+	"\fresume_token\x18\x05 \x01(\tR\vresumeToken\"\xec\x01\n" +
+	"\x18TailFunctionLogsResponse\x12!\n" +
+	"\fresume_token\x18\x01 \x01(\tR\vresumeToken\x12#\n" +
+	"\rinvocation_id\x18\x02 \x01(\tR\finvocationId\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12,\n" +
+	"\x06stream\x18\x04 \x01(\x0e2\x14.homing.v1.LogStreamR\x06stream\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x16\n" +
+	"\x06shared\x18\x06 \x01(\bR\x06shared*U\n" +
 	"\tLogStream\x12\x1a\n" +
 	"\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n" +
-	"\x11LOG_STREAM_STDERR\x10\x022X\n" +
+	"\x11LOG_STREAM_STDERR\x10\x022\xbc\x01\n" +
 	"\n" +
 	"LogService\x12J\n" +
-	"\bTailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse\"\x03\x90\x02\x010\x01B?\n" +
+	"\bTailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse\"\x03\x90\x02\x010\x01\x12b\n" +
+	"\x10TailFunctionLogs\x12\".homing.v1.TailFunctionLogsRequest\x1a#.homing.v1.TailFunctionLogsResponse\"\x03\x90\x02\x010\x01B?\n" +
 	"\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3"
 
 var (
@@ -238,23 +425,30 @@ func file_homing_v1_log_service_proto_rawDescGZIP() []byte {
 }
 
 var file_homing_v1_log_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_homing_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_homing_v1_log_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_homing_v1_log_service_proto_goTypes = []any{
-	(LogStream)(0),                // 0: homing.v1.LogStream
-	(*TailLogsRequest)(nil),       // 1: homing.v1.TailLogsRequest
-	(*TailLogsResponse)(nil),      // 2: homing.v1.TailLogsResponse
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(LogStream)(0),                   // 0: homing.v1.LogStream
+	(*TailLogsRequest)(nil),          // 1: homing.v1.TailLogsRequest
+	(*TailLogsResponse)(nil),         // 2: homing.v1.TailLogsResponse
+	(*TailFunctionLogsRequest)(nil),  // 3: homing.v1.TailFunctionLogsRequest
+	(*TailFunctionLogsResponse)(nil), // 4: homing.v1.TailFunctionLogsResponse
+	(*timestamppb.Timestamp)(nil),    // 5: google.protobuf.Timestamp
 }
 var file_homing_v1_log_service_proto_depIdxs = []int32{
-	3, // 0: homing.v1.TailLogsResponse.time:type_name -> google.protobuf.Timestamp
+	5, // 0: homing.v1.TailLogsResponse.time:type_name -> google.protobuf.Timestamp
 	0, // 1: homing.v1.TailLogsResponse.stream:type_name -> homing.v1.LogStream
-	1, // 2: homing.v1.LogService.TailLogs:input_type -> homing.v1.TailLogsRequest
-	2, // 3: homing.v1.LogService.TailLogs:output_type -> homing.v1.TailLogsResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 2: homing.v1.TailFunctionLogsRequest.since:type_name -> google.protobuf.Timestamp
+	5, // 3: homing.v1.TailFunctionLogsResponse.time:type_name -> google.protobuf.Timestamp
+	0, // 4: homing.v1.TailFunctionLogsResponse.stream:type_name -> homing.v1.LogStream
+	1, // 5: homing.v1.LogService.TailLogs:input_type -> homing.v1.TailLogsRequest
+	3, // 6: homing.v1.LogService.TailFunctionLogs:input_type -> homing.v1.TailFunctionLogsRequest
+	2, // 7: homing.v1.LogService.TailLogs:output_type -> homing.v1.TailLogsResponse
+	4, // 8: homing.v1.LogService.TailFunctionLogs:output_type -> homing.v1.TailFunctionLogsResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_homing_v1_log_service_proto_init() }
@@ -268,7 +462,7 @@ func file_homing_v1_log_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_homing_v1_log_service_proto_rawDesc), len(file_homing_v1_log_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LogService_TailLogs_FullMethodName = "/homing.v1.LogService/TailLogs"
+	LogService_TailLogs_FullMethodName         = "/homing.v1.LogService/TailLogs"
+	LogService_TailFunctionLogs_FullMethodName = "/homing.v1.LogService/TailFunctionLogs"
 )
 
 // LogServiceClient is the client API for LogService service.
@@ -30,6 +31,9 @@ const (
 type LogServiceClient interface {
 	// TailLogs streams the log lines of an invocation.
 	TailLogs(ctx context.Context, in *TailLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailLogsResponse], error)
+	// TailFunctionLogs streams the log lines of a function, whatever invocations it served. Lines that were stored go by
+	// their times; those that come follow as they come.
+	TailFunctionLogs(ctx context.Context, in *TailFunctionLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailFunctionLogsResponse], error)
 }
 
 type logServiceClient struct {
@@ -59,6 +63,25 @@ func (c *logServiceClient) TailLogs(ctx context.Context, in *TailLogsRequest, op
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LogService_TailLogsClient = grpc.ServerStreamingClient[TailLogsResponse]
 
+func (c *logServiceClient) TailFunctionLogs(ctx context.Context, in *TailFunctionLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailFunctionLogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LogService_ServiceDesc.Streams[1], LogService_TailFunctionLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailFunctionLogsRequest, TailFunctionLogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_TailFunctionLogsClient = grpc.ServerStreamingClient[TailFunctionLogsResponse]
+
 // LogServiceServer is the server API for LogService service.
 // All implementations must embed UnimplementedLogServiceServer
 // for forward compatibility.
@@ -67,6 +90,9 @@ type LogService_TailLogsClient = grpc.ServerStreamingClient[TailLogsResponse]
 type LogServiceServer interface {
 	// TailLogs streams the log lines of an invocation.
 	TailLogs(*TailLogsRequest, grpc.ServerStreamingServer[TailLogsResponse]) error
+	// TailFunctionLogs streams the log lines of a function, whatever invocations it served. Lines that were stored go by
+	// their times; those that come follow as they come.
+	TailFunctionLogs(*TailFunctionLogsRequest, grpc.ServerStreamingServer[TailFunctionLogsResponse]) error
 	mustEmbedUnimplementedLogServiceServer()
 }
 
@@ -79,6 +105,9 @@ type UnimplementedLogServiceServer struct{}
 
 func (UnimplementedLogServiceServer) TailLogs(*TailLogsRequest, grpc.ServerStreamingServer[TailLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method TailLogs not implemented")
+}
+func (UnimplementedLogServiceServer) TailFunctionLogs(*TailFunctionLogsRequest, grpc.ServerStreamingServer[TailFunctionLogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method TailFunctionLogs not implemented")
 }
 func (UnimplementedLogServiceServer) mustEmbedUnimplementedLogServiceServer() {}
 func (UnimplementedLogServiceServer) testEmbeddedByValue()                    {}
@@ -112,6 +141,17 @@ func _LogService_TailLogs_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LogService_TailLogsServer = grpc.ServerStreamingServer[TailLogsResponse]
 
+func _LogService_TailFunctionLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailFunctionLogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LogServiceServer).TailFunctionLogs(m, &grpc.GenericServerStream[TailFunctionLogsRequest, TailFunctionLogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LogService_TailFunctionLogsServer = grpc.ServerStreamingServer[TailFunctionLogsResponse]
+
 // LogService_ServiceDesc is the grpc.ServiceDesc for LogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -123,6 +163,11 @@ var LogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "TailLogs",
 			Handler:       _LogService_TailLogs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "TailFunctionLogs",
+			Handler:       _LogService_TailFunctionLogs_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -9,6 +9,7 @@ from homing._aio.handle import AsyncInvocationHandle
 from homing._aio.logs import AsyncLogTail
 from homing._core import check
 from homing._core.calls import UNSET, Unset
+from homing._core.logs import LogLine
 from homing._core.spec import Seconds
 from homing._core.typed import Signature
 from homing._core.values import Invocation, Result
@@ -86,7 +87,7 @@ class AsyncById:
 
     def logs(
         self, invocation_id: str, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET
-    ) -> AsyncLogTail:
+    ) -> AsyncLogTail[LogLine]:
         """Return the lines that the function wrote for an invocation, as ``handle(invocation_id).logs`` does.
 
         ::

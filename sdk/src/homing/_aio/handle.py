@@ -10,7 +10,7 @@ from homing._aio.connection import AsyncConnection
 from homing._aio.logs import AsyncLogTail
 from homing._core import calls, check, control, convert
 from homing._core.calls import UNSET, Deadline, Unset
-from homing._core.logs import LogProgress
+from homing._core.logs import LogLine, LogProgress
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.spec import Seconds
 from homing._core.values import Invocation, Result
@@ -189,7 +189,7 @@ class AsyncInvocationHandle(Generic[Out]):
             duplicate=response.duplicate,
         )
 
-    def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> AsyncLogTail:
+    def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> AsyncLogTail[LogLine]:
         """Return the lines that the function wrote for this invocation, from the first one on.
 
         ::
@@ -208,6 +208,7 @@ class AsyncInvocationHandle(Generic[Out]):
         return AsyncLogTail(
             self._connection,
             LogProgress(self._id, follow=check.flag("follow", follow)),
+            method=lambda stubs: stubs.logs.TailLogs,
             find_server=lambda: self._get(deadline=Deadline.after(seconds)),
         )
 

@@ -1,43 +1,64 @@
-"""The log lines of an invocation, for the asynchronous client."""
+"""The log lines of an invocation, or of a function, for the asynchronous client."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from homing._aio.connection import AsyncConnection
 from homing._aio.seam.stream import AsyncStream
+from homing._aio.stubs import AsyncStubs
 from homing._core import watch
 from homing._core.calls import log
-from homing._core.logs import LogLine, LogProgress
+from homing._core.logs import LogLine
 from homing.errors import ClosedClientError, RequestError
-from homing.v1 import log_service_pb2
+
+Line_co = TypeVar("Line_co", bound=LogLine, covariant=True)
 
 
-class AsyncLogTail:
-    """The lines that a function wrote for an invocation: an async iterator and a context manager.
+class Progress(Protocol[Line_co]):
+    """What a reader asks for, and how far it has come."""
 
-    It ends behind the last line there is; where it follows, when the invocation has ended. It reconnects by itself,
-    and a line that was handed out is not repeated. Made by ``handle.logs``; it connects with the first line.
+    request: Any
+
+    def resume(self) -> None:
+        """Expect what a new call brings."""
+
+    def accept(self, message: Any) -> Line_co | None:
+        """Take a message; return its line, or None for one that was seen before."""
+
+
+class AsyncLogTail(Generic[Line_co]):
+    """The lines that a function wrote: an async iterator and a context manager.
+
+    It ends behind the last line there is; where it follows, when the invocation has ended, and that of a function when
+    it is closed. It reconnects by itself, and a line that was handed out is not repeated. Made by ``handle.logs`` and
+    ``functions.logs``; it connects with the first line.
     """
 
     def __init__(
-        self, connection: AsyncConnection, progress: LogProgress, *, find_server: Callable[[], Awaitable[object]]
+        self,
+        connection: AsyncConnection,
+        progress: Progress[Line_co],
+        *,
+        method: Callable[[AsyncStubs], Any],
+        find_server: Callable[[], Awaitable[object]],
     ) -> None:
         self._connection = connection
         self._progress = progress
+        self._method = method
         self._find_server = find_server
-        self._stream: AsyncStream[log_service_pb2.TailLogsResponse] = AsyncStream(connection)
+        self._stream: AsyncStream[Any] = AsyncStream(connection)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> LogLine:
+    async def __anext__(self) -> Line_co:
         """Wait for the next line.
 
-        :raises NotFoundError: There is no such invocation, or its retention is over.
+        :raises NotFoundError: There is no such invocation, or its retention is over; or no such function.
         :raises RequestError: The server refuses, or was away for too long.
         :raises ClientUseError: The client cannot be used here.
         """
@@ -59,12 +80,12 @@ class AsyncLogTail:
         """End it; an iteration that waits in another task ends too."""
         self._stream.close()
 
-    async def _next(self) -> LogLine | None:
+    async def _next(self) -> Line_co | None:
         """Return the next line; None where it was seen before, or there was none to be had."""
         try:
             if not self._stream.has_call:
                 self._progress.resume()
-                await self._stream.open(lambda stubs: stubs.logs.TailLogs, self._progress.request)
+                await self._stream.open(self._method, self._progress.request)
             message = await self._stream.read()
         except ClosedClientError:
             await self.close()

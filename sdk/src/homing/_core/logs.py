@@ -1,4 +1,4 @@
-"""The log lines of an invocation, and how far a reader of them has come."""
+"""The log lines of an invocation, or of a function, and how far a reader of them has come."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ class LogLine:
     """The line without its end."""
     shared: bool
     """Whether the instance served other invocations at the time, so that the line may belong to another one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionLogLine(LogLine):
+    """A line that a function wrote, whatever invocation it served."""
+
+    invocation_id: str
+    """The invocation."""
 
 
 class LogProgress:
@@ -51,4 +59,27 @@ class LogProgress:
             stream=convert.log_stream(message.stream),
             text=message.text,
             shared=message.shared,
+        )
+
+
+class FunctionLogProgress:
+    """What a reader of the log of a function asks for, and from which line on."""
+
+    def __init__(self, function: str, *, follow: bool, since: datetime | None, tail: int | None) -> None:
+        self.request = log_service_pb2.TailFunctionLogsRequest(function=function, follow=follow, tail=tail or 0)
+        if since is not None:
+            self.request.since.FromDatetime(since)
+
+    def resume(self) -> None:
+        """Go on after the last line: the request says so already."""
+
+    def accept(self, message: log_service_pb2.TailFunctionLogsResponse) -> FunctionLogLine:
+        """Take a message; return its line."""
+        self.request.resume_token = message.resume_token
+        return FunctionLogLine(
+            time=convert.time(message, "time"),
+            stream=convert.log_stream(message.stream),
+            text=message.text,
+            shared=message.shared,
+            invocation_id=message.invocation_id,
         )

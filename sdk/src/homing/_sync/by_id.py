@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from homing._core import check
 from homing._core.calls import UNSET, Unset
+from homing._core.logs import LogLine
 from homing._core.spec import Seconds
 from homing._core.typed import Signature
 from homing._core.values import Invocation, Result
@@ -85,7 +86,9 @@ class ById:
             payload=payload, content_type=content_type, request_id=request_id, timeout=timeout
         )
 
-    def logs(self, invocation_id: str, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> LogTail:
+    def logs(
+        self, invocation_id: str, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET
+    ) -> LogTail[LogLine]:
         """Return the lines that the function wrote for an invocation, as ``handle(invocation_id).logs`` does.
 
         ::

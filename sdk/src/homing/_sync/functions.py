@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Unpack
 
 from homing._core import check, convert
-from homing._core.calls import Deadline
+from homing._core.calls import UNSET, Deadline, Unset
 from homing._core.deploy import FunctionOptions, deploy_request, scale_request, update_request
 from homing._core.destinations import Destinations
 from homing._core.function import Function, Limits
+from homing._core.logs import FunctionLogLine, FunctionLogProgress
 from homing._core.policy import RetryPolicy
 from homing._core.spec import Seconds
 from homing._sync.connection import Connection
+from homing._sync.logs import LogTail
 from homing.v1 import function_service_pb2
 
 
@@ -150,12 +153,46 @@ class Functions:
         :raises NotFoundError: There is none of this name.
         :raises RequestError: The call failed.
         """
-        response = self._connection.call_idempotent(
-            self._connection.functions.GetFunction,
-            function_service_pb2.GetFunctionRequest(name=check.text("name", name)),
-            deadline=self._deadline(),
+        return self._get(check.text("name", name), deadline=self._deadline())
+
+    def logs(
+        self,
+        name: str,
+        *,
+        follow: bool = False,
+        since: datetime | None = None,
+        tail: int | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+    ) -> LogTail[FunctionLogLine]:
+        """Return the lines that a function wrote, whatever invocations it served.
+
+        ::
+
+            with client.functions.logs("resize", tail=100, follow=True) as lines:
+                for line in lines:
+                    print(line.invocation_id, line.text)
+
+        :param follow: Whether to wait for more, until this is closed.
+        :param since: Leaves out what was written before.
+        :param tail: How many of the lines that there are, the last ones, up to 10,000; by default all.
+        :param timeout: How long to wait for a server that is away, each time, in seconds or as a timedelta; by default
+            the client's.
+        :raises TypeError: An argument is of the wrong type.
+        :raises InvalidRequestError: An argument breaks a rule.
+        """
+        seconds = Deadline.of(timeout, self._connection.settings.timeout).remaining()
+        progress = FunctionLogProgress(
+            check.text("name", name),
+            follow=check.flag("follow", follow),
+            since=None if since is None else check.moment("since", since),
+            tail=None if tail is None else check.integer("tail", tail),
         )
-        return convert.function(response.function)
+        return LogTail(
+            self._connection,
+            progress,
+            method=lambda stubs: stubs.logs.TailFunctionLogs,
+            find_server=lambda: self._get(name, deadline=Deadline.after(seconds)),
+        )
 
     def list(self) -> Iterator[Function]:
         """Yield all functions by name, fetched page by page.
@@ -232,6 +269,14 @@ class Functions:
             self._connection.functions.ScaleFunction,
             scale_request(name, min_instances=min_instances, max_instances=max_instances),
             deadline=self._deadline(),
+        )
+        return convert.function(response.function)
+
+    def _get(self, name: str, *, deadline: Deadline) -> Function:
+        response = self._connection.call_idempotent(
+            self._connection.functions.GetFunction,
+            function_service_pb2.GetFunctionRequest(name=name),
+            deadline=deadline,
         )
         return convert.function(response.function)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic
 
 from homing._core import calls, check, control, convert
 from homing._core.calls import UNSET, Deadline, Unset
-from homing._core.logs import LogProgress
+from homing._core.logs import LogLine, LogProgress
 from homing._core.outcome import outcome_of, result_timeout
 from homing._core.spec import Seconds
 from homing._core.values import Invocation, Result
@@ -190,7 +190,7 @@ class InvocationHandle(Generic[Out]):
             duplicate=response.duplicate,
         )
 
-    def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> LogTail:
+    def logs(self, *, follow: bool = False, timeout: Seconds | Unset | None = UNSET) -> LogTail[LogLine]:
         """Return the lines that the function wrote for this invocation, from the first one on.
 
         ::
@@ -209,6 +209,7 @@ class InvocationHandle(Generic[Out]):
         return LogTail(
             self._connection,
             LogProgress(self._id, follow=check.flag("follow", follow)),
+            method=lambda stubs: stubs.logs.TailLogs,
             find_server=lambda: self._get(deadline=Deadline.after(seconds)),
         )
 

@@ -29,7 +29,7 @@ from homing.testing._refusal import Refusal, request_id_reused
 from homing.v1 import DeadLetter, DeadLetterFilter, InvocationFilter, invocation_pb2
 from homing.v1.function_pb2 import Function
 from homing.v1.invocation_pb2 import Invocation, InvocationSpec
-from homing.v1.log_service_pb2 import LogStream, TailLogsResponse
+from homing.v1.log_service_pb2 import LogStream, TailFunctionLogsResponse, TailLogsResponse
 
 _RETRIED: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ATTEMPTS: Final = 3
@@ -49,6 +49,7 @@ class Store:
         self.changes: list[Invocation] = []
         """Each record as it was after a change; an end is the last change of a record."""
         self.logs: defaultdict[str, list[TailLogsResponse]] = defaultdict(list)
+        self.function_logs: defaultdict[str, list[TailFunctionLogsResponse]] = defaultdict(list)
         self.calls: list[FakeCall] = []
         self.deliveries: list[FakeDelivery] = []
         self.bodies = Bodies()
@@ -168,6 +169,10 @@ class Store:
             line = TailLogsResponse(stream=stream, text=text)
             line.time.GetCurrentTime()
             self.logs[invocation_id].append(line)
+            of_function = self.function_logs[self.records[invocation_id].spec.function]
+            told = TailFunctionLogsResponse(invocation_id=invocation_id, time=line.time, stream=stream, text=text)
+            told.resume_token = str(len(of_function) + 1)
+            of_function.append(told)
             self.changed.notify_all()
 
     def progress(self, invocation_id: str, percent: float, text: str) -> None:

@@ -86,7 +86,13 @@ from homing.v1.key_service_pb2 import (
     RevokeKeyResponse,
     Scope,
 )
-from homing.v1.log_service_pb2 import LogStream, TailLogsRequest, TailLogsResponse
+from homing.v1.log_service_pb2 import (
+    LogStream,
+    TailFunctionLogsRequest,
+    TailFunctionLogsResponse,
+    TailLogsRequest,
+    TailLogsResponse,
+)
 from homing.v1.payload_pb2 import Blob, Header, HttpOptions, Payload
 from homing.v1.payload_service_pb2 import (
     ReadPayloadRequest,
@@ -218,6 +224,8 @@ __all__ = [
     "StopInvocationRequest",
     "StopInvocationResponse",
     "StopRequest",
+    "TailFunctionLogsRequest",
+    "TailFunctionLogsResponse",
     "TailLogsRequest",
     "TailLogsResponse",
     "TimeRange",

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/log_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x0fTailLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x80\x01\n\x10TailLogsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06stream\x18\x02 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32X\n\nLogService\x12J\n\x08TailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse\"\x03\x90\x02\x01\x30\x01\x42?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bhoming/v1/log_service.proto\x12\thoming.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"-\n\x0fTailLogsRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"\x80\x01\n\x10TailLogsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06stream\x18\x02 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0e\n\x06shared\x18\x04 \x01(\x08\"\x8a\x01\n\x17TailFunctionLogsRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04tail\x18\x04 \x01(\x05\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"\xb5\x01\n\x18TailFunctionLogsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x15\n\rinvocation_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06stream\x18\x04 \x01(\x0e\x32\x14.homing.v1.LogStream\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0e\n\x06shared\x18\x06 \x01(\x08*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xbc\x01\n\nLogService\x12J\n\x08TailLogs\x12\x1a.homing.v1.TailLogsRequest\x1a\x1b.homing.v1.TailLogsResponse\"\x03\x90\x02\x01\x30\x01\x12\x62\n\x10TailFunctionLogs\x12\".homing.v1.TailFunctionLogsRequest\x1a#.homing.v1.TailFunctionLogsResponse\"\x03\x90\x02\x01\x30\x01\x42?\n\rdev.homing.v1P\x01Z homing.dev/go/homing/v1;homingv1\xaa\x02\tHoming.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.homing.v1P\001Z homing.dev/go/homing/v1;homingv1\252\002\tHoming.V1'
   _globals['_LOGSERVICE'].methods_by_name['TailLogs']._loaded_options = None
   _globals['_LOGSERVICE'].methods_by_name['TailLogs']._serialized_options = b'\220\002\001'
-  _globals['_LOGSTREAM']._serialized_start=253
-  _globals['_LOGSTREAM']._serialized_end=338
+  _globals['_LOGSERVICE'].methods_by_name['TailFunctionLogs']._loaded_options = None
+  _globals['_LOGSERVICE'].methods_by_name['TailFunctionLogs']._serialized_options = b'\220\002\001'
+  _globals['_LOGSTREAM']._serialized_start=578
+  _globals['_LOGSTREAM']._serialized_end=663
   _globals['_TAILLOGSREQUEST']._serialized_start=75
   _globals['_TAILLOGSREQUEST']._serialized_end=120
   _globals['_TAILLOGSRESPONSE']._serialized_start=123
   _globals['_TAILLOGSRESPONSE']._serialized_end=251
-  _globals['_LOGSERVICE']._serialized_start=340
-  _globals['_LOGSERVICE']._serialized_end=428
+  _globals['_TAILFUNCTIONLOGSREQUEST']._serialized_start=254
+  _globals['_TAILFUNCTIONLOGSREQUEST']._serialized_end=392
+  _globals['_TAILFUNCTIONLOGSRESPONSE']._serialized_start=395
+  _globals['_TAILFUNCTIONLOGSRESPONSE']._serialized_end=576
+  _globals['_LOGSERVICE']._serialized_start=666
+  _globals['_LOGSERVICE']._serialized_end=854
 # @@protoc_insertion_point(module_scope)

@@ -96,3 +96,81 @@ class TailLogsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["shared", b"shared", "stream", b"stream", "text", b"text", "time", b"time"]) -> None: ...
 
 Global___TailLogsResponse: typing_extensions.TypeAlias = TailLogsResponse
+
+@typing.final
+class TailFunctionLogsRequest(google.protobuf.message.Message):
+    """TailFunctionLogsRequest asks for log lines of a function."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: builtins.int
+    FOLLOW_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    TAIL_FIELD_NUMBER: builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    function: builtins.str
+    """The name of the function."""
+    follow: builtins.bool
+    """Whether to wait for more; the stream then has no end."""
+    tail: builtins.int
+    """How many of the lines that are stored, the last ones, up to 10,000; 0 for all."""
+    resume_token: builtins.str
+    """The token of the last line seen: the stream goes on after it, and tail counts no more."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Leaves out what was written before; unset for nothing."""
+
+    def __init__(
+        self,
+        *,
+        function: builtins.str = ...,
+        follow: builtins.bool = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        tail: builtins.int = ...,
+        resume_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["follow", b"follow", "function", b"function", "resume_token", b"resume_token", "since", b"since", "tail", b"tail"]) -> None: ...
+
+Global___TailFunctionLogsRequest: typing_extensions.TypeAlias = TailFunctionLogsRequest
+
+@typing.final
+class TailFunctionLogsResponse(google.protobuf.message.Message):
+    """TailFunctionLogsResponse is one log line of a function."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    INVOCATION_ID_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    SHARED_FIELD_NUMBER: builtins.int
+    resume_token: builtins.str
+    """Resumes after this line."""
+    invocation_id: builtins.str
+    """The id of the invocation that the function served."""
+    stream: Global___LogStream.ValueType
+    """Where."""
+    text: builtins.str
+    """The line without its end."""
+    shared: builtins.bool
+    """Whether the instance served other invocations at the time, so that the line may belong to another one."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: builtins.str = ...,
+        invocation_id: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stream: Global___LogStream.ValueType = ...,
+        text: builtins.str = ...,
+        shared: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["invocation_id", b"invocation_id", "resume_token", b"resume_token", "shared", b"shared", "stream", b"stream", "text", b"text", "time", b"time"]) -> None: ...
+
+Global___TailFunctionLogsResponse: typing_extensions.TypeAlias = TailFunctionLogsResponse

@@ -40,6 +40,11 @@ class LogServiceStub(object):
                 request_serializer=homing_dot_v1_dot_log__service__pb2.TailLogsRequest.SerializeToString,
                 response_deserializer=homing_dot_v1_dot_log__service__pb2.TailLogsResponse.FromString,
                 _registered_method=True)
+        self.TailFunctionLogs = channel.unary_stream(
+                '/homing.v1.LogService/TailFunctionLogs',
+                request_serializer=homing_dot_v1_dot_log__service__pb2.TailFunctionLogsRequest.SerializeToString,
+                response_deserializer=homing_dot_v1_dot_log__service__pb2.TailFunctionLogsResponse.FromString,
+                _registered_method=True)
 
 
 class LogServiceServicer(object):
@@ -53,6 +58,14 @@ class LogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailFunctionLogs(self, request, context):
+        """TailFunctionLogs streams the log lines of a function, whatever invocations it served. Lines that were stored go by
+        their times; those that come follow as they come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_LogServiceServicer_to_server(servicer, server):
                     servicer.TailLogs,
                     request_deserializer=homing_dot_v1_dot_log__service__pb2.TailLogsRequest.FromString,
                     response_serializer=homing_dot_v1_dot_log__service__pb2.TailLogsResponse.SerializeToString,
+            ),
+            'TailFunctionLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailFunctionLogs,
+                    request_deserializer=homing_dot_v1_dot_log__service__pb2.TailFunctionLogsRequest.FromString,
+                    response_serializer=homing_dot_v1_dot_log__service__pb2.TailFunctionLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class LogService(object):
             '/homing.v1.LogService/TailLogs',
             homing_dot_v1_dot_log__service__pb2.TailLogsRequest.SerializeToString,
             homing_dot_v1_dot_log__service__pb2.TailLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailFunctionLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/homing.v1.LogService/TailFunctionLogs',
+            homing_dot_v1_dot_log__service__pb2.TailFunctionLogsRequest.SerializeToString,
+            homing_dot_v1_dot_log__service__pb2.TailFunctionLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

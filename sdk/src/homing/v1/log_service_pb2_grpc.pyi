@@ -41,7 +41,23 @@ _LogServiceTailLogsType = typing_extensions.TypeVar(
     ],
 )
 
-class LogServiceStub(typing.Generic[_LogServiceTailLogsType]):
+_LogServiceTailFunctionLogsType = typing_extensions.TypeVar(
+    '_LogServiceTailFunctionLogsType',
+    grpc.UnaryStreamMultiCallable[
+        homing.v1.log_service_pb2.TailFunctionLogsRequest,
+        homing.v1.log_service_pb2.TailFunctionLogsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.log_service_pb2.TailFunctionLogsRequest,
+        homing.v1.log_service_pb2.TailFunctionLogsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        homing.v1.log_service_pb2.TailFunctionLogsRequest,
+        homing.v1.log_service_pb2.TailFunctionLogsResponse,
+    ],
+)
+
+class LogServiceStub(typing.Generic[_LogServiceTailLogsType, _LogServiceTailFunctionLogsType]):
     """LogService tells what functions write while they run."""
 
     @typing.overload
@@ -49,6 +65,10 @@ class LogServiceStub(typing.Generic[_LogServiceTailLogsType]):
         grpc.UnaryStreamMultiCallable[
             homing.v1.log_service_pb2.TailLogsRequest,
             homing.v1.log_service_pb2.TailLogsResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            homing.v1.log_service_pb2.TailFunctionLogsRequest,
+            homing.v1.log_service_pb2.TailFunctionLogsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -58,15 +78,28 @@ class LogServiceStub(typing.Generic[_LogServiceTailLogsType]):
             homing.v1.log_service_pb2.TailLogsRequest,
             homing.v1.log_service_pb2.TailLogsResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            homing.v1.log_service_pb2.TailFunctionLogsRequest,
+            homing.v1.log_service_pb2.TailFunctionLogsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     TailLogs: _LogServiceTailLogsType
     """TailLogs streams the log lines of an invocation."""
 
+    TailFunctionLogs: _LogServiceTailFunctionLogsType
+    """TailFunctionLogs streams the log lines of a function, whatever invocations it served. Lines that were stored go by
+    their times; those that come follow as they come.
+    """
+
 LogServiceAsyncStub: typing_extensions.TypeAlias = LogServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
         homing.v1.log_service_pb2.TailLogsRequest,
         homing.v1.log_service_pb2.TailLogsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        homing.v1.log_service_pb2.TailFunctionLogsRequest,
+        homing.v1.log_service_pb2.TailFunctionLogsResponse,
     ],
 ]
 
@@ -80,5 +113,15 @@ class LogServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[homing.v1.log_service_pb2.TailLogsResponse], collections.abc.AsyncIterator[homing.v1.log_service_pb2.TailLogsResponse]]:
         """TailLogs streams the log lines of an invocation."""
+
+    @abc.abstractmethod
+    def TailFunctionLogs(
+        self,
+        request: homing.v1.log_service_pb2.TailFunctionLogsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[homing.v1.log_service_pb2.TailFunctionLogsResponse], collections.abc.AsyncIterator[homing.v1.log_service_pb2.TailFunctionLogsResponse]]:
+        """TailFunctionLogs streams the log lines of a function, whatever invocations it served. Lines that were stored go by
+        their times; those that come follow as they come.
+        """
 
 def add_LogServiceServicer_to_server(servicer: LogServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

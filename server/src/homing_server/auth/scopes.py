@@ -35,6 +35,7 @@ SCOPES: Final[Mapping[str, Scopes]] = {
     _INVOCATIONS + "CountInvocations": frozenset({SCOPE_READ}),
     _INVOCATIONS + "WatchResults": frozenset({SCOPE_READ}),
     _LOGS + "TailLogs": frozenset({SCOPE_READ}),
+    _LOGS + "TailFunctionLogs": frozenset({SCOPE_READ}),
     _DEAD_LETTERS + "ListDeadLetters": frozenset({SCOPE_READ}),
     _INVOCATIONS + "StopInvocation": frozenset({SCOPE_OPERATE}),
     _INVOCATIONS + "BulkStop": frozenset({SCOPE_OPERATE}),

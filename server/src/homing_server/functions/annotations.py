@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
 from homing.v1.function_pb2 import Function
 from homing.v1.policy_pb2 import Destination
-from homing_server.errors import Violation, invalid_request
+from homing_server.errors import ApiError, Violation, invalid_request
 from homing_server.rules.durations import FORM, duration_of
 
 
@@ -95,19 +96,19 @@ def _multiplier(function: Function, text: str) -> None:
 
 
 _ANNOTATIONS: Final[Mapping[str, tuple[str, _Apply]]] = {
-    "com.openfaas.retry.attempts": ("retry_policy", _attempts),
-    "com.openfaas.retry.codes": ("retry_policy", _codes),
+    "com.openfaas.retry.attempts": ("retry_policy.max_attempts", _attempts),
+    "com.openfaas.retry.codes": ("retry_policy.retry_status_codes", _codes),
     "com.openfaas.retry.min_wait": (
-        "retry_policy",
+        "retry_policy.initial_backoff",
         lambda function, text: function.retry_policy.initial_backoff.CopyFrom(_duration(text)),
     ),
     "com.openfaas.retry.max_wait": (
-        "retry_policy",
+        "retry_policy.max_backoff",
         lambda function, text: function.retry_policy.max_backoff.CopyFrom(_duration(text)),
     ),
-    "dev.homing.retry.multiplier": ("retry_policy", _multiplier),
+    "dev.homing.retry.multiplier": ("retry_policy.backoff_multiplier", _multiplier),
     "dev.homing.retry.max-retry-after": (
-        "retry_policy",
+        "retry_policy.max_retry_after",
         lambda function, text: function.retry_policy.max_retry_after.CopyFrom(_duration(text)),
     ),
     "dev.homing.concurrency": ("concurrency", _concurrency),
@@ -149,9 +150,8 @@ def applied(wanted: Function, paths: Collection[str] | None) -> tuple[Function, 
     :returns: What is to be deployed, and the fields that it sets.
     :raises ApiError: INVALID_ARGUMENT: a value cannot be read.
     """
-    asked = _asked(wanted)
-    said = {field.name for field, _ in wanted.ListFields()} if paths is None else set(paths)
-    asked = [(where, name, text) for where, name, text in asked if where[name][0] not in said]
+    said = _said(wanted, paths)
+    asked = _asked(wanted, said)
     if not asked:
         return wanted, paths
     function = Function()
@@ -161,18 +161,54 @@ def applied(wanted: Function, paths: Collection[str] | None) -> tuple[Function, 
         try:
             where[name][1](function, text)
         except _BadValueError as error:
-            field = "annotations" if where is _ANNOTATIONS else "labels"
-            violations.append(Violation(field=f"function.{field}[{json.dumps(name)}]", description=str(error)))
+            violations.append(Violation(field=_place(where, name), description=str(error)))
     if violations:
         raise invalid_request(violations)
-    return function, None if paths is None else said | {where[name][0] for where, name, _ in asked}
+    return function, None if paths is None else said | {_top(where[name][0]) for where, name, _ in asked}
 
 
-def _asked(wanted: Function) -> list[tuple[Mapping[str, tuple[str, _Apply]], str, str]]:
-    """Return those that ask for something, in the order of the tables: with the table, the name and the value."""
+def named_as_written(error: ApiError, wanted: Function, paths: Collection[str] | None) -> ApiError:
+    """Return the error of a deployment with the names of annotations and labels in place of the fields that they set.
+
+    :param wanted: The deployment as it came, before they were :func:`applied`.
+    :param paths: The fields that it sets, in the same way.
+    """
+    asked = _asked(wanted, _said(wanted, paths))
+    # What scales to zero sets nothing that could be wrong.
+    written = {where[name][0]: _place(where, name) for where, name, _ in asked if where[name][1] is not _zero}
+    violations, message = [], error.message
+    for violation in error.violations:
+        field = next(
+            (written[path] for path in written if _is_in(violation.field, f"function.{path}")), violation.field
+        )
+        violations.append(replace(violation, field=field))
+        message = message.replace(f"{violation.field}: ", f"{field}: ", 1)
+    return replace(error, violations=violations, message=message)
+
+
+def _said(wanted: Function, paths: Collection[str] | None) -> set[str]:
+    """Return the fields that a deployment sets itself."""
+    return {field.name for field, _ in wanted.ListFields()} if paths is None else set(paths)
+
+
+def _asked(wanted: Function, said: Collection[str]) -> list[tuple[Mapping[str, tuple[str, _Apply]], str, str]]:
+    """Return those that ask for something else, in the order of the tables: with the table, the name and the value."""
     return [
         (table, name, given[name])
         for table, given in ((_LABELS, wanted.labels), (_ANNOTATIONS, wanted.annotations))
         for name in table
-        if name in given
+        if name in given and _top(table[name][0]) not in said
     ]
+
+
+def _top(path: str) -> str:
+    return path.partition(".")[0]
+
+
+def _is_in(field: str, path: str) -> bool:
+    return field == path or field.startswith((f"{path}[", f"{path}."))
+
+
+def _place(table: Mapping[str, tuple[str, _Apply]], name: str) -> str:
+    field = "annotations" if table is _ANNOTATIONS else "labels"
+    return f"function.{field}[{json.dumps(name)}]"

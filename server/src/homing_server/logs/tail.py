@@ -20,13 +20,17 @@ from homing_server.store.engine import Database
 from homing_server.store.invocation_rows import timestamp
 from homing_server.store.logs import (
     FunctionLine,
+    LogMark,
     LogPage,
     LogPlace,
     read_function_logs,
     read_last_function_logs,
     read_logs,
+    read_marked_function_logs,
 )
 
+MAX_LAST_LINES = 10_000
+"""So many of the last lines of a function may be asked for."""
 _PAGE_BATCHES = 20
 _POLL_SECONDS = 0.5
 """How often, in seconds, the store is asked for lines that came in at another server."""
@@ -80,31 +84,40 @@ class LogTails:
                         await news.wait()
 
     async def tail_function(
-        self, function: str, *, since_us: int = 0, lines: int = 0, follow: bool = False
-    ) -> AsyncIterator[Sequence[FunctionLine]]:
+        self, function: str, *, since_us: int = 0, lines: int = 0, follow: bool = False, mark: LogMark | None = None
+    ) -> AsyncIterator[Sequence[tuple[LogMark, FunctionLine]]]:
         """Yield the lines of a function, whatever invocations it served, page by page, and those that come.
+
+        With each comes from where to go on after it.
 
         :param since_us: Lines of before that are left out.
         :param lines: How many of those that are stored, the last ones; 0 for all.
         :param follow: Whether to wait for more; then this ends with the server alone.
+        :param mark: Goes on after a line; ``lines`` counts no more then.
         :raises ApiError: UNAVAILABLE: the server stops.
         """
         place = LogPlace()
         with self._logs.news(function) as news:
-            if lines:
+            if mark is not None:
+                begun = await self._database.read(
+                    read_marked_function_logs, function, mark, since_us=since_us, most=MAX_LAST_LINES
+                )
+                place = begun.place
+                yield begun.marked(since_us)
+            elif lines:
                 last = await self._database.read(
                     read_last_function_logs, function, since_us=since_us, lines=lines, most=lines
                 )
                 place = last.place
-                yield _since(last.lines, since_us)
-            while not lines or follow:
+                yield last.marked(since_us)
+            while follow or mark is not None or not lines:
                 news.clear()
                 page = await self._database.read(
                     read_function_logs, function, after=place, since_us=since_us, most=_PAGE_BATCHES
                 )
                 place = page.place
                 if page.lines:
-                    yield _since(page.lines, since_us)
+                    yield page.marked(since_us)
                 if page.complete and not follow:
                     return
                 if self._closed:
@@ -113,10 +126,6 @@ class LogTails:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_POLL_SECONDS):
                             await news.wait()
-
-
-def _since(lines: Sequence[FunctionLine], since_us: int) -> Sequence[FunctionLine]:
-    return [each for each in lines if each.line.time_us >= since_us]
 
 
 def _left(page: LogPage) -> float:

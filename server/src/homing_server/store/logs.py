@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -46,6 +47,9 @@ _select_of_function = (
 _select_after = _select_of_function.where(
     _place > tuple_(bindparam("after_us"), bindparam("after_id"), bindparam("after_number"))
 ).order_by(_logs.c.create_us, _logs.c.invocation_id, _logs.c.number)
+_select_between = _select_after.where(
+    _place <= tuple_(bindparam("until_us"), bindparam("until_id"), bindparam("until_number"))
+)
 _select_last = _select_of_function.order_by(
     _logs.c.create_us.desc(), _logs.c.invocation_id.desc(), _logs.c.number.desc()
 )
@@ -77,22 +81,45 @@ class LogPlace(NamedTuple):
     number: int = 0
 
 
+class LogMark(NamedTuple):
+    """How far somebody has read the lines of a function, of those that stand after a place, up to another."""
+
+    after: LogPlace
+    until: LogPlace
+    time_us: int
+    """Of the last line that was read."""
+    number: int
+    """Its number among those of this time."""
+
+
 class FunctionLine(NamedTuple):
     """A line that a function wrote, and the invocation that it served."""
 
     invocation_id: str
     line: LogLine
+    number: int = 1
+    """Among the lines of its time that were read with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionLogPage:
     """Stored lines of a function from some place on, by their time."""
 
+    after: LogPlace
+    """These follow it."""
     place: LogPlace
     """Of the last chunk that was read; what follows begins after it."""
     lines: Sequence[FunctionLine]
     complete: bool
     """Whether these were all that there are."""
+
+    def marked(self, since_us: int) -> list[tuple[LogMark, FunctionLine]]:
+        """Return the lines that were written since a time, each with from where to go on after it."""
+        return [
+            (LogMark(self.after, self.place, each.line.time_us, each.number), each)
+            for each in self.lines
+            if each.line.time_us >= since_us
+        ]
 
 
 def append_logs(connection: Connection, batches: Iterable[LogBatch], *, now_us: int) -> set[str]:
@@ -143,23 +170,50 @@ def read_function_logs(
     connection: Connection, function: str, *, after: LogPlace, since_us: int, most: int
 ) -> FunctionLogPage:
     """Return the lines of so many chunks of a function after a place, of those that were stored since a time."""
-    after_place = {"after_us": after.create_us, "after_id": after.invocation_id, "after_number": after.number}
-    chunks = connection.execute(
-        _select_after, {"function": function, "since_us": since_us, "most": most} | after_place
-    ).all()
+    asked = {"function": function, "since_us": since_us, "most": most} | _named("after", after)
+    chunks = connection.execute(_select_after, asked).all()
     return FunctionLogPage(
-        place=_place_of(chunks[-1]) if chunks else after, lines=_lines_of(chunks), complete=len(chunks) < most
+        after=after,
+        place=_place_of(chunks[-1]) if chunks else after,
+        lines=_lines_of(chunks),
+        complete=len(chunks) < most,
     )
+
+
+def read_marked_function_logs(
+    connection: Connection, function: str, mark: LogMark, *, since_us: int, most: int
+) -> FunctionLogPage:
+    """Return the lines that follow a mark, of those among which it stands.
+
+    They are told by their times and not counted, since what was read may have been removed.
+    """
+    asked = {"function": function, "since_us": since_us, "most": most}
+    chunks = connection.execute(
+        _select_between, asked | _named("after", mark.after) | _named("until", mark.until)
+    ).all()
+    lines = [each for each in _lines_of(chunks) if (each.line.time_us, each.number) > (mark.time_us, mark.number)]
+    return FunctionLogPage(after=mark.after, place=mark.until, lines=lines, complete=False)
 
 
 def read_last_function_logs(
     connection: Connection, function: str, *, since_us: int, lines: int, most: int
 ) -> FunctionLogPage:
     """Return the last lines of a function, of those that were stored since a time; of so many chunks at the most."""
-    chunks = connection.execute(_select_last, {"function": function, "since_us": since_us, "most": most}).all()
+    newest = connection.execute(_select_last, {"function": function, "since_us": since_us, "most": most}).all()
+    if not newest:
+        return FunctionLogPage(after=LogPlace(), place=LogPlace(), lines=(), complete=True)
+    chunks = newest[::-1]
+    first = _place_of(chunks[0])
     return FunctionLogPage(
-        place=_place_of(chunks[0]) if chunks else LogPlace(), lines=_lines_of(chunks)[-lines:], complete=True
+        after=first._replace(number=first.number - 1),
+        place=_place_of(chunks[-1]),
+        lines=_lines_of(chunks)[-lines:],
+        complete=True,
     )
+
+
+def _named(name: str, place: LogPlace) -> dict[str, Any]:
+    return {f"{name}_us": place.create_us, f"{name}_id": place.invocation_id, f"{name}_number": place.number}
 
 
 def _place_of(chunk: Row[Any, Any, Any, Any]) -> LogPlace:
@@ -167,10 +221,10 @@ def _place_of(chunk: Row[Any, Any, Any, Any]) -> LogPlace:
 
 
 def _lines_of(chunks: Iterable[Row[Any, Any, Any, Any]]) -> list[FunctionLine]:
-    lines = [
-        FunctionLine(chunk.invocation_id, line) for chunk in chunks for line in LogBatch.FromString(chunk.lines).lines
-    ]
-    return sorted(lines, key=lambda each: each.line.time_us)
+    written = [(chunk.invocation_id, line) for chunk in chunks for line in LogBatch.FromString(chunk.lines).lines]
+    written.sort(key=lambda each: each[1].time_us)
+    times = itertools.groupby(written, key=lambda each: each[1].time_us)
+    return [FunctionLine(*each, number) for _, together in times for number, each in enumerate(together, 1)]
 
 
 def remove_orphans(connection: Connection, *, after_us: int, until_us: int, most: int) -> int | None:

@@ -12,7 +12,7 @@ from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError, Code
 from homing_server.front.api.caller import caller
 from homing_server.front.api.context import CallContext
-from homing_server.functions.annotations import applied
+from homing_server.functions.annotations import applied, named_as_written
 from homing_server.functions.catalog import Catalog
 from homing_server.rules.update_mask import check_update_mask, only
 from homing_server.rules.validation import Checks
@@ -45,12 +45,16 @@ class FunctionService:
         checks.done()
         if paths is not None:
             wanted = only(wanted, paths)
+        written, said = wanted, paths
         wanted, paths = applied(wanted, paths)
-        await self._check_destinations(wanted, identity)
-        await self._check_secrets(wanted, identity)
-        function, created = await self._deployment.deploy(
-            wanted, paths=paths, expected_revision=expected, force=request.force
-        )
+        try:
+            await self._check_destinations(wanted, identity)
+            await self._check_secrets(wanted, identity)
+            function, created = await self._deployment.deploy(
+                wanted, paths=paths, expected_revision=expected, force=request.force
+            )
+        except ApiError as error:
+            raise named_as_written(error, written, said) from error
         return api.DeployFunctionResponse(function=function, created=created)
 
     async def GetFunction(self, request: api.GetFunctionRequest, _context: CallContext) -> api.GetFunctionResponse:

@@ -13,6 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from homing.v1.invocation_service_pb2 import WatchResultsRequest
 from homing.v1.payload_service_pb2 import WritePayloadRequest
 from homing_core import limits
 from homing_core.limits import KIB
@@ -30,6 +31,7 @@ from homing_server.front.http.rest.streams import (
     LINES_TYPE,
     Bytes,
     Events,
+    FunctionLogEvents,
     Lines,
     LogEvents,
     Stream,
@@ -131,9 +133,10 @@ class RestMethod:
             return Bytes(client, send), False
         if self.route.form is Form.LINES:
             return Lines(client, send, self._render), False
-        if self._resumes:
+        if self._type is WatchResultsRequest:
             return Events(client, send, self._render, WatchEvents()), False
-        events = LogEvents(client.headers.get(LAST_EVENT_ID, ""))
+        last_id = client.headers.get(LAST_EVENT_ID, "")
+        events = FunctionLogEvents(last_id) if self._resumes else LogEvents(last_id)
         return Events(client, send, self._render, events), events.over
 
     async def _read(self, client: Client, query: bytes, values: Values) -> Message:

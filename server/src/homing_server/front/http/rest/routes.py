@@ -78,6 +78,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     _PAYLOADS + "WritePayload": Route(verb="POST", path="/v1/payloads", form=Form.UPLOAD),
     _PAYLOADS + "ReadPayload": Route(verb="GET", path="/v1/payloads/{blob_id}", form=Form.DOWNLOAD),
     _LOGS + "TailLogs": Route(verb="GET", path="/v1/invocations/{id}/logs", form=Form.EVENTS),
+    _LOGS + "TailFunctionLogs": Route(verb="GET", path="/v1/functions/{function}/logs", form=Form.EVENTS),
     _DEAD_LETTERS + "ListDeadLetters": Route(verb="GET", path="/v1/deadLetters"),
     _DEAD_LETTERS + "RedriveDeadLetters": Route(verb="POST", path="/v1/deadLetters:redrive", body="*", form=Form.LINES),
     _DEAD_LETTERS + "PurgeDeadLetters": Route(verb="POST", path="/v1/deadLetters:purge", body="*", form=Form.LINES),

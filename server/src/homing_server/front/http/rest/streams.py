@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Send
 
 from homing.v1.invocation_service_pb2 import WatchResultsResponse
-from homing.v1.log_service_pb2 import TailLogsResponse
+from homing.v1.log_service_pb2 import TailFunctionLogsResponse, TailLogsResponse
 from homing_server.errors import ApiError, ErrorReason
 from homing_server.front.http.rest.client import Client
 from homing_server.front.http.rest.errors import described, http_error
@@ -27,6 +27,8 @@ _FIRST_SECONDS: Final = 1.0
 """After so long without the first event, or an error, its client is told that there is a stream."""
 _RETRY_MILLISECONDS: Final = 1_000
 _LAST_WORDS_SECONDS: Final = 5.0
+_ENDED: Final = "-end"
+"""Ends the id of the event that says that all lines have come."""
 
 Render = Callable[[Any], Awaitable[str]]
 """Writes a message as JSON on one line."""
@@ -148,7 +150,9 @@ class Events(Stream):
 
     media_type = EVENTS_TYPE
 
-    def __init__(self, client: Client, send: Send, render: Render, events: WatchEvents | LogEvents) -> None:
+    def __init__(
+        self, client: Client, send: Send, render: Render, events: WatchEvents | FunctionLogEvents | LogEvents
+    ) -> None:
         """Prepare to send.
 
         :param events: Tells ids and kinds of events.
@@ -231,10 +235,45 @@ class WatchEvents:
         return token
 
 
+class FunctionLogEvents:
+    """Lines of the log of a function, under their resume tokens."""
+
+    def __init__(self, last_id: str) -> None:
+        """Go on after a line.
+
+        :param last_id: Its id; empty to begin with the first.
+        """
+        self.over: Final = last_id.endswith(_ENDED)
+        """Whether that was all."""
+        self._last = last_id
+
+    @property
+    def end(self) -> bytes:
+        """The event that says that this was all."""
+        return f"id: {self._last}{_ENDED}\nevent: end\ndata: {{}}\n\n".encode()
+
+    def takes(self, response: Any) -> bool:
+        """Note where to go on; tell whether the client wants a line: all."""
+        self._last = response.resume_token
+        return True
+
+    def message(self, response: Any) -> TailFunctionLogsResponse:
+        """Return the message."""
+        assert isinstance(response, TailFunctionLogsResponse)
+        return response
+
+    def kind(self, _message: Any) -> str:
+        """Return what it tells of."""
+        return "line"
+
+    def id(self, message: Any) -> str:
+        """Return the token after it."""
+        token: str = message.resume_token
+        return token
+
+
 class LogEvents:
     """Lines of a log, which are numbered: they stay in order, and nobody takes one away."""
-
-    _ENDED: Final = "-end"
 
     def __init__(self, last_id: str) -> None:
         """Go on after a line.
@@ -242,10 +281,10 @@ class LogEvents:
         :param last_id: Its id; empty to begin with the first.
         :raises ApiError: INVALID_ARGUMENT: no line has it.
         """
-        number = last_id.removesuffix(self._ENDED)
+        number = last_id.removesuffix(_ENDED)
         if number and not (number.isascii() and number.isdigit() and len(number) < 20):
             raise http_error(400, "the header Last-Event-ID must be the id of an event of these")
-        self.over: Final = last_id.endswith(self._ENDED)
+        self.over: Final = last_id.endswith(_ENDED)
         """Whether that was all."""
         self._skip = int(number or 0)
         self._number = 0
@@ -253,7 +292,7 @@ class LogEvents:
     @property
     def end(self) -> bytes:
         """The event that says that this was all."""
-        return f"id: {self._number}{self._ENDED}\nevent: end\ndata: {{}}\n\n".encode()
+        return f"id: {self._number}{_ENDED}\nevent: end\ndata: {{}}\n\n".encode()
 
     def takes(self, _response: Any) -> bool:
         """Count a line; tell whether the client wants it."""

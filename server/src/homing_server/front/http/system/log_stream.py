@@ -15,11 +15,10 @@ from homing_server.auth.identity import Identity
 from homing_server.errors import ApiError
 from homing_server.front.api.calls import Calls
 from homing_server.front.http.system.shapes import NAMESPACE, Reader, function_name
-from homing_server.logs.tail import LogTails
+from homing_server.logs.tail import MAX_LAST_LINES, LogTails
 from homing_server.store.logs import FunctionLine
 
 _TYPE: Final = b"application/x-ndjson"
-_MAX_TAIL: Final = 10_000
 _BOOLEANS: Final = {"": False, "0": False, "f": False, "false": False, "1": True, "t": True, "true": True}
 """As Go's strconv.ParseBool has them, in lower case."""
 
@@ -50,8 +49,8 @@ class LogQuery:
                 lines = max(0, int(tail))
             except ValueError:
                 reader.refuse("tail", "must be a whole number")
-            if lines > _MAX_TAIL:
-                reader.refuse("tail", f"must be at most {_MAX_TAIL}")
+            if lines > MAX_LAST_LINES:
+                reader.refuse("tail", f"must be at most {MAX_LAST_LINES}")
         if since:
             try:
                 time = datetime.fromisoformat(since)
@@ -94,7 +93,7 @@ class LogStream:
                     async for lines in self._tails.tail_function(
                         query.function, since_us=query.since_us, lines=query.tail, follow=query.follow
                     ):
-                        body = rendered(query.function, lines)
+                        body = rendered(query.function, [line for _, line in lines])
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             except ApiError:
                 pass  # the server stops, or the key was revoked: that the stream ends is all that can be told
