@@ -20,7 +20,7 @@ from homing_core.wire.v1 import (
     Tombstones,
     WorkerStatus,
 )
-from homing_server.errors import ApiError
+from homing_server.errors import ApiError, Code
 from homing_server.invocations import sync_calls, sync_records
 from homing_server.store import stops
 from homing_server.store.engine import StoreUnavailableError
@@ -68,6 +68,22 @@ async def test_what_is_answered_or_at_its_deadline_is_not_announced(
 
     told = {call.invocation_id for calls in bench.announced for call in calls}
     assert not told & {answered.get_name(), late.get_name()}
+
+
+async def test_an_attempt_that_ran_until_its_callers_deadline_is_told_as_that_deadline(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its worker is the first to notice, or this server."""
+    monkeypatch.setattr(sync_calls, "_LATE_SECONDS", 30.0)
+    late, before = await bench.call(seconds=29.0), await bench.call(seconds=60.0)
+    for call in (late, before):
+        bench.reply(call.get_name(), started=SyncStarted(worker="w"))
+        bench.reply(call.get_name(), ended=Ended(state=api.INVOCATION_STATE_TIMED_OUT))
+
+    with pytest.raises(ApiError, match="the deadline passed while the invocation ran") as told:
+        await late
+    assert told.value.code is Code.DEADLINE_EXCEEDED
+    assert (await before).state == api.INVOCATION_STATE_TIMED_OUT
 
 
 async def test_a_server_that_shuts_down_cuts_calls_off_and_stops_none(bench: Bench) -> None:

@@ -42,6 +42,8 @@ _LOST_WORKER_POLL_SECONDS = 1.0
 """How often, in seconds, is looked for workers that were lost."""
 _DEADLINE_MARGIN_SECONDS = 0.5
 """A call that is cancelled so shortly before its deadline was cancelled for that: clients cut calls off at it."""
+_LATE_SECONDS = 0.05
+"""An attempt that timed out so shortly before its caller's deadline was ended for that, by the clock of its worker."""
 _GATHER_SECONDS = 0.01
 """For so many seconds cancelled calls gather, to go in one message: those of one connection end together."""
 
@@ -213,6 +215,7 @@ class SyncCalls:
         """Send a call to a worker, and return how it ended; None where its answer is streamed from now on.
 
         :raises ApiError: The worker, or the way to it, was lost.
+        :raises TimeoutError: Its attempt ran until the caller's deadline.
         """
         request = call.request
         while True:
@@ -221,7 +224,12 @@ class SyncCalls:
             if ended is None:
                 return None
             if isinstance(ended, api.Invocation) or not await self._is_deployed_again(request, ended):
-                return self._ended(call, ended)
+                outcome = self._ended(call, ended)
+                late = now_us() >= request.deadline_us - _LATE_SECONDS * 1e6
+                if late and outcome.state == api.INVOCATION_STATE_TIMED_OUT:
+                    # The worker ends attempts at the deadline: callers are told the same, whoever was the first.
+                    raise TimeoutError
+                return outcome
             call.answer = asyncio.get_running_loop().create_future()
 
     async def _end_of(self, call: Call) -> api.Invocation:
