@@ -86,7 +86,8 @@ class DevSystem(System):
 
     def __init__(self, folder: Path, function: Function) -> None:
         self._function = function
-        self.server = Dev(folder)
+        # It calls functions on loopback; elsewhere, where it is told to.
+        self.server = Dev(folder, HOMING_FUNCTION_NETWORKS=f"{function.address}/32")
         self.server.start()
         self._client = Client(self.server.target)
         # An image is what this one cannot run: so nobody takes what is invoked.
@@ -114,8 +115,8 @@ class Function:
         self.image = image
         options = ("--detach", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
         self.container = docker("run", *options, image)
-        address = docker("inspect", "--format={{.NetworkSettings.IPAddress}}", self.container)
-        self.url = f"http://{address}:8080/"
+        self.address = docker("inspect", "--format={{.NetworkSettings.IPAddress}}", self.container)
+        self.url = f"http://{self.address}:8080/"
 
     def requests(self) -> int:
         """Return how many requests the container answered, those of this method among them."""
